@@ -1,0 +1,1 @@
+"""BreedCAM's service: a photo in; breeds, heatmap, box and IoU out."""

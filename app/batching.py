@@ -1,0 +1,198 @@
+"""A generic micro-batcher: one worker thread, many waiting coroutines. It knows nothing of images.
+
+Each item ends in exactly one result, error or cancellation. A batch that fails is run again one
+by one, so that only the poisonous item fails; cancelled and expired items are dropped before the
+work sees them.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from app.errors import DeadlineExceeded, EngineFailed, NotReady, QueueFull
+
+__all__ = ["Batcher", "Outcome"]
+
+log = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
+    """An item's result and how long it took.
+
+    Attributes:
+        result: the item's own.
+        queue_s: seconds from being submitted to the start of its batch.
+        work_s: seconds its batch took.
+    """
+
+    result: Result
+    queue_s: float
+    work_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Job(Generic[Key, Item, Result]):
+    key: Key
+    item: Item
+    expires: float
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Outcome[Result]]
+    submitted: float = field(default_factory=time.monotonic)
+
+    def settle(self, outcome: Outcome[Result] | Exception) -> None:
+        """Hand the outcome over to the waiting coroutine, from the worker's thread."""
+
+        def deliver() -> None:
+            if self.future.done():
+                return
+            if isinstance(outcome, Exception):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+
+        # A closed loop has nobody waiting on it.
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(deliver)
+
+
+class Batcher(Generic[Key, Item, Result]):
+    """Collects items with equal keys and runs them together on its own thread."""
+
+    def __init__(
+        self,
+        work: Callable[[Key, Sequence[Item]], Sequence[Result]],
+        *,
+        max_batch: int,
+        max_pending: int,
+        wait_s: float = 0.0,
+    ) -> None:
+        """Set it up; `start` starts the thread.
+
+        Args:
+            work: takes a key and 1 to `max_batch` items, gives as many results in their order.
+            max_batch: items in one call.
+            max_pending: items waiting; one more is refused.
+            wait_s: how long a batch that is not full waits for company.
+        """
+        self._work = work
+        self._max_batch = max_batch
+        self._max_pending = max_pending
+        self._wait_s = wait_s
+        self._jobs: deque[_Job[Key, Item, Result]] = deque()
+        self._changed = threading.Condition()
+        self._open = False
+        self._thread = threading.Thread(target=self._loop, name="inference", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether items are taken and the worker runs."""
+        return self._open and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the worker."""
+        self._open = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more items, finish those that wait, end the worker; blocks until it has."""
+        with self._changed:
+            self._open = False
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    async def submit(self, key: Key, item: Item, *, deadline_s: float) -> Outcome[Result]:
+        """Wait for an item's result.
+
+        Args:
+            key: items are batched with others of the same key.
+            item: what `work` is given.
+            deadline_s: seconds from now.
+
+        Raises:
+            QueueFull: `max_pending` items wait already.
+            NotReady: not started, or stopping.
+            DeadlineExceeded: no result in time.
+            EngineFailed: `work` raised on this item, alone.
+        """
+        loop = asyncio.get_running_loop()
+        job: _Job[Key, Item, Result] = _Job(
+            key, item, time.monotonic() + deadline_s, loop, loop.create_future()
+        )
+        with self._changed:
+            if not self.alive:
+                raise NotReady("The service is not ready to run the model.")
+            if len(self._jobs) >= self._max_pending:
+                raise QueueFull("Too many requests are waiting for the model.")
+            self._jobs.append(job)
+            self._changed.notify()
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await job.future
+        except TimeoutError as error:
+            raise DeadlineExceeded("The model did not answer in time.") from error
+
+    def _loop(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if batch is None:
+                return
+            if batch:
+                self._run(batch)
+
+    def _next_batch(self) -> list[_Job[Key, Item, Result]] | None:
+        """Wait for work and take the oldest item with those of its key; None when stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or not self._open)
+            if not self._jobs:
+                return None
+            key = self._jobs[0].key
+            if self._wait_s:
+                self._changed.wait_for(lambda: self._count(key) >= self._max_batch, self._wait_s)
+            batch: list[_Job[Key, Item, Result]] = []
+            rest: deque[_Job[Key, Item, Result]] = deque()
+            now = time.monotonic()
+            for job in self._jobs:
+                if job.future.cancelled():
+                    continue
+                if job.expires <= now:
+                    job.settle(DeadlineExceeded("The model did not answer in time."))
+                elif job.key == key and len(batch) < self._max_batch:
+                    batch.append(job)
+                else:
+                    rest.append(job)
+            self._jobs = rest
+            return batch
+
+    def _count(self, key: Key) -> int:
+        return sum(job.key == key for job in self._jobs)
+
+    def _run(self, batch: list[_Job[Key, Item, Result]]) -> None:
+        begun = time.monotonic()
+        # Whatever the work raises must reach its callers, and must not end the thread.
+        try:
+            results = self._work(batch[0].key, [job.item for job in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results for {len(batch)} items")
+        except Exception as error:
+            if len(batch) > 1:
+                log.warning("a batch of %d failed and is run one by one: %r", len(batch), error)
+                for job in batch:
+                    self._run([job])
+                return
+            log.exception("the model failed on one item")
+            batch[0].settle(EngineFailed("The model failed on this image."))
+            return
+        took = time.monotonic() - begun
+        for job, result in zip(batch, results, strict=True):
+            job.settle(Outcome(result, begun - job.submitted, took))

@@ -1,0 +1,193 @@
+"""A model version on disk: the SavedModel beside `assets.extra/model.json`.
+
+`model.json` is a promise to whoever reads it; `ModelCard` is its schema.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.errors import BundleError
+
+__all__ = [
+    "CARD_PATH",
+    "DEFAULT_THRESHOLD",
+    "Architecture",
+    "Bundle",
+    "Data",
+    "Foreground",
+    "Input",
+    "Label",
+    "Layer",
+    "Method",
+    "ModelCard",
+    "checksums",
+    "find_version",
+    "load",
+]
+
+CARD_PATH = Path("assets.extra/model.json")
+
+DEFAULT_THRESHOLD = 0.15
+"""Share of the maximum, the customary one, for a method and layer set not yet calibrated."""
+
+
+class Architecture(StrEnum):
+    """Networks that `training` builds."""
+
+    RESNET50 = "resnet50"
+
+
+class Method(StrEnum):
+    """Ways to a heatmap; the value is the model output's name."""
+
+    CAM = "cam"
+    GRADCAM = "gradcam"
+    GRADCAMPP = "gradcampp"
+    LAYERCAM = "layercam"
+    HIRESCAM = "hirescam"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Label(_Strict):
+    """One class."""
+
+    index: int = Field(ge=0)
+    synset: str | None = Field(default=None, description="WordNet id, where there is one")
+    name: str = Field(description="display name")
+
+
+class Layer(_Strict):
+    """A layer whose maps the model gives."""
+
+    name: str
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+
+
+class Input(_Strict):
+    """What the graph takes: uint8 RGB `[N, size, size, 3]`."""
+
+    size: int = Field(gt=0, description="pixels")
+    resize: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+class Foreground(_Strict):
+    """Where the `foreground` output's direction comes from."""
+
+    rule: Literal["ddt", "channel_sum"]
+    photos: int = Field(ge=0, description="training photos it was found on")
+
+
+class Data(_Strict):
+    """What the model was trained on."""
+
+    name: str
+    splits: dict[str, int] = Field(description="photos in each split")
+
+
+class ModelCard(_Strict):
+    """The contents of `model.json`."""
+
+    name: str
+    version: int = Field(ge=1)
+    architecture: str
+    head: Literal["gap_dense", "other"]
+    input: Input
+    labels: tuple[Label, ...] = Field(min_length=2)
+    layers: tuple[Layer, ...] = Field(min_length=1, description="first to last")
+    foreground: Foreground
+    thresholds: dict[Method, dict[str, float]] = Field(
+        default_factory=dict,
+        description="calibrated, by method and layer set (`last`, `last6` or a layer's name)",
+    )
+    training: dict[str, Any] = Field(default_factory=dict, description="the configuration")
+    data: Data | None = None
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    licence: str = ""
+    provenance: str = ""
+    checksums: dict[str, str] = Field(
+        default_factory=dict, description="sha256 of every file but this one"
+    )
+
+    def threshold(self, method: Method, layer_set: str) -> float:
+        """The calibrated threshold, or `DEFAULT_THRESHOLD` where there is none."""
+        return self.thresholds.get(method, {}).get(layer_set, DEFAULT_THRESHOLD)
+
+    def write(self, version_dir: Path) -> None:
+        """Write `model.json` into a version's directory, whole or not at all."""
+        path = version_dir / CARD_PATH
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_suffix(".tmp")
+        draft.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model version found, read and verified."""
+
+    path: Path
+    card: ModelCard
+
+
+def find_version(path: Path) -> Path:
+    """Turn `models/<name>` into its newest version; leave `models/<name>/<version>` as it is.
+
+    Raises:
+        BundleError: there is no such directory, or no version in it.
+    """
+    if (path / "saved_model.pb").is_file():
+        return path
+    if not path.is_dir():
+        raise BundleError(f"There is no model at {path}.")
+    versions = [child for child in path.iterdir() if child.is_dir() and child.name.isdecimal()]
+    if not versions:
+        raise BundleError(f"{path} holds no model version (a directory named by a number).")
+    return max(versions, key=lambda child: int(child.name))
+
+
+def load(path: Path) -> Bundle:
+    """Read and verify `models/<name>` (its newest version) or `models/<name>/<version>`.
+
+    Raises:
+        BundleError: nothing there, a malformed `model.json`, or a file that is missing, added or
+            differs from its checksum; the message names it.
+    """
+    version_dir = find_version(path)
+    try:
+        card = ModelCard.model_validate_json((version_dir / CARD_PATH).read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"{version_dir / CARD_PATH} is missing.") from error
+    except ValidationError as error:
+        raise BundleError(f"{version_dir / CARD_PATH} is malformed: {error}") from error
+    found = checksums(version_dir)
+    for name in sorted(card.checksums.keys() | found.keys()):
+        if name not in found:
+            raise BundleError(f"{version_dir / name} is missing.")
+        if name not in card.checksums:
+            raise BundleError(f"{version_dir / name} is not listed in model.json.")
+        if found[name] != card.checksums[name]:
+            raise BundleError(f"{version_dir / name} differs from its checksum in model.json.")
+    return Bundle(version_dir, card)
+
+
+def checksums(version_dir: Path) -> dict[str, str]:
+    """sha256 of every file of a version but `model.json`, by its path in POSIX form."""
+    return {
+        path.relative_to(version_dir).as_posix(): _sha256(path)
+        for path in sorted(version_dir.rglob("*"))
+        if path.is_file() and path.relative_to(version_dir) != CARD_PATH
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

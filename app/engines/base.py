@@ -1,0 +1,113 @@
+"""What an engine is: one model version, cut to need, fed padded batches."""
+
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bundle import Method, ModelCard
+from app.schemas import EngineInfo
+
+__all__ = [
+    "BATCH_SIZES",
+    "Cut",
+    "Engine",
+    "layer_output",
+    "output_names",
+    "pad_rows",
+    "warm_up",
+]
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""The only batch sizes a model is ever run with, so that no engine grows a cache of shapes."""
+
+
+class Cut(StrEnum):
+    """How much of the full signature a caller needs; each is a model of its own."""
+
+    PREDICT = "predict"
+    EXPLAIN = "explain"
+    EXPLAIN_DEEP = "explain_deep"
+
+
+class Engine(Protocol):
+    """Three verbs: `warm_up`, `run`, `close`. Used from one thread at a time."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name, device and precision in use, and what the operator should know."""
+        ...
+
+    def warm_up(self, max_batch: int) -> None:
+        """Compile `predict` and `explain` and run each with every padded size."""
+        ...
+
+    def run(
+        self,
+        cut: Cut,
+        image: npt.NDArray[np.uint8],
+        class_index: npt.NDArray[np.int32],
+        versus_index: npt.NDArray[np.int32],
+    ) -> Arrays:
+        """Run a batch.
+
+        Args:
+            cut: which outputs; `output_names` tells.
+            image: uint8 RGB `[N, S, S, 3]`.
+            class_index: int32 `[N]`; -1 for the row's own top-1.
+            versus_index: int32 `[N]`; -1 for none.
+
+        Returns:
+            float32 (`target_index`: int32) arrays with N rows, by output name.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+def layer_output(card: ModelCard, method: Method, layer: str) -> str:
+    """The model output that holds a method's map at a layer."""
+    return method.value if layer == card.layers[-1].name else f"{method.value}_{layer}"
+
+
+def output_names(card: ModelCard, cut: Cut) -> list[str]:
+    """The outputs of a cut.
+
+    `predict`: logits and probabilities. `explain`: those, the target, and every map at the last
+    layer. `explain_deep`: those, and every map at the layers before.
+    """
+    names = ["logits", "probabilities"]
+    if cut is Cut.PREDICT:
+        return names
+    at_layer = [method for method in Method if method is not Method.CAM]
+    names += ["target_index", "foreground", *at_layer]
+    if card.head == "gap_dense":
+        names.append(Method.CAM)
+    if cut is Cut.EXPLAIN_DEEP:
+        earlier = [layer.name for layer in card.layers[:-1]]
+        names += [f"{name}_{layer}" for layer in earlier for name in ("foreground", *at_layer)]
+    return [str(name) for name in names]
+
+
+def pad_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Repeat the last row until the number of rows is one of `BATCH_SIZES`."""
+    rows = len(array)
+    missing = next(size for size in BATCH_SIZES if size >= rows) - rows
+    if not missing:
+        return array
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+
+
+def warm_up(engine: Engine, size: int, max_batch: int) -> None:
+    """Run `predict` and `explain` with every padded size up to `max_batch`."""
+    largest = next(batch for batch in BATCH_SIZES if batch >= max_batch)
+    for rows in [batch for batch in BATCH_SIZES if batch <= largest]:
+        image = np.zeros((rows, size, size, 3), np.uint8)
+        index = np.full(rows, -1, np.int32)
+        for cut in (Cut.PREDICT, Cut.EXPLAIN):
+            engine.run(cut, image, index, index)

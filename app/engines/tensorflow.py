@@ -1,0 +1,143 @@
+"""The GPU engine, and the CPU's on request: TensorFlow with variables frozen to constants."""
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bundle import Bundle
+from app.engines.base import Arrays, Cut, output_names, pad_rows, warm_up
+from app.errors import EngineUnavailable
+from app.schemas import EngineInfo
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+__all__ = ["TensorFlowEngine"]
+
+log = logging.getLogger(__name__)
+
+
+class TensorFlowEngine:
+    """A model version on a GPU where there is one, else on the CPU."""
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", threads: int = 0
+    ) -> None:
+        """Load and freeze the model; each cut is pruned out at its first use.
+
+        Args:
+            bundle: the model version.
+            device: `auto`, `cpu` or `gpu`; a GPU that is absent is a warning.
+            precision: `auto`, `float32` or `bfloat16`; on a CPU, bfloat16 is oneDNN's.
+            threads: 0 for one a core.
+
+        Raises:
+            EngineUnavailable: bfloat16 was asked for and the CPU lacks it.
+        """
+        self._card = bundle.card
+        self._warnings: list[str] = []
+        gpus = tf.config.list_physical_devices("GPU")
+        if device == "gpu" and not gpus:
+            self.warn("A GPU was asked for and TensorFlow finds none: the CPU is used.")
+        self._device = "/GPU:0" if gpus and device != "cpu" else "/CPU:0"
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        self._precision = self._choose_precision(precision)
+        with tf.device(self._device):
+            full = tf.saved_model.load(str(bundle.path)).signatures["serving_default"]
+            frozen = convert_variables_to_constants_v2(full)
+        self._graph = frozen.graph.as_graph_def()
+        names = sorted(full.structured_outputs)  # TensorFlow flattens by sorted key
+        self._tensors = {
+            name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)
+        }
+        self._functions: dict[Cut, Any] = {}
+
+    @property
+    def info(self) -> EngineInfo:
+        """See `Engine`."""
+        kind = "GPU" if self._device.startswith("/GPU") else "CPU"
+        details = tf.config.experimental.get_device_details(
+            tf.config.list_physical_devices(kind)[0]
+        )
+        return EngineInfo(
+            name="tensorflow",
+            version=tf.__version__,
+            device=details.get("device_name", kind),
+            precision=self._precision,
+            warnings=list(self._warnings),
+        )
+
+    def warn(self, message: str) -> None:
+        """Log a warning and show it in `info`."""
+        log.warning(message)
+        self._warnings.append(message)
+
+    def warm_up(self, max_batch: int) -> None:
+        """See `Engine`."""
+        warm_up(self, self._card.input.size, max_batch)
+
+    def run(
+        self,
+        cut: Cut,
+        image: npt.NDArray[np.uint8],
+        class_index: npt.NDArray[np.int32],
+        versus_index: npt.NDArray[np.int32],
+    ) -> Arrays:
+        """See `Engine`."""
+        if cut not in self._functions:
+            self._functions[cut] = self._prune(cut)
+        inputs: list[npt.NDArray[Any]] = (
+            [image] if cut is Cut.PREDICT else [image, class_index, versus_index]
+        )
+        with tf.device(self._device):
+            results = self._functions[cut](*(tf.constant(pad_rows(array)) for array in inputs))
+        names = output_names(self._card, cut)
+        rows = len(image)
+        return {name: result.numpy()[:rows] for name, result in zip(names, results, strict=True)}
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self._functions.clear()
+
+    def _prune(self, cut: Cut) -> Any:
+        """A function of the cut's inputs alone, giving the cut's outputs in order."""
+        feeds = ["image"] if cut is Cut.PREDICT else ["image", "class_index", "versus_index"]
+        imported = tf.compat.v1.wrap_function(
+            lambda: tf.compat.v1.import_graph_def(self._graph, name=""), []
+        )
+        element = imported.graph.as_graph_element
+        return imported.prune(
+            [element(f"{name}:0") for name in feeds],
+            [element(self._tensors[name]) for name in output_names(self._card, cut)],
+        )
+
+    def _choose_precision(self, wanted: str) -> str:
+        if self._device != "/CPU:0":
+            if wanted == "bfloat16":
+                self.warn("BREEDCAM_PRECISION=bfloat16 is for CPUs: the GPU runs float32.")
+            return "float32"
+        has_bfloat16 = _cpu_has_bfloat16()
+        if wanted == "bfloat16" and not has_bfloat16:
+            raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
+        chosen = "bfloat16" if has_bfloat16 and wanted != "float32" else "float32"
+        tf.config.optimizer.set_experimental_options(
+            {"auto_mixed_precision_onednn_bfloat16": chosen == "bfloat16"}
+        )
+        return chosen
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU has AVX-512 with bfloat16, as Linux tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return "avx512_bf16" in file.read()
+    except OSError:
+        return False

@@ -1,0 +1,192 @@
+"""The error tree. Each error knows its code and its HTTP status; none knows FastAPI.
+
+    BreedCAMError                     500 internal-error
+    ├── RequestError                  400 invalid-parameter
+    │   ├── MissingImage              400 missing-image
+    │   ├── UnknownTarget             400 unknown-target
+    │   ├── BoxOutsideImage           400 box-outside-image
+    │   ├── NotAcceptable             406 not-acceptable
+    │   ├── MethodUnavailable         409 method-unavailable
+    │   ├── TooManyBytes              413 too-many-bytes
+    │   ├── TooManyPixels             413 too-many-pixels
+    │   ├── UnsupportedMediaType      415 unsupported-media-type
+    │   └── UndecodableImage          422 undecodable-image
+    ├── QueueFull                     429 queue-full
+    ├── EngineFailed                  500 engine-failed
+    ├── NotReady                      503 not-ready
+    ├── DeadlineExceeded              504 deadline-exceeded
+    └── StartupError                  500 startup-error (never answered: the process ends)
+        ├── BundleError               a model version on disk that cannot be served
+        └── EngineUnavailable         an engine or precision that this machine does not have
+
+The message of an error is written for the client: it never holds a traceback, a path of the
+server or another library's words.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "BoxOutsideImage",
+    "BreedCAMError",
+    "BundleError",
+    "DeadlineExceeded",
+    "EngineFailed",
+    "EngineUnavailable",
+    "MethodUnavailable",
+    "MissingImage",
+    "NotAcceptable",
+    "NotReady",
+    "QueueFull",
+    "RequestError",
+    "StartupError",
+    "TooManyBytes",
+    "TooManyPixels",
+    "UndecodableImage",
+    "UnknownTarget",
+    "UnsupportedMediaType",
+]
+
+
+class BreedCAMError(Exception):
+    """Anything BreedCAM raises on purpose."""
+
+    code: ClassVar[str] = "internal-error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error."""
+        return {}
+
+
+class RequestError(BreedCAMError):
+    """The client can mend this."""
+
+    code = "invalid-parameter"
+    status = 400
+    title = "Invalid parameter"
+
+
+class MissingImage(RequestError):
+    """The body holds no image."""
+
+    code = "missing-image"
+    title = "No image in the body"
+
+
+class UnknownTarget(RequestError):
+    """`target` or `versus` names no class of the model."""
+
+    code = "unknown-target"
+    title = "Unknown target class"
+
+
+class BoxOutsideImage(RequestError):
+    """A box that shares no area with the image."""
+
+    code = "box-outside-image"
+    title = "Box outside the image"
+
+
+class NotAcceptable(RequestError):
+    """No representation that the `Accept` header allows."""
+
+    code = "not-acceptable"
+    status = 406
+    title = "Not acceptable"
+
+
+class MethodUnavailable(RequestError):
+    """The model in use does not carry this method or layer."""
+
+    code = "method-unavailable"
+    status = 409
+    title = "Method unavailable for this model"
+
+
+class TooManyBytes(RequestError):
+    """The body is over the limit."""
+
+    code = "too-many-bytes"
+    status = 413
+    title = "Too many bytes"
+
+
+class TooManyPixels(RequestError):
+    """The image is over the pixel limit."""
+
+    code = "too-many-pixels"
+    status = 413
+    title = "Too many pixels"
+
+
+class UnsupportedMediaType(RequestError):
+    """Neither an accepted content type nor an allowed image format."""
+
+    code = "unsupported-media-type"
+    status = 415
+    title = "Unsupported media type"
+
+
+class UndecodableImage(RequestError):
+    """An allowed format that does not decode."""
+
+    code = "undecodable-image"
+    status = 422
+    title = "Undecodable image"
+
+
+class QueueFull(BreedCAMError):
+    """As many requests are in work as the service takes."""
+
+    code = "queue-full"
+    status = 429
+    title = "Too many requests"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Ask for one second's patience: the queue drains in well under that."""
+        return {"Retry-After": "1"}
+
+
+class EngineFailed(BreedCAMError):
+    """The model raised on this one input."""
+
+    code = "engine-failed"
+    title = "The model failed on this image"
+
+
+class NotReady(BreedCAMError):
+    """The service is starting or stopping."""
+
+    code = "not-ready"
+    status = 503
+    title = "Not ready"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Starting takes a few seconds."""
+        return {"Retry-After": "2"}
+
+
+class DeadlineExceeded(BreedCAMError):
+    """The answer was not ready in time."""
+
+    code = "deadline-exceeded"
+    status = 504
+    title = "Deadline exceeded"
+
+
+class StartupError(BreedCAMError):
+    """The service cannot start; the message says what to mend."""
+
+    code = "startup-error"
+
+
+class BundleError(StartupError):
+    """A model version on disk that is missing, malformed or altered."""
+
+
+class EngineUnavailable(StartupError):
+    """An engine, device or precision that was asked for and is not here."""

@@ -1,0 +1,431 @@
+"""The way one photo takes: decode -> batch -> locate -> render."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from app import bundle as bundles
+from app import engines, heatmaps, images, overlay
+from app.batching import Batcher
+from app.bundle import Bundle, Method
+from app.engines import Cut, Engine
+from app.errors import (
+    DeadlineExceeded,
+    MethodUnavailable,
+    QueueFull,
+    RequestError,
+    UnknownTarget,
+)
+from app.schemas import (
+    BoxIoU,
+    ExplainQuery,
+    ExplainResponse,
+    Explanation,
+    ImageInfo,
+    Localization,
+    ModelId,
+    ModelInfo,
+    Overlay,
+    Prediction,
+    PredictQuery,
+    PredictResponse,
+)
+from app.settings import Settings
+
+__all__ = ["Explained", "Explainer"]
+
+T = TypeVar("T")
+Rows = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One row of a batch: a squashed photo and the classes asked for, -1 for none."""
+
+    image: npt.NDArray[np.uint8]
+    class_index: int = -1
+    versus_index: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An answer before it is put into JSON or a bare picture."""
+
+    response: ExplainResponse
+    png: bytes | None
+
+    def as_json(self) -> ExplainResponse:
+        """The answer with the picture, if there is one, in base64."""
+        if self.png is None or self.response.overlay is None:
+            return self.response
+        data = base64.b64encode(self.png).decode("ascii")
+        picture = self.response.overlay.model_copy(update={"data": data})
+        return self.response.model_copy(update={"overlay": picture})
+
+
+class Explainer:
+    """A model version in service."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings) -> None:
+        """Put a loaded model into service; `start` starts its threads."""
+        self.card = bundle.card
+        self.engine = engine
+        self.settings = settings
+        self._model_id = ModelId(name=self.card.name, version=self.card.version)
+        self._layer_names = [layer.name for layer in self.card.layers]
+        self._classes = _class_names(self.card)
+        self._batcher: Batcher[Cut, Input, Rows] = Batcher(
+            self._infer,
+            max_batch=settings.max_batch,
+            max_pending=settings.max_pending,
+            wait_s=settings.batch_wait_ms / 1000,
+        )
+        self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
+        self._admitted = 0
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Verify the model version that the settings name, load it and warm it up.
+
+        Raises:
+            StartupError: it cannot be served; the message says what to mend.
+        """
+        bundle = bundles.load(settings.model_path)
+        engine = engines.create(bundle, settings)
+        engine.warm_up(settings.max_batch)
+        return cls(bundle, engine, settings)
+
+    def start(self) -> None:
+        """Start taking requests."""
+        self._batcher.start()
+
+    def stop(self) -> None:
+        """Finish what waits, then free the model."""
+        self._batcher.stop()
+        self._pool.shutdown()
+        self.engine.close()
+
+    @property
+    def ready(self) -> bool:
+        """Loaded, warmed, worker alive."""
+        return self._batcher.alive
+
+    def admit(self) -> "Admission":
+        """Take one of the `max_pending` places; the body is read only once that is done.
+
+        Raises:
+            QueueFull: there is none.
+        """
+        return Admission(self)
+
+    async def predict(
+        self, data: bytes, query: PredictQuery, remaining_s: float
+    ) -> PredictResponse:
+        """The likeliest breeds of an encoded photo.
+
+        Raises:
+            RequestError: the photo cannot be used.
+            DeadlineExceeded: no answer within `remaining_s`.
+        """
+        clock = _Clock(remaining_s)
+        photo, squashed = await self._in_pool(clock, self._decode, data)
+        clock.lap("decode")
+        outcome = await self._batcher.submit(
+            Cut.PREDICT, Input(squashed), deadline_s=clock.remaining_s
+        )
+        return PredictResponse(
+            model=self._model_id,
+            image=ImageInfo(width=photo.width, height=photo.height),
+            predictions=self._top(outcome.result["probabilities"], query.top_k),
+            timings_ms={
+                **clock.laps_ms,
+                "queue": _ms(outcome.queue_s),
+                "inference": _ms(outcome.work_s),
+            },
+        )
+
+    async def explain(self, data: bytes, query: ExplainQuery, remaining_s: float) -> Explained:
+        """The likeliest breeds, and where the evidence for one of them lies.
+
+        Raises:
+            RequestError: the photo or a parameter cannot be used.
+            DeadlineExceeded: no answer within `remaining_s`.
+        """
+        clock = _Clock(remaining_s)
+        layers = self._layers(query)
+        target, versus = self._class_index(query.target), self._class_index(query.versus)
+        if query.versus is not None and target == versus:
+            raise RequestError("`target` and `versus` name the same class.")
+        photo, squashed = await self._in_pool(clock, self._decode, data)
+        given = [images.clip_box(box, photo.width, photo.height) for box in query.box]
+        clock.lap("decode")
+
+        cut = Cut.EXPLAIN if layers == self._layer_names[-1:] else Cut.EXPLAIN_DEEP
+        outcome = await self._batcher.submit(
+            cut, Input(squashed, target, versus), deadline_s=clock.remaining_s
+        )
+        clock.restart()
+
+        explanation, values = self._locate(outcome.result, query, layers, photo)
+        png, picture = None, None
+        if query.overlay:
+            png, picture = await self._in_pool(
+                clock, self._render, photo, values, query, explanation.box, given
+            )
+        clock.lap("render")
+        response = ExplainResponse(
+            model=self._model_id,
+            image=ImageInfo(width=photo.width, height=photo.height),
+            predictions=self._top(outcome.result["probabilities"], query.top_k),
+            target=self._prediction(
+                outcome.result["probabilities"], int(outcome.result["target_index"])
+            ),
+            explanation=explanation,
+            localization=_localize(explanation, values, given, photo),
+            overlay=picture,
+            timings_ms={
+                **clock.laps_ms,
+                "queue": _ms(outcome.queue_s),
+                "inference": _ms(outcome.work_s),
+            },
+        )
+        return Explained(response, png)
+
+    def describe(self) -> ModelInfo:
+        """The model in service and the engine that runs it."""
+        methods = [method for method in Method if method is not Method.CAM or self._has_cam]
+        shared = self.card.model_dump(include=set(ModelInfo.model_fields))
+        return ModelInfo(**shared, methods=methods, engine=self.engine.info)
+
+    # -- decode
+
+    def _decode(self, data: bytes) -> tuple[images.Photo, npt.NDArray[np.uint8]]:
+        photo = images.decode(data, max_pixels=self.settings.max_pixels)
+        model_input = self.card.input
+        return photo, images.squash(photo.pixels, model_input.size, model_input.resize)
+
+    # -- batch
+
+    def _infer(self, cut: Cut, inputs: Sequence[Input]) -> list[Rows]:
+        """Run a batch on the inference thread and cut the result into rows."""
+        arrays = self.engine.run(
+            cut,
+            np.stack([each.image for each in inputs]),
+            np.array([each.class_index for each in inputs], np.int32),
+            np.array([each.versus_index for each in inputs], np.int32),
+        )
+        return [{name: array[row] for name, array in arrays.items()} for row in range(len(inputs))]
+
+    # -- locate
+
+    def _locate(
+        self, rows: Rows, query: ExplainQuery, layers: list[str], photo: images.Photo
+    ) -> tuple[Explanation, npt.NDArray[np.float32] | None]:
+        """The explanation, and the heatmap at the model's input size if it has evidence."""
+        normalise = heatmaps.min_max if query.method is Method.CAM else heatmaps.relu_max
+        outputs = [engines.layer_output(self.card, query.method, layer) for layer in layers]
+        heatmap = heatmaps.fuse([normalise(rows[output]) for output in outputs])
+        threshold = query.threshold
+        if threshold is None:
+            threshold = self.card.threshold(query.method, self._layer_set(layers))
+        box = point = values = None
+        if heatmap.status == "ok":
+            size = self.card.input.size
+            values = heatmaps.resize(heatmap.values, size, size)
+            whole = (photo.width, photo.height)
+            box = heatmaps.locate(values, threshold)
+            box = images.scale_box(box, (size, size), whole) if box else None
+            height, width = heatmap.values.shape
+            point = images.scale_point(heatmaps.peak(heatmap.values), (width, height), whole)
+        versus = self._class_index(query.versus)
+        explanation = Explanation(
+            method=query.method,
+            layers=layers,
+            versus=self._prediction(rows["probabilities"], versus) if versus >= 0 else None,
+            threshold=threshold,
+            box=box,
+            peak=point,
+            status=heatmap.status,
+        )
+        return explanation, values
+
+    # -- render
+
+    def _render(
+        self,
+        photo: images.Photo,
+        values: npt.NDArray[np.float32] | None,
+        query: ExplainQuery,
+        found: images.Box | None,
+        given: list[images.Box],
+    ) -> tuple[bytes, Overlay]:
+        pixels = images.fit(photo.pixels, query.size or self.settings.overlay_size)
+        height, width = pixels.shape[:2]
+        if values is not None:
+            values = heatmaps.resize(values, width, height)
+        picture = overlay.render(pixels, values, colormap=query.colormap, alpha=query.alpha)
+
+        def scaled(box: images.Box) -> images.Box:
+            return images.scale_box(box, (photo.width, photo.height), (width, height))
+
+        overlay.draw_boxes(
+            picture,
+            found=scaled(found) if found else None,
+            given=[scaled(box) for box in given],
+        )
+        return overlay.encode_png(picture), Overlay(width=width, height=height, data="")
+
+    # -- what the model calls things
+
+    @property
+    def _has_cam(self) -> bool:
+        return self.card.head == "gap_dense"
+
+    def _layers(self, query: ExplainQuery) -> list[str]:
+        """The layers asked for, first to last."""
+        if query.method is Method.CAM and not self._has_cam:
+            raise MethodUnavailable(
+                "CAM needs a head of global average pooling and one Dense layer, which model "
+                f"{self.card.name!r} does not have. Use /gradcam."
+            )
+        if query.layers == "last":
+            return self._layer_names[-1:]
+        if query.layers == "last6":
+            return self._layer_names[-6:]
+        asked = {name.strip() for name in query.layers.split(",")}
+        unknown = sorted(asked.difference(self._layer_names))
+        if unknown:
+            raise RequestError(
+                f"`layers`: the model does not expose {', '.join(map(repr, unknown))}. "
+                f"It has {', '.join(self._layer_names)}; or `last`, or `last6`."
+            )
+        return [name for name in self._layer_names if name in asked]
+
+    def _layer_set(self, layers: list[str]) -> str:
+        """The name under which thresholds are kept."""
+        if layers == self._layer_names[-1:]:
+            return "last"
+        return "last6" if layers == self._layer_names[-6:] else ",".join(layers)
+
+    def _class_index(self, name: str | None) -> int:
+        """A class by index, synset or breed; -1 for None.
+
+        Raises:
+            UnknownTarget: the model has no such class.
+        """
+        if name is None:
+            return -1
+        try:
+            return self._classes[_key(name)]
+        except KeyError:
+            raise UnknownTarget(
+                f"The model has no class {name!r}; GET /model lists its {len(self.card.labels)}."
+            ) from None
+
+    def _prediction(self, probabilities: npt.NDArray[np.float32], index: int) -> Prediction:
+        label = self.card.labels[index]
+        return Prediction(
+            class_index=index,
+            label=label.name,
+            synset=label.synset,
+            probability=float(probabilities[index]),
+        )
+
+    def _top(self, probabilities: npt.NDArray[np.float32], k: int) -> list[Prediction]:
+        order = np.argsort(-probabilities, kind="stable")[:k]
+        return [self._prediction(probabilities, index) for index in order.tolist()]
+
+    async def _in_pool(self, clock: "_Clock", work: Callable[..., T], *args: Any) -> T:
+        """Run on an image thread, within the time that is left."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(clock.remaining_s):
+                return await loop.run_in_executor(self._pool, work, *args)
+        except TimeoutError as error:
+            raise DeadlineExceeded("The photo was not processed in time.") from error
+
+
+class Admission:
+    """A place among the requests in work, held as a context."""
+
+    def __init__(self, explainer: Explainer) -> None:
+        """Take the place."""
+        if explainer._admitted >= explainer.settings.max_pending:
+            raise QueueFull("As many requests are in work as the service takes.")
+        explainer._admitted += 1
+        self._explainer = explainer
+
+    def __enter__(self) -> None:
+        """The place is taken already."""
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        self._explainer._admitted -= 1
+
+
+class _Clock:
+    """Laps of one request, and the time it has left."""
+
+    def __init__(self, remaining_s: float) -> None:
+        self._mark = time.monotonic()
+        self._end = self._mark + remaining_s
+        self.laps_ms: dict[str, float] = {}
+
+    @property
+    def remaining_s(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+    def restart(self) -> None:
+        self._mark = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        self.laps_ms[name] = _ms(time.monotonic() - self._mark)
+        self.restart()
+
+
+def _localize(
+    explanation: Explanation,
+    values: npt.NDArray[np.float32] | None,
+    given: list[images.Box],
+    photo: images.Photo,
+) -> Localization | None:
+    """Hold the explanation's box and heatmap against the boxes given."""
+    if not given:
+        return None
+    found = explanation.box
+    every = [BoxIoU(box=box, iou=heatmaps.iou(box, found) if found else 0.0) for box in given]
+    best = max(every, key=lambda each: each.iou)
+    energy, hit = 0.0, False
+    if values is not None and explanation.peak is not None:
+        height, width = values.shape
+        in_heatmap = images.scale_box(best.box, (photo.width, photo.height), (width, height))
+        energy = heatmaps.energy_in_box(values, in_heatmap)
+        hit = heatmaps.peak_in_box(explanation.peak, best.box)
+    return Localization(
+        box=best.box, iou=best.iou, energy_in_box=energy, peak_in_box=hit, all=every
+    )
+
+
+def _class_names(card: bundles.ModelCard) -> dict[str, int]:
+    """Every spelling of every class, by `_key`."""
+    names = {str(label.index): label.index for label in card.labels}
+    for label in card.labels:
+        for name in (label.name, label.synset):
+            if name:
+                names.setdefault(_key(name), label.index)
+    return names
+
+
+def _key(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,159 @@
+"""From a raw map to a heatmap, a box and figures. Arrays alone: no HTTP, no model, no photo."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Heatmap",
+    "energy_in_box",
+    "fuse",
+    "iou",
+    "locate",
+    "min_max",
+    "peak",
+    "peak_in_box",
+    "relu_max",
+    "resize",
+]
+
+Map = npt.NDArray[np.float32]
+Box = tuple[float, float, float, float]
+
+_FLAT = 1e-5
+"""Relative spread below which a map counts as constant: float32 noise, not evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """A normalised map.
+
+    Attributes:
+        values: float32 `[h, w]` in 0..1; all zero unless `status` is `ok`.
+        status: `ok`; `empty`, no positive evidence; `constant`; or `nonfinite`.
+    """
+
+    values: Map
+    status: Literal["ok", "empty", "constant", "nonfinite"]
+
+
+def min_max(raw: npt.NDArray[Any]) -> Heatmap:
+    """Normalise a signed map, CAM's, by its least and greatest value."""
+    return _normalise(raw, float(raw.min()) if raw.size else 0.0)
+
+
+def relu_max(raw: npt.NDArray[Any]) -> Heatmap:
+    """Normalise a map of the Grad-CAM family: negative values to zero, then by its greatest."""
+    return _normalise(np.maximum(raw, 0), 0.0)
+
+
+def _normalise(raw: npt.NDArray[Any], floor: float) -> Heatmap:
+    nothing = np.zeros(raw.shape, np.float32)
+    if not np.isfinite(raw).all():
+        return Heatmap(nothing, "nonfinite")
+    top, bottom = float(raw.max()), float(raw.min())
+    if top <= 0:
+        return Heatmap(nothing, "empty")
+    if top - bottom <= _FLAT * top:
+        return Heatmap(nothing, "constant")
+    values = (raw.astype(np.float64) - floor) / (top - floor)
+    return Heatmap(values.astype(np.float32), "ok")
+
+
+def fuse(heatmaps: Sequence[Heatmap]) -> Heatmap:
+    """The mean of several layers' heatmaps at the finest of their sizes, scaled to a maximum of 1.
+
+    Layers without evidence count as zero; with one heatmap, it is returned as it is.
+    """
+    if len(heatmaps) == 1:
+        return heatmaps[0]
+    height, width = max(heatmap.values.shape for heatmap in heatmaps)
+    for status in ("nonfinite", "empty", "constant"):
+        agree = [heatmap.status == status for heatmap in heatmaps]
+        if all(agree) or (status == "nonfinite" and any(agree)):
+            return Heatmap(np.zeros((height, width), np.float32), status)
+    mean = np.mean([resize(heatmap.values, width, height) for heatmap in heatmaps], axis=0)
+    return relu_max(mean)
+
+
+def resize(values: Map, width: int, height: int) -> Map:
+    """Bilinear, with pixel centres at half-integers and the border repeated."""
+    if values.shape == (height, width):
+        return values
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+
+
+def locate(values: Map, threshold: float) -> Box | None:
+    """The box around the largest 8-connected region of values at or over `threshold`.
+
+    Args:
+        values: a heatmap, 0..1, `[h, w]`.
+        threshold: share of the maximum, over 0.
+
+    Returns:
+        xmin, ymin, xmax, ymax in the heatmap's pixels, far edges exclusive; None when no value
+        reaches the threshold.
+    """
+    mask = (values >= threshold).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count < 2:
+        return None
+    x, y, width, height, _ = stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))].tolist()
+    return float(x), float(y), float(x + width), float(y + height)
+
+
+def peak(values: Map) -> tuple[float, float]:
+    """x, y of the middle of the greatest value's cell, in the heatmap's pixels."""
+    row, column = np.unravel_index(int(np.argmax(values)), values.shape)
+    return float(column) + 0.5, float(row) + 0.5
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0..1."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / (_area(a) + _area(b) - common)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def energy_in_box(values: Map, box: Box) -> float:
+    """Share of a heatmap's sum that lies in a box; cells on its edge count by the part inside.
+
+    Wang et al., Score-CAM, 2020 (energy-based pointing game).
+
+    Args:
+        values: a heatmap, `[h, w]`, not negative.
+        box: in the heatmap's pixels.
+
+    Returns:
+        0..1; 0 where the heatmap is all zero.
+    """
+    total = float(values.sum(dtype=np.float64))
+    if total <= 0:
+        return 0.0
+    height, width = values.shape
+    across = _overlap(width, box[0], box[2])
+    down = _overlap(height, box[1], box[3])
+    return float(down @ values.astype(np.float64) @ across) / total
+
+
+def _overlap(cells: int, low: float, high: float) -> npt.NDArray[np.float64]:
+    """How much of each of `cells` unit cells lies between `low` and `high`."""
+    edges = np.arange(cells + 1, dtype=np.float64)
+    inside: npt.NDArray[np.float64] = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
+    return np.clip(inside, 0.0, 1.0)
+
+
+def peak_in_box(point: tuple[float, float], box: Box) -> bool:
+    """Whether a point lies in a box, edges included."""
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]

@@ -1,0 +1,150 @@
+"""The application: what is started, what is stopped, and how errors look.
+
+`python -m app.main` serves it.
+"""
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from app.errors import BreedCAMError, RequestError, StartupError
+from app.explainer import Explainer
+from app.routes import router
+from app.schemas import Problem
+from app.settings import Settings
+from app.telemetry import RequestLog, request_id
+
+__all__ = ["create_app", "run"]
+
+log = logging.getLogger(__name__)
+
+_HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
+
+
+def create_app(settings: Settings | None = None, explainer: Explainer | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        settings: default: from the environment.
+        explainer: a model already loaded; default: loaded when the application starts.
+
+    Returns:
+        An ASGI application that serves from the start of its lifespan to the end.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = explainer or Explainer.open(settings or Settings())
+        service.start()
+        app.state.explainer = service
+        info = service.engine.info
+        log.info(
+            "serving %s version %d with %s %s in %s on %s",
+            service.card.name,
+            service.card.version,
+            info.name,
+            info.version,
+            info.precision,
+            info.device,
+        )
+        try:
+            yield
+        finally:
+            app.state.explainer = None
+            service.stop()
+
+    app = FastAPI(
+        title="BreedCAM",
+        summary="Dog breeds with their reasons: predictions, heatmaps and boxes.",
+        version="0.1.0",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.include_router(router)
+    app.add_exception_handler(BreedCAMError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unknown)
+    app.add_middleware(RequestLog)
+    return app
+
+
+def _problem(
+    status: int, code: str, title: str, detail: str, headers: dict[str, str] | None = None
+) -> Response:
+    body = Problem(
+        type=f"urn:breedcam:error:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        request_id=request_id(),
+    )
+    return Response(body.model_dump_json(), status, headers, media_type="application/problem+json")
+
+
+async def _known(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BreedCAMError)
+    return _problem(error.status, error.code, error.title, str(error), error.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    detail = "; ".join(
+        f"`{'.'.join(str(part) for part in each['loc'][1:])}`: {each['msg']}"
+        for each in error.errors()
+    )
+    return _problem(RequestError.status, RequestError.code, RequestError.title, detail)
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _HTTP_CODES.get(error.status_code, f"http-{error.status_code}")
+    title = code.replace("-", " ").capitalize()
+    headers = dict(error.headers) if error.headers else None
+    return _problem(error.status_code, code, title, str(error.detail), headers)
+
+
+async def _unknown(_: Request, error: Exception) -> Response:
+    """Whatever nobody foresaw: logged in full by the server, told in one line to the client."""
+    kind = BreedCAMError
+    return _problem(kind.status, kind.code, kind.title, "Something went wrong here, not with you.")
+
+
+def run() -> None:
+    """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        sys.exit(
+            "\n".join(
+                f"error: BREEDCAM_{str(each['loc'][0]).upper()}: {each['msg']}"
+                for each in error.errors()
+            )
+        )
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        explainer = Explainer.open(settings)
+    except StartupError as error:
+        sys.exit(f"error: {error}")
+    uvicorn.run(
+        create_app(settings, explainer),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        log_level=settings.log_level,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.deadline_s),
+    )
+
+
+if __name__ == "__main__":
+    run()

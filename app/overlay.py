@@ -1,0 +1,71 @@
+"""The picture: a heatmap in colour over the photo, with boxes, as a PNG."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["COLORMAPS", "draw_boxes", "encode_png", "render"]
+
+Pixels = npt.NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+
+COLORMAPS = {
+    name: getattr(cv2, f"COLORMAP_{name.upper()}")
+    for name in ("jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot")
+}
+
+_GIVEN = (255, 255, 255)
+_FOUND = (64, 255, 64)
+_OUTLINE = (0, 0, 0)
+
+
+def render(
+    pixels: Pixels, values: npt.NDArray[np.float32] | None, *, colormap: str, alpha: float
+) -> Pixels:
+    """Blend a heatmap into a photo: `(1 - alpha) * photo + alpha * colour`.
+
+    Args:
+        pixels: the photo, uint8 RGB `[h, w, 3]`.
+        values: the heatmap, 0..1, `[h, w]`; None leaves the photo as it is.
+        colormap: a key of `COLORMAPS`.
+        alpha: 0 (the photo alone) to 1 (the colours alone).
+
+    Returns:
+        uint8 RGB `[h, w, 3]`, a new array.
+    """
+    if values is None:
+        return pixels.copy()
+    levels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
+    return cv2.addWeighted(pixels, 1 - alpha, colours, alpha, 0)  # type: ignore[return-value]
+
+
+def draw_boxes(pixels: Pixels, *, found: Box | None, given: Sequence[Box]) -> None:
+    """Draw boxes into `pixels`: white for those given, green for the one found."""
+    thick = max(1, round(max(pixels.shape[:2]) / 250))
+    boxes = [(box, _GIVEN) for box in given] + ([(found, _FOUND)] if found else [])
+    for box, colour in boxes:
+        start, end = _corners(box, pixels.shape[1], pixels.shape[0])
+        cv2.rectangle(pixels, start, end, _OUTLINE, thick + 2)
+        cv2.rectangle(pixels, start, end, colour, thick)
+
+
+def _corners(box: Box, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and last pixel inside a box."""
+    xmin, ymin, xmax, ymax = box
+    left, top = min(int(xmin), width - 1), min(int(ymin), height - 1)
+    right, bottom = min(round(xmax), width) - 1, min(round(ymax), height) - 1
+    return (left, top), (max(left, right), max(top, bottom))
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG by zlib's Huffman-only strategy: a photo under a heatmap hardly has runs to find.
+
+    Args:
+        pixels: uint8 RGB `[h, w, 3]`.
+    """
+    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    return encoded.tobytes()

@@ -1,0 +1,284 @@
+"""HTTP in, HTTP out, nothing else."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from app.errors import (
+    DeadlineExceeded,
+    MissingImage,
+    NotAcceptable,
+    NotReady,
+    RequestError,
+    TooManyBytes,
+    UnsupportedMediaType,
+)
+from app.explainer import Explained, Explainer
+from app.schemas import (
+    CamQuery,
+    ExplainQuery,
+    ExplainResponse,
+    GradcamQuery,
+    ModelInfo,
+    PredictQuery,
+    PredictResponse,
+    Problem,
+)
+from app.settings import Settings
+
+__all__ = ["router"]
+
+router = APIRouter()
+
+JSON, PNG = "application/json", "image/png"
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": description,
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    }
+    for status, description in {
+        400: "A parameter that cannot be right, an unknown target, or no image",
+        406: "No representation that `Accept` allows",
+        409: "The model does not carry the method",
+        413: "Too many bytes or pixels",
+        415: "Neither an accepted content type nor an allowed image format",
+        422: "An allowed format that does not decode",
+        429: "Too many requests in work; see `Retry-After`",
+        500: "The model failed",
+        503: "Starting or stopping",
+        504: "Past the deadline",
+    }.items()
+}
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+            "image/*": _BINARY,
+            "application/octet-stream": _BINARY,
+        },
+    }
+}
+
+
+def _problems(*absent: int) -> dict[int | str, dict[str, Any]]:
+    return {status: told for status, told in _PROBLEMS.items() if status not in absent}
+
+
+_PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {PNG: _BINARY},
+        "description": "JSON; or, with `Accept: image/png`, the overlay alone, with the figures "
+        "in the headers `BreedCAM-Target`, `-Probability`, `-Box` and `-IoU`",
+    }
+}
+
+
+@router.post(
+    "/predict", response_model=PredictResponse, responses=_problems(409), openapi_extra=_BODY
+)
+async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
+    """The likeliest breeds."""
+    _negotiate(request, [JSON])
+    explainer = _explainer(request)
+    arrived = time.monotonic()
+    with explainer.admit():
+        data = await _read_image(request, explainer.settings)
+        answer = await explainer.predict(data, query, _remaining(explainer, arrived))
+    return Response(answer.model_dump_json(), media_type=JSON)
+
+
+@router.post(
+    "/cam",
+    response_model=ExplainResponse,
+    responses=_PICTURE | _problems(),
+    openapi_extra=_BODY,
+)
+async def cam(request: Request, query: Annotated[CamQuery, Query()]) -> Response:
+    """The likeliest breeds and the CAM heatmap of one of them."""
+    return await _explain(request, query)
+
+
+@router.post(
+    "/gradcam",
+    response_model=ExplainResponse,
+    responses=_PICTURE | _problems(409),
+    openapi_extra=_BODY,
+)
+async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> Response:
+    """The likeliest breeds and a heatmap of the Grad-CAM family for one of them."""
+    return await _explain(request, query)
+
+
+@router.get("/model")
+async def model(request: Request) -> ModelInfo:
+    """The model in service, its numbers, and the engine that runs it."""
+    return _explainer(request).describe()
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """The event loop turns."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses={503: _PROBLEMS[503]})
+async def readyz(request: Request) -> dict[str, str]:
+    """The model is loaded and warm, and its worker lives."""
+    _explainer(request)
+    return {"status": "ready"}
+
+
+@router.get("/", include_in_schema=False)
+async def index() -> RedirectResponse:
+    """The documentation is the front page for now."""
+    return RedirectResponse("/docs")
+
+
+async def _explain(request: Request, query: ExplainQuery) -> Response:
+    offers = [JSON, PNG] if query.overlay else [JSON]
+    media_type = _negotiate(request, offers)
+    explainer = _explainer(request)
+    arrived = time.monotonic()
+    with explainer.admit():
+        data = await _read_image(request, explainer.settings)
+        explained = await explainer.explain(data, query, _remaining(explainer, arrived))
+    if media_type == PNG:
+        return Response(explained.png, media_type=PNG, headers=_figures(explained))
+    return Response(explained.as_json().model_dump_json(), media_type=JSON)
+
+
+def _figures(explained: Explained) -> dict[str, str]:
+    """The headers that go with a bare picture."""
+    answer = explained.response
+    figures = {
+        "BreedCAM-Target": answer.target.label.encode("ascii", "replace").decode(),
+        "BreedCAM-Probability": f"{answer.target.probability:.6f}",
+    }
+    if answer.explanation.box:
+        figures["BreedCAM-Box"] = ",".join(f"{edge:g}" for edge in answer.explanation.box)
+    if answer.localization:
+        figures["BreedCAM-IoU"] = f"{answer.localization.iou:.6f}"
+    return figures
+
+
+def _explainer(request: Request) -> Explainer:
+    explainer: Explainer | None = getattr(request.app.state, "explainer", None)
+    if explainer is None or not explainer.ready:
+        raise NotReady("The service is starting or stopping.")
+    return explainer
+
+
+def _remaining(explainer: Explainer, arrived: float) -> float:
+    return explainer.settings.deadline_s - (time.monotonic() - arrived)
+
+
+def _negotiate(request: Request, offers: Sequence[str]) -> str:
+    """The offer that `Accept` likes best (RFC 9110, 12.5.1); the first one on a tie.
+
+    Raises:
+        NotAcceptable: it allows none.
+    """
+    header = ",".join(request.headers.getlist("accept")) or "*/*"
+    quality = {offer: _quality(header, offer) for offer in offers}
+    best = max(offers, key=lambda offer: quality[offer])
+    if quality[best] <= 0:
+        raise NotAcceptable(f"Here the answer comes as {' or '.join(offers)}.")
+    return best
+
+
+def _quality(header: str, offer: str) -> float:
+    """The weight that the most specific matching range gives to `offer`."""
+    kind = offer.split("/")[0]
+    weights: dict[str, float] = {}
+    for part in header.split(","):
+        media_range, *parameters = (piece.strip() for piece in part.lower().split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = 0.0
+        weights[media_range] = weight
+    for media_range in (offer, f"{kind}/*", "*/*"):
+        if media_range in weights:
+            return weights[media_range]
+    return 0.0
+
+
+async def _read_image(request: Request, settings: Settings) -> bytes:
+    """The image's bytes, from a multipart field `file` or from the body itself.
+
+    Raises:
+        UnsupportedMediaType: another content type.
+        TooManyBytes: over the limit, by the header or as counted.
+        MissingImage: no `file`, or nothing in it.
+        DeadlineExceeded: the body did not arrive in time.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    multipart = content_type == "multipart/form-data"
+    if not (
+        multipart or content_type.startswith("image/") or content_type == "application/octet-stream"
+    ):
+        raise UnsupportedMediaType(
+            f"Content type {content_type or '(none)'!r} is not taken. Send multipart/form-data "
+            "with a field `file`, or the image itself as image/* or application/octet-stream."
+        )
+    try:
+        async with asyncio.timeout(settings.deadline_s):
+            body = _limited(request, settings.max_bytes)
+            if multipart:
+                data = await _file_field(request, body)
+            else:
+                data = b"".join([chunk async for chunk in body])
+    except TimeoutError as error:
+        raise DeadlineExceeded("The body did not arrive in time.") from error
+    if not data:
+        raise MissingImage("The image is empty: there are no bytes in it.")
+    return data
+
+
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """The body's chunks, as long as they are within the limit."""
+    message = f"The body is larger than the {max_bytes} bytes that are taken."
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise TooManyBytes(message)
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > max_bytes:
+            raise TooManyBytes(message)
+        yield chunk
+
+
+async def _file_field(request: Request, body: AsyncGenerator[bytes, None]) -> bytes:
+    """The content of the multipart field `file`."""
+    try:
+        form = await MultiPartParser(request.headers, body, max_files=16, max_fields=16).parse()
+    except MultiPartException as error:
+        raise RequestError(f"The multipart body is malformed: {error.message}") from error
+    try:
+        field = form.get("file")
+        if not isinstance(field, UploadFile):
+            raise MissingImage("The multipart body has no file in its field `file`.")
+        return await field.read()
+    finally:
+        await form.close()

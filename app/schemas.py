@@ -1,0 +1,242 @@
+"""What goes over HTTP, both ways."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.bundle import Data, Input, Label, Layer, Method
+
+__all__ = [
+    "MAX_OVERLAY_SIZE",
+    "BoxIoU",
+    "CamQuery",
+    "EngineInfo",
+    "ExplainQuery",
+    "ExplainResponse",
+    "Explanation",
+    "GradcamQuery",
+    "ImageInfo",
+    "Localization",
+    "ModelId",
+    "ModelInfo",
+    "Overlay",
+    "PredictQuery",
+    "PredictResponse",
+    "Prediction",
+    "Problem",
+    "Status",
+]
+
+MAX_OVERLAY_SIZE = 1024
+
+Status = Literal["ok", "empty", "constant", "nonfinite"]
+Box = tuple[float, float, float, float]
+Colormap = Literal["jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot"]
+
+
+def _parse_box(value: object) -> object:
+    """`xmin,ymin,xmax,ymax` to numbers."""
+    if not isinstance(value, str):
+        return value
+    try:
+        edges = tuple(float(edge) for edge in value.split(","))
+    except ValueError:
+        edges = ()
+    if len(edges) != 4 or not all(math.isfinite(edge) for edge in edges):
+        raise ValueError("a box is four numbers: xmin,ymin,xmax,ymax")
+    if not (edges[0] < edges[2] and edges[1] < edges[3]):
+        raise ValueError("a box needs xmin < xmax and ymin < ymax")
+    return edges
+
+
+class _Query(BaseModel):
+    """Unknown parameters are refused: a typing error is not to pass in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PredictQuery(_Query):
+    """Parameters of `/predict`."""
+
+    top_k: int = Field(5, ge=1, le=1000, description="how many classes to list")
+
+
+class _ExplainQuery(PredictQuery):
+    """What `/cam` and `/gradcam` share."""
+
+    target: str | None = Field(
+        None,
+        min_length=1,
+        description="class to explain: index, synset or breed, case and underscores ignored; "
+        "default: the likeliest",
+    )
+    versus: str | None = Field(
+        None, min_length=1, description="explain the target against this class"
+    )
+    box: list[Annotated[Box, BeforeValidator(_parse_box)]] = Field(
+        [],
+        max_length=100,
+        description="`xmin,ymin,xmax,ymax` in pixels of the upright photo; repeatable",
+        json_schema_extra={"items": {"type": "string"}},
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=1, description="share of the heatmap's maximum; default: calibrated"
+    )
+    colormap: Colormap = "jet"
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the heatmap in the overlay")
+    size: int | None = Field(
+        None,
+        ge=16,
+        le=MAX_OVERLAY_SIZE,
+        description="longest side of the overlay, pixels; never more than the photo's",
+    )
+    overlay: bool = Field(True, description="false: the figures alone")
+
+
+class CamQuery(_ExplainQuery):
+    """Parameters of `/cam`."""
+
+    @property
+    def method(self) -> Method:
+        """The method asked for."""
+        return Method.CAM
+
+    @property
+    def layers(self) -> str:
+        """The layer set asked for."""
+        return "last"
+
+
+class GradcamQuery(_ExplainQuery):
+    """Parameters of `/gradcam`."""
+
+    method: Literal[Method.GRADCAM, Method.GRADCAMPP, Method.LAYERCAM, Method.HIRESCAM] = Field(
+        Method.GRADCAM, description="how the layers are weighted"
+    )
+    layers: str = Field(
+        "last", min_length=1, description="`last`, `last6`, or names with commas between"
+    )
+
+
+ExplainQuery = CamQuery | GradcamQuery
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelId(_Answer):
+    """The model that answered."""
+
+    name: str
+    version: int
+
+
+class ImageInfo(_Answer):
+    """The upright photo, pixels."""
+
+    width: int
+    height: int
+
+
+class Prediction(_Answer):
+    """A class and its probability."""
+
+    class_index: int
+    label: str
+    synset: str | None
+    probability: float
+
+
+class Explanation(_Answer):
+    """Where the evidence lies. Box and peak are null unless `status` is `ok`."""
+
+    method: Method
+    layers: list[str]
+    versus: Prediction | None = None
+    threshold: float
+    box: Box | None = Field(description="xmin, ymin, xmax, ymax in photo pixels")
+    peak: tuple[float, float] | None = Field(description="x, y in photo pixels")
+    status: Status
+
+
+class BoxIoU(_Answer):
+    """A box that was given, clipped to the photo, and its IoU with the explanation's."""
+
+    box: Box
+    iou: float
+
+
+class Localization(BoxIoU):
+    """The best of the boxes given; `all` has every one in request order."""
+
+    energy_in_box: float = Field(description="share of the heatmap's sum inside the box")
+    peak_in_box: bool
+    all: list[BoxIoU]
+
+
+class Overlay(_Answer):
+    """The picture: photo, heatmap and boxes."""
+
+    media_type: Literal["image/png"] = "image/png"
+    width: int
+    height: int
+    data: str = Field(description="base64")
+
+
+class PredictResponse(_Answer):
+    """What `/predict` answers."""
+
+    model: ModelId
+    image: ImageInfo
+    predictions: list[Prediction]
+    timings_ms: dict[str, float]
+
+
+class ExplainResponse(PredictResponse):
+    """What `/cam` and `/gradcam` answer."""
+
+    target: Prediction
+    explanation: Explanation
+    localization: Localization | None
+    overlay: Overlay | None
+
+
+class EngineInfo(_Answer):
+    """What runs the model."""
+
+    name: Literal["openvino", "tensorflow"]
+    version: str
+    device: str
+    precision: str
+    warnings: list[str] = []
+
+
+class ModelInfo(_Answer):
+    """What `/model` answers: `model.json` less what is internal, and the engine in use."""
+
+    name: str
+    version: int
+    architecture: str
+    head: str
+    input: Input
+    labels: tuple[Label, ...]
+    layers: tuple[Layer, ...]
+    methods: list[Method]
+    thresholds: dict[Method, dict[str, float]]
+    data: Data | None
+    metrics: dict[str, Any]
+    licence: str
+    provenance: str
+    engine: EngineInfo
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = Field(description="stable: `urn:breedcam:error:` and the error's code")
+    title: str
+    status: int
+    detail: str
+    request_id: str

@@ -1,0 +1,60 @@
+"""Every knob: its default, its bounds, and one line of help."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["PROJECT", "Settings"]
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""Where relative model paths start: the directory that holds `app/`."""
+
+
+class Settings(BaseSettings):
+    """Read from the environment, each name with `BREEDCAM_` before it."""
+
+    model_config = SettingsConfigDict(env_prefix="BREEDCAM_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every one")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    model: Path = Field(
+        Path("models/dogs10"),
+        description="`models/<name>` (its newest version) or `models/<name>/<version>`; a relative "
+        "path starts at the project, not at the working directory",
+    )
+    engine: Literal["auto", "openvino", "tensorflow"] = Field(
+        "auto", description="auto: TensorFlow where it and an NVIDIA GPU are found, else OpenVINO"
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="a GPU that is asked for and absent is a warning, and the CPU is used"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the CPU has it, else float32"
+    )
+    threads: int = Field(0, ge=0, le=1024, description="inference threads; 0: one a core")
+    max_bytes: int = Field(20_000_000, ge=1024, description="bytes of a request's body")
+    max_pixels: int = Field(50_000_000, ge=1, description="pixels of a photo, width x height")
+    max_pending: int = Field(
+        64, ge=1, le=100_000, description="requests in work at once; one more is answered 429"
+    )
+    max_batch: int = Field(8, ge=1, le=64, description="photos in one call of the model")
+    batch_wait_ms: float = Field(
+        0.0, ge=0, le=1000, description="how long a batch waits for company; 0 on a CPU"
+    )
+    deadline_s: float = Field(
+        30.0, gt=0, le=3600, description="from a request's arrival; past it the answer is 504"
+    )
+    image_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw")
+    overlay_size: int = Field(
+        512, ge=16, le=1024, description="default longest side of the overlay, pixels"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged"
+    )
+
+    @property
+    def model_path(self) -> Path:
+        """`model`, absolute."""
+        return PROJECT / self.model

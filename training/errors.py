@@ -1,0 +1,30 @@
+"""What can go wrong offline, in words for whoever runs the command.
+
+TrainingError
+├── DataError       the photos cannot be used
+├── WeightsError    first weights that cannot be had
+├── RunError        a run's directory that cannot be used
+└── ExportError     a network that cannot be exported
+"""
+
+__all__ = ["DataError", "ExportError", "RunError", "TrainingError", "WeightsError"]
+
+
+class TrainingError(Exception):
+    """Something the user can mend; the message says how."""
+
+
+class DataError(TrainingError):
+    """The photos cannot be used."""
+
+
+class WeightsError(TrainingError):
+    """First weights that cannot be downloaded, found or read."""
+
+
+class RunError(TrainingError):
+    """A run's directory that is missing, taken or incomplete."""
+
+
+class ExportError(TrainingError):
+    """A network that cannot be exported; the message names the layer."""

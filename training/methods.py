@@ -1,0 +1,86 @@
+"""Each method is its weighting of a layer's activations; here are the formulas.
+
+`A` is a layer's activations `[N, h, w, C]`, `G` the gradient of the target's logit (or of the
+difference of two logits) at that layer, of the same shape or constant in space, `[N, 1, 1, C]`.
+Each function gives raw maps, float32 `[N, h, w]`.
+"""
+
+from typing import TypeAlias
+
+import tensorflow as tf
+
+__all__ = ["cam", "foreground", "gradcam", "gradcampp", "hirescam", "layercam"]
+
+Tensor: TypeAlias = tf.Tensor
+
+
+def cam(A: Tensor, weights: Tensor) -> Tensor:
+    """CAM: `sum_k w_k A_k` with the final layer's weights of the target class; signed.
+
+    Zhou et al., Learning Deep Features for Discriminative Localization, 2016. Needs a head of
+    global average pooling and one Dense layer; then `logit == mean(cam) + bias`.
+
+    Args:
+        A: activations of the last layer.
+        weights: `[N, C]`, the row's class's.
+    """
+    return _weighted_sum(A, weights)
+
+
+def gradcam(A: Tensor, G: Tensor) -> Tensor:
+    """Grad-CAM: `relu(sum_k a_k A_k)`, `a_k` the mean of `G_k` over positions.
+
+    Selvaraju et al., Grad-CAM, 2017.
+    """
+    return tf.nn.relu(_weighted_sum(A, tf.reduce_mean(G, axis=(1, 2))))
+
+
+def gradcampp(A: Tensor, G: Tensor) -> Tensor:
+    """Grad-CAM++: `relu(sum_k w_k A_k)`, `w_k = sum_ij alpha_k_ij relu(G_k_ij)`.
+
+    Chattopadhay et al., Grad-CAM++, 2018, with
+    `alpha = G^2 / (2 G^2 + G^3 sum_ab A_ab)`, which is `1 / (2 + G sum_ab A_ab)`. Where `G <= 0`
+    the term is zero, and elsewhere, `A` being the output of a ReLU, the denominator is 2 or more.
+    """
+    positive = tf.nn.relu(G)
+    total = tf.reduce_sum(A, axis=(1, 2), keepdims=True)
+    terms = positive / (2.0 + positive * total)
+    positions = float(A.shape[1] * A.shape[2])
+    return tf.nn.relu(_weighted_sum(A, positions * tf.reduce_mean(terms, axis=(1, 2))))
+
+
+def layercam(A: Tensor, G: Tensor) -> Tensor:
+    """LayerCAM: `relu(sum_k relu(G_k) A_k)`, position by position.
+
+    Jiang et al., LayerCAM, 2021.
+    """
+    return tf.nn.relu(tf.reduce_sum(tf.nn.relu(G) * A, axis=-1))
+
+
+def hirescam(A: Tensor, G: Tensor) -> Tensor:
+    """HiResCAM: `sum_k G_k A_k`, position by position, before any ReLU; signed.
+
+    Draelos & Carin, HiResCAM, 2020.
+    """
+    return tf.reduce_sum(G * A, axis=-1)
+
+
+def foreground(A: Tensor, direction: Tensor, offset: Tensor) -> Tensor:
+    """Class-agnostic foreground: each position's projection on one direction; signed.
+
+    Wei et al., Unsupervised object discovery and co-localization by Deep Descriptor Transforming,
+    2019.
+
+    Args:
+        A: activations.
+        direction: `[C]`.
+        offset: scalar, the mean descriptor's projection.
+    """
+    return tf.linalg.matvec(A, direction) - offset
+
+
+def _weighted_sum(A: Tensor, weights: Tensor) -> Tensor:
+    """`[N, h, w, C]` and `[N, C]` to `[N, h, w]`."""
+    height, width, channels = A.shape[1:]
+    flat = tf.reshape(A, (-1, height * width, channels))
+    return tf.reshape(tf.linalg.matmul(flat, weights[:, :, None]), (-1, height, width))

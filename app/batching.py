@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -60,8 +61,8 @@ class _Job(Generic[Key, Item, Result]):
             else:
                 self.future.set_result(outcome)
 
-        # A closed loop has nobody waiting on it.
-        if not self.loop.is_closed():
+        # A closed loop, which raises this, has nobody waiting on it.
+        with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(deliver)
 
 
@@ -141,6 +142,14 @@ class Batcher(Generic[Key, Item, Result]):
                 return await job.future
         except TimeoutError as error:
             raise DeadlineExceeded("The model did not answer in time.") from error
+        finally:
+            if job.future.cancelled():
+                self._give_up(job)
+
+    def _give_up(self, job: _Job[Key, Item, Result]) -> None:
+        """Free the place of a job that nobody waits for any more, if it still waits."""
+        with self._changed, suppress(ValueError):
+            self._jobs.remove(job)
 
     def _loop(self) -> None:
         while True:
@@ -188,7 +197,8 @@ class Batcher(Generic[Key, Item, Result]):
             if len(batch) > 1:
                 log.warning("a batch of %d failed and is run one by one: %r", len(batch), error)
                 for job in batch:
-                    self._run([job])
+                    if not job.future.done():
+                        self._run([job])
                 return
             log.exception("the model failed on one item")
             batch[0].settle(EngineFailed("The model failed on this image."))

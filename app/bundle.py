@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from app.errors import BundleError
 
@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_THRESHOLD",
     "Architecture",
     "Bundle",
+    "BundleError",
     "Data",
     "Foreground",
     "Input",
@@ -50,6 +51,11 @@ class Method(StrEnum):
     GRADCAMPP = "gradcampp"
     LAYERCAM = "layercam"
     HIRESCAM = "hirescam"
+
+    @property
+    def signed(self) -> bool:
+        """Whether the heatmap comes from the map's signed values, by min and max."""
+        return self is Method.CAM
 
 
 class _Strict(BaseModel):
@@ -117,6 +123,14 @@ class ModelCard(_Strict):
         default_factory=dict, description="sha256 of every file but this one"
     )
 
+    @field_validator("labels")
+    @classmethod
+    def _in_order(cls, labels: tuple[Label, ...]) -> tuple[Label, ...]:
+        """A label's place is its index: that is how predictions are named."""
+        if [label.index for label in labels] != list(range(len(labels))):
+            raise ValueError("labels are to be in the order of their indexes, from 0")
+        return labels
+
     def threshold(self, method: Method, layer_set: str) -> float:
         """The calibrated threshold, or `DEFAULT_THRESHOLD` where there is none."""
         return self.thresholds.get(method, {}).get(layer_set, DEFAULT_THRESHOLD)
@@ -167,7 +181,7 @@ def load(path: Path) -> Bundle:
     except FileNotFoundError as error:
         raise BundleError(f"{version_dir / CARD_PATH} is missing.") from error
     except ValidationError as error:
-        raise BundleError(f"{version_dir / CARD_PATH} is malformed: {error}") from error
+        raise BundleError(f"{version_dir / CARD_PATH} is malformed: {_first(error)}") from error
     found = checksums(version_dir)
     for name in sorted(card.checksums.keys() | found.keys()):
         if name not in found:
@@ -186,6 +200,12 @@ def checksums(version_dir: Path) -> dict[str, str]:
         for path in sorted(version_dir.rglob("*"))
         if path.is_file() and path.relative_to(version_dir) != CARD_PATH
     }
+
+
+def _first(error: ValidationError) -> str:
+    """What is wrong first, in one line."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
 
 def _sha256(path: Path) -> str:

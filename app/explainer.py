@@ -98,7 +98,13 @@ class Explainer:
             StartupError: it cannot be served; the message says what to mend.
         """
         bundle = bundles.load(settings.model_path)
-        engine = engines.create(bundle, settings)
+        engine = engines.create(
+            bundle,
+            engine=settings.engine,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
+        )
         engine.warm_up(settings.max_batch)
         return cls(bundle, engine, settings)
 
@@ -229,9 +235,10 @@ class Explainer:
         self, rows: Rows, query: ExplainQuery, layers: list[str], photo: images.Photo
     ) -> tuple[Explanation, npt.NDArray[np.float32] | None]:
         """The explanation, and the heatmap at the model's input size if it has evidence."""
-        normalise = heatmaps.min_max if query.method is Method.CAM else heatmaps.relu_max
         outputs = [engines.layer_output(self.card, query.method, layer) for layer in layers]
-        heatmap = heatmaps.fuse([normalise(rows[output]) for output in outputs])
+        heatmap = heatmaps.from_maps(
+            [rows[output] for output in outputs], signed=query.method.signed
+        )
         threshold = query.threshold
         if threshold is None:
             threshold = self.card.threshold(query.method, self._layer_set(layers))

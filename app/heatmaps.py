@@ -11,6 +11,7 @@ import numpy.typing as npt
 __all__ = [
     "Heatmap",
     "energy_in_box",
+    "from_maps",
     "fuse",
     "iou",
     "locate",
@@ -48,7 +49,7 @@ def min_max(raw: npt.NDArray[Any]) -> Heatmap:
 
 def relu_max(raw: npt.NDArray[Any]) -> Heatmap:
     """Normalise a map of the Grad-CAM family: negative values to zero, then by its greatest."""
-    return _normalise(np.maximum(raw, 0), 0.0)
+    return _normalise(raw, 0.0)
 
 
 def _normalise(raw: npt.NDArray[Any], floor: float) -> Heatmap:
@@ -60,8 +61,19 @@ def _normalise(raw: npt.NDArray[Any], floor: float) -> Heatmap:
         return Heatmap(nothing, "empty")
     if top - bottom <= _FLAT * top:
         return Heatmap(nothing, "constant")
-    values = (raw.astype(np.float64) - floor) / (top - floor)
+    values = np.maximum(raw.astype(np.float64) - floor, 0) / (top - floor)
     return Heatmap(values.astype(np.float32), "ok")
+
+
+def from_maps(maps: Sequence[npt.NDArray[Any]], *, signed: bool) -> Heatmap:
+    """One method's raw maps, at one layer or several, to its heatmap.
+
+    Args:
+        maps: raw, `[h, w]` each, sizes may differ.
+        signed: whether to normalise by `min_max` (CAM), else by `relu_max`.
+    """
+    normalise = min_max if signed else relu_max
+    return fuse([normalise(raw) for raw in maps])
 
 
 def fuse(heatmaps: Sequence[Heatmap]) -> Heatmap:
@@ -114,12 +126,10 @@ def peak(values: Map) -> tuple[float, float]:
 
 def iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0..1."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     common = width * height
-    return common / (_area(a) + _area(b) - common)
+    return common / (_area(a) + _area(b) - common) if common else 0.0
 
 
 def _area(box: Box) -> float:
@@ -144,7 +154,8 @@ def energy_in_box(values: Map, box: Box) -> float:
     height, width = values.shape
     across = _overlap(width, box[0], box[2])
     down = _overlap(height, box[1], box[3])
-    return float(down @ values.astype(np.float64) @ across) / total
+    # Summed in another order than the total, the whole can come out an ulp over it.
+    return min(1.0, float(down @ values.astype(np.float64) @ across) / total)
 
 
 def _overlap(cells: int, low: float, high: float) -> npt.NDArray[np.float64]:

@@ -100,8 +100,8 @@ def _upright(image: Image.Image, side: int) -> Photo:
     width, height = image.size
     if width == 0 or height == 0:
         raise ValueError("no pixels")
-    scale = min(1.0, side / max(width, height))
-    image.draft("RGB", (int(np.ceil(width * scale)), int(np.ceil(height * scale))))
+    # Only the longer side is asked for: rounding the shorter one would cost a step of the scale.
+    image.draft("RGB", (side, 1) if width >= height else (1, side))
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE:
         width, height = height, width
@@ -112,8 +112,9 @@ def _upright(image: Image.Image, side: int) -> Photo:
 def _flatten(image: Image.Image) -> Image.Image:
     """RGB without transparency, whatever the mode."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        deep = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.clip(deep / 257.0, 0, 255).astype(np.uint8))
+        # In integers: as float64, a photo at the pixel limit would take more than a gigabyte.
+        deep = np.asarray(image)
+        image = Image.fromarray(np.clip(deep // 257, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -4,6 +4,8 @@
 """
 
 import logging
+import math
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +21,7 @@ from app.explainer import Explainer
 from app.routes import router
 from app.schemas import Problem
 from app.settings import Settings
-from app.telemetry import RequestLog, request_id
+from app.telemetry import REQUEST_ID_HEADER, RequestLog, request_id
 
 __all__ = ["create_app", "run"]
 
@@ -86,6 +88,8 @@ def _problem(
         detail=detail,
         request_id=request_id(),
     )
+    # `_unknown` runs outside of `RequestLog`, which gives every other answer its id.
+    headers = {REQUEST_ID_HEADER: body.request_id, **(headers or {})}
     return Response(body.model_dump_json(), status, headers, media_type="application/problem+json")
 
 
@@ -135,6 +139,8 @@ def run() -> None:
         explainer = Explainer.open(settings)
     except StartupError as error:
         sys.exit(f"error: {error}")
+    # uvicorn drains on SIGTERM and then raises it again; to have been asked to stop is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         create_app(settings, explainer),
         host=settings.host,
@@ -142,7 +148,8 @@ def run() -> None:
         log_config=None,
         log_level=settings.log_level,
         access_log=False,
-        timeout_graceful_shutdown=int(settings.deadline_s),
+        # A second over the deadline: what is late is answered 504 rather than cut off.
+        timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,
     )
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from app.errors import (
     DeadlineExceeded,
@@ -229,7 +230,7 @@ async def _read_image(request: Request, settings: Settings) -> bytes:
     Raises:
         UnsupportedMediaType: another content type.
         TooManyBytes: over the limit, by the header or as counted.
-        MissingImage: no `file`, or nothing in it.
+        MissingImage: no `file`, or nothing in it, or the client hung up.
         DeadlineExceeded: the body did not arrive in time.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -250,6 +251,9 @@ async def _read_image(request: Request, settings: Settings) -> bytes:
                 data = b"".join([chunk async for chunk in body])
     except TimeoutError as error:
         raise DeadlineExceeded("The body did not arrive in time.") from error
+    except ClientDisconnect as error:
+        # Nobody reads the answer; but it is the client's doing, and no failure of ours to log.
+        raise MissingImage("The connection was closed before the end of the body.") from error
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
     return data

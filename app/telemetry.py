@@ -41,9 +41,11 @@ class RequestLog:
             return
         offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         identity = offered if _SAFE_ID.fullmatch(offered) else uuid.uuid4().hex
-        token = _current.set(identity)
+        # Never reset: the handler of unforeseen errors, outside of here, tells the id too, and
+        # each request has a context of its own.
+        _current.set(identity)
         begun = time.monotonic()
-        status = 0
+        status = 500  # unless an answer starts
 
         async def tell(message: Message) -> None:
             nonlocal status
@@ -57,4 +59,3 @@ class RequestLog:
         finally:
             took = (time.monotonic() - begun) * 1000
             log.info("%s %s %d %.1f ms %s", scope["method"], scope["path"], status, took, identity)
-            _current.reset(token)

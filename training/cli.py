@@ -1,14 +1,22 @@
 """The command line: one subcommand a class, its fields the options."""
 
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand
 
-from app.errors import BreedCAMError
+from app import bundle as bundles
+from app import engines
+from app.bundle import Bundle, BundleError
+from app.engines import Engine, EngineUnavailable
 from training.config import TrainConfig
 from training.errors import RunError, TrainingError
+
+if TYPE_CHECKING:
+    from training.data import Dataset
 
 __all__ = ["main"]
 
@@ -26,17 +34,11 @@ class Train(TrainConfig):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
-        from training.data import stanford_dogs
+        from training.data import load_dataset
         from training.training import Interrupted, Run
 
         config = self._config()
-        dataset = stanford_dogs(
-            config.data_dir,
-            breeds=config.breeds,
-            validation_share=config.validation_share,
-            seed=config.seed,
-            limit=config.limit,
-        )
+        dataset = load_dataset(config)
         say(f"{dataset.name}: {len(dataset.labels)} classes, {dataset.sizes}")
         run = Run(self.run, config, dataset)
         try:
@@ -61,6 +63,77 @@ class Train(TrainConfig):
         return TrainConfig.model_validate(self.model_dump(exclude={"run", "resume"}))
 
 
+class Export(BaseModel):
+    """Write a run as a model version that explains itself."""
+
+    run: Path = Field(Path("runs/dogs"), description="directory of the run")
+    models_dir: Path = Field(Path("models"), description="where model versions are kept")
+    name: str = Field("dogs", pattern=r"[a-z0-9][a-z0-9_-]*", description="the model's name")
+    version: int | None = Field(None, ge=1, description="default: the next one")
+    overwrite: bool = Field(False, description="replace the version if it is there")
+    photos: int = Field(1000, ge=1, description="training photos for the foreground direction")
+    licence: str = Field("", description="what model.json says of the weights' licence")
+    provenance: str = Field("", description="what model.json says of where the weights come from")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        from training.export import export_run, next_version
+
+        version = self.version or next_version(self.models_dir / self.name)
+        place = self.models_dir / self.name / str(version)
+        export_run(
+            self.run,
+            place,
+            photos=self.photos,
+            licence=self.licence,
+            provenance=self.provenance,
+            overwrite=self.overwrite,
+        )
+        say(f"Wrote {place}. Next: python -m training calibrate --model {place}")
+
+
+class _OnModel(BaseModel):
+    model: Path = Field(description="models/NAME or models/NAME/VERSION")
+    data_dir: Path | None = Field(None, description="prepared TFDS directory; default: download")
+
+    def load(self) -> "tuple[Bundle, Engine, Dataset]":
+        """The model version, an engine, and the photos of the model's breeds."""
+        from training.data import stanford_dogs
+
+        bundle = bundles.load(self.model)
+        breeds = [label.synset or label.name for label in bundle.card.labels]
+        return bundle, engines.create(bundle), stanford_dogs(self.data_dir, breeds=breeds)
+
+
+class Calibrate(_OnModel):
+    """Find each method's threshold on boxes of the training split; write them to model.json."""
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        from training.evaluation import calibrate
+
+        bundle, engine, dataset = self.load()
+        thresholds = calibrate(bundle, engine, dataset.train + dataset.validation)
+        bundle.card.model_copy(update={"thresholds": thresholds}).write(bundle.path)
+        print(json.dumps(thresholds, indent=2))
+
+
+class Evaluate(_OnModel):
+    """Measure a model version on the test split; print JSON."""
+
+    write: bool = Field(False, description="keep the figures in model.json as well")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        from training.evaluation import evaluate
+
+        bundle, engine, dataset = self.load()
+        figures = {"split": "test", **evaluate(bundle, engine, dataset.test)}
+        if self.write:
+            bundle.card.model_copy(update={"metrics": figures}).write(bundle.path)
+        print(json.dumps(figures, indent=2))
+
+
 class Training(
     BaseSettings,
     cli_prog_name="python -m training",
@@ -73,6 +146,9 @@ class Training(
     """BreedCAM's offline half: from photos to a model version that explains itself."""
 
     train: CliSubCommand[Train]
+    export: CliSubCommand[Export]
+    calibrate: CliSubCommand[Calibrate]
+    evaluate: CliSubCommand[Evaluate]
 
     def cli_cmd(self) -> None:
         """Run the chosen subcommand."""
@@ -88,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
             option = "--" + "-".join(str(part) for part in problem["loc"][1:]).replace("_", "-")
             say(f"{option}: {problem['msg']}")
         sys.exit(2)
-    except (TrainingError, BreedCAMError) as error:
+    except (TrainingError, BundleError, EngineUnavailable) as error:
         sys.exit(f"error: {error}")
 
 

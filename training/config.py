@@ -1,7 +1,7 @@
 """What a training run is made of: typed, stored beside its results and in `model.json`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -70,6 +70,11 @@ class TrainConfig(BaseModel):
         if isinstance(value, str):
             return [breed.strip() for breed in value.split(",") if breed.strip()]
         return value
+
+    def public(self) -> dict[str, Any]:
+        """What `model.json` keeps: everything but where things lay on one machine."""
+        told = self.model_dump(mode="json", exclude={"data_dir", "checkpoint_minutes"})
+        return told | {"weights": Path(self.weights).name}
 
     @property
     def epochs(self) -> int:

@@ -11,9 +11,17 @@ import tensorflow as tf
 
 from app import images
 from app.bundle import Label
+from training.config import TrainConfig
 from training.errors import DataError
 
-__all__ = ["Dataset", "Example", "inference_batches", "stanford_dogs", "train_batches"]
+__all__ = [
+    "Dataset",
+    "Example",
+    "inference_batches",
+    "load_dataset",
+    "stanford_dogs",
+    "train_batches",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,21 @@ class Dataset:
             "validation": len(self.validation),
             "test": len(self.test),
         }
+
+
+def load_dataset(config: TrainConfig) -> Dataset:
+    """The data set that a run is configured for.
+
+    Raises:
+        DataError: see `stanford_dogs`.
+    """
+    return stanford_dogs(
+        config.data_dir,
+        breeds=config.breeds,
+        validation_share=config.validation_share,
+        seed=config.seed,
+        limit=config.limit,
+    )
 
 
 def stanford_dogs(

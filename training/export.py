@@ -2,44 +2,26 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from app.bundle import Layer, ModelCard, checksums
-from training import gradients, methods
-from training.errors import ExportError
-from training.network import Network
+from app.bundle import Architecture, Data, Foreground, Input, Layer, ModelCard, checksums
+from training import architectures, gradients, methods
+from training.config import TrainConfig
+from training.data import load_dataset
+from training.errors import ExportError, RunError
+from training.foreground import Projection, find_projections
+from training.network import Network, from_keras
 
-__all__ = ["ExplainedNetwork", "Projection", "channel_sum", "write"]
+__all__ = ["ExplainedNetwork", "export_run", "next_version", "write"]
 
 Tensor: TypeAlias = tf.Tensor
 
 _CAFFE_MEANS = (103.939, 116.779, 123.68)
 """Of blue, green and red in ImageNet: `keras.applications.resnet50.preprocess_input`."""
-
-
-@dataclass(frozen=True)
-class Projection:
-    """What `foreground` measures at a layer: `(descriptor - mean) . direction`.
-
-    Attributes:
-        direction: float32 `[C]`, of unit length.
-        mean: float32 `[C]`, of the descriptors it was found on.
-    """
-
-    direction: npt.NDArray[np.float32]
-    mean: npt.NDArray[np.float32]
-
-
-def channel_sum(channels: int) -> Projection:
-    """The projection to use where no training photos are at hand."""
-    direction = np.full(channels, 1 / np.sqrt(channels), np.float32)
-    return Projection(direction, np.zeros(channels, np.float32))
 
 
 class ExplainedNetwork(tf.Module):  # type: ignore[misc]
@@ -172,7 +154,7 @@ def write(
     Args:
         explained: the network.
         version_dir: `models/<name>/<version>`.
-        card: without layers and checksums, which are filled in here.
+        card: without checksums, which are filled in here.
         overwrite: whether a version that is there already may be replaced.
 
     Returns:
@@ -195,8 +177,78 @@ def write(
     )
     for empty in [path for path in draft.iterdir() if path.is_dir() and not any(path.iterdir())]:
         empty.rmdir()
-    card = card.model_copy(update={"layers": explained.map_sizes, "checksums": checksums(draft)})
+    card = card.model_copy(update={"checksums": checksums(draft)})
     card.write(draft)
     shutil.rmtree(version_dir, ignore_errors=True)
     draft.replace(version_dir)
     return card
+
+
+def export_run(
+    run_dir: Path,
+    version_dir: Path,
+    *,
+    photos: int,
+    licence: str = "",
+    provenance: str = "",
+    overwrite: bool = False,
+) -> ModelCard:
+    """Export the best epoch of a training run.
+
+    Args:
+        run_dir: where `python -m training train` left it.
+        version_dir: `models/<name>/<version>`.
+        photos: training photos on which to find the `foreground` direction.
+        licence: of the weights, for `model.json`.
+        provenance: of the weights, for `model.json`.
+        overwrite: whether a version that is there already may be replaced.
+
+    Raises:
+        RunError: no run there, or none with a finished epoch.
+        ExportError: the version exists.
+        DataError: the run's photos are gone.
+    """
+    config_path, weights_path = run_dir / "config.json", run_dir / "best.weights.h5"
+    if not config_path.exists() or not weights_path.exists():
+        raise RunError(f"{run_dir} holds no run with a finished epoch.")
+    config = TrainConfig.model_validate_json(config_path.read_bytes())
+    dataset = load_dataset(config)
+    model = architectures.resnet50(len(dataset.labels), input_size=config.input_size)
+    model.load_weights(weights_path)
+    chosen = np.random.default_rng(config.seed).permutation(len(dataset.train))[:photos]
+    projections = find_projections(
+        model,
+        architectures.RESNET50_LAYERS,
+        [dataset.train[index] for index in chosen.tolist()],
+        size=config.input_size,
+    )
+    network = from_keras(model)
+    explained = ExplainedNetwork(
+        network,
+        input_size=config.input_size,
+        layers=architectures.RESNET50_LAYERS,
+        projections=projections,
+    )
+    card = ModelCard(
+        name=version_dir.parent.name,
+        version=int(version_dir.name),
+        architecture=Architecture.RESNET50,
+        head="gap_dense" if network.gap_dense else "other",
+        input=Input(size=config.input_size),
+        labels=dataset.labels,
+        layers=explained.map_sizes,
+        foreground=Foreground(rule="ddt", photos=len(chosen)),
+        training=config.public(),
+        data=Data(name=dataset.name, splits=dataset.sizes),
+        licence=licence,
+        provenance=provenance,
+    )
+    return write(explained, version_dir, card, overwrite=overwrite)
+
+
+def next_version(model_dir: Path) -> int:
+    """One more than the greatest version in `models/<name>`."""
+    if not model_dir.is_dir():
+        return 1
+    versions = (int(child.name) for child in model_dir.iterdir() if child.name.isdecimal())
+    return 1 + max(versions, default=0)

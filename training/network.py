@@ -4,7 +4,7 @@ This is what is exported: `gradients` knows how to run each operation forwards a
 inference ops alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,7 +46,7 @@ class Node:
     name: str
     operation: Operation
     inputs: tuple[str, ...]
-    weights: dict[str, Array]
+    weights: Mapping[str, Array]
 
 
 @dataclass(frozen=True)

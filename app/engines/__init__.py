@@ -2,52 +2,74 @@
 
 import importlib.util
 import logging
+import sys
 from pathlib import Path
 
 from app.bundle import Bundle
 from app.engines.base import BATCH_SIZES, Cut, Engine, layer_output, output_names
 from app.errors import EngineUnavailable
-from app.settings import Settings
 
-__all__ = ["BATCH_SIZES", "Cut", "Engine", "create", "layer_output", "output_names"]
+__all__ = [
+    "BATCH_SIZES",
+    "Cut",
+    "Engine",
+    "EngineUnavailable",
+    "create",
+    "layer_output",
+    "output_names",
+]
 
 log = logging.getLogger(__name__)
 
+# Importing OpenVINO reports each start to its makers, unless this module cannot be imported.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
-def create(bundle: Bundle, settings: Settings) -> Engine:
-    """Load a model version on the engine that the settings and the machine call for.
+
+def create(
+    bundle: Bundle,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+) -> Engine:
+    """Load a model version on the engine that is asked for, or that suits the machine.
+
+    Args:
+        bundle: the model version.
+        engine: `openvino`, `tensorflow`, or `auto`: TensorFlow where it and an NVIDIA GPU are
+            found, else OpenVINO.
+        device: `auto`, `cpu` or `gpu`; a GPU that is absent is a warning.
+        precision: `auto` (bfloat16 where the CPU has it), `float32` or `bfloat16`.
+        threads: 0 for one a core.
 
     Raises:
         EngineUnavailable: the engine, or the precision, is not to be had here.
     """
-    if _wants_tensorflow(settings):
+    if _wants_tensorflow(engine, device):
         from app.engines.tensorflow import TensorFlowEngine
 
-        return TensorFlowEngine(
-            bundle, device=settings.device, precision=settings.precision, threads=settings.threads
-        )
+        return TensorFlowEngine(bundle, device=device, precision=precision, threads=threads)
     if importlib.util.find_spec("openvino") is None:
         raise EngineUnavailable("OpenVINO is not installed.")
     from app.engines.openvino import OpenVINOEngine
 
-    engine = OpenVINOEngine(bundle, precision=settings.precision, threads=settings.threads)
-    if settings.device == "gpu":
-        engine.warn("A GPU was asked for and none is used: OpenVINO runs on the CPU here.")
-    return engine
+    chosen = OpenVINOEngine(bundle, precision=precision, threads=threads)
+    if device == "gpu":
+        chosen.warn("A GPU was asked for and none is used: OpenVINO runs on the CPU here.")
+    return chosen
 
 
-def _wants_tensorflow(settings: Settings) -> bool:
+def _wants_tensorflow(engine: str, device: str) -> bool:
     installed = importlib.util.find_spec("tensorflow") is not None
-    if settings.engine == "tensorflow":
+    if engine == "tensorflow":
         if not installed:
             raise EngineUnavailable(
                 "BREEDCAM_ENGINE=tensorflow, and TensorFlow is not installed: "
                 "pip install 'breedcam[train]' or 'breedcam[gpu]'."
             )
         return True
-    return (
-        settings.engine == "auto" and settings.device != "cpu" and installed and _has_nvidia_gpu()
-    )
+    return engine == "auto" and device != "cpu" and installed and _has_nvidia_gpu()
 
 
 def _has_nvidia_gpu() -> bool:

@@ -51,7 +51,8 @@ class TensorFlowEngine:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         self._precision = self._choose_precision(precision)
         with tf.device(self._device):
-            full = tf.saved_model.load(str(bundle.path)).signatures["serving_default"]
+            loaded = tf.saved_model.load(str(bundle.path))  # holds the variables until frozen
+            full = loaded.signatures["serving_default"]
             frozen = convert_variables_to_constants_v2(full)
         self._graph = frozen.graph.as_graph_def()
         names = sorted(full.structured_outputs)  # TensorFlow flattens by sorted key

@@ -1,0 +1,170 @@
+"""Fixtures of the API's tests: the shipped model, loaded once, and services around it."""
+
+import io
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from app.bundle import Bundle, ModelCard
+from app.engines import Cut, Engine, output_names
+from app.explainer import Explainer
+from app.main import create_app
+from app.schemas import EngineInfo
+from app.settings import Settings
+
+Arrays = dict[str, npt.NDArray[Any]]
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+"""`serve(engine=..., **settings)` and `serve(explainer=...)` give a client of a running service."""
+
+
+class Borrowed:
+    """An engine that outlives the service that uses it; subclasses listen in on `run`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.closed = False
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._engine.info
+
+    def warm_up(self, max_batch: int) -> None:
+        pass
+
+    def run(
+        self,
+        cut: Cut,
+        image: npt.NDArray[np.uint8],
+        class_index: npt.NDArray[np.int32],
+        versus_index: npt.NDArray[np.int32],
+    ) -> Arrays:
+        return self._engine.run(cut, image, class_index, versus_index)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Painted(Borrowed):
+    """Answers with maps made by hand: by output name, else `default`, else zeros."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        card: ModelCard,
+        maps: Mapping[str, npt.ArrayLike] | None = None,
+        default: npt.ArrayLike = 0.0,
+    ) -> None:
+        super().__init__(engine)
+        self._card = card
+        self._maps = dict(maps or {})
+        self._default = default
+
+    def run(
+        self,
+        cut: Cut,
+        image: npt.NDArray[np.uint8],
+        class_index: npt.NDArray[np.int32],
+        versus_index: npt.NDArray[np.int32],
+    ) -> Arrays:
+        rows, classes = len(image), len(self._card.labels)
+        spread = np.arange(1, classes + 1, dtype=np.float32)
+        chosen = np.where(class_index < 0, classes - 1, class_index)
+        arrays: Arrays = {
+            "logits": np.tile(np.log(spread), (rows, 1)),
+            "probabilities": np.tile(spread / spread.sum(), (rows, 1)),
+            "target_index": chosen.astype(np.int32),
+        }
+        sizes = {layer.name: (layer.height, layer.width) for layer in self._card.layers}
+        for name in output_names(self._card, cut):
+            if name not in arrays:
+                size = sizes.get(name.partition("_")[2], sizes[self._card.layers[-1].name])
+                drawn = np.asarray(self._maps.get(name, self._default), np.float32)
+                arrays[name] = np.broadcast_to(drawn, (rows, *size))
+        return arrays
+
+
+def picture(width: int = 320, height: int = 240, seed: int = 0) -> Image.Image:
+    """Soft coloured blobs."""
+    cells = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
+    target = io.BytesIO()
+    image.save(target, format, **options)
+    return target.getvalue()
+
+
+def pixels(data: bytes) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    """float32 on the CPU, so that answers can be compared."""
+    return Settings(engine="openvino", device="cpu", precision="float32", max_batch=4)
+
+
+@pytest.fixture(scope="session")
+def shipped(settings: Settings) -> Iterator[Explainer]:
+    """The shipped model, loaded and warm; never started: services borrow its engine."""
+    explainer = Explainer.open(settings)
+    yield explainer
+    explainer.stop()
+
+
+@pytest.fixture
+def engine(shipped: Explainer) -> Borrowed:
+    return Borrowed(shipped.engine)
+
+
+@pytest.fixture
+def card(shipped: Explainer) -> ModelCard:
+    return shipped.card
+
+
+@pytest.fixture
+def make_explainer(shipped: Explainer, settings: Settings) -> Callable[..., Explainer]:
+    """`make_explainer(engine=..., card=..., **settings)`; not started."""
+
+    def make(
+        engine: Engine | None = None, card: ModelCard | None = None, **changes: Any
+    ) -> Explainer:
+        return Explainer(
+            Bundle(settings.model_path, card or shipped.card),
+            engine or Borrowed(shipped.engine),
+            settings.model_copy(update=changes),
+        )
+
+    return make
+
+
+@pytest.fixture
+def serve(make_explainer: Callable[..., Explainer]) -> Serve:
+    @asynccontextmanager
+    async def serving(
+        explainer: Explainer | None = None, **changes: Any
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        service = explainer or make_explainer(**changes)
+        app = create_app(service.settings, service)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
+            yield client
+
+    return serving
+
+
+@pytest.fixture
+async def client(serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service with the shipped model."""
+    async with serve() as client:
+        yield client

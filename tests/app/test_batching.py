@@ -1,0 +1,444 @@
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.batching import Batcher, Outcome
+from app.errors import DeadlineExceeded, EngineFailed, NotReady, QueueFull
+
+pytestmark = pytest.mark.anyio
+
+Work = Callable[[str, Sequence[int]], Sequence[Any]]
+Make = Callable[..., Batcher[str, int, Any]]
+
+LONG = 20.0
+"""Seconds; a test that comes near it has failed."""
+
+
+class Held:
+    """Squares numbers, but lets no batch through until `go` is set; remembers what it saw."""
+
+    def __init__(self, *, poison: int | None = None) -> None:
+        self.seen: list[tuple[str, list[int]]] = []
+        self.busy = threading.Event()
+        self.go = threading.Event()
+        self._poison = poison
+
+    def __call__(self, key: str, items: Sequence[int]) -> list[int]:
+        self.seen.append((key, list(items)))
+        self.busy.set()
+        assert self.go.wait(LONG)
+        if self._poison in items:
+            raise RuntimeError("tensor of the wrong shape in /srv/secret")
+        return [item * item for item in items]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Started batchers, which are stopped at the end."""
+    made: list[Batcher[str, int, Any]] = []
+
+    def factory(
+        work: Work, *, max_batch: int = 8, max_pending: int = 100, wait_s: float = 0.0
+    ) -> Batcher[str, int, Any]:
+        batcher: Batcher[str, int, Any] = Batcher(
+            work, max_batch=max_batch, max_pending=max_pending, wait_s=wait_s
+        )
+        batcher.start()
+        made.append(batcher)
+        return batcher
+
+    yield factory
+    for batcher in made:
+        batcher.stop()
+        assert not batcher.alive
+
+
+def squares(key: str, items: Sequence[int]) -> list[int]:
+    return [item * item for item in items]
+
+
+Submitted = asyncio.Task[Outcome[Any]]
+
+
+def submit(
+    batcher: Batcher[str, int, Any], item: int, key: str = "a", deadline_s: float = LONG
+) -> Submitted:
+    return asyncio.create_task(batcher.submit(key, item, deadline_s=deadline_s))
+
+
+async def reached(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, LONG)
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def closed(batcher: Batcher[str, int, Any]) -> None:
+    for _ in range(10_000):
+        if not batcher.alive:
+            return
+        await asyncio.sleep(0.001)
+    pytest.fail("the batcher goes on taking items")
+
+
+async def test_everyone_gets_their_own_result(make: Make) -> None:
+    batcher = make(squares, max_batch=4)
+    outcomes = await asyncio.gather(*[submit(batcher, item) for item in range(50)])
+    assert [outcome.result for outcome in outcomes] == [item * item for item in range(50)]
+
+
+async def test_what_came_while_the_worker_was_busy_goes_together_in_order(make: Make) -> None:
+    work = Held()
+    batcher = make(work, max_batch=3)
+    tasks = [submit(batcher, 0)]
+    await reached(work.busy)
+    tasks += [submit(batcher, item) for item in range(1, 6)]
+    await settle()
+    work.go.set()
+    await asyncio.gather(*tasks)
+    assert work.seen == [("a", [0]), ("a", [1, 2, 3]), ("a", [4, 5])]
+
+
+async def test_keys_are_not_mixed_and_the_oldest_goes_first(make: Make) -> None:
+    work = Held()
+    batcher = make(work)
+    tasks = [submit(batcher, 0)]
+    await reached(work.busy)
+    tasks += [submit(batcher, item, key) for item, key in enumerate("babcb", start=1)]
+    await settle()
+    work.go.set()
+    outcomes = await asyncio.gather(*tasks)
+    assert work.seen == [("a", [0]), ("b", [1, 3, 5]), ("a", [2]), ("c", [4])]
+    assert [outcome.result for outcome in outcomes] == [0, 1, 4, 9, 16, 25]
+
+
+class TestFailure:
+    async def test_only_the_poisonous_item_fails(self, make: Make) -> None:
+        work = Held(poison=3)
+        batcher = make(work)
+        tasks = [submit(batcher, 0)]
+        await reached(work.busy)
+        tasks += [submit(batcher, item) for item in range(1, 5)]
+        await settle()
+        work.go.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert work.seen[1:] == [("a", [1, 2, 3, 4])] + [("a", [item]) for item in range(1, 5)]
+        assert isinstance(outcomes[3], EngineFailed)
+        good = [outcome.result for outcome in outcomes if isinstance(outcome, Outcome)]
+        assert good == [0, 1, 4, 16]
+        assert batcher.alive
+        assert (await submit(batcher, 5)).result == 25
+
+    async def test_the_models_words_do_not_reach_the_client(self, make: Make) -> None:
+        work = Held(poison=1)
+        work.go.set()
+        with pytest.raises(EngineFailed) as caught:
+            await submit(make(work), 1)
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize("wrong", [[], [1], [1, 2, 3], None])
+    async def test_results_that_do_not_match_the_items_reach_nobody(
+        self, make: Make, wrong: Any
+    ) -> None:
+        go = threading.Event()
+
+        def work(key: str, items: Sequence[int]) -> Sequence[int]:
+            assert go.wait(LONG)
+            if len(items) == 2:
+                return wrong  # type: ignore[no-any-return]
+            return [item * item for item in items]
+
+        batcher = make(work, max_batch=2)
+        tasks = [submit(batcher, item) for item in range(5)]
+        await settle()
+        go.set()
+        outcomes = await asyncio.gather(*tasks)
+        assert [outcome.result for outcome in outcomes] == [0, 1, 4, 9, 16]
+
+    async def test_a_loop_that_is_gone_does_not_end_the_worker(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work)
+
+        def abandon() -> None:
+            async def leave() -> None:
+                task = submit(batcher, 1)
+                await reached(work.busy)
+                task.cancel()
+
+            asyncio.run(leave())
+
+        await asyncio.to_thread(abandon)
+        work.go.set()
+        assert (await submit(batcher, 2)).result == 4
+        assert batcher.alive
+
+
+class TestCancellation:
+    async def test_a_cancelled_item_is_never_worked_on(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work)
+        tasks = [submit(batcher, 0)]
+        await reached(work.busy)
+        tasks += [submit(batcher, item) for item in (1, 2, 3)]
+        await settle()
+        tasks[2].cancel()
+        await settle()
+        assert tasks[2].cancelled()
+        work.go.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert work.seen == [("a", [0]), ("a", [1, 3])]
+        good = [outcome.result for outcome in outcomes if isinstance(outcome, Outcome)]
+        assert good == [0, 1, 9]
+
+    async def test_cancelling_what_is_being_worked_on_hurts_nobody_else(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work)
+        tasks = [submit(batcher, 0)]
+        await reached(work.busy)
+        tasks.append(submit(batcher, 1))
+        tasks[0].cancel()
+        await settle()
+        assert tasks[0].cancelled()
+        work.go.set()
+        assert (await tasks[1]).result == 1
+
+    async def test_a_cancelled_item_gives_its_place_back_at_once(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_pending=1)
+        first = submit(batcher, 0)
+        await reached(work.busy)
+        waiting = submit(batcher, 1)
+        await settle()
+        waiting.cancel()
+        await settle()
+        instead = submit(batcher, 2)
+        await settle()
+        work.go.set()
+        assert [(await first).result, (await instead).result] == [0, 4]
+
+    async def test_what_is_cancelled_while_its_batch_fails_is_not_tried_alone(
+        self, make: Make
+    ) -> None:
+        seen: list[list[int]] = []
+        busy, go = threading.Event(), threading.Event()
+
+        def work(key: str, items: Sequence[int]) -> list[int]:
+            seen.append(list(items))
+            if len(items) > 1:
+                busy.set()
+                assert go.wait(LONG)
+                raise RuntimeError
+            return [item * item for item in items]
+
+        batcher = make(work, max_batch=3, wait_s=LONG)
+        tasks = [submit(batcher, item) for item in (1, 2, 3)]
+        await reached(busy)
+        tasks[1].cancel()
+        await settle()
+        go.set()
+        assert [(await tasks[0]).result, (await tasks[2]).result] == [1, 9]
+        assert seen == [[1, 2, 3], [1], [3]]
+
+
+class TestDeadline:
+    async def test_it_ends_on_time_though_the_model_stalls(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work)
+        begun = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await submit(batcher, 1, deadline_s=0.05)
+        assert 0.04 < time.monotonic() - begun < LONG / 2
+        work.go.set()
+        assert (await submit(batcher, 2)).result == 4
+
+    async def test_an_expired_item_is_never_worked_on(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work)
+        first = submit(batcher, 0)
+        await reached(work.busy)
+        late = submit(batcher, 1, deadline_s=0.01)
+        patient = submit(batcher, 2)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        work.go.set()
+        await asyncio.gather(first, patient)
+        assert work.seen == [("a", [0]), ("a", [2])]
+
+    @pytest.mark.parametrize("deadline_s", [0.0, -1.0])
+    async def test_no_time_left_at_all(self, make: Make, deadline_s: float) -> None:
+        work = Held()
+        work.go.set()
+        with pytest.raises(DeadlineExceeded):
+            await submit(make(work), 1, deadline_s=deadline_s)
+        assert work.seen == []
+
+
+class TestLimits:
+    async def test_one_too_many_is_refused_and_the_others_served(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_pending=3)
+        tasks = [submit(batcher, 0)]
+        await reached(work.busy)
+        tasks += [submit(batcher, item) for item in (1, 2, 3)]
+        await settle()
+        with pytest.raises(QueueFull):
+            await submit(batcher, 4)
+        work.go.set()
+        outcomes = await asyncio.gather(*tasks)
+        assert [outcome.result for outcome in outcomes] == [0, 1, 4, 9]
+        assert (await submit(batcher, 5)).result == 25
+
+    async def test_without_a_wait_a_lone_item_goes_at_once(self, make: Make) -> None:
+        outcome = await submit(make(squares), 3)
+        assert outcome.result == 9
+        assert outcome.queue_s < LONG / 2
+
+    async def test_a_wait_lets_company_arrive(self, make: Make) -> None:
+        work = Held()
+        work.go.set()
+        batcher = make(work, max_batch=3, wait_s=LONG)
+        tasks = [submit(batcher, 1)]
+        for item in (2, 3):
+            await asyncio.sleep(0.01)
+            assert work.seen == []
+            tasks.append(submit(batcher, item))
+        begun = time.monotonic()
+        await asyncio.gather(*tasks)
+        # A full batch waits no longer.
+        assert time.monotonic() - begun < LONG / 2
+        assert work.seen == [("a", [1, 2, 3])]
+
+    async def test_a_wait_ends(self, make: Make) -> None:
+        outcome = await submit(make(squares, max_batch=3, wait_s=0.05), 3)
+        assert outcome.result == 9
+        assert 0.04 < outcome.queue_s < LONG / 2
+
+    async def test_times_are_told(self, make: Make) -> None:
+        def work(key: str, items: Sequence[int]) -> list[int]:
+            time.sleep(0.05)
+            return list(items)
+
+        batcher = make(work, max_batch=1)
+        first, second = await asyncio.gather(submit(batcher, 1), submit(batcher, 2))
+        assert first.queue_s < second.queue_s
+        assert second.queue_s >= 0.04
+        assert min(first.work_s, second.work_s) >= 0.04
+
+
+class TestLife:
+    async def test_before_the_start_nothing_is_taken(self) -> None:
+        batcher: Batcher[str, int, int] = Batcher(squares, max_batch=1, max_pending=1)
+        assert not batcher.alive
+        with pytest.raises(NotReady):
+            await batcher.submit("a", 1, deadline_s=LONG)
+        batcher.stop()
+
+    async def test_stop_finishes_what_waits_and_takes_no_more(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_batch=2)
+        tasks = [submit(batcher, item) for item in range(5)]
+        await reached(work.busy)
+        stopping = asyncio.create_task(asyncio.to_thread(batcher.stop))
+        await closed(batcher)
+        with pytest.raises(NotReady):
+            await submit(batcher, 9)
+        assert not stopping.done()
+        work.go.set()
+        await stopping
+        outcomes = await asyncio.gather(*tasks)
+        assert [outcome.result for outcome in outcomes] == [0, 1, 4, 9, 16]
+
+    async def test_stop_ends_an_idle_worker_and_may_be_repeated(self, make: Make) -> None:
+        batcher = make(squares)
+        assert batcher.alive
+        for _ in range(2):
+            await asyncio.to_thread(batcher.stop)
+            assert not batcher.alive
+
+
+# What becomes of a caller: (what the work does with its item, its key, when it is cancelled: after
+# so many turns of the loop, and its deadline in seconds).
+callers = st.tuples(
+    st.sampled_from(["square", "square", "fail", "stall"]),
+    st.sampled_from("ab"),
+    st.none() | st.integers(0, 8),
+    st.sampled_from([LONG, LONG, 0.002]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    crowd=st.lists(callers, min_size=1, max_size=20),
+    max_batch=st.integers(1, 5),
+    wait_s=st.sampled_from([0.0, 0.0, 0.002]),
+)
+def test_every_caller_gets_exactly_one_outcome_and_it_is_theirs(
+    crowd: list[tuple[str, str, int | None, float]], max_batch: int, wait_s: float
+) -> None:
+    deeds = [deed for deed, *_ in crowd]
+    broken_keys: list[Sequence[int]] = []
+    faults: list[dict[str, Any]] = []
+
+    def work(key: str, items: Sequence[int]) -> list[tuple[str, int]]:
+        if any(crowd[item][1] != key for item in items) or len(items) > max_batch:
+            broken_keys.append(items)
+        if any(deeds[item] == "stall" for item in items):
+            time.sleep(0.003)
+        if any(deeds[item] == "fail" for item in items):
+            raise RuntimeError("fail")
+        return [(key, item) for item in items]
+
+    async def scene() -> list[Outcome[Any] | BaseException]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        tasks = []
+        for item, (_, key, turns, deadline_s) in enumerate(crowd):
+            tasks.append(submit(batcher, item, key, deadline_s))
+            if turns is not None:
+                asyncio.create_task(cancel_later(tasks[-1], turns))  # noqa: RUF006
+        async with asyncio.timeout(LONG):
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        # Not one place is lost, and the worker still works.
+        assert batcher.alive
+        good = [item for item, deed in enumerate(deeds) if deed == "square"][:1]
+        for item in good * len(crowd):
+            again = await batcher.submit(crowd[item][1], item, deadline_s=LONG)
+            assert again.result == (crowd[item][1], item)
+        return outcomes
+
+    async def cancel_later(task: Submitted, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+
+    batcher: Batcher[str, int, tuple[str, int]] = Batcher(
+        work, max_batch=max_batch, max_pending=len(crowd), wait_s=wait_s
+    )
+    batcher.start()
+    try:
+        outcomes = asyncio.run(scene())
+    finally:
+        batcher.stop()
+
+    assert broken_keys == []
+    assert faults == []
+    for item, outcome in enumerate(outcomes):
+        deed, key, turns, deadline_s = crowd[item]
+        if isinstance(outcome, Outcome):
+            assert deed != "fail"
+            assert outcome.result == (key, item)
+        elif isinstance(outcome, asyncio.CancelledError):
+            assert turns is not None
+        elif isinstance(outcome, EngineFailed):
+            assert deed == "fail"
+        else:
+            assert isinstance(outcome, DeadlineExceeded)
+            assert deadline_s < LONG

@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.bundle import (
+    CARD_PATH,
+    DEFAULT_THRESHOLD,
+    Foreground,
+    Input,
+    Label,
+    Layer,
+    Method,
+    ModelCard,
+    checksums,
+    find_version,
+    load,
+)
+from app.errors import BundleError
+
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+"""sha256 of `abc`, from FIPS 180-2."""
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def card(**changes: Any) -> ModelCard:
+    fields: dict[str, Any] = {
+        "name": "toy",
+        "version": 3,
+        "architecture": "resnet50",
+        "head": "gap_dense",
+        "input": Input(size=64),
+        "labels": (Label(index=0, synset="n1", name="beagle"), Label(index=1, name="pug")),
+        "layers": (Layer(name="early", height=8, width=8), Layer(name="late", height=4, width=4)),
+        "foreground": Foreground(rule="ddt", photos=12),
+    }
+    return ModelCard(**fields | changes)
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Path:
+    """`models/toy/3`, whole and sealed."""
+    path = tmp_path / "models" / "toy" / "3"
+    (path / "variables").mkdir(parents=True)
+    (path / "saved_model.pb").write_bytes(b"abc")
+    (path / "variables" / "variables.index").write_bytes(b"")
+    card(checksums=checksums(path)).write(path)
+    return path
+
+
+class TestChecksums:
+    def test_every_file_but_the_card_by_posix_path(self, version: Path) -> None:
+        assert checksums(version) == {"saved_model.pb": ABC, "variables/variables.index": EMPTY}
+
+    def test_another_file_beside_the_card_counts(self, version: Path) -> None:
+        (version / "assets.extra" / "labels.txt").write_bytes(b"abc")
+        assert checksums(version)["assets.extra/labels.txt"] == ABC
+
+    def test_a_model_json_elsewhere_counts(self, version: Path) -> None:
+        (version / "model.json").write_bytes(b"abc")
+        assert checksums(version)["model.json"] == ABC
+
+
+class TestLoad:
+    def test_what_was_written_is_read(self, version: Path) -> None:
+        bundle = load(version)
+        assert bundle.path == version
+        assert bundle.card == card(checksums=checksums(version))
+
+    def test_the_name_alone_is_enough(self, version: Path) -> None:
+        assert load(version.parent) == load(version)
+
+    @pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
+    def test_an_altered_file_is_named(self, version: Path, name: str) -> None:
+        with (version / name).open("ab") as file:
+            file.write(b"\0")
+        with pytest.raises(BundleError, match=f"{name} differs"):
+            load(version)
+
+    def test_a_missing_file_is_named(self, version: Path) -> None:
+        (version / "variables" / "variables.index").unlink()
+        with pytest.raises(BundleError, match=r"variables/variables\.index is missing"):
+            load(version)
+
+    def test_an_added_file_is_named(self, version: Path) -> None:
+        (version / "variables" / "stowaway").touch()
+        with pytest.raises(BundleError, match="variables/stowaway is not listed"):
+            load(version)
+
+    def test_a_card_without_checksums_is_refused(self, version: Path) -> None:
+        card().write(version)
+        with pytest.raises(BundleError, match="not listed"):
+            load(version)
+
+    def test_a_missing_card_is_named(self, version: Path) -> None:
+        (version / CARD_PATH).unlink()
+        with pytest.raises(BundleError, match=r"model\.json is missing"):
+            load(version)
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"name": "toy"}', "\udcff"])
+    def test_a_malformed_card_is_named(self, version: Path, text: str) -> None:
+        (version / CARD_PATH).write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(BundleError, match=r"model\.json is malformed"):
+            load(version)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"surprise": 1},
+            {"version": 0},
+            {"head": "transformer"},
+            {"labels": [{"index": 0, "name": "beagle"}]},
+            {"labels": [{"index": 1, "name": "pug"}, {"index": 0, "name": "beagle"}]},
+            {"labels": [{"index": 1, "name": "pug"}, {"index": 2, "name": "beagle"}]},
+            {"layers": []},
+            {"input": {"size": 0}},
+            {"thresholds": {"guesscam": {"last": 0.2}}},
+            {"foreground": {"rule": "magic", "photos": 1}},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_a_card_that_cannot_be_right_is_refused(
+        self, version: Path, change: dict[str, Any]
+    ) -> None:
+        path = version / CARD_PATH
+        told = json.loads(path.read_text())
+        path.write_text(json.dumps(told | change))
+        with pytest.raises(BundleError, match=f"malformed(.|\n)*{next(iter(change))}"):
+            load(version)
+
+
+class TestFindVersion:
+    def test_the_newest_is_the_greatest_number(self, tmp_path: Path) -> None:
+        for name in ("1", "9", "10", "latest", "11.bak", "-12"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "99").write_text("a file, not a version")
+        assert find_version(tmp_path) == tmp_path / "10"
+
+    def test_a_version_is_left_as_it_is(self, version: Path) -> None:
+        # Even where its own directory holds one that looks like a version.
+        (version / "4").mkdir()
+        assert find_version(version) == version
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleError, match=r"no model at .*absent"):
+            find_version(tmp_path / "absent")
+
+    def test_no_version_in_it(self, tmp_path: Path) -> None:
+        (tmp_path / "latest").mkdir()
+        with pytest.raises(BundleError, match="no model version"):
+            find_version(tmp_path)
+
+
+class TestCard:
+    def test_write_leaves_the_card_and_no_draft(self, tmp_path: Path) -> None:
+        card(name="first").write(tmp_path)
+        card(name="second").write(tmp_path)
+        assert [path.name for path in (tmp_path / "assets.extra").iterdir()] == ["model.json"]
+        assert json.loads((tmp_path / CARD_PATH).read_text())["name"] == "second"
+
+    def test_threshold_calibrated_or_default(self) -> None:
+        told = card(thresholds={Method.GRADCAM: {"last": 0.3, "last6": 0.4}})
+        assert told.threshold(Method.GRADCAM, "last") == 0.3
+        assert told.threshold(Method.GRADCAM, "last6") == 0.4
+        assert told.threshold(Method.GRADCAM, "early") == DEFAULT_THRESHOLD
+        assert told.threshold(Method.CAM, "last") == DEFAULT_THRESHOLD
+
+    def test_thresholds_survive_the_disk(self, version: Path) -> None:
+        thresholds = {Method.CAM: {"last": 0.55}, Method.LAYERCAM: {"last6": 0.21}}
+        card(thresholds=thresholds, checksums=checksums(version)).write(version)
+        assert load(version).card.thresholds == thresholds
+
+    def test_only_cam_is_signed(self) -> None:
+        assert [method for method in Method if method.signed] == [Method.CAM]

@@ -1,0 +1,181 @@
+import io
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from app import schemas
+from app.images import decode
+from app.overlay import COLORMAPS, Box, draw_boxes, encode_png, render
+
+Pixels = npt.NDArray[np.uint8]
+
+WHITE, GREEN, BLACK = (255, 255, 255), (64, 255, 64), (0, 0, 0)
+GREY = 90
+
+PHOTO = np.random.default_rng(3).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+RAMP = np.arange(256, dtype=np.float32).reshape(16, 16) / np.float32(255)
+
+# As published: the first and last colour of each, RGB.
+ENDS = {
+    "jet": ((0, 0, 128), (128, 0, 0)),
+    "turbo": ((48, 18, 59), (122, 4, 3)),
+    "viridis": ((68, 1, 84), (253, 231, 37)),
+    "inferno": ((0, 0, 4), (252, 255, 164)),
+    "magma": ((0, 0, 4), (252, 253, 191)),
+    "plasma": ((13, 8, 135), (240, 249, 33)),
+    "cividis": ((0, 34, 78), (254, 232, 56)),
+    "hot": ((0, 0, 0), (255, 255, 255)),
+}
+
+
+def colours_of(colormap: str) -> Pixels:
+    """The 256 colours, `[16, 16, 3]`."""
+    return render(np.zeros_like(PHOTO), RAMP, colormap=colormap, alpha=1)
+
+
+class TestRender:
+    @pytest.mark.parametrize("colormap", COLORMAPS)
+    def test_cold_and_hot_ends(self, colormap: str) -> None:
+        colours = colours_of(colormap).astype(int)
+        np.testing.assert_allclose(colours[0, 0], ENDS[colormap][0], atol=1)
+        np.testing.assert_allclose(colours[-1, -1], ENDS[colormap][1], atol=1)
+
+    def test_jet_is_blue_then_green_then_red(self) -> None:
+        colours = colours_of("jet").reshape(256, 3)
+        assert colours[[32, 127, 223]].argmax(axis=1).tolist() == [2, 1, 0]
+
+    def test_every_colormap_on_offer_is_there(self) -> None:
+        assert set(get_args(schemas.Colormap)) == set(COLORMAPS)
+
+    def test_alpha_0_is_the_photo(self) -> None:
+        picture = render(PHOTO, RAMP, colormap="jet", alpha=0)
+        np.testing.assert_array_equal(picture, PHOTO)
+
+    def test_alpha_1_is_the_colours(self) -> None:
+        picture = render(PHOTO, RAMP, colormap="magma", alpha=1)
+        np.testing.assert_array_equal(picture, colours_of("magma"))
+
+    @given(alpha=st.floats(0, 1), colormap=st.sampled_from(sorted(COLORMAPS)))
+    @settings(max_examples=60, deadline=None)
+    def test_the_blend_is_the_formula(self, alpha: float, colormap: str) -> None:
+        picture = render(PHOTO, RAMP, colormap=colormap, alpha=alpha)
+        exact = (1 - alpha) * PHOTO.astype(float) + alpha * colours_of(colormap).astype(float)
+        assert np.abs(picture - exact).max() <= 0.5 + 1e-3
+
+    def test_the_hottest_never_wraps_to_cold(self) -> None:
+        values = np.array([[1.0, 1.0000001, 2.0, -0.5, 0.0]], np.float32)
+        picture = render(np.zeros((1, 5, 3), np.uint8), values, colormap="jet", alpha=1)
+        hot, cold = picture[0, 0].tolist(), picture[0, 4].tolist()
+        assert hot != cold
+        assert picture[0].tolist() == [hot, hot, hot, cold, cold]
+
+    def test_without_a_heatmap_it_is_a_copy_of_the_photo(self) -> None:
+        picture = render(PHOTO, None, colormap="jet", alpha=0.5)
+        np.testing.assert_array_equal(picture, PHOTO)
+        assert not np.shares_memory(picture, PHOTO)
+
+    @pytest.mark.parametrize("values", [None, RAMP])
+    def test_a_decoded_photo_can_be_drawn_on_and_stays_as_it_was(
+        self, values: npt.NDArray[np.float32] | None
+    ) -> None:
+        photo = decode(encode_png(PHOTO)).pixels
+        picture = render(photo, values, colormap="jet", alpha=0.5)
+        draw_boxes(picture, found=(2, 2, 9, 9), given=[])
+        assert picture[2, 2].tolist() == list(GREEN)
+        np.testing.assert_array_equal(photo, PHOTO)
+
+
+def drawn(
+    *, found: Box | None = None, given: list[Box] | None = None, size: tuple[int, int] = (24, 20)
+) -> Pixels:
+    """Boxes on grey; `size` is (width, height)."""
+    pixels = np.full((size[1], size[0], 3), GREY, np.uint8)
+    draw_boxes(pixels, found=found, given=given or [])
+    return pixels
+
+
+def where(pixels: Pixels, colour: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
+    matches: npt.NDArray[np.bool_] = (pixels == np.array(colour, np.uint8)).all(axis=2)
+    return matches
+
+
+def frame(
+    left: int, top: int, right: int, bottom: int, size: tuple[int, int] = (24, 20)
+) -> npt.NDArray[np.bool_]:
+    """The border of a box, one pixel thick, `right` and `bottom` exclusive."""
+    mask = np.zeros((size[1], size[0]), bool)
+    mask[top:bottom, left:right] = True
+    mask[top + 1 : bottom - 1, left + 1 : right - 1] = False
+    return mask
+
+
+class TestDrawBoxes:
+    def test_the_coloured_line_is_the_boxs_own_border(self) -> None:
+        pixels = drawn(given=[(5, 4, 15, 12)])
+        np.testing.assert_array_equal(where(pixels, WHITE), frame(5, 4, 15, 12))
+
+    def test_the_found_one_is_green(self) -> None:
+        pixels = drawn(found=(5, 4, 15, 12))
+        np.testing.assert_array_equal(where(pixels, GREEN), frame(5, 4, 15, 12))
+        assert not where(pixels, WHITE).any()
+
+    def test_a_black_line_runs_on_both_sides_and_nothing_else_is_touched(self) -> None:
+        pixels = drawn(given=[(5, 4, 15, 12)])
+        black, untouched = where(pixels, BLACK), where(pixels, (GREY, GREY, GREY))
+        beside = frame(4, 3, 16, 13) | frame(6, 5, 14, 11)
+        near = beside | frame(3, 2, 17, 14) | frame(7, 6, 13, 10)
+        assert not (black & ~near).any()
+        # The outer corners are round.
+        assert (beside & ~black).sum() <= 4
+        np.testing.assert_array_equal(untouched, ~black & ~frame(5, 4, 15, 12))
+
+    def test_the_whole_frame_shows_inside_the_picture(self) -> None:
+        pixels = drawn(given=[(0, 0, 24, 20)])
+        np.testing.assert_array_equal(where(pixels, WHITE), frame(0, 0, 24, 20))
+
+    def test_the_found_one_is_drawn_over_those_given(self) -> None:
+        same = (5.0, 4.0, 15.0, 12.0)
+        pixels = drawn(found=same, given=[same, (0, 0, 24, 20)])
+        np.testing.assert_array_equal(where(pixels, GREEN), frame(5, 4, 15, 12))
+        np.testing.assert_array_equal(where(pixels, WHITE), frame(0, 0, 24, 20))
+
+    @pytest.mark.parametrize("box", [(7.2, 7.2, 7.4, 7.4), (7.0, 7.0, 8.0, 8.0)])
+    def test_a_box_within_one_pixel_is_that_pixel(self, box: Box) -> None:
+        white = where(drawn(given=[box]), WHITE)
+        assert np.argwhere(white).tolist() == [[7, 7]]
+
+    def test_a_box_at_the_far_corner_is_seen(self) -> None:
+        white = where(drawn(given=[(23.9, 19.9, 24, 20)]), WHITE)
+        assert np.argwhere(white).tolist() == [[19, 23]]
+
+    def test_a_picture_of_one_pixel(self) -> None:
+        assert drawn(found=(0, 0, 1, 1), size=(1, 1)).tolist() == [[list(GREEN)]]
+
+    def test_the_line_grows_with_the_picture(self) -> None:
+        row = drawn(given=[(200, 200, 800, 800)], size=(1000, 1000))[500]
+        white = np.flatnonzero((row == 255).all(axis=1))
+        assert 2 * 3 <= len(white) <= 2 * 5
+        assert abs(white[white < 500].mean() - 200) <= 1
+        assert abs(white[white > 500].mean() - 799) <= 1
+
+    def test_no_boxes_no_change(self) -> None:
+        assert (drawn() == GREY).all()
+
+
+class TestEncodePng:
+    @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (3, 40), (40, 3)])
+    def test_another_decoder_reads_the_same_pixels(self, shape: tuple[int, int]) -> None:
+        pixels = np.random.default_rng(5).integers(0, 256, (*shape, 3)).astype(np.uint8)
+        with Image.open(io.BytesIO(encode_png(pixels))) as image:
+            assert (image.format, image.mode) == ("PNG", "RGB")
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+
+    def test_a_view_with_gaps_is_taken(self) -> None:
+        view = PHOTO[::2, ::-1]
+        with Image.open(io.BytesIO(encode_png(view))) as image:
+            np.testing.assert_array_equal(np.asarray(image), view)

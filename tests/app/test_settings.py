@@ -1,0 +1,133 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import PROJECT, Settings
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"BREEDCAM_{name.upper()}", raising=False)
+
+
+def made(name: str, value: float) -> Settings:
+    return Settings.model_validate({name: value})
+
+
+BOUNDS: list[tuple[str, float, float, float | None, float | None]] = [
+    # name, least, most, just under, just over
+    ("port", 0, 65535, -1, 65536),
+    ("threads", 0, 1024, -1, 1025),
+    ("max_bytes", 1024, 10**12, 1023, None),
+    ("max_pixels", 1, 10**12, 0, None),
+    ("max_pending", 1, 100_000, 0, 100_001),
+    ("max_batch", 1, 64, 0, 65),
+    ("batch_wait_ms", 0, 1000, -0.001, 1000.001),
+    ("deadline_s", 0.001, 3600, 0, 3600.001),
+    ("image_threads", 1, 64, 0, 65),
+    ("overlay_size", 16, 1024, 15, 1025),
+]
+
+
+@pytest.mark.parametrize(("name", "least", "most", "under", "over"), BOUNDS)
+def test_bounds(
+    name: str, least: float, most: float, under: float | None, over: float | None
+) -> None:
+    for good in (least, most):
+        assert getattr(made(name, good), name) == good
+    for bad in (under, over):
+        if bad is not None:
+            with pytest.raises(ValidationError, match=name):
+                made(name, bad)
+
+
+def test_every_number_has_its_bounds_tested() -> None:
+    numbers = {
+        name for name, field in Settings.model_fields.items() if field.annotation in (int, float)
+    }
+    assert numbers == {name for name, *_ in BOUNDS}
+
+
+def test_defaults_are_within_their_own_bounds() -> None:
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    assert Settings.model_validate(defaults) == Settings()
+
+
+def test_every_setting_has_a_line_of_help() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("engine", "onnx"),
+        ("device", "tpu"),
+        ("precision", "int8"),
+        ("log_level", "verbose"),
+        ("port", "http"),
+        ("port", ""),
+        ("max_batch", "8.5"),
+        ("deadline_s", "nan"),
+        ("deadline_s", "inf"),
+        ("batch_wait_ms", "nan"),
+    ],
+)
+def test_an_environment_that_cannot_be_right_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"BREEDCAM_{name.upper()}", value)
+    with pytest.raises(ValidationError, match=name):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("port", "9000", 9000),
+        ("deadline_s", "2.5", 2.5),
+        ("engine", "tensorflow", "tensorflow"),
+        ("host", "0.0.0.0", "0.0.0.0"),
+        ("model", "models/other/4", Path("models/other/4")),
+    ],
+)
+def test_the_environment_is_read_with_its_prefix(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: Any
+) -> None:
+    monkeypatch.setenv(f"BREEDCAM_{name.upper()}", text)
+    assert getattr(Settings(), name) == value
+
+
+def test_without_the_prefix_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "9")
+    monkeypatch.setenv("HOST", "example.org")
+    settings = Settings()
+    assert (settings.port, settings.host) == (8000, "127.0.0.1")
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ValidationError, match="max_batches"):
+        Settings(max_batches=8)  # type: ignore[call-arg]
+
+
+def test_it_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
+
+
+class TestModelPath:
+    def test_a_relative_path_starts_at_the_project(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert Settings(model=Path("models/x")).model_path == PROJECT / "models" / "x"
+
+    def test_an_absolute_path_is_left_as_it_is(self, tmp_path: Path) -> None:
+        assert Settings(model=tmp_path).model_path == tmp_path
+
+    def test_the_project_holds_the_app(self) -> None:
+        assert PROJECT.is_absolute()
+        assert (PROJECT / "app" / "settings.py").is_file()
+        assert (PROJECT / "pyproject.toml").is_file()

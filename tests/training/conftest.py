@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from app.bundle import Bundle, Foreground, Input, Label, ModelCard, load
+from tests.training.nets import LAYERS, small_resnet
+from tests.training.prepared import write_stanford_dogs
+from training.export import ExplainedNetwork, write
+from training.foreground import Projection
+from training.network import from_keras
+
+SIZE, CLASSES = 32, 5
+
+
+@pytest.fixture(scope="session")
+def keras_model() -> keras.Model:
+    return small_resnet(size=SIZE, classes=CLASSES)
+
+
+@pytest.fixture(scope="session")
+def projections(keras_model: keras.Model) -> dict[str, Projection]:
+    rng = np.random.default_rng(11)
+    channels = {name: keras_model.get_layer(name).output.shape[-1] for name in LAYERS}
+    return {
+        name: Projection(
+            rng.normal(0, 1, count).astype(np.float32), rng.normal(0, 1, count).astype(np.float32)
+        )
+        for name, count in channels.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def explained(keras_model: keras.Model, projections: dict[str, Projection]) -> ExplainedNetwork:
+    return ExplainedNetwork(
+        from_keras(keras_model), input_size=SIZE, layers=LAYERS, projections=projections
+    )
+
+
+@pytest.fixture(scope="session")
+def card(explained: ExplainedNetwork) -> ModelCard:
+    return ModelCard(
+        name="small",
+        version=3,
+        architecture="resnet50",
+        head="gap_dense",
+        input=Input(size=SIZE),
+        labels=tuple(Label(index=i, name=f"class {i}") for i in range(CLASSES)),
+        layers=explained.map_sizes,
+        foreground=Foreground(rule="channel_sum", photos=0),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_bundle(
+    explained: ExplainedNetwork, card: ModelCard, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    version_dir: Path = tmp_path_factory.mktemp("models") / "small" / "3"
+    write(explained, version_dir, card)
+    return load(version_dir)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared TFDS directory of pictures made here."""
+    data_dir = tmp_path_factory.mktemp("tfds")
+    write_stanford_dogs(data_dir)
+    return data_dir

@@ -1,0 +1,119 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from app import bundle as bundles
+from app.settings import PROJECT
+from training import cli
+
+TRAIN = ["train", "--weights", "none", "--stages", "32x1,48x1", "--input-size", "64"]
+OPTIONS = ["--batch-size", "4", "--precision", "float32"]
+
+
+def _error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_bad_values_are_told_by_option(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = _error(capsys, ["train", "--batch-size", "1", "--stages", "big"])
+
+    assert code == 2
+    assert "--batch-size: " in told
+    assert "--stages" in told
+    assert "Traceback" not in told
+
+
+def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = _error(capsys, ["train", "--no-such-option", "1"])
+
+    assert code == 2
+    assert "--no-such-option" in told
+
+
+def test_resume_needs_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _ = _error(capsys, ["train", "--run", str(tmp_path), "--resume"])
+
+    assert code == f"error: {tmp_path} holds no run to resume."
+
+
+def test_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    code, _ = _error(capsys, ["train", "--run", str(tmp_path)])
+
+    assert "--resume" in str(code)
+
+
+def test_data_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["train", "--run", str(tmp_path / "run"), "--data-dir", str(tmp_path / "none")]
+
+    code, _ = _error(capsys, arguments)
+
+    assert str(code).startswith("error: No prepared TFDS data set at")
+    assert not (tmp_path / "run").exists()
+
+
+def test_model_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _ = _error(capsys, ["evaluate", "--model", str(tmp_path / "none")])
+
+    assert str(code).startswith("error: There is no model at")
+
+
+def _training(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training", *map(str, arguments)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -> None:
+    run, models = tmp_path / "run", tmp_path / "models"
+    command = [sys.executable, "-m", "training", *TRAIN, *OPTIONS, "--data-dir", str(prepared)]
+    process = subprocess.Popen(
+        [*command, "--run", str(run)], cwd=PROJECT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 240
+    while not (run / "history.csv").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"python -m training train --run {run} --resume" in told
+
+    resumed = _training("train", "--run", run, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    rows = (run / "history.csv").read_text().splitlines()
+    assert [row.split(",")[:3] for row in rows[1:]] == [["1", "32", "9"], ["2", "48", "18"]]
+
+    exported = _training("export", "--run", run, "--models-dir", models, "--name", "trio")
+    assert exported.returncode == 0, exported.stderr
+    version = models / "trio" / "1"
+    calibrated = _training("calibrate", "--model", version, "--data-dir", prepared)
+    assert calibrated.returncode == 0, calibrated.stderr
+    evaluated = _training("evaluate", "--model", version, "--data-dir", prepared, "--write")
+    assert evaluated.returncode == 0, evaluated.stderr
+
+    card = bundles.load(version).card  # verifies the checksums
+    assert json.loads(calibrated.stdout)["cam"] == card.thresholds[bundles.Method.CAM]
+    assert json.loads(evaluated.stdout) == card.metrics
+    assert [label.synset for label in card.labels] == ["n02088364", "n02099601", "n02115641"]
+    assert card.foreground.rule == "ddt"
+    assert card.training["stages"] == [{"size": 32, "epochs": 1}, {"size": 48, "epochs": 1}]
+    assert str(tmp_path) not in (version / bundles.CARD_PATH).read_text()
+    assert str(prepared) not in (version / bundles.CARD_PATH).read_text()

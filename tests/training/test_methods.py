@@ -1,0 +1,96 @@
+"""Each method against numpy in float64, on maps small enough to follow by hand."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from training import methods
+
+Array = npt.NDArray[np.float64]
+
+
+@pytest.fixture
+def case() -> tuple[Array, Array]:
+    """Activations (not negative, as after a ReLU) and gradients, `[2, 5, 4, 3]`."""
+    rng = np.random.default_rng(5)
+    return np.maximum(rng.normal(0.3, 1, (2, 5, 4, 3)), 0), rng.normal(0, 1, (2, 5, 4, 3))
+
+
+def _tensors(*arrays: Array) -> list[tf.Tensor]:
+    return [tf.constant(array, tf.float32) for array in arrays]
+
+
+def test_cam_by_hand() -> None:
+    A = np.zeros((1, 2, 2, 2))
+    A[0, :, :, 0] = [[1, 2], [3, 4]]
+    A[0, :, :, 1] = [[1, 0], [0, 1]]
+
+    actual = methods.cam(*_tensors(A, np.array([[2.0, -3.0]])))
+
+    np.testing.assert_allclose(actual[0], [[2 - 3, 4], [6, 8 - 3]])
+
+
+def test_gradcam_by_hand() -> None:
+    A = np.zeros((1, 2, 2, 2))
+    A[0, :, :, 0] = [[1, 2], [3, 4]]
+    A[0, :, :, 1] = [[8, 0], [0, 0]]
+    G = np.zeros((1, 2, 2, 2))
+    G[0, :, :, 0] = [[4, 0], [0, 0]]  # mean 1
+    G[0, :, :, 1] = [[-1, -1], [-1, -1]]  # mean -1
+
+    actual = methods.gradcam(*_tensors(A, G))
+
+    np.testing.assert_allclose(actual[0], [[0, 2], [3, 4]])  # 1 - 8 is cut off at zero
+
+
+def test_gradcam(case: tuple[Array, Array]) -> None:
+    A, G = case
+    expected = np.maximum(np.einsum("nhwc,nc->nhw", A, G.mean(axis=(1, 2))), 0)
+
+    np.testing.assert_allclose(methods.gradcam(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradcampp_as_the_paper_writes_it(case: tuple[Array, Array]) -> None:
+    A, G = case
+    alpha = G**2 / (2 * G**2 + A.sum(axis=(1, 2), keepdims=True) * G**3)
+    weights = (alpha * np.maximum(G, 0)).sum(axis=(1, 2))
+    expected = np.maximum(np.einsum("nhwc,nc->nhw", A, weights), 0)
+
+    np.testing.assert_allclose(methods.gradcampp(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_layercam(case: tuple[Array, Array]) -> None:
+    A, G = case
+    expected = (np.maximum(G, 0) * A).sum(axis=-1)
+
+    np.testing.assert_allclose(methods.layercam(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_hirescam_keeps_its_sign(case: tuple[Array, Array]) -> None:
+    A, G = case
+    expected = (G * A).sum(axis=-1)
+    assert (expected < 0).any()
+
+    np.testing.assert_allclose(methods.hirescam(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradcampp", "layercam", "hirescam"])
+def test_gradient_constant_in_space_may_be_given_once(
+    case: tuple[Array, Array], method: str
+) -> None:
+    A, G = case
+    once = G[:, :1, :1, :]
+    function = getattr(methods, method)
+
+    expected = function(*_tensors(A, np.broadcast_to(once, A.shape)))
+
+    np.testing.assert_allclose(function(*_tensors(A, once)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_foreground_by_hand() -> None:
+    A = np.array([[[[3.0, 4.0], [1.0, 0.0]]]])
+
+    actual = methods.foreground(*_tensors(A, np.array([0.6, 0.8]), np.array(1.0)))
+
+    np.testing.assert_allclose(actual, [[[4.0, -0.4]]], rtol=1e-6)

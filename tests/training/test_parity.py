@@ -1,0 +1,154 @@
+"""Every output, on every engine and in every precision, against TensorFlow in float32."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from app import bundle as bundles
+from app.bundle import Bundle
+from app.engines import Cut, Engine, create, output_names
+from app.errors import EngineUnavailable
+from app.settings import PROJECT
+
+pytest.importorskip("tensorflow")
+
+from app.engines.tensorflow import TensorFlowEngine
+
+BATCHES = (1, 2, 3, 8)
+
+# Relative error allowed, ||a - b|| / ||b|| over a batch. What bfloat16's 8 bits leave depends on
+# how much an output cancels: HiResCAM at an early layer is a small difference of large sums.
+# And wherever rounding moves an activation across zero, the ReLU's mask flips in the backward pass.
+LIMITS = {"float32": 1e-4, "bfloat16": 0.03}
+EARLY_LIMITS = {
+    "float32": {"gradcam": 1e-3, "gradcampp": 1e-3, "layercam": 2e-3, "hirescam": 3e-3},
+    "bfloat16": {"gradcam": 0.12, "layercam": 0.06, "hirescam": 0.3},
+}
+
+
+def _limit(precision: str, output: str) -> float:
+    method, _, layer = output.partition("_")
+    limit = LIMITS[precision]
+    return EARLY_LIMITS[precision].get(method, limit) if layer else limit
+
+
+def _scale(expected: dict[str, npt.NDArray[Any]], name: str) -> float:
+    """An output's norm; HiResCAM's of the same layer where a ReLU has cut the output to less."""
+    _, _, layer = name.partition("_")
+    signed = f"hirescam_{layer}" if layer else "hirescam"
+    floor = expected[signed] if name.startswith(("gradcam", "layercam")) else 0.0
+    return max(float(np.linalg.norm(expected[name])), float(np.linalg.norm(floor)))
+
+
+def _photo_like(size: int, rows: int) -> npt.NDArray[np.uint8]:
+    """Smooth random pictures: noise has no edges and drives a trained network nowhere."""
+    import cv2
+
+    rng = np.random.default_rng(rows)
+    coarse = rng.integers(0, 256, (rows, 9, 9, 3), dtype=np.uint8)
+    return np.stack(
+        [cv2.resize(each, (size, size), interpolation=cv2.INTER_CUBIC) for each in coarse]
+    )
+
+
+def _requests(bundle: Bundle, rows: int) -> tuple[npt.NDArray[Any], ...]:
+    classes = len(bundle.card.labels)
+    rng = np.random.default_rng(rows)
+    target = rng.integers(-1, classes, rows).astype(np.int32)
+    versus = np.where(rng.random(rows) < 0.5, -1, (target + 1) % classes).astype(np.int32)
+    return _photo_like(bundle.card.input.size, rows), target, versus
+
+
+@pytest.fixture(scope="module", params=["small", "shipped"])
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    if request.param == "shipped":
+        return bundles.load(PROJECT / "models/dogs10")
+    small: Bundle = request.getfixturevalue("small_bundle")
+    return small
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> TensorFlowEngine:
+    return TensorFlowEngine(bundle, device="cpu", precision="float32")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("openvino", "float32"), ("openvino", "bfloat16"), ("tensorflow", "bfloat16")],
+    ids="-".join,
+)
+def engine(request: pytest.FixtureRequest, bundle: Bundle, reference: TensorFlowEngine) -> Engine:
+    name, precision = request.param
+    # The reference is traced before another engine changes TensorFlow's options.
+    for rows in BATCHES:
+        reference.run(Cut.EXPLAIN_DEEP, *_requests(bundle, rows))
+    try:
+        return create(bundle, engine=name, device="cpu", precision=precision)
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("rows", BATCHES)
+@pytest.mark.parametrize("cut", list(Cut))
+def test_outputs_agree(
+    bundle: Bundle, reference: TensorFlowEngine, engine: Engine, cut: Cut, rows: int
+) -> None:
+    image, target, versus = _requests(bundle, rows)
+    expected = reference.run(Cut.EXPLAIN_DEEP, image, target, versus)
+
+    actual = engine.run(cut, image, target, versus)
+
+    assert set(actual) == set(output_names(bundle.card, cut))
+    errors = {}
+    for name, array in actual.items():
+        if name == "target_index":
+            np.testing.assert_array_equal(array, expected[name])
+            continue
+        assert array.dtype == np.float32
+        assert array.shape == expected[name].shape
+        errors[name] = float(np.linalg.norm(array - expected[name])) / _scale(expected, name)
+    over = {
+        name: error
+        for name, error in errors.items()
+        if not error <= _limit(engine.info.precision, name)
+    }
+    assert not over, f"{engine.info.name} {engine.info.precision}: {over}"
+
+
+def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
+    engine = create(bundle, engine="openvino", precision="float32")
+    image, target, versus = _requests(bundle, 8)
+    together = engine.run(Cut.EXPLAIN_DEEP, image, target, versus)
+
+    for row in range(8):
+        one = slice(row, row + 1)
+        alone = engine.run(Cut.EXPLAIN_DEEP, image[one], target[one], versus[one])
+        for name, array in alone.items():
+            np.testing.assert_allclose(array[0], together[name][row], rtol=1e-3, atol=1e-4)
+
+
+def test_identities_hold_in_the_shipped_model() -> None:
+    bundle = bundles.load(PROJECT / "models/dogs10")
+    engine = create(bundle, engine="openvino", precision="float32")
+    image, target, _ = _requests(bundle, 8)
+    rows = engine.run(Cut.EXPLAIN, image, target, np.full(8, -1, np.int32))
+    cam, chosen = rows["cam"], rows["target_index"]
+    logit = rows["logits"][np.arange(8), chosen]
+
+    np.testing.assert_allclose(rows["gradcam"], np.maximum(cam, 0) / cam[0].size, atol=1e-5)
+    np.testing.assert_allclose(rows["hirescam"], cam / cam[0].size, atol=1e-5)
+    bias = _bias(bundle.path)
+    np.testing.assert_allclose(logit, cam.mean(axis=(1, 2)) + bias[chosen], rtol=1e-3, atol=1e-3)
+
+
+def _bias(version_dir: Path) -> npt.NDArray[np.float32]:
+    """The final layer's bias, read from the variables and from nothing the graph computes."""
+    import tensorflow as tf
+
+    prefix = str(version_dir / "variables" / "variables")
+    biases = [name for name, shape in tf.train.list_variables(prefix) if "predictions" in name]
+    values = [tf.train.load_variable(prefix, name) for name in biases]
+    return next(value for value in values if value.ndim == 1)

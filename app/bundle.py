@@ -4,10 +4,13 @@
 """
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -56,6 +59,10 @@ class Method(StrEnum):
     def signed(self) -> bool:
         """Whether the heatmap comes from the map's signed values, by min and max."""
         return self is Method.CAM
+
+
+Threshold = Annotated[float, Field(gt=0, le=1)]
+"""Share of a heatmap's maximum."""
 
 
 class _Strict(BaseModel):
@@ -110,7 +117,7 @@ class ModelCard(_Strict):
     labels: tuple[Label, ...] = Field(min_length=2)
     layers: tuple[Layer, ...] = Field(min_length=1, description="first to last")
     foreground: Foreground
-    thresholds: dict[Method, dict[str, float]] = Field(
+    thresholds: dict[Method, dict[str, Threshold]] = Field(
         default_factory=dict,
         description="calibrated, by method and layer set (`last`, `last6` or a layer's name)",
     )
@@ -130,6 +137,44 @@ class ModelCard(_Strict):
         if [label.index for label in labels] != list(range(len(labels))):
             raise ValueError("labels are to be in the order of their indexes, from 0")
         return labels
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The exposed layers, first to last."""
+        return [layer.name for layer in self.layers]
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods that the model carries."""
+        return [method for method in Method if method is not Method.CAM or self.has_cam]
+
+    @property
+    def has_cam(self) -> bool:
+        """Whether the head is one that CAM is defined for."""
+        return self.head == "gap_dense"
+
+    def layer_set(self, layers: Sequence[str]) -> str:
+        """The name under which a set of layers is calibrated: `last`, `last6` or their names."""
+        names = self.layer_names
+        if list(layers) == names[-1:]:
+            return "last"
+        return "last6" if list(layers) == names[-6:] else ",".join(layers)
+
+    def class_index(self, name: str) -> int | None:
+        """The class of that index, synset or display name; None if there is none.
+
+        Case, underscores and hyphens between letters do not matter.
+        """
+        return self._classes.get(_spelling(name))
+
+    @cached_property
+    def _classes(self) -> dict[str, int]:
+        names = {str(label.index): label.index for label in self.labels}
+        for label in self.labels:
+            for name in (label.name, label.synset):
+                if name:
+                    names.setdefault(_spelling(name), label.index)
+        return names
 
     def threshold(self, method: Method, layer_set: str) -> float:
         """The calibrated threshold, or `DEFAULT_THRESHOLD` where there is none."""
@@ -191,6 +236,11 @@ def load(path: Path) -> Bundle:
         if found[name] != card.checksums[name]:
             raise BundleError(f"{version_dir / name} differs from its checksum in model.json.")
     return Bundle(version_dir, card)
+
+
+def _spelling(name: str) -> str:
+    # The first character is left alone: `-1` is not class 1.
+    return " ".join(re.sub(r"_|(?<=\w)-", " ", name.casefold()).split())
 
 
 def checksums(version_dir: Path) -> dict[str, str]:

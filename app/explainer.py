@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -16,13 +17,7 @@ from app import engines, heatmaps, images, overlay
 from app.batching import Batcher
 from app.bundle import Bundle, Method
 from app.engines import Cut, Engine
-from app.errors import (
-    DeadlineExceeded,
-    MethodUnavailable,
-    QueueFull,
-    RequestError,
-    UnknownTarget,
-)
+from app.errors import DeadlineExceeded, MethodUnavailable, QueueFull, RequestError, UnknownTarget
 from app.schemas import (
     BoxIoU,
     ExplainQuery,
@@ -79,8 +74,7 @@ class Explainer:
         self.engine = engine
         self.settings = settings
         self._model_id = ModelId(name=self.card.name, version=self.card.version)
-        self._layer_names = [layer.name for layer in self.card.layers]
-        self._classes = _class_names(self.card)
+        self._layer_names = self.card.layer_names
         self._batcher: Batcher[Cut, Input, Rows] = Batcher(
             self._infer,
             max_batch=settings.max_batch,
@@ -123,13 +117,20 @@ class Explainer:
         """Loaded, warmed, worker alive."""
         return self._batcher.alive
 
-    def admit(self) -> "Admission":
-        """Take one of the `max_pending` places; the body is read only once that is done.
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Hold one of the `max_pending` places; the body is read only once that is done.
 
         Raises:
             QueueFull: there is none.
         """
-        return Admission(self)
+        if self._admitted >= self.settings.max_pending:
+            raise QueueFull("As many requests are in work as the service takes.")
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
 
     async def predict(
         self, data: bytes, query: PredictQuery, remaining_s: float
@@ -206,9 +207,8 @@ class Explainer:
 
     def describe(self) -> ModelInfo:
         """The model in service and the engine that runs it."""
-        methods = [method for method in Method if method is not Method.CAM or self._has_cam]
         shared = self.card.model_dump(include=set(ModelInfo.model_fields))
-        return ModelInfo(**shared, methods=methods, engine=self.engine.info)
+        return ModelInfo(**shared, methods=self.card.methods, engine=self.engine.info)
 
     # -- decode
 
@@ -241,7 +241,7 @@ class Explainer:
         )
         threshold = query.threshold
         if threshold is None:
-            threshold = self.card.threshold(query.method, self._layer_set(layers))
+            threshold = self.card.threshold(query.method, self.card.layer_set(layers))
         box = point = values = None
         if heatmap.status == "ok":
             size = self.card.input.size
@@ -291,13 +291,9 @@ class Explainer:
 
     # -- what the model calls things
 
-    @property
-    def _has_cam(self) -> bool:
-        return self.card.head == "gap_dense"
-
     def _layers(self, query: ExplainQuery) -> list[str]:
         """The layers asked for, first to last."""
-        if query.method is Method.CAM and not self._has_cam:
+        if query.method is Method.CAM and not self.card.has_cam:
             raise MethodUnavailable(
                 "CAM needs a head of global average pooling and one Dense layer, which model "
                 f"{self.card.name!r} does not have. Use /gradcam."
@@ -315,12 +311,6 @@ class Explainer:
             )
         return [name for name in self._layer_names if name in asked]
 
-    def _layer_set(self, layers: list[str]) -> str:
-        """The name under which thresholds are kept."""
-        if layers == self._layer_names[-1:]:
-            return "last"
-        return "last6" if layers == self._layer_names[-6:] else ",".join(layers)
-
     def _class_index(self, name: str | None) -> int:
         """A class by index, synset or breed; -1 for None.
 
@@ -329,12 +319,12 @@ class Explainer:
         """
         if name is None:
             return -1
-        try:
-            return self._classes[_key(name)]
-        except KeyError:
+        index = self.card.class_index(name)
+        if index is None:
             raise UnknownTarget(
                 f"The model has no class {name!r}; GET /model lists its {len(self.card.labels)}."
-            ) from None
+            )
+        return index
 
     def _prediction(self, probabilities: npt.NDArray[np.float32], index: int) -> Prediction:
         label = self.card.labels[index]
@@ -357,24 +347,6 @@ class Explainer:
                 return await loop.run_in_executor(self._pool, work, *args)
         except TimeoutError as error:
             raise DeadlineExceeded("The photo was not processed in time.") from error
-
-
-class Admission:
-    """A place among the requests in work, held as a context."""
-
-    def __init__(self, explainer: Explainer) -> None:
-        """Take the place."""
-        if explainer._admitted >= explainer.settings.max_pending:
-            raise QueueFull("As many requests are in work as the service takes.")
-        explainer._admitted += 1
-        self._explainer = explainer
-
-    def __enter__(self) -> None:
-        """The place is taken already."""
-
-    def __exit__(self, *_: object) -> None:
-        """Give it back."""
-        self._explainer._admitted -= 1
 
 
 class _Clock:
@@ -418,20 +390,6 @@ def _localize(
     return Localization(
         box=best.box, iou=best.iou, energy_in_box=energy, peak_in_box=hit, all=every
     )
-
-
-def _class_names(card: bundles.ModelCard) -> dict[str, int]:
-    """Every spelling of every class, by `_key`."""
-    names = {str(label.index): label.index for label in card.labels}
-    for label in card.labels:
-        for name in (label.name, label.synset):
-            if name:
-                names.setdefault(_key(name), label.index)
-    return names
-
-
-def _key(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _ms(seconds: float) -> float:

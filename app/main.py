@@ -3,8 +3,10 @@
 `python -m app.main` serves it.
 """
 
+import asyncio
 import logging
 import math
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -60,7 +62,7 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
             yield
         finally:
             app.state.explainer = None
-            service.stop()
+            await asyncio.to_thread(service.stop)
 
     app = FastAPI(
         title="BreedCAM",
@@ -123,6 +125,8 @@ async def _unknown(_: Request, error: Exception) -> Response:
 
 def run() -> None:
     """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line."""
+    if unknown := Settings.unknown(os.environ):
+        sys.exit(f"error: {', '.join(unknown)}: no such setting")
     try:
         settings = Settings()
     except ValidationError as error:

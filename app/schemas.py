@@ -40,7 +40,7 @@ def _parse_box(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        edges = tuple(float(edge) for edge in value.split(","))
+        edges = tuple(float(edge.replace("_", "?")) for edge in value.split(","))  # 1_0 is not 10
     except ValueError:
         edges = ()
     if len(edges) != 4 or not all(math.isfinite(edge) for edge in edges):

@@ -1,5 +1,6 @@
 """Every knob: its default, its bounds, and one line of help."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged"
     )
+
+    @classmethod
+    def unknown(cls, environment: Iterable[str]) -> list[str]:
+        """Variables that look like settings and are none: typing errors, most likely."""
+        prefix = cls.model_config["env_prefix"]
+        known = {f"{prefix}{name}".upper() for name in cls.model_fields}
+        return sorted(
+            name
+            for name in environment
+            if name.upper().startswith(prefix) and name.upper() not in known
+        )
 
     @property
     def model_path(self) -> Path:

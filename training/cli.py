@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand
+from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from app import bundle as bundles
 from app import engines
@@ -141,9 +142,20 @@ class Training(
     cli_implicit_flags=True,
     cli_avoid_json=True,
     cli_hide_none_type=True,
-    env_prefix="BREEDCAM_TRAINING_",
 ):
     """BreedCAM's offline half: from photos to a model version that explains itself."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: Source,
+        env_settings: Source,
+        dotenv_settings: Source,
+        file_secret_settings: Source,
+    ) -> tuple[Source, ...]:
+        """The command line alone, which is added to these: no environment variable counts."""
+        return (init_settings,)
 
     train: CliSubCommand[Train]
     export: CliSubCommand[Export]

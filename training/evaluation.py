@@ -41,9 +41,11 @@ class Explained:
 
 def layer_sets(card: ModelCard, method: Method) -> dict[str, list[str]]:
     """The layer sets of a method that are calibrated, by name."""
-    names = [layer.name for layer in card.layers]
+    names = card.layer_names
+    if method not in card.methods:
+        return {}
     if method is Method.CAM:
-        return {"last": names[-1:]} if card.head == "gap_dense" else {}
+        return {"last": names[-1:]}
     return {
         "last": names[-1:],
         "last6": names[-6:],

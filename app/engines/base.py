@@ -1,5 +1,7 @@
 """What an engine is: one model version, cut to need, fed padded batches."""
 
+import logging
+from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -13,11 +15,13 @@ __all__ = [
     "BATCH_SIZES",
     "Cut",
     "Engine",
+    "LocalEngine",
     "layer_output",
     "output_names",
     "pad_rows",
-    "warm_up",
 ]
+
+log = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -84,13 +88,16 @@ def output_names(card: ModelCard, cut: Cut) -> list[str]:
     names = ["logits", "probabilities"]
     if cut is Cut.PREDICT:
         return names
-    at_layer = [method for method in Method if method is not Method.CAM]
+    at_layer = [method for method in card.methods if method is not Method.CAM]
     names += ["target_index", "foreground", *at_layer]
-    if card.head == "gap_dense":
+    if card.has_cam:
         names.append(Method.CAM)
     if cut is Cut.EXPLAIN_DEEP:
-        earlier = [layer.name for layer in card.layers[:-1]]
-        names += [f"{name}_{layer}" for layer in earlier for name in ("foreground", *at_layer)]
+        names += [
+            f"{name}_{layer}"
+            for layer in card.layer_names[:-1]
+            for name in ("foreground", *at_layer)
+        ]
     return [str(name) for name in names]
 
 
@@ -103,11 +110,35 @@ def pad_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
 
 
-def warm_up(engine: Engine, size: int, max_batch: int) -> None:
-    """Run `predict` and `explain` with every padded size up to `max_batch`."""
-    largest = next(batch for batch in BATCH_SIZES if batch >= max_batch)
-    for rows in [batch for batch in BATCH_SIZES if batch <= largest]:
-        image = np.zeros((rows, size, size, 3), np.uint8)
-        index = np.full(rows, -1, np.int32)
-        for cut in (Cut.PREDICT, Cut.EXPLAIN):
-            engine.run(cut, image, index, index)
+class LocalEngine(ABC):
+    """What the engines of this process share."""
+
+    def __init__(self, card: ModelCard) -> None:
+        """Remember the model's card."""
+        self._card = card
+        self._warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        """Log a warning and show it in `info`."""
+        log.warning(message)
+        self._warnings.append(message)
+
+    def warm_up(self, max_batch: int) -> None:
+        """See `Engine`."""
+        size = self._card.input.size
+        largest = next(batch for batch in BATCH_SIZES if batch >= max_batch)
+        for rows in [batch for batch in BATCH_SIZES if batch <= largest]:
+            image = np.zeros((rows, size, size, 3), np.uint8)
+            index = np.full(rows, -1, np.int32)
+            for cut in (Cut.PREDICT, Cut.EXPLAIN):
+                self.run(cut, image, index, index)
+
+    @abstractmethod
+    def run(
+        self,
+        cut: Cut,
+        image: npt.NDArray[np.uint8],
+        class_index: npt.NDArray[np.int32],
+        versus_index: npt.NDArray[np.int32],
+    ) -> Arrays:
+        """See `Engine`."""

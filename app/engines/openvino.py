@@ -1,6 +1,5 @@
 """The CPU engine: OpenVINO reads the SavedModel itself, so TensorFlow is not needed."""
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -8,18 +7,16 @@ import numpy.typing as npt
 import openvino as ov
 
 from app.bundle import Bundle
-from app.engines.base import Arrays, Cut, output_names, pad_rows, warm_up
+from app.engines.base import Arrays, Cut, LocalEngine, output_names, pad_rows
 from app.errors import BundleError, EngineUnavailable
 from app.schemas import EngineInfo
 
 __all__ = ["OpenVINOEngine"]
 
-log = logging.getLogger(__name__)
-
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(LocalEngine):
     """A model version on the CPU, cut to need from one graph."""
 
     def __init__(self, bundle: Bundle, *, precision: str = "auto", threads: int = 0) -> None:
@@ -34,7 +31,7 @@ class OpenVINOEngine:
             BundleError: OpenVINO cannot read the SavedModel, or an output is missing.
             EngineUnavailable: bfloat16 was asked for and the CPU lacks it.
         """
-        self._card = bundle.card
+        super().__init__(bundle.card)
         self._core = ov.Core()
         has_bfloat16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bfloat16" and not has_bfloat16:
@@ -52,7 +49,6 @@ class OpenVINOEngine:
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._requests: dict[Cut, ov.InferRequest] = {}
-        self._warnings: list[str] = []
         self._precision = precision
 
     @property
@@ -65,15 +61,6 @@ class OpenVINOEngine:
             precision=self._precision,
             warnings=list(self._warnings),
         )
-
-    def warn(self, message: str) -> None:
-        """Log a warning and show it in `info`."""
-        log.warning(message)
-        self._warnings.append(message)
-
-    def warm_up(self, max_batch: int) -> None:
-        """See `Engine`."""
-        warm_up(self, self._card.input.size, max_batch)
 
     def run(
         self,

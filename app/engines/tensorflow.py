@@ -1,6 +1,5 @@
 """The GPU engine, and the CPU's on request: TensorFlow with variables frozen to constants."""
 
-import logging
 import os
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Bundle
-from app.engines.base import Arrays, Cut, output_names, pad_rows, warm_up
+from app.engines.base import Arrays, Cut, LocalEngine, output_names, pad_rows
 from app.errors import EngineUnavailable
 from app.schemas import EngineInfo
 
@@ -19,10 +18,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 __all__ = ["TensorFlowEngine"]
 
-log = logging.getLogger(__name__)
 
-
-class TensorFlowEngine:
+class TensorFlowEngine(LocalEngine):
     """A model version on a GPU where there is one, else on the CPU."""
 
     def __init__(
@@ -39,8 +36,7 @@ class TensorFlowEngine:
         Raises:
             EngineUnavailable: bfloat16 was asked for and the CPU lacks it.
         """
-        self._card = bundle.card
-        self._warnings: list[str] = []
+        super().__init__(bundle.card)
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
             self.warn("A GPU was asked for and TensorFlow finds none: the CPU is used.")
@@ -75,15 +71,6 @@ class TensorFlowEngine:
             precision=self._precision,
             warnings=list(self._warnings),
         )
-
-    def warn(self, message: str) -> None:
-        """Log a warning and show it in `info`."""
-        log.warning(message)
-        self._warnings.append(message)
-
-    def warm_up(self, max_batch: int) -> None:
-        """See `Engine`."""
-        warm_up(self, self._card.input.size, max_batch)
 
     def run(
         self,

@@ -1,5 +1,6 @@
 """Fixtures of the API's tests: the shipped model, loaded once, and services around it."""
 
+import base64
 import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,9 +17,10 @@ from app.engines import Cut, Engine, output_names
 from app.explainer import Explainer
 from app.main import create_app
 from app.schemas import EngineInfo
-from app.settings import Settings
+from app.settings import PROJECT, Settings
 
 Arrays = dict[str, npt.NDArray[Any]]
+Answer = dict[str, Any]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 """`serve(engine=..., **settings)` and `serve(explainer=...)` give a client of a running service."""
 
@@ -103,6 +105,60 @@ def encode(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
 
 def pixels(data: bytes) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(data)))
+
+
+ENDPOINTS = ("/predict", "/cam", "/gradcam")
+EXPLAIN = ("/cam", "/gradcam")
+JPEG = encode(picture())
+"""What `post` sends unless told otherwise: 320 x 240."""
+
+
+async def post(
+    client: httpx.AsyncClient,
+    path: str,
+    content: bytes | AsyncIterator[bytes] = JPEG,
+    *,
+    content_type: str = "image/jpeg",
+    headers: dict[str, str] | None = None,
+    **params: Any,
+) -> httpx.Response:
+    headers = {"Content-Type": content_type, **(headers or {})}
+    return await client.post(path, content=content, headers=headers, params=params)
+
+
+async def ask(client: httpx.AsyncClient, path: str, content: bytes = JPEG, **params: Any) -> Answer:
+    """The JSON of a request that succeeds."""
+    response = await post(client, path, content, **params)
+    assert response.status_code == 200, response.text[:500]
+    assert response.headers["content-type"] == "application/json"
+    answer: Answer = response.json()
+    return answer
+
+
+def problem(response: httpx.Response, status: int, code: str) -> str:
+    """Check everything that problems have in common; give the detail."""
+    assert response.status_code == status, response.text[:500]
+    assert response.headers["content-type"] == "application/problem+json"
+    told = response.json()
+    assert set(told) == {"type", "title", "status", "detail", "request_id"}
+    assert told["type"] == f"urn:breedcam:error:{code}"
+    assert told["status"] == status
+    assert told["title"]
+    assert told["request_id"] == response.headers["X-Request-ID"] != ""
+    assert not any(
+        secret in response.text for secret in ("Traceback", ".py", str(PROJECT), "site-packages")
+    )
+    detail: str = told["detail"]
+    assert detail
+    return detail
+
+
+def untimed(answer: Answer) -> Answer:
+    return {key: value for key, value in answer.items() if key != "timings_ms"}
+
+
+def overlay(answer: Answer) -> npt.NDArray[np.uint8]:
+    return pixels(base64.b64decode(answer["overlay"]["data"]))
 
 
 @pytest.fixture(scope="session")

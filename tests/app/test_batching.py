@@ -199,6 +199,21 @@ class TestCancellation:
         good = [outcome.result for outcome in outcomes if isinstance(outcome, Outcome)]
         assert good == [0, 1, 9]
 
+    async def test_not_even_when_the_worker_is_quicker_than_the_loop(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work)
+        tasks = [submit(batcher, 0)]
+        await reached(work.busy)
+        tasks += [submit(batcher, item) for item in (1, 2)]
+        await settle()
+        work.busy.clear()
+        tasks[1].cancel()
+        # From here to the end of the wait the loop does not turn.
+        work.go.set()
+        assert work.busy.wait(LONG)
+        assert work.seen == [("a", [0]), ("a", [2])]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def test_cancelling_what_is_being_worked_on_hurts_nobody_else(self, make: Make) -> None:
         work = Held()
         batcher = make(work)

@@ -1,0 +1,341 @@
+import asyncio
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from app.bundle import BundleError, Label, Method, ModelCard, find_version
+from app.engines import Cut
+from app.errors import (
+    BreedCAMError,
+    DeadlineExceeded,
+    EngineFailed,
+    MethodUnavailable,
+    NotReady,
+    QueueFull,
+    RequestError,
+    UnknownTarget,
+)
+from app.explainer import Explainer
+from app.schemas import CamQuery, ExplainQuery, GradcamQuery, PredictQuery
+from app.settings import Settings
+from tests.app.conftest import JPEG, Arrays, Borrowed, Painted, encode, picture
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Explainer]
+
+LONG = 20.0
+"""Seconds; a test that comes near it has failed."""
+
+
+@contextmanager
+def started(explainer: Explainer) -> Iterator[Explainer]:
+    explainer.start()
+    try:
+        yield explainer
+    finally:
+        explainer.stop()
+
+
+def plain(colour: tuple[int, int, int], size: tuple[int, int] = (90, 60)) -> bytes:
+    return encode(Image.new("RGB", size, colour), "PNG")
+
+
+# -- opening
+
+
+def test_an_altered_model_is_not_opened(settings: Settings, tmp_path: Path) -> None:
+    copy = tmp_path / "1"
+    shutil.copytree(find_version(settings.model_path), copy)
+    altered = copy / "variables" / "variables.index"
+    data = bytearray(altered.read_bytes())
+    data[len(data) // 2] ^= 1
+    altered.write_bytes(data)
+    with pytest.raises(BundleError, match=re.escape(f"{altered} differs from its checksum")):
+        Explainer.open(settings.model_copy(update={"model": copy}))
+
+
+def test_opening_warms_up_what_will_be_used(
+    settings: Settings, engine: Borrowed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed: list[int] = []
+    asked: dict[str, object] = {}
+
+    def create(_: object, **options: object) -> Borrowed:
+        asked.update(options)
+        return engine
+
+    monkeypatch.setattr("app.engines.create", create)
+    monkeypatch.setattr(engine, "warm_up", warmed.append)
+    explainer = Explainer.open(settings.model_copy(update={"max_batch": 3, "threads": 1}))
+    assert warmed == [3]
+    assert asked == {"engine": "openvino", "device": "cpu", "precision": "float32", "threads": 1}
+    assert not explainer.ready
+
+
+# -- what the model calls things
+
+
+def labels(*names: tuple[str, str | None]) -> tuple[Label, ...]:
+    return tuple(
+        Label(index=index, name=name, synset=synset) for index, (name, synset) in enumerate(names)
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "index"),
+    [
+        ("0", 0),
+        ("n01", 0),
+        ("N01", 0),
+        ("Old English Sheepdog", 0),
+        ("old_english_sheepdog", 0),
+        ("  OLD  english_Sheepdog ", 0),
+        ("shih-tzu", 1),
+        ("Shih_Tzu", 1),
+        ("shih tzu", 1),
+        ("straße", 2),
+        ("STRASSE", 2),
+        # A label that looks like another's index: the index wins.
+        ("1", 1),
+        ("3", 3),
+        ("-1", None),
+        ("- 1", None),
+        ("4", None),
+        ("01", None),
+        ("n", None),
+        ("shih", None),
+        ("_", None),
+    ],
+)
+async def test_class_names(
+    make_explainer: Make, engine: Borrowed, card: ModelCard, target: str, index: int | None
+) -> None:
+    toy = card.model_copy(
+        update={
+            "labels": labels(
+                ("Old_English_sheepdog", "n01"), ("shih-tzu", None), ("Straße", None), ("1", "n04")
+            )
+        }
+    )
+    with started(make_explainer(engine=Painted(engine, toy), card=toy)) as explainer:
+        asked = explainer.explain(JPEG, CamQuery(target=target, overlay=False), LONG)
+        if index is None:
+            with pytest.raises(UnknownTarget):
+                await asked
+        else:
+            assert (await asked).response.target.class_index == index
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "known_as"),
+    [
+        ("last", ["c5"], "last"),
+        ("c5", ["c5"], "last"),
+        ("last6", ["c0", "c1", "c2", "c3", "c4", "c5"], "last6"),
+        ("c5,c4,c3,c2,c1,c0", ["c0", "c1", "c2", "c3", "c4", "c5"], "last6"),
+        ("c1", ["c1"], "c1"),
+        (" c3 ,c1,c3", ["c1", "c3"], "c1,c3"),
+    ],
+)
+async def test_layer_sets_and_their_thresholds(
+    make_explainer: Make,
+    engine: Borrowed,
+    card: ModelCard,
+    names: str,
+    expected: list[str],
+    known_as: str,
+) -> None:
+    sets = ("last", "last6", "c1", "c1,c3")
+    layers = tuple(
+        layer.model_copy(update={"name": f"c{index}"}) for index, layer in enumerate(card.layers)
+    )
+    thresholds = {name: 0.1 * (1 + place) for place, name in enumerate(sets)}
+    toy = card.model_copy(
+        update={"layers": layers, "thresholds": {Method.LAYERCAM: thresholds}},
+    )
+    assert len(layers) == 6
+    with started(make_explainer(engine=Painted(engine, toy), card=toy)) as explainer:
+        query = GradcamQuery(method=Method.LAYERCAM, layers=names, overlay=False)
+        explanation = (await explainer.explain(JPEG, query, LONG)).response.explanation
+    assert explanation.layers == expected
+    assert explanation.threshold == thresholds[known_as]
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        (GradcamQuery(layers="c9"), RequestError),
+        (GradcamQuery(layers="last,last6"), RequestError),
+        (GradcamQuery(layers=" "), RequestError),
+        (GradcamQuery(target="1", versus="1"), RequestError),
+        (CamQuery(), MethodUnavailable),
+    ],
+)
+async def test_a_bad_question_is_refused_before_any_work(
+    make_explainer: Make, card: ModelCard, query: ExplainQuery, error: type[BreedCAMError]
+) -> None:
+    with started(make_explainer(card=card.model_copy(update={"head": "other"}))) as explainer:
+        with pytest.raises(error) as raised:
+            # Not an image: decoding would raise another error.
+            await explainer.explain(b"", query, LONG)
+        assert type(raised.value) is error
+
+
+# -- the real model
+
+
+@pytest.mark.parametrize("query", [CamQuery(box=[(0, 0, 90, 60)]), GradcamQuery(layers="last6")])
+@pytest.mark.parametrize("colour", [(0, 0, 0), (124, 117, 104), (255, 255, 255)])
+async def test_a_plain_photo_has_a_legal_status(
+    make_explainer: Make, query: ExplainQuery, colour: tuple[int, int, int]
+) -> None:
+    with started(make_explainer()) as explainer:
+        answer = (await explainer.explain(plain(colour), query, LONG)).response
+    found = answer.explanation
+    assert found.status in ("ok", "empty", "constant", "nonfinite")
+    assert np.isfinite([each.probability for each in answer.predictions]).all()
+    if found.status == "ok":
+        assert found.box is not None
+        assert found.peak is not None
+    else:
+        assert found.box is None
+        assert found.peak is None
+    if query.box:
+        assert answer.localization is not None
+        assert (answer.localization.iou > 0) == (found.status == "ok")
+
+
+async def test_mirroring_the_photo_leaves_the_answer_in_its_frame(make_explainer: Make) -> None:
+    """The heatmap of a mirrored photo is not of the photo as it was."""
+    photo = picture()
+    mirrored = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    with started(make_explainer()) as explainer:
+        first, second = [
+            (await explainer.explain(encode(each, "PNG"), GradcamQuery(), LONG)).response
+            for each in (photo, mirrored)
+        ]
+    assert first.image == second.image
+    assert first.explanation.peak != second.explanation.peak
+
+
+# -- what goes wrong
+
+
+class Poisoned(Borrowed):
+    """Fails on magenta photos."""
+
+    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
+        if (arrays[0] == (255, 0, 255)).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("poison")
+        return super().run(cut, *arrays)
+
+
+async def test_only_the_poisonous_photo_fails(make_explainer: Make, engine: Borrowed) -> None:
+    magenta = plain((255, 0, 255))
+    photos = [JPEG, magenta, JPEG, JPEG]
+    explainer = make_explainer(engine=Poisoned(engine), max_batch=4, batch_wait_ms=1000)
+    with started(explainer):
+        first, poison, *others = await asyncio.gather(
+            *(explainer.predict(photo, PredictQuery(), LONG) for photo in photos),
+            return_exceptions=True,
+        )
+        assert isinstance(poison, EngineFailed)
+        assert "poison" not in str(poison)
+        assert not isinstance(first, BaseException)
+        for other in others:
+            assert not isinstance(other, BaseException)
+            assert other.predictions == first.predictions
+        assert explainer.ready
+        with pytest.raises(EngineFailed):
+            await explainer.explain(magenta, GradcamQuery(layers="last6"), LONG)
+
+
+class Held(Borrowed):
+    """Waits for leave before each batch; remembers how many rows it saw."""
+
+    def __init__(self, engine: Borrowed) -> None:
+        super().__init__(engine)
+        self.busy, self.go = threading.Event(), threading.Event()
+        self.rows: list[int] = []
+
+    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
+        self.rows.append(len(arrays[0]))
+        self.busy.set()
+        assert self.go.wait(LONG)
+        return super().run(cut, *arrays)
+
+
+async def ask(explainer: Explainer, remaining_s: float = LONG) -> int:
+    """What a route does; the number of predictions."""
+    with explainer.admit():
+        answer = await explainer.explain(JPEG, GradcamQuery(overlay=False), remaining_s)
+        return len(answer.response.predictions)
+
+
+async def test_cancelled_and_late_requests_free_their_places(
+    make_explainer: Make, engine: Borrowed
+) -> None:
+    held = Held(engine)
+    with started(make_explainer(engine=held, max_pending=3)) as explainer:
+        running = asyncio.create_task(ask(explainer))
+        assert await asyncio.to_thread(held.busy.wait, LONG)
+        waiting = [asyncio.create_task(ask(explainer)), asyncio.create_task(ask(explainer, 0.3))]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull), explainer.admit():
+            pytest.fail("a place was given")
+        with pytest.raises(DeadlineExceeded):
+            await waiting[1]
+        waiting[0].cancel()
+        running.cancel()
+        for task in (waiting[0], running):
+            with suppress(asyncio.CancelledError):
+                await task
+            assert task.cancelled()
+        last = [asyncio.create_task(ask(explainer)) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull), explainer.admit():
+            pytest.fail("a place was given")
+        held.go.set()
+        assert await asyncio.gather(*last) == [5, 5, 5]
+    # The model never saw the two that had gone before their turn.
+    assert sum(held.rows) == 1 + 3
+
+
+async def test_stopping_finishes_what_waits_and_takes_no_more(
+    make_explainer: Make, engine: Borrowed
+) -> None:
+    held = Held(engine)
+    explainer = make_explainer(engine=held)
+    with pytest.raises(NotReady):
+        await ask(explainer)
+    explainer.start()
+    assert explainer.ready
+    running = asyncio.create_task(ask(explainer))
+    assert await asyncio.to_thread(held.busy.wait, LONG)
+    stopping = asyncio.create_task(asyncio.to_thread(explainer.stop))
+    await asyncio.to_thread(_wait_until, lambda: not explainer.ready)
+    with pytest.raises(NotReady):
+        await ask(explainer)
+    assert not held.closed
+    held.go.set()
+    assert await running == 5
+    await stopping
+    assert held.closed
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)

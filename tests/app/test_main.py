@@ -1,0 +1,152 @@
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.bundle import BundleError
+from app.errors import BreedCAMError, EngineUnavailable
+from app.explainer import Explainer
+from app.main import create_app
+from app.settings import PROJECT, Settings
+from tests.app.conftest import JPEG, Serve, post, problem
+
+pytestmark = pytest.mark.anyio
+
+
+def inference_threads() -> int:
+    return sum(thread.name == "inference" for thread in threading.enumerate())
+
+
+async def test_the_lifespan_opens_and_closes_the_model(settings: Settings) -> None:
+    before = inference_threads()
+    app = create_app(settings.model_copy(update={"max_batch": 1, "model": Path("models/dogs10")}))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        problem(await client.get("/readyz"), 503, "not-ready")
+        async with app.router.lifespan_context(app):
+            assert inference_threads() == before + 1
+            assert (await client.get("/readyz")).status_code == 200
+            answer = await post(client, "/gradcam")
+            assert answer.status_code == 200
+            assert answer.json()["explanation"]["status"] == "ok"
+        assert inference_threads() == before
+        problem(await client.get("/readyz"), 503, "not-ready")
+        problem(await post(client, "/predict"), 503, "not-ready")
+
+
+async def test_the_model_is_closed_when_the_service_is_cut_off(
+    make_explainer: Callable[..., Explainer],
+) -> None:
+    explainer = make_explainer()
+    app = create_app(explainer.settings, explainer)
+
+    async def serve_until_cut_off() -> None:
+        async with app.router.lifespan_context(app):
+            assert explainer.ready
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await serve_until_cut_off()
+    assert not explainer.ready
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        ({"model": Path("models/none")}, BundleError, r"no model at .*models/none"),
+        ({"model": Path("app")}, BundleError, r"app holds no model version"),
+        ({"engine": "tensorflow"}, EngineUnavailable, "TensorFlow is not installed"),
+    ],
+)
+async def test_a_model_that_cannot_be_served_stops_the_start(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, object],
+    error: type[BreedCAMError],
+    told: str,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    app = create_app(settings.model_copy(update=change))
+    with pytest.raises(error, match=told):
+        async with app.router.lifespan_context(app):
+            pytest.fail("started")
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ZeroDivisionError, OSError])
+async def test_what_nobody_foresaw_is_logged_and_not_told(
+    serve: Serve,
+    make_explainer: Callable[..., Explainer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
+) -> None:
+    explainer = make_explainer(max_pending=1)
+
+    def wrong(data: bytes) -> None:
+        raise kind(f"secret of {PROJECT}")
+
+    async with serve(explainer) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(explainer, "_decode", wrong)
+            with caplog.at_level(logging.INFO, "app.access"):
+                response = await post(client, "/cam", headers={"X-Request-ID": "mine"})
+        detail = problem(response, 500, "internal-error")
+        assert "secret" not in response.text
+        assert kind.__name__ not in response.text
+        assert detail
+        assert response.headers.get_list("X-Request-ID") == ["mine"]
+        assert re.search(r"POST /cam 500 .* mine", caplog.text)
+        # Its place is free again.
+        assert (await post(client, "/cam")).status_code == 200
+
+
+async def test_an_unforeseen_error_reaches_the_server_that_logs_it(
+    make_explainer: Callable[..., Explainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer = make_explainer()
+    monkeypatch.setattr(explainer, "_decode", lambda data: 1 / 0)
+    app = create_app(explainer.settings, explainer)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        with pytest.raises(ZeroDivisionError):
+            await post(client, "/predict")
+
+
+async def test_a_client_that_hangs_up_is_no_failure(
+    make_explainer: Callable[..., Explainer],
+) -> None:
+    explainer = make_explainer(max_pending=1)
+    app = create_app(explainer.settings, explainer)
+    sent: list[int] = []
+    messages: list[dict[str, object]] = [
+        {"type": "http.request", "body": JPEG[:100], "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> dict[str, object]:
+        return messages.pop(0)
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.start":
+            sent.append(int(str(message["status"])))
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/cam",
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/jpeg")],
+    }
+    async with app.router.lifespan_context(app):
+        await app(scope, receive, send)  # type: ignore[arg-type]
+        assert sent == [400]
+        with explainer.admit():
+            pass

@@ -1,0 +1,306 @@
+"""The service as a process of its own, spoken to over a socket."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.bundle import CARD_PATH, find_version
+from app.settings import PROJECT, Settings
+from tests.app.conftest import JPEG, pixels, problem
+
+LONG = 60.0
+"""Seconds; a test that comes near it has failed."""
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # as good as not installed
+from app.main import run
+run()
+"""
+
+
+@dataclass
+class Service:
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_until_ready(self) -> None:
+        until = time.monotonic() + LONG
+        while time.monotonic() < until:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=LONG).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+        pytest.fail(f"not ready: {self.log.read_text()}")
+
+    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(sent)
+        return self.process.wait(LONG)
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment, with these settings and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BREEDCAM_")}
+    told = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
+    return kept | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"} | told
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(directory: Path, *arguments: str, **settings: object) -> Iterator[Service]:
+    """A ready service, started in a directory that is not the project's."""
+    port, log = free_port(), directory / "log"
+    told = environment(**{"port": port, "max_batch": 1, "engine": "openvino", **settings})
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, *(arguments or ("-m", "app.main"))],
+            cwd=directory,
+            env=told,
+            stdout=sink,
+            stderr=sink,
+        )
+    try:
+        service = Service(process, port, log)
+        service.wait_until_ready()
+        yield service
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(LONG)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for those tests that leave it as it is."""
+    directory = tmp_path_factory.mktemp("service")
+    with serving(
+        directory, "-X", "importtime", "-m", "app.main", max_pending=2, max_bytes=1_000_000
+    ) as service:
+        yield service
+
+
+@pytest.mark.parametrize("path", ["/predict", "/cam", "/gradcam"])
+def test_answers_over_a_socket(service: Service, path: str) -> None:
+    with httpx.Client(base_url=service.url, timeout=LONG) as client:
+        raw = client.post(path, content=JPEG, headers={"Content-Type": "image/jpeg"})
+        multipart = client.post(path, files={"file": ("a.jpg", JPEG, "image/jpeg")})
+    assert raw.status_code == multipart.status_code == 200
+    assert raw.json()["predictions"] == multipart.json()["predictions"]
+    assert len(raw.json()["predictions"]) == 5
+
+
+def test_a_picture_over_plain_http(service: Service) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=LONG)
+    headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}
+    connection.request("POST", "/gradcam?size=100&box=10,10,200,200", JPEG, headers)
+    response = connection.getresponse()
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "image/png"
+    assert 0 <= float(response.headers["BreedCAM-IoU"]) <= 1
+    assert pixels(response.read()).shape == (75, 100, 3)
+    # The connection serves another request, and one in chunks.
+    connection.request(
+        "POST", "/predict", iter([JPEG[:99], JPEG[99:]]), {"Content-Type": "image/jpeg"}
+    )
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_body_too_large_is_refused_before_it_is_sent(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=LONG) as plug:
+        plug.sendall(
+            b"POST /cam HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+        )
+        status = plug.recv(65536).split(b"\r\n")[0]
+    assert status.startswith(b"HTTP/1.1 413 ")
+    whole = httpx.post(
+        f"{service.url}/cam",
+        content=bytes(3_000_000),
+        headers={"Content-Type": "image/png"},
+        timeout=LONG,
+    )
+    problem(whole, 413, "too-many-bytes")
+
+
+def test_clients_that_hang_up_free_their_places(service: Service) -> None:
+    """Four broken uploads to a service of two places, then one that succeeds."""
+    for _ in range(4):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=LONG) as plug:
+            plug.sendall(
+                b"POST /cam HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+                b"Content-Length: 9000\r\n\r\n" + JPEG[:100]
+            )
+    until = time.monotonic() + LONG
+    statuses = []
+    while 200 not in statuses and time.monotonic() < until:
+        answer = httpx.post(
+            f"{service.url}/predict",
+            content=JPEG,
+            headers={"Content-Type": "image/jpeg"},
+            timeout=LONG,
+        )
+        statuses.append(answer.status_code)
+    assert set(statuses) <= {429, 200}
+    assert statuses[-1] == 200
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_tensorflow_is_not_imported(service: Service) -> None:
+    """After requests, too: the tests above have made some."""
+    headers = {"Content-Type": "image/jpeg"}
+    answer = httpx.post(f"{service.url}/cam", content=JPEG, headers=headers, timeout=LONG)
+    assert answer.status_code == 200
+    imported = {
+        line.rpartition("|")[2].strip()
+        for line in service.log.read_text().splitlines()
+        if line.startswith("import time:")
+    }
+    assert {"app.explainer", "app.engines.openvino", "openvino"} <= imported
+    top = {name.partition(".")[0] for name in imported}
+    assert not top & {"tensorflow", "keras", "training", "torch"}
+
+
+def test_the_service_does_without_tensorflow_and_stops_after_its_last_answer(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path, "-c", WITHOUT_TENSORFLOW, engine="auto") as service:
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=LONG)
+        connection.putrequest("POST", "/gradcam?layers=last6&overlay=false")
+        connection.putheader("Content-Type", "image/jpeg")
+        connection.putheader("Content-Length", str(len(JPEG)))
+        connection.endheaders(JPEG[:1000])
+        wait_for(lambda: httpx.get(f"{service.url}/livez", timeout=LONG).status_code == 200)
+        service.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: refuses(service.port))
+        assert service.process.poll() is None
+        connection.send(JPEG[1000:])
+        response = connection.getresponse()
+        assert response.status == 200
+        assert json.loads(response.read())["explanation"]["status"] == "ok"
+        connection.close()
+        assert service.process.wait(LONG) == 0
+        log = service.log.read_text()
+    assert "with openvino" in log
+    assert "Traceback" not in log
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens any more."""
+    with socket.socket() as plug:
+        return plug.connect_ex(("127.0.0.1", port)) != 0
+
+
+# -- starts that fail, in one line
+
+
+def start(directory: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app.main"],
+        cwd=directory,
+        env=environment(**{"port": 0, "max_batch": 1, "engine": "openvino", **settings}),
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+
+
+def one_line(ended: subprocess.CompletedProcess[str], *told: str) -> None:
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    for word in told:
+        assert word in line
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The shipped version, to be spoilt: `models/<name>` is its parent."""
+    target = tmp_path / "model" / "1"
+    shutil.copytree(find_version(Settings().model_path), target)
+    return target
+
+
+@pytest.mark.parametrize("spoil", ["flip", "cut", "remove", "add", "card"])
+def test_an_altered_model_is_not_served(copy: Path, tmp_path: Path, spoil: str) -> None:
+    path = copy / "variables" / "variables.index"
+    if spoil == "flip":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif spoil == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif spoil == "remove":
+        path.unlink()
+    elif spoil == "add":
+        path = copy / "variables" / "extra.bin"
+        path.write_bytes(b"")
+    else:
+        path = copy / CARD_PATH
+        path.write_text('{"name": "dogs"}')
+    one_line(start(tmp_path, model=copy.parent), str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "eighty"),
+        ("engine", "onnx"),
+        ("deadline_s", "0"),
+        ("max_bytes", "1"),
+        ("log_level", "loud"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path: Path, name: str, value: str) -> None:
+    one_line(start(tmp_path, **{name: value}), f"BREEDCAM_{name.upper()}")
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    one_line(start(tmp_path, model="models/none"), str(PROJECT / "models" / "none"))
+    one_line(start(tmp_path, model=tmp_path), str(tmp_path))
+
+
+def test_a_port_in_use_ends_the_start(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = start(tmp_path, port=port)
+    assert ended.returncode != 0
+    assert str(port) in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,361 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import ExifTags, Image
+
+from app.bundle import Method, ModelCard
+from app.engines import Cut
+from app.settings import PROJECT
+from tests.app.conftest import (
+    ENDPOINTS,
+    EXPLAIN,
+    JPEG,
+    Answer,
+    Arrays,
+    Borrowed,
+    Painted,
+    Serve,
+    ask,
+    encode,
+    overlay,
+    picture,
+    post,
+    problem,
+    untimed,
+)
+
+pytestmark = pytest.mark.anyio
+
+PHOTOS = sorted((PROJECT.parent / "shared" / "photos").glob("n020[89]*_*.JPEG")) + sorted(
+    (PROJECT.parent / "shared" / "photos").glob("n021[01]*_*.JPEG")
+)
+
+# -- the body
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_every_way_of_sending_the_photo_gives_the_same_answer(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    params: dict[str, Any] = (
+        {"top_k": 3} if path == "/predict" else {"top_k": 3, "box": "10,20,200,220"}
+    )
+    multipart = await client.post(
+        path, files={"note": b"-", "file": ("a.jpg", JPEG)}, params=params
+    )
+    assert multipart.status_code == 200
+    raw = [
+        await ask(client, path, content_type=content_type, **params)
+        for content_type in ("image/jpeg", "IMAGE/x-anything; q=1", "application/octet-stream")
+    ]
+    expected = untimed(multipart.json())
+    assert [untimed(answer) for answer in raw] == [expected] * 3
+    assert set(expected) == {"model", "image", "predictions"} | (
+        set() if path == "/predict" else {"target", "explanation", "localization", "overlay"}
+    )
+    assert expected["image"] == {"width": 320, "height": 240}
+    assert all(time >= 0 for time in multipart.json()["timings_ms"].values())
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+async def test_other_formats_are_taken_whatever_the_content_type_says(
+    client: httpx.AsyncClient, format: str
+) -> None:
+    lossless = encode(picture(), format, lossless=True)
+    answer = await ask(client, "/predict", lossless, content_type="image/jpeg")
+    assert answer["image"] == {"width": 320, "height": 240}
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+async def test_coordinates_are_those_of_the_upright_photo(
+    client: httpx.AsyncClient, orientation: int
+) -> None:
+    undo = {
+        3: Image.Transpose.ROTATE_180,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }
+    upright = picture(300, 200)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    turned = encode(upright.transpose(undo[orientation]), "PNG", exif=exif)
+    params = {"box": "10,20,280,90"}
+    straight = await ask(client, "/gradcam", encode(upright, "PNG"), **params)
+    assert straight["explanation"]["status"] == "ok"
+    assert straight["image"] == {"width": 300, "height": 200}
+    assert untimed(await ask(client, "/gradcam", turned, **params)) == untimed(straight)
+
+
+# -- what the model says
+
+
+@pytest.mark.skipif(len(PHOTOS) < 10, reason="the photos are not beside this checkout")
+async def test_most_breeds_are_recognised(client: httpx.AsyncClient) -> None:
+    right = 0
+    for path in PHOTOS:
+        answer = await ask(client, "/predict", path.read_bytes(), top_k=1)
+        [top] = answer["predictions"]
+        synset, breed = path.stem.split("_", 1)
+        if top["synset"] == synset:
+            right += 1
+            assert top["label"].casefold().replace(" ", "_") == breed.casefold()
+    assert len(PHOTOS) == 10
+    assert right >= 6
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_top_k_lists_the_likeliest_first(
+    client: httpx.AsyncClient, card: ModelCard, path: str
+) -> None:
+    every = (await ask(client, path, top_k=1000))["predictions"]
+    probabilities = [each["probability"] for each in every]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-4)
+    told = {each["class_index"]: (each["label"], each["synset"]) for each in every}
+    assert told == {label.index: (label.name, label.synset) for label in card.labels}
+    assert (await ask(client, path))["predictions"] == every[:5]
+    assert (await ask(client, path, top_k=1))["predictions"] == every[:1]
+
+
+@pytest.mark.parametrize("path", EXPLAIN)
+async def test_the_default_target_is_the_likeliest(client: httpx.AsyncClient, path: str) -> None:
+    answer = await ask(client, path, overlay="false")
+    assert answer["target"] == answer["predictions"][0]
+    assert answer["explanation"]["versus"] is None
+    assert answer["localization"] is None
+    assert answer["overlay"] is None
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda label: str(label.index),
+        lambda label: label.synset,
+        lambda label: label.synset.upper(),
+        lambda label: label.name,
+        lambda label: label.name.title(),
+        lambda label: label.name.upper().replace(" ", "_"),
+        lambda label: f" {label.name.replace(' ', '-')} ",
+    ],
+)
+async def test_a_target_is_named_in_any_spelling(
+    client: httpx.AsyncClient, card: ModelCard, spell: Callable[[Any], str]
+) -> None:
+    label = next(label for label in card.labels if " " in label.name and label.synset)
+    other = card.labels[label.index - 1]
+    answer = await ask(
+        client, "/cam", target=spell(label), versus=spell(other), top_k=1000, overlay="false"
+    )
+    by_index = {each["class_index"]: each for each in answer["predictions"]}
+    assert answer["target"] == by_index[label.index]
+    assert answer["target"]["label"] == label.name
+    assert answer["explanation"]["versus"] == by_index[other.index]
+
+
+async def test_target_and_versus_reach_the_model(serve: Serve, engine: Borrowed) -> None:
+    asked: list[tuple[Cut, int, int]] = []
+
+    class Listening(Borrowed):
+        def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
+            asked.append((cut, int(arrays[1][0]), int(arrays[2][0])))
+            return super().run(cut, *arrays)
+
+    async with serve(engine=Listening(engine)) as client:
+        await ask(client, "/predict")
+        await ask(client, "/cam", target="3")
+        await ask(client, "/gradcam", versus="3")
+        await ask(client, "/gradcam", target="2", versus="1", layers="last6")
+    assert asked == [
+        (Cut.PREDICT, -1, -1),
+        (Cut.EXPLAIN, 3, -1),
+        (Cut.EXPLAIN, -1, 3),
+        (Cut.EXPLAIN_DEEP, 2, 1),
+    ]
+
+
+async def test_versus_changes_the_evidence(client: httpx.AsyncClient) -> None:
+    alone = await ask(client, "/cam", top_k=2)
+    second = alone["predictions"][1]["class_index"]
+    against = await ask(client, "/cam", versus=second)
+    assert against["target"] == alone["target"]
+    assert not np.array_equal(overlay(against), overlay(alone))
+
+
+@pytest.mark.parametrize("method", [method for method in Method if method is not Method.CAM])
+@pytest.mark.parametrize("layers", ["last", "last6", "first", "two"])
+async def test_methods_and_layers(
+    client: httpx.AsyncClient, card: ModelCard, method: str, layers: str
+) -> None:
+    names = [layer.name for layer in card.layers]
+    asked, expected, known_as = {
+        "last": ("last", names[-1:], "last"),
+        "last6": ("last6", names[-6:], "last6"),
+        "first": (names[0], names[:1], names[0]),
+        # The order and repetitions of the names do not matter.
+        "two": (f"{names[2]}, {names[1]},{names[2]}", names[1:3], ""),
+    }[layers]
+    answer = await ask(
+        client, "/gradcam", method=method, layers=asked, box="0,0,320,240", overlay="false"
+    )
+    told = answer["explanation"]
+    assert told["method"] == method
+    assert told["layers"] == expected
+    assert told["status"] == "ok"
+    assert told["threshold"] == card.threshold(Method(method), known_as)
+    xmin, ymin, xmax, ymax = told["box"]
+    assert 0 <= xmin < xmax <= 320
+    assert 0 <= ymin < ymax <= 240
+    assert 0 < told["peak"][0] < 320
+    assert 0 < told["peak"][1] < 240
+    assert answer["localization"]["iou"] == pytest.approx(
+        (xmax - xmin) * (ymax - ymin) / (320 * 240)
+    )
+    assert answer["localization"]["energy_in_box"] == pytest.approx(1)
+    assert answer["localization"]["peak_in_box"] is True
+
+
+async def test_cam_is_of_the_last_layer(client: httpx.AsyncClient, card: ModelCard) -> None:
+    answer = await ask(client, "/cam", overlay="false")
+    assert answer["explanation"]["method"] == "cam"
+    assert answer["explanation"]["layers"] == [card.layers[-1].name]
+    assert answer["explanation"]["threshold"] == card.threshold(Method.CAM, "last")
+
+
+# -- negotiation
+
+JSON_TYPE, PNG_TYPE = "application/json", "image/png"
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("*/*", JSON_TYPE),
+        ("application/json", JSON_TYPE),
+        ("application/*", JSON_TYPE),
+        ("image/png", PNG_TYPE),
+        ("IMAGE/PNG", PNG_TYPE),
+        ("image/*", PNG_TYPE),
+        ("image/*, */*;q=0.1", PNG_TYPE),
+        ("application/json;q=0.5, image/png", PNG_TYPE),
+        ("application/json ; q=0.9 , image/png;q=0.8", JSON_TYPE),
+        ("image/png, application/json", JSON_TYPE),
+        ("application/json;q=0, */*", PNG_TYPE),
+        ("image/png;q=0, image/*", None),
+        ("text/html", None),
+        ("application/json;q=0", None),
+        ("application/json;q=nonsense", None),
+        # What a browser's address bar sends.
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON_TYPE),
+        ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", PNG_TYPE),
+    ],
+)
+async def test_accept_decides(
+    serve: Serve, engine: Borrowed, card: ModelCard, accept: str, expected: str | None
+) -> None:
+    async with serve(engine=Painted(engine, card)) as client:
+        response = await post(client, "/gradcam", headers={"Accept": accept})
+        if expected is None:
+            assert "image/png" in problem(response, 406, "not-acceptable")
+        else:
+            assert response.status_code == 200
+            assert response.headers["content-type"] == expected
+
+
+@pytest.mark.parametrize("path", ["/predict", "/cam?overlay=false", "/gradcam?overlay=false"])
+async def test_there_is_no_picture_of_figures(client: httpx.AsyncClient, path: str) -> None:
+    headers = {"Accept": "image/png", "Content-Type": "image/jpeg"}
+    response = await client.post(path, content=JPEG, headers=headers)
+    detail = problem(response, 406, "not-acceptable")
+    assert "application/json" in detail
+    assert "image/png" not in detail
+
+
+# -- many at once
+
+
+async def test_each_caller_gets_its_own_answer(serve: Serve, engine: Borrowed) -> None:
+    sizes: list[int] = []
+
+    class Counting(Borrowed):
+        def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
+            sizes.append(len(arrays[0]))
+            return super().run(cut, *arrays)
+
+    calls = [
+        (path, encode(picture(200 + 8 * index, 160, seed=index)), {"target": index % 5})
+        for index, path in enumerate(EXPLAIN * 6)
+    ]
+    async with serve(engine=Counting(engine), max_batch=4, batch_wait_ms=200) as client:
+        together = await asyncio.gather(
+            *(
+                ask(client, path, photo, **params, overlay="false", top_k=1000)
+                for path, photo, params in calls
+            )
+        )
+        assert max(sizes) > 1
+        assert max(sizes) <= 4
+    async with serve() as client:
+        for (path, photo, params), answer in zip(calls, together, strict=True):
+            alone = await ask(client, path, photo, **params, overlay="false", top_k=1000)
+            assert answer["image"] == alone["image"]
+            assert answer["target"]["class_index"] == params["target"]
+            assert answer["explanation"]["method"] == path.strip("/")
+            assert answer["explanation"]["status"] == alone["explanation"]["status"]
+            assert answer["explanation"]["peak"] == alone["explanation"]["peak"]
+            # Not to the last bit: a batch may take another path through the kernels.
+            assert answer["explanation"]["box"] == pytest.approx(alone["explanation"]["box"], abs=3)
+            assert probabilities(answer) == pytest.approx(probabilities(alone), abs=1e-4)
+    assert len({tuple(probabilities(answer).values()) for answer in together}) == len(calls)
+
+
+def probabilities(answer: Answer) -> dict[int, float]:
+    return {each["class_index"]: each["probability"] for each in answer["predictions"]}
+
+
+# -- the model, probes, documents
+
+
+async def test_model_tells_what_is_served(client: httpx.AsyncClient, card: ModelCard) -> None:
+    response = await client.get("/model")
+    told = response.json()
+    assert (told["name"], told["version"]) == (card.name, card.version)
+    assert [label["name"] for label in told["labels"]] == [label.name for label in card.labels]
+    assert told["methods"] == ["cam", "gradcam", "gradcampp", "layercam", "hirescam"]
+    assert told["engine"]["name"] == "openvino"
+    assert told["engine"]["precision"] == "float32"
+    assert told["thresholds"]["gradcam"]["last"] == card.threshold(Method.GRADCAM, "last")
+    assert "checksums" not in told
+    assert not any(checksum in response.text for checksum in card.checksums.values())
+    assert str(PROJECT) not in response.text
+
+
+async def test_openapi_documents_bodies_and_problems(
+    client: httpx.AsyncClient, card: ModelCard
+) -> None:
+    document = (await client.get("/openapi.json")).json()
+    for path in ENDPOINTS:
+        operation = document["paths"][path]["post"]
+        bodies = operation["requestBody"]["content"]
+        assert set(bodies) == {"multipart/form-data", "image/*", "application/octet-stream"}
+        assert bodies["multipart/form-data"]["schema"]["required"] == ["file"]
+        expected = {"200", *["400", "406", "413", "415", "422", "429", "500", "503", "504"]}
+        assert set(operation["responses"]) == expected | ({"409"} if path == "/cam" else set())
+        for status, response in operation["responses"].items():
+            if status != "200":
+                assert list(response["content"]) == ["application/problem+json"]
+        assert ("image/png" in operation["responses"]["200"]["content"]) == (path in EXPLAIN)
+        parameters = {each["name"]: each["in"] for each in operation["parameters"]}
+        assert set(parameters.values()) == {"query"}
+        common = {"top_k"}
+        explained = ["target", "versus", "box", "threshold", "colormap", "alpha", "size", "overlay"]
+        assert set(parameters) == common | (set(explained) if path in EXPLAIN else set()) | (
+            {"method", "layers"} if path == "/gradcam" else set()
+        )
+    assert "HTTPValidationError" not in str(document)
+    assert (await client.get("/docs")).status_code == 200

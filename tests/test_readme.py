@@ -1,0 +1,156 @@
+"""What the README says is so."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import bundle as bundles
+from app.settings import PROJECT, Settings
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+PHOTOS = PROJECT / "../shared/photos"
+
+BLOCK = re.compile(r"```sh\n(?P<command>.*?)```(?:\s*```(?:json|http)\n(?P<answer>.*?)```)?", re.S)
+
+
+def _commands() -> list[Any]:
+    return [
+        pytest.param(match["command"], match["answer"], id=f"{number}")
+        for number, match in enumerate(BLOCK.finditer(README))
+    ]
+
+
+def test_settings_table_is_that_of_the_settings() -> None:
+    rows = re.findall(r"^\| `(BREEDCAM_\w+)` \| `(.*)` \| (.*) \|$", README, re.M)
+
+    assert rows == [
+        (f"BREEDCAM_{name.upper()}", str(field.default), field.description)
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def test_figures_are_those_of_the_shipped_model() -> None:
+    metrics = bundles.load(PROJECT / "models/dogs10").card.metrics
+    told = dict(re.findall(r"^\| (.+?) \| (0\.\d{3}) \|$", README, re.M))
+
+    assert told == {
+        "top-1 accuracy": f"{metrics['top1']:.3f}",
+        "top-5 accuracy": f"{metrics['top5']:.3f}",
+        "mean IoU, `/cam`": f"{metrics['mean_iou']['cam']['last']:.3f}",
+        "mean IoU, `/gradcam`": f"{metrics['mean_iou']['gradcam']['last']:.3f}",
+        "mean IoU, `/gradcam?method=layercam&layers=last6`": (
+            f"{metrics['mean_iou']['layercam']['last6']:.3f}"
+        ),
+        "mean IoU, constant box (80 % x 90 %, centred)": (
+            f"{metrics['mean_iou_baselines']['constant_box']:.3f}"
+        ),
+        "mean IoU, the whole frame": f"{metrics['mean_iou_baselines']['full_frame']:.3f}",
+    }
+
+
+def test_make_targets_exist() -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bmake (serve|test|train|[a-z]+-[a-z]+)\b", README))
+
+    assert {"serve", "test", "train"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_training_commands_exist() -> None:
+    from training.cli import Training
+
+    named = set(re.findall(r"-m training ([a-z]+)", README))
+
+    assert named == {"train", "export", "calibrate", "evaluate"}
+    assert named <= set(Training.model_fields)
+
+
+def test_files_that_are_linked_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        assert (PROJECT / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A server as `make serve` starts it, on a port of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "app.main"],
+        cwd=PROJECT,
+        env=os.environ | {"BREEDCAM_PORT": str(port), "BREEDCAM_ENGINE": "openvino"},
+    )
+    try:
+        for _ in range(600):
+            assert server.poll() is None
+            try:
+                urllib.request.urlopen(f"http://localhost:{port}/readyz").close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs ../shared/photos")
+@pytest.mark.parametrize(("command", "answer"), _commands())
+def test_commands_work_as_printed(
+    address: str, tmp_path: Path, command: str, answer: str | None
+) -> None:
+    photo = (PHOTOS / "n02099601_golden_retriever.JPEG").resolve()
+    script = command.replace("PHOTO=golden_retriever.jpg\n", "")
+    assert script.count("curl ") == 1
+    done = subprocess.run(
+        ["bash", "-c", script.replace("localhost:8000", address)],
+        cwd=tmp_path,
+        env=os.environ | {"PHOTO": str(photo)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+
+    if "-D -" in command:
+        assert answer is not None
+        assert (tmp_path / "overlay.png").read_bytes().startswith(b"\x89PNG")
+        told = {line.partition(":")[0].lower() for line in answer.splitlines() if ":" in line}
+        given = {line.partition(":")[0].lower() for line in done.stdout.splitlines() if ":" in line}
+        assert {name for name in told if name.startswith("breedcam-")} <= given
+        assert "breedcam-iou" in told
+        return
+    given_json = json.loads(done.stdout)
+    if answer is None:
+        assert given_json["name"] == "dogs10"
+        return
+    assert _shape(given_json) == _shape(json.loads(answer))
+
+
+def _shape(value: Any) -> Any:
+    """A JSON value with its numbers and words replaced by their kinds."""
+    if isinstance(value, dict):
+        return {key: _shape(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shape(each) for each in value]
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def test_answers_printed_name_real_options() -> None:
+    """A command that is no curl would be run all the same: there is none."""
+    for match in BLOCK.finditer(README):
+        words = shlex.split(match["command"].replace("PHOTO=golden_retriever.jpg\n", ""))
+        assert words[0] == "curl"

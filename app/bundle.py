@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -165,10 +164,9 @@ class ModelCard(_Strict):
 
         Case, underscores and hyphens between letters do not matter.
         """
-        return self._classes.get(_spelling(name))
+        return self._class_names().get(_spelling(name))
 
-    @cached_property
-    def _classes(self) -> dict[str, int]:
+    def _class_names(self) -> dict[str, int]:
         names = {str(label.index): label.index for label in self.labels}
         for label in self.labels:
             for name in (label.name, label.synset):

@@ -103,14 +103,15 @@ def locate(values: Map, threshold: float) -> Box | None:
     """The box around the largest 8-connected region of values at or over `threshold`.
 
     Args:
-        values: a heatmap, 0..1, `[h, w]`.
-        threshold: share of the maximum, over 0.
+        values: a heatmap, not negative, `[h, w]`; resizing may have taken its maximum under 1.
+        threshold: share of that maximum, over 0 to 1.
 
     Returns:
-        xmin, ymin, xmax, ymax in the heatmap's pixels, far edges exclusive; None when no value
-        reaches the threshold.
+        xmin, ymin, xmax, ymax in the heatmap's pixels, far edges exclusive; None when the
+        heatmap is all zero.
     """
-    mask = (values >= threshold).astype(np.uint8)
+    top = values.max()
+    mask = ((values >= np.float32(threshold) * top) & (top > 0)).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count < 2:
         return None

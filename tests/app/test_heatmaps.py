@@ -292,9 +292,13 @@ class TestLocate:
         values[4:7, 0:2] = 1  # 6 cells in a box of 6
         assert locate(values, 0.5) == (0, 4, 2, 7)
 
-    def test_nothing_reaches_the_threshold(self) -> None:
+    def test_nothing_is_found_where_there_is_nothing(self) -> None:
         assert locate(np.zeros((5, 5), np.float32), 0.1) is None
-        assert locate(np.full((5, 5), 0.5, np.float32), 0.51) is None
+
+    def test_the_threshold_is_a_share_of_the_maximum(self) -> None:
+        values = as_map([[0.1, 0.2, 0.4, 0.3]])
+        assert locate(values, 0.5) == (1, 0, 4, 1)
+        assert locate(values, 1.0) == (2, 0, 3, 1)
 
     def test_everything_reaches_it(self) -> None:
         assert locate(np.ones((3, 5), np.float32), 1.0) == (0, 0, 5, 3)
@@ -319,7 +323,8 @@ class TestLocate:
 
     @staticmethod
     def check(values: Map, threshold: float) -> None:
-        regions = flood_fill(values >= np.float32(threshold))
+        top = values.max()
+        regions = flood_fill(values >= np.float32(threshold) * top) if top > 0 else []
         largest = max((size for size, _ in regions), default=0)
         expected: list[Box | None] = [box for size, box in regions if size == largest]
         assert locate(values, threshold) in (expected or [None])

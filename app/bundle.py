@@ -182,7 +182,8 @@ class ModelCard(_Strict):
         """Write `model.json` into a version's directory, whole or not at all."""
         path = version_dir / CARD_PATH
         path.parent.mkdir(exist_ok=True)
-        draft = path.with_suffix(".tmp")
+        # Beside the version, not in it: there, what a crash leaves would fail the checksums.
+        draft = version_dir.with_name(f".{version_dir.name}.model.json.draft")
         draft.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         draft.replace(path)
 
@@ -201,7 +202,7 @@ def find_version(path: Path) -> Path:
     Raises:
         BundleError: there is no such directory, or no version in it.
     """
-    if (path / "saved_model.pb").is_file():
+    if (path / CARD_PATH).is_file() or (path / "saved_model.pb").is_file():
         return path
     if not path.is_dir():
         raise BundleError(f"There is no model at {path}.")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from app import bundle as bundles
 from app import engines, heatmaps, images, overlay
+from app.admission import Admission
 from app.batching import Batcher
 from app.bundle import Bundle, Method
 from app.engines import Cut, Engine
-from app.errors import DeadlineExceeded, MethodUnavailable, QueueFull, RequestError, UnknownTarget
+from app.errors import DeadlineExceeded, MethodUnavailable, RequestError, UnknownTarget
 from app.schemas import (
+    MAX_OVERLAY_SIZE,
     BoxIoU,
     ExplainQuery,
     ExplainResponse,
@@ -51,18 +53,15 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """An answer before it is put into JSON or a bare picture."""
+    """An answer: its figures, and the body to send.
+
+    Attributes:
+        response: the figures; without the picture where `body` is the picture.
+        body: JSON, or a PNG where that was asked for.
+    """
 
     response: ExplainResponse
-    png: bytes | None
-
-    def as_json(self) -> ExplainResponse:
-        """The answer with the picture, if there is one, in base64."""
-        if self.png is None or self.response.overlay is None:
-            return self.response
-        data = base64.b64encode(self.png).decode("ascii")
-        picture = self.response.overlay.model_copy(update={"data": data})
-        return self.response.model_copy(update={"overlay": picture})
+    body: bytes
 
 
 class Explainer:
@@ -73,16 +72,16 @@ class Explainer:
         self.card = bundle.card
         self.engine = engine
         self.settings = settings
+        self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
         self._model_id = ModelId(name=self.card.name, version=self.card.version)
         self._layer_names = self.card.layer_names
         self._batcher: Batcher[Cut, Input, Rows] = Batcher(
             self._infer,
             max_batch=settings.max_batch,
             max_pending=settings.max_pending,
-            wait_s=settings.batch_wait_ms / 1000,
+            wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
         )
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
-        self._admitted = 0
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -117,21 +116,6 @@ class Explainer:
         """Loaded, warmed, worker alive."""
         return self._batcher.alive
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold one of the `max_pending` places; the body is read only once that is done.
-
-        Raises:
-            QueueFull: there is none.
-        """
-        if self._admitted >= self.settings.max_pending:
-            raise QueueFull("As many requests are in work as the service takes.")
-        self._admitted += 1
-        try:
-            yield
-        finally:
-            self._admitted -= 1
-
     async def predict(
         self, data: bytes, query: PredictQuery, remaining_s: float
     ) -> PredictResponse:
@@ -142,24 +126,25 @@ class Explainer:
             DeadlineExceeded: no answer within `remaining_s`.
         """
         clock = _Clock(remaining_s)
-        photo, squashed = await self._in_pool(clock, self._decode, data)
-        clock.lap("decode")
-        outcome = await self._batcher.submit(
-            Cut.PREDICT, Input(squashed), deadline_s=clock.remaining_s
-        )
+        photo, squashed = await self._in_pool(clock, self._decode, clock, data)
+        rows = await self._run_model(clock, Cut.PREDICT, Input(squashed))
         return PredictResponse(
             model=self._model_id,
             image=ImageInfo(width=photo.width, height=photo.height),
-            predictions=self._top(outcome.result["probabilities"], query.top_k),
-            timings_ms={
-                **clock.laps_ms,
-                "queue": _ms(outcome.queue_s),
-                "inference": _ms(outcome.work_s),
-            },
+            predictions=self._top(rows["probabilities"], query.top_k),
+            timings_ms=clock.timings_ms,
         )
 
-    async def explain(self, data: bytes, query: ExplainQuery, remaining_s: float) -> Explained:
+    async def explain(
+        self, data: bytes, query: ExplainQuery, remaining_s: float, *, bare: bool = False
+    ) -> Explained:
         """The likeliest breeds, and where the evidence for one of them lies.
+
+        Args:
+            data: the encoded photo.
+            query: what is asked.
+            remaining_s: seconds until the answer comes too late.
+            bare: whether the body is to be the picture alone, in place of JSON.
 
         Raises:
             RequestError: the photo or a parameter cannot be used.
@@ -170,40 +155,34 @@ class Explainer:
         target, versus = self._class_index(query.target), self._class_index(query.versus)
         if query.versus is not None and target == versus:
             raise RequestError("`target` and `versus` name the same class.")
-        photo, squashed = await self._in_pool(clock, self._decode, data)
+        photo, squashed = await self._in_pool(clock, self._decode, clock, data)
         given = [images.clip_box(box, photo.width, photo.height) for box in query.box]
-        clock.lap("decode")
-
         cut = Cut.EXPLAIN if layers == self._layer_names[-1:] else Cut.EXPLAIN_DEEP
-        outcome = await self._batcher.submit(
-            cut, Input(squashed, target, versus), deadline_s=clock.remaining_s
-        )
-        clock.restart()
+        rows = await self._run_model(clock, cut, Input(squashed, target, versus))
 
-        explanation, values = self._locate(outcome.result, query, layers, photo)
-        png, picture = None, None
-        if query.overlay:
-            png, picture = await self._in_pool(
-                clock, self._render, photo, values, query, explanation.box, given
+        def finish() -> Explained:
+            """All that is left to do off the event loop: JSON of a picture takes a while too."""
+            with clock.lap("render"):
+                explanation, values = self._locate(rows, query, layers, photo)
+                png, picture = b"", None
+                if query.overlay:
+                    png, picture = self._render(photo, values, query, explanation.box, given)
+            if picture is not None and not bare:
+                data = base64.b64encode(png).decode("ascii")
+                picture = picture.model_copy(update={"data": data})
+            response = ExplainResponse(
+                model=self._model_id,
+                image=ImageInfo(width=photo.width, height=photo.height),
+                predictions=self._top(rows["probabilities"], query.top_k),
+                target=self._prediction(rows["probabilities"], int(rows["target_index"])),
+                explanation=explanation,
+                localization=_localize(explanation, values, given, photo),
+                overlay=picture,
+                timings_ms=clock.timings_ms,
             )
-        clock.lap("render")
-        response = ExplainResponse(
-            model=self._model_id,
-            image=ImageInfo(width=photo.width, height=photo.height),
-            predictions=self._top(outcome.result["probabilities"], query.top_k),
-            target=self._prediction(
-                outcome.result["probabilities"], int(outcome.result["target_index"])
-            ),
-            explanation=explanation,
-            localization=_localize(explanation, values, given, photo),
-            overlay=picture,
-            timings_ms={
-                **clock.laps_ms,
-                "queue": _ms(outcome.queue_s),
-                "inference": _ms(outcome.work_s),
-            },
-        )
-        return Explained(response, png)
+            return Explained(response, png if bare else response.model_dump_json().encode())
+
+        return await self._in_pool(clock, finish)
 
     def describe(self) -> ModelInfo:
         """The model in service and the engine that runs it."""
@@ -212,12 +191,20 @@ class Explainer:
 
     # -- decode
 
-    def _decode(self, data: bytes) -> tuple[images.Photo, npt.NDArray[np.uint8]]:
-        photo = images.decode(data, max_pixels=self.settings.max_pixels)
-        model_input = self.card.input
-        return photo, images.squash(photo.pixels, model_input.size, model_input.resize)
+    def _decode(self, clock: "_Clock", data: bytes) -> tuple[images.Photo, npt.NDArray[np.uint8]]:
+        """The photo, no larger than an overlay needs it, and the model's input."""
+        with clock.lap("decode"):
+            photo = images.decode(data, max_pixels=self.settings.max_pixels)
+            model_input = self.card.input
+            squashed = images.squash(photo.pixels, model_input.size, model_input.resize)
+            return replace(photo, pixels=images.fit(photo.pixels, MAX_OVERLAY_SIZE)), squashed
 
     # -- batch
+
+    async def _run_model(self, clock: "_Clock", cut: Cut, row: Input) -> Rows:
+        outcome = await self._batcher.submit(cut, row, deadline_s=clock.remaining_s)
+        clock.laps_s["inference"] = outcome.work_s
+        return outcome.result
 
     def _infer(self, cut: Cut, inputs: Sequence[Input]) -> list[Rows]:
         """Run a batch on the inference thread and cut the result into rows."""
@@ -350,23 +337,30 @@ class Explainer:
 
 
 class _Clock:
-    """Laps of one request, and the time it has left."""
+    """Where one request's time goes, and how much it has left."""
 
     def __init__(self, remaining_s: float) -> None:
-        self._mark = time.monotonic()
-        self._end = self._mark + remaining_s
-        self.laps_ms: dict[str, float] = {}
+        self._begun = time.monotonic()
+        self._end = self._begun + remaining_s
+        self.laps_s: dict[str, float] = {}
 
     @property
     def remaining_s(self) -> float:
         return max(0.0, self._end - time.monotonic())
 
-    def restart(self) -> None:
-        self._mark = time.monotonic()
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self.laps_s[name] = time.monotonic() - begun
 
-    def lap(self, name: str) -> None:
-        self.laps_ms[name] = _ms(time.monotonic() - self._mark)
-        self.restart()
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """The laps, and as `queue` all the waiting between them."""
+        waited = time.monotonic() - self._begun - sum(self.laps_s.values())
+        return {name: round(1000 * spent, 3) for name, spent in self.laps_s.items()} | {
+            "queue": round(1000 * max(0.0, waited), 3)
+        }
 
 
 def _localize(
@@ -390,7 +384,3 @@ def _localize(
     return Localization(
         box=best.box, iou=best.iou, energy_in_box=energy, peak_in_box=hit, all=every
     )
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)

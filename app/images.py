@@ -59,7 +59,7 @@ class Photo:
     height: int
 
 
-def decode(data: bytes, *, max_pixels: int = 50_000_000, side: int = 800) -> Photo:
+def decode(data: bytes, *, max_pixels: int = 50_000_000, side: int = 1024) -> Photo:
     """Decode an image to upright RGB.
 
     A JPEG whose longer side exceeds `side` is decoded at the smallest DCT scale (1/2, 1/4, 1/8)

@@ -125,8 +125,6 @@ async def _unknown(_: Request, error: Exception) -> Response:
 
 def run() -> None:
     """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line."""
-    if unknown := Settings.unknown(os.environ):
-        sys.exit(f"error: {', '.join(unknown)}: no such setting")
     try:
         settings = Settings()
     except ValidationError as error:
@@ -139,6 +137,8 @@ def run() -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    if unknown := Settings.unknown(os.environ):
+        log.warning("no such setting: %s", ", ".join(unknown))
     try:
         explainer = Explainer.open(settings)
     except StartupError as error:

@@ -1,20 +1,20 @@
 """The picture: a heatmap in colour over the photo, with boxes, as a PNG."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from app.schemas import Colormap
 
 __all__ = ["COLORMAPS", "draw_boxes", "encode_png", "render"]
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
-COLORMAPS = {
-    name: getattr(cv2, f"COLORMAP_{name.upper()}")
-    for name in ("jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot")
-}
+COLORMAPS = {name: getattr(cv2, f"COLORMAP_{name.upper()}") for name in get_args(Colormap)}
 
 _GIVEN = (255, 255, 255)
 _FOUND = (64, 255, 64)

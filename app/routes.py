@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -34,6 +34,8 @@ from app.schemas import (
 from app.settings import Settings
 
 __all__ = ["router"]
+
+T = TypeVar("T")
 
 router = APIRouter()
 
@@ -96,11 +98,11 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
     """The likeliest breeds."""
     _negotiate(request, [JSON])
-    explainer = _explainer(request)
-    arrived = time.monotonic()
-    with explainer.admit():
-        data = await _read_image(request, explainer.settings)
-        answer = await explainer.predict(data, query, _remaining(explainer, arrived))
+
+    async def ask(explainer: Explainer, data: bytes, remaining_s: float) -> PredictResponse:
+        return await explainer.predict(data, query, remaining_s)
+
+    answer = await _with_image(request, ask)
     return Response(answer.model_dump_json(), media_type=JSON)
 
 
@@ -126,7 +128,7 @@ async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> 
     return await _explain(request, query)
 
 
-@router.get("/model")
+@router.get("/model", responses={503: _PROBLEMS[503]})
 async def model(request: Request) -> ModelInfo:
     """The model in service, its numbers, and the engine that runs it."""
     return _explainer(request).describe()
@@ -154,14 +156,49 @@ async def index() -> RedirectResponse:
 async def _explain(request: Request, query: ExplainQuery) -> Response:
     offers = [JSON, PNG] if query.overlay else [JSON]
     media_type = _negotiate(request, offers)
+
+    async def ask(explainer: Explainer, data: bytes, remaining_s: float) -> Explained:
+        return await explainer.explain(data, query, remaining_s, bare=media_type == PNG)
+
+    explained = await _with_image(request, ask)
+    headers = _figures(explained) if media_type == PNG else None
+    return Response(explained.body, media_type=media_type, headers=headers)
+
+
+async def _with_image(
+    request: Request, ask: Callable[[Explainer, bytes, float], Coroutine[Any, Any, T]]
+) -> T:
+    """Read the image, take a place, and ask; for as long as the client is there."""
     explainer = _explainer(request)
-    arrived = time.monotonic()
-    with explainer.admit():
-        data = await _read_image(request, explainer.settings)
-        explained = await explainer.explain(data, query, _remaining(explainer, arrived))
-    if media_type == PNG:
-        return Response(explained.png, media_type=PNG, headers=_figures(explained))
-    return Response(explained.as_json().model_dump_json(), media_type=JSON)
+    explainer.admission.check_room()
+    end = time.monotonic() + explainer.settings.deadline_s
+    with explainer.admission.hold_bytes() as take:
+        data = await _read_image(request, explainer.settings, take)
+        with explainer.admission.admit():
+            return await _unless_gone(request, ask(explainer, data, end - time.monotonic()))
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for work, and cancel it when the client hangs up.
+
+    Raises:
+        MissingImage: it did; nobody reads this answer.
+    """
+
+    async def hung_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = asyncio.create_task(work), asyncio.create_task(hung_up())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise MissingImage("The connection was closed before the answer.")
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _figures(explained: Explained) -> dict[str, str]:
@@ -183,10 +220,6 @@ def _explainer(request: Request) -> Explainer:
     if explainer is None or not explainer.ready:
         raise NotReady("The service is starting or stopping.")
     return explainer
-
-
-def _remaining(explainer: Explainer, arrived: float) -> float:
-    return explainer.settings.deadline_s - (time.monotonic() - arrived)
 
 
 def _negotiate(request: Request, offers: Sequence[str]) -> str:
@@ -224,10 +257,16 @@ def _quality(header: str, offer: str) -> float:
     return 0.0
 
 
-async def _read_image(request: Request, settings: Settings) -> bytes:
+async def _read_image(request: Request, settings: Settings, take: Callable[[int], None]) -> bytes:
     """The image's bytes, from a multipart field `file` or from the body itself.
 
+    Args:
+        request: whose body is read.
+        settings: for the limits.
+        take: told the size of each chunk.
+
     Raises:
+        QueueFull: bodies in work take all the memory there is for them.
         UnsupportedMediaType: another content type.
         TooManyBytes: over the limit, by the header or as counted.
         MissingImage: no `file`, or nothing in it, or the client hung up.
@@ -244,7 +283,7 @@ async def _read_image(request: Request, settings: Settings) -> bytes:
         )
     try:
         async with asyncio.timeout(settings.deadline_s):
-            body = _limited(request, settings.max_bytes)
+            body = _limited(request, settings.max_bytes, take)
             if multipart:
                 data = await _file_field(request, body)
             else:
@@ -259,7 +298,9 @@ async def _read_image(request: Request, settings: Settings) -> bytes:
     return data
 
 
-async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _limited(
+    request: Request, max_bytes: int, take: Callable[[int], None]
+) -> AsyncGenerator[bytes, None]:
     """The body's chunks, as long as they are within the limit."""
     message = f"The body is larger than the {max_bytes} bytes that are taken."
     announced = request.headers.get("content-length", "")
@@ -270,6 +311,7 @@ async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, No
         total += len(chunk)
         if total > max_bytes:
             raise TooManyBytes(message)
+        take(len(chunk))
         yield chunk
 
 
@@ -279,6 +321,8 @@ async def _file_field(request: Request, body: AsyncGenerator[bytes, None]) -> by
         form = await MultiPartParser(request.headers, body, max_files=16, max_fields=16).parse()
     except MultiPartException as error:
         raise RequestError(f"The multipart body is malformed: {error.message}") from error
+    except UnicodeError as error:  # a `charset` that is none for text
+        raise RequestError("The multipart body is malformed: its charset is unknown.") from error
     try:
         field = form.get("file")
         if not isinstance(field, UploadFile):

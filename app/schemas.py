@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bundle import Data, Input, Label, Layer, Method
+from app.settings import MAX_OVERLAY_SIZE
 
 __all__ = [
     "MAX_OVERLAY_SIZE",
@@ -27,8 +28,6 @@ __all__ = [
     "Problem",
     "Status",
 ]
-
-MAX_OVERLAY_SIZE = 1024
 
 Status = Literal["ok", "empty", "constant", "nonfinite"]
 Box = tuple[float, float, float, float]

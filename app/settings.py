@@ -7,7 +7,10 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["PROJECT", "Settings"]
+__all__ = ["MAX_OVERLAY_SIZE", "PROJECT", "Settings"]
+
+MAX_OVERLAY_SIZE = 1024
+"""Longest side of an overlay, pixels: no more of a photo is kept while it is in work."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 """Where relative model paths start: the directory that holds `app/`."""
@@ -41,15 +44,21 @@ class Settings(BaseSettings):
         64, ge=1, le=100_000, description="requests in work at once; one more is answered 429"
     )
     max_batch: int = Field(8, ge=1, le=64, description="photos in one call of the model")
-    batch_wait_ms: float = Field(
-        0.0, ge=0, le=1000, description="how long a batch waits for company; 0 on a CPU"
+    max_pending_bytes: int = Field(
+        256_000_000, ge=1024, description="bytes of the bodies that are being read or in work"
+    )
+    batch_wait_ms: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="how long a batch waits for company; default: 0 on a CPU, 3 on a GPU",
     )
     deadline_s: float = Field(
         30.0, gt=0, le=3600, description="from a request's arrival; past it the answer is 504"
     )
     image_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw")
     overlay_size: int = Field(
-        512, ge=16, le=1024, description="default longest side of the overlay, pixels"
+        512, ge=16, le=MAX_OVERLAY_SIZE, description="default longest side of the overlay, pixels"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged"
@@ -65,6 +74,13 @@ class Settings(BaseSettings):
             for name in environment
             if name.upper().startswith(prefix) and name.upper() not in known
         )
+
+    def batch_wait_s(self, *, on_gpu: bool) -> float:
+        """`batch_wait_ms` in seconds, or what suits the device."""
+        wait_ms = self.batch_wait_ms
+        if wait_ms is None:
+            wait_ms = 3.0 if on_gpu else 0.0
+        return wait_ms / 1000
 
     @property
     def model_path(self) -> Path:

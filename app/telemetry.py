@@ -58,4 +58,5 @@ class RequestLog:
             await self._app(scope, receive, tell)
         finally:
             took = (time.monotonic() - begun) * 1000
-            log.info("%s %s %d %.1f ms %s", scope["method"], scope["path"], status, took, identity)
+            path = scope["path"].encode("unicode_escape").decode()  # no line of its own making
+            log.info("%s %s %d %.1f ms %s", scope["method"], path, status, took, identity)

@@ -6,7 +6,14 @@ import sys
 from pathlib import Path
 
 from app.bundle import Bundle
-from app.engines.base import BATCH_SIZES, Cut, Engine, layer_output, output_names
+from app.engines.base import (
+    BATCH_SIZES,
+    Cut,
+    Engine,
+    cpu_has_bfloat16,
+    layer_output,
+    output_names,
+)
 from app.errors import EngineUnavailable
 
 __all__ = [
@@ -14,6 +21,7 @@ __all__ = [
     "Cut",
     "Engine",
     "EngineUnavailable",
+    "cpu_has_bfloat16",
     "create",
     "layer_output",
     "output_names",
@@ -46,17 +54,22 @@ def create(
     Raises:
         EngineUnavailable: the engine, or the precision, is not to be had here.
     """
+    warnings = []
     if _wants_tensorflow(engine, device):
-        from app.engines.tensorflow import TensorFlowEngine
+        from app.engines.tensorflow import TensorFlowEngine, finds_gpu
 
-        return TensorFlowEngine(bundle, device=device, precision=precision, threads=threads)
+        if engine == "tensorflow" or finds_gpu():
+            return TensorFlowEngine(bundle, device=device, precision=precision, threads=threads)
+        warnings.append("There is an NVIDIA GPU, and TensorFlow as installed cannot use it.")
     if importlib.util.find_spec("openvino") is None:
         raise EngineUnavailable("OpenVINO is not installed.")
     from app.engines.openvino import OpenVINOEngine
 
     chosen = OpenVINOEngine(bundle, precision=precision, threads=threads)
     if device == "gpu":
-        chosen.warn("A GPU was asked for and none is used: OpenVINO runs on the CPU here.")
+        warnings.append("A GPU was asked for and none is used: OpenVINO runs on the CPU here.")
+    for warning in warnings:
+        chosen.warn(warning)
     return chosen
 
 

@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "Cut",
     "Engine",
     "LocalEngine",
+    "cpu_has_bfloat16",
     "layer_output",
     "output_names",
     "pad_rows",
@@ -45,6 +47,11 @@ class Engine(Protocol):
         """Name, device and precision in use, and what the operator should know."""
         ...
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU is in use."""
+        ...
+
     def warm_up(self, max_batch: int) -> None:
         """Compile `predict` and `explain` and run each with every padded size."""
         ...
@@ -72,6 +79,14 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model."""
         ...
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU has AVX-512 with bfloat16, as Linux tells."""
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def layer_output(card: ModelCard, method: Method, layer: str) -> str:
@@ -112,6 +127,8 @@ def pad_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 class LocalEngine(ABC):
     """What the engines of this process share."""
+
+    on_gpu = False
 
     def __init__(self, card: ModelCard) -> None:
         """Remember the model's card."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Bundle
-from app.engines.base import Arrays, Cut, LocalEngine, output_names, pad_rows
+from app.engines.base import Arrays, Cut, LocalEngine, cpu_has_bfloat16, output_names, pad_rows
 from app.errors import EngineUnavailable
 from app.schemas import EngineInfo
 
@@ -16,7 +16,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-__all__ = ["TensorFlowEngine"]
+__all__ = ["TensorFlowEngine", "finds_gpu"]
+
+
+def finds_gpu() -> bool:
+    """Whether TensorFlow, as it is installed, can use a GPU of this machine."""
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 class TensorFlowEngine(LocalEngine):
@@ -40,7 +45,8 @@ class TensorFlowEngine(LocalEngine):
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
             self.warn("A GPU was asked for and TensorFlow finds none: the CPU is used.")
-        self._device = "/GPU:0" if gpus and device != "cpu" else "/CPU:0"
+        self.on_gpu = bool(gpus) and device != "cpu"
+        self._device = "/GPU:0" if self.on_gpu else "/CPU:0"
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
         if threads:
@@ -60,7 +66,7 @@ class TensorFlowEngine(LocalEngine):
     @property
     def info(self) -> EngineInfo:
         """See `Engine`."""
-        kind = "GPU" if self._device.startswith("/GPU") else "CPU"
+        kind = "GPU" if self.on_gpu else "CPU"
         details = tf.config.experimental.get_device_details(
             tf.config.list_physical_devices(kind)[0]
         )
@@ -108,11 +114,11 @@ class TensorFlowEngine(LocalEngine):
         )
 
     def _choose_precision(self, wanted: str) -> str:
-        if self._device != "/CPU:0":
+        if self.on_gpu:
             if wanted == "bfloat16":
                 self.warn("BREEDCAM_PRECISION=bfloat16 is for CPUs: the GPU runs float32.")
             return "float32"
-        has_bfloat16 = _cpu_has_bfloat16()
+        has_bfloat16 = cpu_has_bfloat16()
         if wanted == "bfloat16" and not has_bfloat16:
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
         chosen = "bfloat16" if has_bfloat16 and wanted != "float32" else "float32"
@@ -120,12 +126,3 @@ class TensorFlowEngine(LocalEngine):
             {"auto_mixed_precision_onednn_bfloat16": chosen == "bfloat16"}
         )
         return chosen
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU has AVX-512 with bfloat16, as Linux tells."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return "avx512_bf16" in file.read()
-    except OSError:
-        return False

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -35,6 +36,10 @@ class Borrowed:
     @property
     def info(self) -> EngineInfo:
         return self._engine.info
+
+    @property
+    def on_gpu(self) -> bool:
+        return self._engine.on_gpu
 
     def warm_up(self, max_batch: int) -> None:
         pass
@@ -89,6 +94,21 @@ class Painted(Borrowed):
                 drawn = np.asarray(self._maps.get(name, self._default), np.float32)
                 arrays[name] = np.broadcast_to(drawn, (rows, *size))
         return arrays
+
+
+class Held(Borrowed):
+    """Waits for leave before each batch; remembers how many rows it saw."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.busy, self.go = threading.Event(), threading.Event()
+        self.rows: list[int] = []
+
+    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
+        self.rows.append(len(arrays[0]))
+        self.busy.set()
+        assert self.go.wait(20.0)
+        return super().run(cut, *arrays)
 
 
 def picture(width: int = 320, height: int = 240, seed: int = 0) -> Image.Image:

@@ -1,7 +1,6 @@
 import asyncio
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from app import images
 from app.bundle import BundleError, Label, Method, ModelCard, find_version
 from app.engines import Cut
 from app.errors import (
@@ -25,10 +25,10 @@ from app.errors import (
     RequestError,
     UnknownTarget,
 )
-from app.explainer import Explainer
+from app.explainer import Explainer, _Clock
 from app.schemas import CamQuery, ExplainQuery, GradcamQuery, PredictQuery
 from app.settings import Settings
-from tests.app.conftest import JPEG, Arrays, Borrowed, Painted, encode, picture
+from tests.app.conftest import JPEG, Arrays, Borrowed, Held, Painted, encode, picture
 
 pytestmark = pytest.mark.anyio
 
@@ -259,24 +259,9 @@ async def test_only_the_poisonous_photo_fails(make_explainer: Make, engine: Borr
             await explainer.explain(magenta, GradcamQuery(layers="last6"), LONG)
 
 
-class Held(Borrowed):
-    """Waits for leave before each batch; remembers how many rows it saw."""
-
-    def __init__(self, engine: Borrowed) -> None:
-        super().__init__(engine)
-        self.busy, self.go = threading.Event(), threading.Event()
-        self.rows: list[int] = []
-
-    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-        self.rows.append(len(arrays[0]))
-        self.busy.set()
-        assert self.go.wait(LONG)
-        return super().run(cut, *arrays)
-
-
 async def ask(explainer: Explainer, remaining_s: float = LONG) -> int:
     """What a route does; the number of predictions."""
-    with explainer.admit():
+    with explainer.admission.admit():
         answer = await explainer.explain(JPEG, GradcamQuery(overlay=False), remaining_s)
         return len(answer.response.predictions)
 
@@ -290,7 +275,7 @@ async def test_cancelled_and_late_requests_free_their_places(
         assert await asyncio.to_thread(held.busy.wait, LONG)
         waiting = [asyncio.create_task(ask(explainer)), asyncio.create_task(ask(explainer, 0.3))]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull), explainer.admit():
+        with pytest.raises(QueueFull), explainer.admission.admit():
             pytest.fail("a place was given")
         with pytest.raises(DeadlineExceeded):
             await waiting[1]
@@ -302,7 +287,7 @@ async def test_cancelled_and_late_requests_free_their_places(
             assert task.cancelled()
         last = [asyncio.create_task(ask(explainer)) for _ in range(3)]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull), explainer.admit():
+        with pytest.raises(QueueFull), explainer.admission.admit():
             pytest.fail("a place was given")
         held.go.set()
         assert await asyncio.gather(*last) == [5, 5, 5]
@@ -337,3 +322,28 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.001)
+
+
+async def test_a_large_photo_is_held_no_larger_than_an_overlay_needs(
+    make_explainer: Make,
+) -> None:
+    explainer = make_explainer()
+    with started(explainer):
+        photo, squashed = explainer._decode(_Clock(LONG), encode(picture(3000, 1500), "PNG"))
+    assert photo.pixels.shape == (512, 1024, 3)
+    assert (photo.width, photo.height) == (3000, 1500)
+    # The model's input is made of all the pixels, not of the reduced ones.
+    expected = images.squash(np.asarray(picture(3000, 1500)), explainer.card.input.size)
+    np.testing.assert_array_equal(squashed, expected)
+
+
+async def test_timings_add_up_to_the_time_that_passed(make_explainer: Make) -> None:
+    with started(make_explainer()) as explainer:
+        begun = time.monotonic()
+        answer = await explainer.explain(JPEG, GradcamQuery(), LONG)
+        passed = (time.monotonic() - begun) * 1000
+    timings = answer.response.timings_ms
+    assert set(timings) == {"decode", "queue", "inference", "render"}
+    assert min(timings.values()) >= 0
+    assert sum(timings.values()) <= passed + 1
+    assert sum(timings.values()) >= 0.5 * passed

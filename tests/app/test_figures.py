@@ -2,6 +2,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import httpx
 import numpy as np
 import numpy.typing as npt
@@ -118,9 +119,20 @@ async def test_layers_are_fused(serve: Serve, engine: Borrowed, card: ModelCard)
         one = await ask(client, "/gradcam", PHOTO, layers=early.name, threshold=0.5)
         names = f"{card.layers[-1].name},{early.name}"
         both = await ask(client, "/gradcam", PHOTO, layers=names)
+        energy = await ask(client, "/gradcam", PHOTO, layers=names, box="0,0,30,22")
     assert one["explanation"]["peak"] == [10, 7.5]
     assert one["explanation"]["box"][:2] == [0, 0]
-    # The block has the greater area, so that the box is still its own.
+    # By hand: each map divided by its maximum, at 14 x 14, halved and summed.
+    fused = np.zeros((14, 14))
+    fused[0, 0] = 0.5
+    block = cv2.resize(BLOCK, (14, 14), interpolation=cv2.INTER_LINEAR)
+    fused += block / 2
+    row, column = np.unravel_index(np.argmax(fused), fused.shape)
+    assert both["explanation"]["layers"] == [early.name, card.layers[-1].name]
+    assert both["explanation"]["peak"] == [(column + 0.5) * 20, (row + 0.5) * 15]
+    whole = fused / fused.max()
+    corner_share = whole[0, 0] / whole.sum()
+    assert energy["localization"]["energy_in_box"] == pytest.approx(corner_share, abs=0.02)
     assert iou(both["explanation"]["box"], BLOCK_BOX) > 0.3
 
 
@@ -237,6 +249,8 @@ async def test_alpha_weighs_photo_and_colours(
         ((480, 640), 64, (48, 64)),
         ((90, 60), 1024, (90, 60)),
         ((1500, 750), 1024, (1024, 512)),
+        ((1600, 1200), 1024, (1024, 768)),
+        ((2047, 1500), 1024, (1024, 750)),
         # Decoded at a reduced scale, still told and drawn in the photo's own proportions.
         ((3000, 1500), 1024, (1024, 512)),
         ((700, 1), 100, (100, 1)),
@@ -254,3 +268,16 @@ async def test_the_size_of_the_overlay_is_bounded(
     told = answer["overlay"]
     assert (told["width"], told["height"]) == expected
     assert overlay(answer).shape == (*expected[::-1], 3)
+
+
+async def test_given_boxes_are_drawn_in_white_and_the_found_one_in_green(
+    serve: Serve, engine: Borrowed, card: ModelCard
+) -> None:
+    async with serve(engine=Painted(engine, card, {"gradcam": BLOCK})) as client:
+        drawn = overlay(
+            await ask(client, "/gradcam", PHOTO, box="150,20,250,190", alpha=0, threshold=0.5)
+        )
+    assert drawn[100, 150].tolist() == [255, 255, 255]
+    assert drawn[20, 200].tolist() == [255, 255, 255]
+    assert drawn[100, 249].tolist() == [255, 255, 255]
+    assert drawn[105, 40].tolist() == [64, 255, 64]

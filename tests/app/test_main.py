@@ -13,7 +13,7 @@ from app.errors import BreedCAMError, EngineUnavailable
 from app.explainer import Explainer
 from app.main import create_app
 from app.settings import PROJECT, Settings
-from tests.app.conftest import JPEG, Serve, post, problem
+from tests.app.conftest import JPEG, Borrowed, Held, Serve, post, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -109,7 +109,7 @@ async def test_an_unforeseen_error_reaches_the_server_that_logs_it(
     make_explainer: Callable[..., Explainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explainer = make_explainer()
-    monkeypatch.setattr(explainer, "_decode", lambda data: 1 / 0)
+    monkeypatch.setattr(explainer, "_decode", lambda *_: 1 / 0)
     app = create_app(explainer.settings, explainer)
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with (
@@ -120,18 +120,23 @@ async def test_an_unforeseen_error_reaches_the_server_that_logs_it(
             await post(client, "/predict")
 
 
-async def test_a_client_that_hangs_up_is_no_failure(
-    make_explainer: Callable[..., Explainer],
+@pytest.mark.parametrize("after_body", [False, True], ids=["in the body", "after the body"])
+async def test_a_client_that_hangs_up_is_no_failure_and_costs_no_more(
+    make_explainer: Callable[..., Explainer], engine: Borrowed, after_body: bool
 ) -> None:
-    explainer = make_explainer(max_pending=1)
+    held = Held(engine)
+    explainer = make_explainer(engine=held, max_pending=1)
     app = create_app(explainer.settings, explainer)
     sent: list[int] = []
+    chunk = JPEG if after_body else JPEG[:100]
     messages: list[dict[str, object]] = [
-        {"type": "http.request", "body": JPEG[:100], "more_body": True},
+        {"type": "http.request", "body": chunk, "more_body": not after_body},
         {"type": "http.disconnect"},
     ]
 
     async def receive() -> dict[str, object]:
+        if after_body and len(messages) == 1:  # at the latest moment, when the model runs
+            await asyncio.to_thread(held.busy.wait, 20)
         return messages.pop(0)
 
     async def send(message: dict[str, object]) -> None:
@@ -148,5 +153,6 @@ async def test_a_client_that_hangs_up_is_no_failure(
     async with app.router.lifespan_context(app):
         await app(scope, receive, send)  # type: ignore[arg-type]
         assert sent == [400]
-        with explainer.admit():
-            pass
+        assert held.busy.is_set() == after_body
+        with explainer.admission.admit():  # the one place, while the model is still at it
+            held.go.set()

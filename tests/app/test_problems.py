@@ -2,7 +2,6 @@ import asyncio
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -18,6 +17,7 @@ from tests.app.conftest import (
     JPEG,
     Arrays,
     Borrowed,
+    Held,
     Serve,
     encode,
     picture,
@@ -195,31 +195,53 @@ async def stalled(begun: asyncio.Event) -> AsyncIterator[bytes]:
     await asyncio.Event().wait()
 
 
-async def test_no_more_requests_than_places(serve: Serve) -> None:
-    async with serve(max_pending=3) as client:
-        begun = [asyncio.Event() for _ in range(3)]
-        paths = [*ENDPOINTS]
-        requests = [
-            asyncio.create_task(post(client, path, stalled(event)))
-            for path, event in zip(paths, begun, strict=True)
-        ]
-        await asyncio.gather(*(event.wait() for event in begun))
+async def test_no_more_requests_than_places(serve: Serve, engine: Borrowed) -> None:
+    held = Held(engine)
+    async with serve(engine=held, max_pending=3) as client:
+        requests = [asyncio.create_task(post(client, path)) for path in ENDPOINTS]
+        assert await asyncio.to_thread(held.busy.wait, 20)
+        await asyncio.sleep(0.1)  # for the other two to take their places
         for path in ENDPOINTS:
             refused = await post(client, path)
             problem(refused, 429, "queue-full")
             assert int(refused.headers["Retry-After"]) >= 1
         assert (await client.get("/readyz")).status_code == 200
-        requests[0].cancel()
-        with suppress(asyncio.CancelledError):
-            await requests[0]
-        # One place is free again, and each request after the other gets it, bad ones included.
+        held.go.set()
+        assert [each.status_code for each in await asyncio.gather(*requests)] == [200] * 3
+        # Each request after the other gets a place again, bad ones included.
         for _ in range(2):
             assert (await post(client, "/predict")).status_code == 200
             problem(await post(client, "/predict", b"?"), 415, WRONG_TYPE)
-        for request in requests[1:]:
+
+
+async def test_clients_that_send_nothing_take_no_place(serve: Serve) -> None:
+    async with serve(max_pending=1) as client:
+        begun = [asyncio.Event() for _ in range(5)]
+        idle = [asyncio.create_task(post(client, "/cam", stalled(event))) for event in begun]
+        await asyncio.gather(*(event.wait() for event in begun))
+        assert (await post(client, "/predict")).status_code == 200
+        for request in idle:
             request.cancel()
-        await asyncio.gather(*requests, return_exceptions=True)
-        assert all(request.cancelled() for request in requests)
+        await asyncio.gather(*idle, return_exceptions=True)
+
+
+async def test_bodies_take_no_more_memory_than_there_is_for_them(serve: Serve) -> None:
+    async with serve(max_pending_bytes=len(JPEG) + 150) as client:
+        begun = [asyncio.Event() for _ in range(2)]
+        idle = [asyncio.create_task(post(client, "/cam", stalled(event))) for event in begun]
+        await asyncio.gather(*(event.wait() for event in begun))  # 100 bytes each
+        problem(await post(client, "/predict"), 429, "queue-full")
+        for request in idle:
+            request.cancel()
+        await asyncio.gather(*idle, return_exceptions=True)
+        for _ in range(3):  # what was held is given back, each time
+            assert (await post(client, "/predict")).status_code == 200
+
+
+async def test_charset_that_is_none(client: httpx.AsyncClient) -> None:
+    content_type = "multipart/form-data; boundary=x; charset=undefined"
+    response = await post(client, "/predict", b"--x--\r\n", content_type=content_type)
+    assert response.status_code == 400
 
 
 async def stalled_field() -> AsyncIterator[bytes]:

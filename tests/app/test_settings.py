@@ -24,6 +24,7 @@ BOUNDS: list[tuple[str, float, float, float | None, float | None]] = [
     ("max_bytes", 1024, 10**12, 1023, None),
     ("max_pixels", 1, 10**12, 0, None),
     ("max_pending", 1, 100_000, 0, 100_001),
+    ("max_pending_bytes", 1024, 10**12, 1023, None),
     ("max_batch", 1, 64, 0, 65),
     ("batch_wait_ms", 0, 1000, -0.001, 1000.001),
     ("deadline_s", 0.001, 3600, 0, 3600.001),
@@ -45,9 +46,8 @@ def test_bounds(
 
 
 def test_every_number_has_its_bounds_tested() -> None:
-    numbers = {
-        name for name, field in Settings.model_fields.items() if field.annotation in (int, float)
-    }
+    kinds = (int, float, float | None)
+    numbers = {name for name, field in Settings.model_fields.items() if field.annotation in kinds}
     assert numbers == {name for name, *_ in BOUNDS}
 
 
@@ -131,3 +131,14 @@ class TestModelPath:
         assert PROJECT.is_absolute()
         assert (PROJECT / "app" / "settings.py").is_file()
         assert (PROJECT / "pyproject.toml").is_file()
+
+
+def test_waiting_for_company_is_for_gpus_unless_told() -> None:
+    assert [Settings().batch_wait_s(on_gpu=on_gpu) for on_gpu in (False, True)] == [0, 0.003]
+    told = Settings(batch_wait_ms=20)
+    assert [told.batch_wait_s(on_gpu=on_gpu) for on_gpu in (False, True)] == [0.02, 0.02]
+
+
+def test_variables_that_are_no_setting_are_found() -> None:
+    names = ["BREEDCAM_PROT", "breedcam_port", "BREEDCAM_MODEL", "PATH", "XBREEDCAM_Y"]
+    assert Settings.unknown(names) == ["BREEDCAM_PROT"]

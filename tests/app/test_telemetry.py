@@ -179,3 +179,10 @@ async def test_every_problem_tells_the_id(
     problem = answer.json()
     assert (problem["status"], problem["request_id"]) == (status, "mine")
     assert "secret" not in answer.text
+
+
+async def test_a_path_writes_no_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="app.access"):
+        await call(RequestLog(Inner()), path="/x\n2099-01-01 INFO forged")
+    assert [line.count("\n") for line in caplog.messages] == [0]
+    assert "/x\\n2099" in caplog.messages[0]

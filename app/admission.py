@@ -1,0 +1,70 @@
+"""How much is let in: requests in work, and the bytes they hold."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from app.errors import QueueFull
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """Places and bytes, for use on one event loop."""
+
+    def __init__(self, max_pending: int, max_bytes: int) -> None:
+        """Set the bounds.
+
+        Args:
+            max_pending: requests in work at once.
+            max_bytes: bytes of the bodies that are being read or in work.
+        """
+        self._max_places = max_pending
+        self._max_bytes = max_bytes
+        self._admitted = 0
+        self._held_bytes = 0
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Hold one of the `max_pending` places.
+
+        Raises:
+            QueueFull: there is none.
+        """
+        self.check_room()
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+
+    def check_room(self) -> None:
+        """Refuse a request before its body is read, where its place is not to be had anyway.
+
+        Raises:
+            QueueFull: every place is taken.
+        """
+        if self._admitted >= self._max_places:
+            raise QueueFull("As many requests are in work as the service takes.")
+
+    @contextmanager
+    def hold_bytes(self) -> Iterator[Callable[[int], None]]:
+        """Account for a body while it is read and in work: call with the size of each chunk.
+
+        A body holds what has arrived of it, so that a client that sends nothing holds nothing.
+
+        Raises:
+            QueueFull: (from the call) bodies would take more than `max_pending_bytes`.
+        """
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if self._held_bytes + size > self._max_bytes:
+                raise QueueFull("The photos in work take as much memory as the service gives.")
+            self._held_bytes += size
+            held += size
+
+        try:
+            yield take
+        finally:
+            self._held_bytes -= held

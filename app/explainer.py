@@ -358,9 +358,9 @@ class _Clock:
     def timings_ms(self) -> dict[str, float]:
         """The laps, and as `queue` all the waiting between them."""
         waited = time.monotonic() - self._begun - sum(self.laps_s.values())
-        return {name: round(1000 * spent, 3) for name, spent in self.laps_s.items()} | {
-            "queue": round(1000 * max(0.0, waited), 3)
-        }
+        laps = self.laps_s | {"queue": max(0.0, waited)}
+        order = ("decode", "queue", "inference", "render")
+        return {name: round(1000 * laps[name], 3) for name in order if name in laps}
 
 
 def _localize(

@@ -184,22 +184,26 @@ class Overlay(_Answer):
     data: str = Field(description="base64")
 
 
-class PredictResponse(_Answer):
-    """What `/predict` answers."""
-
+class _PhotoAnswer(_Answer):
     model: ModelId
     image: ImageInfo
     predictions: list[Prediction]
+
+
+class PredictResponse(_PhotoAnswer):
+    """What `/predict` answers."""
+
     timings_ms: dict[str, float]
 
 
-class ExplainResponse(PredictResponse):
+class ExplainResponse(_PhotoAnswer):
     """What `/cam` and `/gradcam` answer."""
 
     target: Prediction
     explanation: Explanation
     localization: Localization | None
     overlay: Overlay | None
+    timings_ms: dict[str, float]
 
 
 class EngineInfo(_Answer):

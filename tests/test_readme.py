@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -112,11 +111,10 @@ def address() -> Iterator[str]:
 def test_commands_work_as_printed(
     address: str, tmp_path: Path, command: str, answer: str | None
 ) -> None:
-    photo = (PHOTOS / "n02099601_golden_retriever.JPEG").resolve()
-    script = command.replace("PHOTO=golden_retriever.jpg\n", "")
-    assert script.count("curl ") == 1
+    photo = (PHOTOS / "n02093754_Border_terrier.JPEG").resolve()
+    assert command.count("curl ") == 1
     done = subprocess.run(
-        ["bash", "-c", script.replace("localhost:8000", address)],
+        ["bash", "-c", command.replace("localhost:8000", address)],
         cwd=tmp_path,
         env=os.environ | {"PHOTO": str(photo)},
         capture_output=True,
@@ -137,20 +135,22 @@ def test_commands_work_as_printed(
     if answer is None:
         assert given_json["name"] == "dogs10"
         return
-    assert _shape(given_json) == _shape(json.loads(answer))
+    _check_like(given_json, json.loads(answer))
 
 
-def _shape(value: Any) -> Any:
-    """A JSON value with its numbers and words replaced by their kinds."""
-    if isinstance(value, dict):
-        return {key: _shape(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_shape(each) for each in value]
-    return "number" if isinstance(value, int | float) else type(value).__name__
-
-
-def test_answers_printed_name_real_options() -> None:
-    """A command that is no curl would be run all the same: there is none."""
-    for match in BLOCK.finditer(README):
-        words = shlex.split(match["command"].replace("PHOTO=golden_retriever.jpg\n", ""))
-        assert words[0] == "curl"
+def _check_like(given: Any, told: Any, key: str = "") -> None:
+    """Words equal; numbers nearly so, for another CPU rounds in another way; times as they are."""
+    if isinstance(told, dict):
+        assert set(given) == set(told)
+        for each in told:
+            if each != "timings_ms":
+                _check_like(given[each], told[each], each)
+    elif isinstance(told, list):
+        assert len(given) == len(told)
+        for one, other in zip(given, told, strict=True):
+            _check_like(one, other, key)
+    elif isinstance(told, float):
+        near = {"box": 8.0, "peak": 40.0}.get(key, 0.05)
+        assert given == pytest.approx(told, abs=near)
+    else:
+        assert given == told

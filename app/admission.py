@@ -23,6 +23,11 @@ class Admission:
         self._admitted = 0
         self._held_bytes = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether any place is taken."""
+        return self._admitted > 0
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Hold one of the `max_pending` places.

@@ -106,8 +106,11 @@ class Explainer:
         self._batcher.start()
 
     def stop(self) -> None:
-        """Finish what waits, then free the model."""
+        """Finish what waits, then free the model; blocks, so it is not for the event loop."""
         self._batcher.stop()
+        until = time.monotonic() + self.settings.deadline_s
+        while self.admission.busy and time.monotonic() < until:
+            time.sleep(0.01)  # what has left the model is being drawn
         self._pool.shutdown()
         self.engine.close()
 
@@ -152,7 +155,8 @@ class Explainer:
         """
         clock = _Clock(remaining_s)
         layers = self._layers(query)
-        target, versus = self._class_index(query.target), self._class_index(query.versus)
+        target = self._class_index("target", query.target)
+        versus = self._class_index("versus", query.versus)
         if query.versus is not None and target == versus:
             raise RequestError("`target` and `versus` name the same class.")
         photo, squashed = await self._in_pool(clock, self._decode, clock, data)
@@ -162,6 +166,8 @@ class Explainer:
 
         def finish() -> Explained:
             """All that is left to do off the event loop: JSON of a picture takes a while too."""
+            if int(rows["target_index"]) == versus:
+                raise RequestError("`versus` names the class that is explained: the likeliest.")
             with clock.lap("render"):
                 explanation, values = self._locate(rows, query, layers, photo)
                 png, picture = b"", None
@@ -238,7 +244,7 @@ class Explainer:
             box = images.scale_box(box, (size, size), whole) if box else None
             height, width = heatmap.values.shape
             point = images.scale_point(heatmaps.peak(heatmap.values), (width, height), whole)
-        versus = self._class_index(query.versus)
+        versus = self._class_index("versus", query.versus)
         explanation = Explanation(
             method=query.method,
             layers=layers,
@@ -298,8 +304,8 @@ class Explainer:
             )
         return [name for name in self._layer_names if name in asked]
 
-    def _class_index(self, name: str | None) -> int:
-        """A class by index, synset or breed; -1 for None.
+    def _class_index(self, parameter: str, name: str | None) -> int:
+        """The class that a parameter names by index, synset or breed; -1 for None.
 
         Raises:
             UnknownTarget: the model has no such class.
@@ -309,7 +315,8 @@ class Explainer:
         index = self.card.class_index(name)
         if index is None:
             raise UnknownTarget(
-                f"The model has no class {name!r}; GET /model lists its {len(self.card.labels)}."
+                f"`{parameter}`: the model has no class {name!r}; GET /model lists its "
+                f"{len(self.card.labels)}."
             )
         return index
 

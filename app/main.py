@@ -7,10 +7,13 @@ import asyncio
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -70,6 +73,7 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.include_router(router)
     app.add_exception_handler(BreedCAMError, _known)
@@ -103,10 +107,18 @@ async def _known(_: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     detail = "; ".join(
-        f"`{'.'.join(str(part) for part in each['loc'][1:])}`: {each['msg']}"
+        f"`{'.'.join(str(part) for part in each['loc'][1:])}`: {_in_plain_words(each)}"
         for each in error.errors()
     )
     return _problem(RequestError.status, RequestError.code, RequestError.title, detail)
+
+
+def _in_plain_words(error: dict[str, Any]) -> str:
+    """What pydantic says, for people who do not know pydantic."""
+    if error["type"] == "extra_forbidden":
+        return "there is no such parameter; /docs lists them"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", message)
 
 
 async def _http(_: Request, error: Exception) -> Response:
@@ -121,6 +133,19 @@ async def _unknown(_: Request, error: Exception) -> Response:
     """Whatever nobody foresaw: logged in full by the server, told in one line to the client."""
     kind = BreedCAMError
     return _problem(kind.status, kind.code, kind.title, "Something went wrong here, not with you.")
+
+
+def _cannot_listen(settings: Settings) -> str | None:
+    """Why the address cannot be had; None if it can."""
+    try:
+        infos = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in infos:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        return f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+    return None
 
 
 def run() -> None:
@@ -139,6 +164,8 @@ def run() -> None:
     )
     if unknown := Settings.unknown(os.environ):
         log.warning("no such setting: %s", ", ".join(unknown))
+    if problem := _cannot_listen(settings):  # told before the model takes its time
+        sys.exit(f"error: BREEDCAM_HOST, BREEDCAM_PORT: {problem}")
     try:
         explainer = Explainer.open(settings)
     except StartupError as error:

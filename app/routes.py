@@ -87,7 +87,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {PNG: _BINARY},
         "description": "JSON; or, with `Accept: image/png`, the overlay alone, with the figures "
-        "in the headers `BreedCAM-Target`, `-Probability`, `-Box` and `-IoU`",
+        "in the headers `BreedCAM-Target`, `-Probability`, `-Status`, `-Box` and `-IoU`",
     }
 }
 
@@ -169,6 +169,9 @@ async def _with_image(
     request: Request, ask: Callable[[Explainer, bytes, float], Coroutine[Any, Any, T]]
 ) -> T:
     """Read the image, take a place, and ask; for as long as the client is there."""
+    for name in set(request.query_params) - {"box"}:
+        if len(request.query_params.getlist(name)) > 1:
+            raise RequestError(f"`{name}` is given more than once.")
     explainer = _explainer(request)
     explainer.admission.check_room()
     end = time.monotonic() + explainer.settings.deadline_s
@@ -207,9 +210,10 @@ def _figures(explained: Explained) -> dict[str, str]:
     figures = {
         "BreedCAM-Target": answer.target.label.encode("ascii", "replace").decode(),
         "BreedCAM-Probability": f"{answer.target.probability:.6f}",
+        "BreedCAM-Status": answer.explanation.status,
     }
     if answer.explanation.box:
-        figures["BreedCAM-Box"] = ",".join(f"{edge:g}" for edge in answer.explanation.box)
+        figures["BreedCAM-Box"] = ",".join(f"{edge:.10g}" for edge in answer.explanation.box)
     if answer.localization:
         figures["BreedCAM-IoU"] = f"{answer.localization.iou:.6f}"
     return figures
@@ -324,9 +328,17 @@ async def _file_field(request: Request, body: AsyncGenerator[bytes, None]) -> by
     except UnicodeError as error:  # a `charset` that is none for text
         raise RequestError("The multipart body is malformed: its charset is unknown.") from error
     try:
-        field = form.get("file")
-        if not isinstance(field, UploadFile):
+        fields = form.getlist("file")
+        if not fields or not isinstance(fields[0], UploadFile):
             raise MissingImage("The multipart body has no file in its field `file`.")
-        return await field.read()
+        others = sorted({str(name)[:40] for name in form if name != "file"})
+        if others:
+            raise RequestError(
+                f"The multipart body has fields besides `file`: {', '.join(others)}. "
+                "Parameters go into the query."
+            )
+        if len(fields) > 1:
+            raise RequestError("The multipart body has several files; take one at a time.")
+        return await fields[0].read()
     finally:
         await form.close()

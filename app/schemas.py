@@ -67,11 +67,12 @@ class _ExplainQuery(PredictQuery):
     target: str | None = Field(
         None,
         min_length=1,
+        max_length=100,
         description="class to explain: index, synset or breed, case and underscores ignored; "
         "default: the likeliest",
     )
     versus: str | None = Field(
-        None, min_length=1, description="explain the target against this class"
+        None, min_length=1, max_length=100, description="explain the target against this class"
     )
     box: list[Annotated[Box, BeforeValidator(_parse_box)]] = Field(
         [],
@@ -80,7 +81,11 @@ class _ExplainQuery(PredictQuery):
         json_schema_extra={"items": {"type": "string"}},
     )
     threshold: float | None = Field(
-        None, gt=0, le=1, description="share of the heatmap's maximum; default: calibrated"
+        None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of the heatmap's maximum; default: calibrated",
     )
     colormap: Colormap = "jet"
     alpha: float = Field(0.5, ge=0, le=1, description="weight of the heatmap in the overlay")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,13 +29,17 @@ class Settings(BaseSettings):
         "path starts at the project, not at the working directory",
     )
     engine: Literal["auto", "openvino", "tensorflow"] = Field(
-        "auto", description="auto: TensorFlow where it and an NVIDIA GPU are found, else OpenVINO"
+        "auto",
+        description="`openvino`, `tensorflow`, or auto: TensorFlow where it and an NVIDIA GPU are "
+        "found, else OpenVINO",
     )
     device: Literal["auto", "cpu", "gpu"] = Field(
-        "auto", description="a GPU that is asked for and absent is a warning, and the CPU is used"
+        "auto",
+        description="`cpu`, `gpu` or auto; a GPU that is asked for and absent is a warning, and "
+        "the CPU is used",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the CPU has it, else float32"
+        "auto", description="`float32`, `bfloat16`, or auto: bfloat16 where the CPU has it"
     )
     threads: int = Field(0, ge=0, le=1024, description="inference threads; 0: one a core")
     max_bytes: int = Field(20_000_000, ge=1024, description="bytes of a request's body")
@@ -47,11 +51,8 @@ class Settings(BaseSettings):
     max_pending_bytes: int = Field(
         256_000_000, ge=1024, description="bytes of the bodies that are being read or in work"
     )
-    batch_wait_ms: float | None = Field(
-        None,
-        ge=0,
-        le=1000,
-        description="how long a batch waits for company; default: 0 on a CPU, 3 on a GPU",
+    batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] | Literal["auto"] = Field(
+        "auto", description="how long a batch waits for company; auto: 0 on a CPU, 3 on a GPU"
     )
     deadline_s: float = Field(
         30.0, gt=0, le=3600, description="from a request's arrival; past it the answer is 504"
@@ -78,7 +79,7 @@ class Settings(BaseSettings):
     def batch_wait_s(self, *, on_gpu: bool) -> float:
         """`batch_wait_ms` in seconds, or what suits the device."""
         wait_ms = self.batch_wait_ms
-        if wait_ms is None:
+        if wait_ms == "auto":
             wait_ms = 3.0 if on_gpu else 0.0
         return wait_ms / 1000
 

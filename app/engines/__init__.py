@@ -78,8 +78,8 @@ def _wants_tensorflow(engine: str, device: str) -> bool:
     if engine == "tensorflow":
         if not installed:
             raise EngineUnavailable(
-                "BREEDCAM_ENGINE=tensorflow, and TensorFlow is not installed: "
-                "pip install 'breedcam[train]' or 'breedcam[gpu]'."
+                "BREEDCAM_ENGINE=tensorflow, and TensorFlow is not installed: pip install "
+                "-r requirements/train.txt, or requirements/gpu.txt for an NVIDIA GPU."
             )
         return True
     return engine == "auto" and device != "cpu" and installed and _has_nvidia_gpu()

@@ -19,6 +19,7 @@ from tests.app.conftest import (
     Borrowed,
     Held,
     Serve,
+    ask,
     encode,
     picture,
     post,
@@ -333,3 +334,61 @@ async def test_any_other_request_id_is_replaced(client: httpx.AsyncClient, offer
     first, second = [(await client.get("/livez", headers=headers)).headers for _ in range(2)]
     assert offered != first["X-Request-ID"] != second["X-Request-ID"] != offered
     assert "X-Evil" not in first
+
+
+def form(*fields: tuple[str, str | None]) -> bytes:
+    """A multipart body of (name, filename) fields, each with the photo in it."""
+    parts = []
+    for name, filename in fields:
+        told = f'; filename="{filename}"' if filename else ""
+        head = f'--x\r\nContent-Disposition: form-data; name="{name}"{told}\r\n\r\n'
+        parts.append(head.encode() + JPEG + b"\r\n")
+    return b"".join(parts) + b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ([("file", "a.jpg"), ("top_k", None)], "top_k"),
+        ([("file", "a.jpg"), ("other", "b.jpg")], "other"),
+        ([("file", "a.jpg"), ("file", "b.jpg")], "several"),
+    ],
+)
+async def test_a_form_holds_one_photo_and_nothing_else(
+    client: httpx.AsyncClient, fields: list[tuple[str, str | None]], told: str
+) -> None:
+    content_type = "multipart/form-data; boundary=x"
+    response = await post(client, "/predict", form(*fields), content_type=content_type)
+    assert told in problem(response, 400, "invalid-parameter")
+    one = await post(client, "/predict", form(fields[0]), content_type=content_type)
+    assert one.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("top_k=1&top_k=2", "`top_k` is given more than once."),
+        ("topk=1", "`topk`: there is no such parameter; /docs lists them"),
+        ("method=scorecam", "'gradcam', 'gradcampp', 'layercam' or 'hirescam'"),
+        ("box=1,2,3", "`box.0`: a box is four numbers"),
+        ("threshold=nan", "`threshold`: Input should be a finite number"),
+        ("versus=cat", "`versus`: the model has no class 'cat'"),
+    ],
+)
+async def test_details_are_in_plain_words(client: httpx.AsyncClient, query: str, told: str) -> None:
+    headers = {"Content-Type": "image/jpeg"}
+    response = await client.post(f"/gradcam?{query}", content=JPEG, headers=headers)
+    assert response.status_code == 400
+    detail = response.json()["detail"]
+    assert told in detail
+    assert "Method." not in detail
+
+
+async def test_versus_the_likeliest_class_itself(client: httpx.AsyncClient) -> None:
+    likeliest = (await ask(client, "/predict"))["predictions"][0]["label"]
+    response = await post(client, "/cam", versus=likeliest)
+    assert "likeliest" in problem(response, 400, "invalid-parameter")
+
+
+async def test_a_slash_too_many_is_another_path(client: httpx.AsyncClient) -> None:
+    problem(await post(client, "/predict/"), 404, "not-found")

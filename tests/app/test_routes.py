@@ -45,9 +45,7 @@ async def test_every_way_of_sending_the_photo_gives_the_same_answer(
     params: dict[str, Any] = (
         {"top_k": 3} if path == "/predict" else {"top_k": 3, "box": "10,20,200,220"}
     )
-    multipart = await client.post(
-        path, files={"note": b"-", "file": ("a.jpg", JPEG)}, params=params
-    )
+    multipart = await client.post(path, files={"file": ("a.jpg", JPEG)}, params=params)
     assert multipart.status_code == 200
     raw = [
         await ask(client, path, content_type=content_type, **params)

@@ -13,6 +13,7 @@ from app import bundle as bundles
 from app import engines
 from app.bundle import Bundle, BundleError
 from app.engines import Engine, EngineUnavailable
+from training.config import Source as PhotoSource
 from training.config import TrainConfig
 from training.errors import RunError, TrainingError
 
@@ -36,6 +37,7 @@ class Train(TrainConfig):
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         from training.data import load_dataset
+        from training.summary import summarise
         from training.training import Interrupted, Run
 
         config = self._config()
@@ -50,6 +52,7 @@ class Train(TrainConfig):
                 f"  python -m training train --run {self.run} --resume"
             )
             sys.exit(EXIT_INTERRUPTED)
+        print(summarise(run))
         say(f"Done. Next: python -m training export --run {self.run}")
 
     def _config(self) -> TrainConfig:
@@ -95,15 +98,29 @@ class Export(BaseModel):
 
 class _OnModel(BaseModel):
     model: Path = Field(description="models/NAME or models/NAME/VERSION")
-    data_dir: Path | None = Field(None, description="prepared TFDS directory; default: download")
+    source: PhotoSource = Field(
+        "stanford_dogs", description="Stanford Dogs, or a folder of the model's classes"
+    )
+    data_dir: Path | None = Field(
+        None, description="the folder, or a prepared TFDS directory; default: download"
+    )
+    boxes: Path | None = Field(
+        None, description="boxes of a folder's photos: VOC directory, COCO or CSV; default: found"
+    )
 
     def load(self) -> "tuple[Bundle, Engine, Dataset]":
         """The model version, an engine, and the photos of the model's breeds."""
-        from training.data import stanford_dogs
+        from training.data import load_for_model
 
         bundle = bundles.load(self.model)
-        breeds = [label.synset or label.name for label in bundle.card.labels]
-        return bundle, engines.create(bundle), stanford_dogs(self.data_dir, breeds=breeds)
+        dataset = load_for_model(
+            self.source,
+            self.data_dir,
+            bundle.card.labels,
+            boxes=self.boxes,
+            config=bundle.card.training,
+        )
+        return bundle, engines.create(bundle), dataset
 
 
 class Calibrate(_OnModel):

@@ -5,7 +5,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["Stage", "TrainConfig"]
+__all__ = ["Source", "Stage", "TrainConfig"]
+
+Source = Literal["stanford_dogs", "folder"]
+"""Where photos come from: TensorFlow Datasets, or a folder with one for each class."""
 
 
 class Stage(BaseModel):
@@ -40,10 +43,17 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data_dir: Path | None = Field(None, description="prepared TFDS directory; default: download")
+    source: Source = Field("stanford_dogs", description="Stanford Dogs, or a folder of your own")
+    data_dir: Path | None = Field(
+        None, description="the folder, or a prepared TFDS directory; default: download"
+    )
+    boxes: Path | None = Field(
+        None, description="boxes of a folder's photos: VOC directory, COCO or CSV; default: found"
+    )
     breeds: tuple[str, ...] = Field((), description="synsets or names; default: all present")
     limit: int | None = Field(None, ge=20, description="at most this many photos of a split")
     validation_share: float = Field(0.1, gt=0, lt=1, description="taken from the training split")
+    test_share: float = Field(0.1, ge=0, lt=1, description="of a folder that has no test split")
     weights: str = Field("imagenet", description="imagenet, none or a file")
     stages: tuple[Stage, ...] = Field(
         (Stage(size=128, epochs=4), Stage(size=160, epochs=3)),
@@ -73,7 +83,7 @@ class TrainConfig(BaseModel):
 
     def public(self) -> dict[str, Any]:
         """What `model.json` keeps: everything but where things lay on one machine."""
-        told = self.model_dump(mode="json", exclude={"data_dir", "checkpoint_minutes"})
+        told = self.model_dump(mode="json", exclude={"data_dir", "boxes", "checkpoint_minutes"})
         return told | {"weights": Path(self.weights).name}
 
     @property

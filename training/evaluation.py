@@ -1,6 +1,6 @@
 """A model version over a split, through the service's own decoder, engine and box code."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,9 @@ def calibrate(
     Raises:
         DataError: none has a box.
     """
-    boxed = _boxed(examples)
+    boxed = [example for example in examples if example.boxes]
+    if not boxed:
+        raise DataError("No photo of this split has a box.")
     sets = {method: layer_sets(bundle.card, method) for method in Method}
     totals = {
         (method, name): np.zeros(len(THRESHOLDS)) for method in Method for name in sets[method]
@@ -90,10 +92,14 @@ def evaluate(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> dic
     Returns:
         JSON-ready figures, the mean IoU of the constant box and the full frame beside the methods'.
 
+        Without a box in the split, there is no IoU.
+
     Raises:
-        DataError: none has a box.
+        DataError: the split is empty.
     """
-    boxed = _boxed(examples)
+    if not examples:
+        raise DataError("There are no photos in this split.")
+    boxed = [example for example in examples if example.boxes]
     probabilities = [
         row.outputs["probabilities"]
         for row in _explain(bundle, engine, examples, Cut.PREDICT, "accuracy")
@@ -120,17 +126,10 @@ def evaluate(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> dic
         "top5": round(top_k_accuracy(np.array(probabilities), labels, 5), 4),
         "mean_iou": mean_iou,
         "mean_iou_baselines": {
-            name: round(float(np.mean(scores)), 4) for name, scores in baselines.items()
+            name: round(float(np.mean(scores)), 4) for name, scores in baselines.items() if scores
         },
         "engine": f"{engine.info.name} {engine.info.precision}",
     }
-
-
-def _boxed(examples: Iterable[Example]) -> list[Example]:
-    boxed = [example for example in examples if example.boxes]
-    if not boxed:
-        raise DataError("No photo of this split has a box.")
-    return boxed
 
 
 def _explain(
@@ -140,7 +139,7 @@ def _explain(
     with tqdm(total=len(examples), desc=title, unit="photo", mininterval=1.0) as bar:
         for begin in range(0, len(examples), BATCH):
             batch = examples[begin : begin + BATCH]
-            photos = [images.decode(example.data) for example in batch]
+            photos = [images.decode(example.read()) for example in batch]
             model_input = bundle.card.input
             arrays = engine.run(
                 cut,

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from training.data import Example, inference_batches
+from training.data import Example
+from training.feeding import inference_batches
 
 __all__ = ["Projection", "channel_sum", "find_projections", "principal_direction"]
 

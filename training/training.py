@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from training import architectures
 from training.config import TrainConfig
-from training.data import Dataset, inference_batches, train_batches
+from training.data import Dataset
 from training.errors import DataError
+from training.feeding import inference_batches, train_batches
 
 __all__ = ["HISTORY_COLUMNS", "Interrupted", "Run", "learning_rate"]
 
@@ -221,7 +222,7 @@ class Run:
     def validate(self) -> tuple[float, float]:
         """Loss (without smoothing) and accuracy on the held-out photos, squashed as served."""
         loss, accuracy = keras.metrics.Mean(), keras.metrics.Mean()
-        predict = tf.function(lambda photos: self.model(_preprocess(photos), training=False))
+        predict = tf.function(self.predict)
         batches = inference_batches(
             self.dataset.validation, size=self.config.input_size, batch_size=self.config.batch_size
         )
@@ -232,6 +233,10 @@ class Run:
             )
             accuracy.update_state(_hits(labels, logits))
         return float(loss.result()), float(accuracy.result())
+
+    def predict(self, photos: tf.Tensor) -> tf.Tensor:
+        """Logits `[N, classes]` of float32 RGB 0..255 `[N, h, w, 3]`."""
+        return self.model(_preprocess(photos), training=False)
 
     def _append_history(self, row: dict[str, object]) -> None:
         """Add an epoch's row, in place of one that a killed run wrote before its checkpoint."""

@@ -26,7 +26,7 @@ def write_stanford_dogs(data_dir: Path, *, train: int = 40, test: int = 10) -> N
         with tf.io.TFRecordWriter(str(path)) as writer:
             for index in range(count):
                 made = photo(index % 2, index)
-                jpeg = tf.io.encode_jpeg(images.decode(made.data).pixels).numpy()
+                jpeg = tf.io.encode_jpeg(images.decode(made.read()).pixels).numpy()
                 xmin, ymin, xmax, ymax = made.boxes[0]
                 box = tfds.features.BBox(ymin=ymin, xmin=xmin, ymax=ymax, xmax=xmax)
                 record = features.serialize_example(

@@ -1,153 +1,92 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tensorflow as tf
 
-from app import images
-from app.settings import PROJECT
-from tests.training.pictures import dataset, photo
-from training.data import (
-    Example,
-    inference_batches,
-    stanford_dogs,
-    train_batches,
-)
+from app.bundle import Label
+from tests.training.folders import CLASSES, write_photos
+from training.config import TrainConfig
+from training.data import load_dataset, load_for_model
 from training.errors import DataError
+from training.examples import Dataset
+
+RED = Label(index=0, synset="n00000001", name="red dog")
+BLUE = Label(index=1, name="Blue_Dog")
 
 
-def test_breeds_present_become_the_classes(prepared: Path) -> None:
-    read = stanford_dogs(prepared)
-
-    assert [(label.index, label.synset, label.name) for label in read.labels] == [
-        (0, "n02088364", "beagle"),
-        (1, "n02099601", "golden retriever"),
-        (2, "n02115641", "dingo"),
-    ]
-    assert read.sizes == {"train": 37, "validation": 3, "test": 10}
+def _colours(dataset: Dataset) -> set[tuple[int, str]]:
+    examples = (*dataset.train, *dataset.validation, *dataset.test)
+    return {(each.label, each.name.split("/")[-2]) for each in examples}
 
 
-def test_boxes_are_shares_of_width_and_height(prepared: Path) -> None:
-    read = stanford_dogs(prepared)
+def test_source_decides(tmp_path: Path, prepared: Path) -> None:
+    write_photos(tmp_path, 10)
 
-    for example in read.test:
-        index = int(example.name.removeprefix("test-").removesuffix(".jpg"))
-        expected = photo(index % 2, index).boxes if index % 4 == 0 else ()
-        assert np.allclose(example.boxes, expected, atol=1e-6)
-        assert images.decode(example.data).width == 60
+    mine = load_dataset(TrainConfig(source="folder", data_dir=tmp_path, test_share=0.3))
+    dogs = load_dataset(TrainConfig(data_dir=prepared))
 
-
-def test_validation_is_taken_from_each_class_of_train_by_the_seed(prepared: Path) -> None:
-    first = stanford_dogs(prepared, validation_share=0.25, seed=1)
-    again = stanford_dogs(prepared, validation_share=0.25, seed=1)
-    other = stanford_dogs(prepared, validation_share=0.25, seed=2)
-
-    def names(examples: tuple[Example, ...]) -> set[str]:
-        return {example.name for example in examples}
-
-    assert names(first.validation) == names(again.validation)
-    assert names(first.validation) != names(other.validation)
-    assert not names(first.validation) & names(first.train)
-    assert names(first.validation) | names(first.train) == {f"train-{i}.jpg" for i in range(40)}
-    held_out = np.bincount([example.label for example in first.validation])
-    assert held_out.tolist() == [4, 3, 3]  # a quarter, rounded, of 14, 13 and 13
+    assert mine.sizes == {"train": 12, "validation": 2, "test": 6}
+    assert dogs.name == "stanford_dogs"
 
 
-@pytest.mark.parametrize(
-    "breeds",
-    [("beagle", "DINGO"), ("n02088364", "n02115641"), ("n02115641-dingo", "Beagle")],
-)
-def test_named_breeds_are_kept_in_the_data_sets_order(
-    prepared: Path, breeds: tuple[str, ...]
-) -> None:
-    read = stanford_dogs(prepared, breeds=breeds)
-
-    assert [label.name for label in read.labels] == ["beagle", "dingo"]
-    assert {example.label for example in read.train} == {0, 1}
-    assert all(int(example.name[6:-4]) % 3 == 2 * example.label for example in read.train)
+def test_folder_has_to_be_named() -> None:
+    with pytest.raises(DataError, match="--source folder needs --data-dir"):
+        load_dataset(TrainConfig(source="folder"))
 
 
-@pytest.mark.parametrize(
-    ("breeds", "message"),
-    [
-        (("beagle", "poodle-ish"), "No such breed: poodle-ish"),
-        (("beagle", "chihuahua"), "No training photo of n02085620-chihuahua"),
-        (("beagle",), "two classes"),
-    ],
-)
-def test_breeds_that_cannot_be_used(prepared: Path, breeds: tuple[str, ...], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        stanford_dogs(prepared, breeds=breeds)
+def test_folder_without_training_photos(tmp_path: Path) -> None:
+    write_photos(tmp_path / "test", 2)
+
+    with pytest.raises(DataError, match="none to train on"):
+        load_dataset(TrainConfig(source="folder", data_dir=tmp_path))
 
 
-def test_directory_without_data_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No prepared TFDS data set"):
-        stanford_dogs(tmp_path)
+def test_classes_take_the_models_labels_and_order(tmp_path: Path) -> None:
+    write_photos(tmp_path, 4)  # in the folder's own order, blue is first
+
+    read = load_for_model("folder", tmp_path, (RED, BLUE), config={})
+
+    assert read.labels == (RED, BLUE)
+    assert _colours(read) == {(0, CLASSES[0]), (1, CLASSES[1])}
 
 
-def test_limit(prepared: Path) -> None:
-    read = stanford_dogs(prepared, limit=20)
-
-    assert len(read.train) + len(read.validation) == 20
-    assert len(read.validation) == 3
-    assert len(read.test) == 10
-
-
-def test_inference_batches_decode_and_squash_as_the_service_does() -> None:
-    examples = dataset(train=5).train
-    batches = list(inference_batches(examples, size=32, batch_size=2))
-
-    assert [len(labels) for _, labels in batches] == [2, 2, 1]
-    photos = np.concatenate([photos for photos, _ in batches])
-    for example, actual in zip(examples, photos, strict=True):
-        expected = images.squash(images.decode(example.data).pixels, 32)
-        np.testing.assert_array_equal(actual, expected)
-
-
-@pytest.mark.parametrize("augment", [True, False])
-def test_train_batches_repeat_and_resume(augment: bool) -> None:
-    examples = dataset(train=11).train
-
-    def epoch(number: int, skip: int = 0) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        return list(
-            train_batches(
-                examples,
-                size=32,
-                batch_size=3,
-                seed=4,
-                epoch=number,
-                augment=augment,
-                skip=skip,
-            )
-        )
-
-    whole, again, resumed, following = epoch(0), epoch(0), epoch(0, skip=1), epoch(1)
-    assert len(whole) == 3
-    for first, second in zip(whole, again, strict=True):
-        np.testing.assert_array_equal(first[0], second[0])
-    for first, second in zip(whole[1:], resumed, strict=True):
-        np.testing.assert_array_equal(first[0], second[0])
-        np.testing.assert_array_equal(first[1], second[1])
-    assert not np.array_equal(whole[0][0], following[0][0])
-
-
-def test_augmented_photos_stay_in_range_and_keep_their_label() -> None:
-    examples = dataset(train=8).train
-    [(photos, labels)] = train_batches(
-        examples, size=32, batch_size=8, seed=0, epoch=0, augment=True
+def test_stanford_dogs_takes_the_models_order(prepared: Path) -> None:
+    labels = (
+        Label(index=0, name="dingo"),
+        Label(index=1, synset="n02088364", name="beagle"),
+        Label(index=2, name="golden_retriever"),
     )
 
-    assert photos.shape == (8, 32, 32, 3)
-    assert 0 <= photos.numpy().min() < photos.numpy().max() <= 255
-    red = photos.numpy()[..., 0].mean(axis=(1, 2)) > photos.numpy()[..., 2].mean(axis=(1, 2))
-    np.testing.assert_array_equal(red, labels.numpy() == 0)
+    read = load_for_model("stanford_dogs", prepared, labels, config={})
+
+    assert read.labels == labels
+    for example in read.test:
+        breed = int(example.name.removeprefix("test-").removesuffix(".jpg")) % 3
+        assert example.label == {0: 1, 1: 2, 2: 0}[breed]
 
 
-@pytest.mark.skipif(not (PROJECT / "../shared/tfds").is_dir(), reason="needs ../shared/tfds")
-def test_real_data() -> None:
-    read = stanford_dogs(PROJECT / "../shared/tfds")
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ((RED, BLUE, Label(index=2, name="dingo")), "it lacks dingo"),
+        ((RED, Label(index=1, name="dingo")), "lacks dingo and has, unknown to the model, blue"),
+        ((RED.model_copy(update={"synset": "n00000009"}), BLUE), "lacks red dog and has.* red dog"),
+    ],
+)
+def test_other_classes_than_the_models(
+    tmp_path: Path, labels: tuple[Label, ...], message: str
+) -> None:
+    write_photos(tmp_path, 3)
 
-    assert len(read.labels) == 10
-    assert read.sizes == {"train": 9537, "validation": 1060, "test": 1558}
-    assert sum(bool(example.boxes) for example in read.train + read.validation) == 681
-    assert sum(bool(example.boxes) for example in read.test) == 319
+    with pytest.raises(DataError, match=message):
+        load_for_model("folder", tmp_path, labels, config={})
+
+
+def test_folder_is_split_as_it_was_for_the_models_training(tmp_path: Path) -> None:
+    write_photos(tmp_path, 12)
+    config = TrainConfig(source="folder", data_dir=tmp_path, seed=5, test_share=0.25)
+    trained = load_dataset(config)
+
+    read = load_for_model("folder", tmp_path, trained.labels, config=config.public())
+
+    assert read == trained
+    assert load_for_model("folder", tmp_path, trained.labels, config={}) != trained

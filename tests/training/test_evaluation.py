@@ -28,7 +28,7 @@ def _gradcam_ious(bundle: Bundle, engine: Engine, threshold: float) -> list[floa
     """The same figure by the straight way: one photo, one box, no batch."""
     ious = []
     for example in EXAMPLES:
-        photo = images.decode(example.data)
+        photo = images.decode(example.read())
         rows = engine.run(
             engines.Cut.EXPLAIN,
             images.squash(photo.pixels, 32)[None],
@@ -91,7 +91,7 @@ def test_accuracy_counts_photos_without_boxes_too(small_bundle: Bundle, engine: 
     for example in EXAMPLES:
         row = engine.run(
             engines.Cut.PREDICT,
-            images.squash(images.decode(example.data).pixels, 32)[None],
+            images.squash(images.decode(example.read()).pixels, 32)[None],
             np.array([-1], np.int32),
             np.array([-1], np.int32),
         )
@@ -99,8 +99,21 @@ def test_accuracy_counts_photos_without_boxes_too(small_bundle: Bundle, engine: 
     assert figures["top1"] == pytest.approx(hits / 11, abs=1e-4)
 
 
-def test_split_without_boxes_is_an_error(small_bundle: Bundle, engine: Engine) -> None:
+def test_without_boxes_there_is_accuracy_but_nothing_to_calibrate_on(
+    small_bundle: Bundle, engine: Engine
+) -> None:
     plain = [Example(each.name, each.data, each.label, ()) for each in EXAMPLES[:2]]
+
+    figures = evaluate(small_bundle, engine, plain)
+
+    assert (figures["photos"], figures["photos_with_boxes"]) == (2, 0)
+    assert figures["top5"] == 1.0
+    assert figures["mean_iou"] == figures["mean_iou_baselines"] == {}
 
     with pytest.raises(DataError, match="box"):
         calibrate(small_bundle, engine, plain)
+
+
+def test_empty_split_is_an_error(small_bundle: Bundle, engine: Engine) -> None:
+    with pytest.raises(DataError, match="no photos"):
+        evaluate(small_bundle, engine, [])

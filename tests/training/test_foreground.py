@@ -42,7 +42,7 @@ def test_projections_agree_with_a_singular_value_decomposition() -> None:
     model, photos = small_resnet(), dataset(train=6).train
     projection = find_projections(model, ["last_out"], photos, size=32)["last_out"]
 
-    from training.data import inference_batches
+    from training.feeding import inference_batches
 
     (batch, _labels), *_ = inference_batches(photos, size=32, batch_size=6)
     part = keras.Model(model.input, model.get_layer("last_out").output)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.pictures import dataset
-from training import data, training
+from training import feeding, training
 from training.config import Stage, TrainConfig
 from training.errors import DataError
 from training.training import HISTORY_COLUMNS, Interrupted, Run, learning_rate
@@ -87,7 +87,7 @@ def test_interrupted_run_resumes_as_if_nothing_had_happened(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "run"
-    real = data.train_batches
+    real = feeding.train_batches
 
     def batches(*args: Any, **options: Any) -> Iterator[Any]:
         for number, batch in enumerate(real(*args, **options)):

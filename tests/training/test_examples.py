@@ -1,0 +1,68 @@
+from collections import Counter
+
+import pytest
+
+from training.errors import DataError
+from training.examples import Example, check_distinct, draw, hold_out, label, limited
+
+EXAMPLES = [Example(f"{index}.jpg", b"", index % 2, ()) for index in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("name", "synset", "told"),
+    [
+        ("n02099601-golden_retriever", "n02099601", "golden retriever"),
+        ("n02086240-shih-tzu", "n02086240", "shih-tzu"),
+        ("golden_retriever", None, "golden_retriever"),
+        ("n123-short", None, "n123-short"),
+        ("north-side", None, "north-side"),
+    ],
+)
+def test_label(name: str, synset: str | None, told: str) -> None:
+    made = label(3, name)
+
+    assert (made.index, made.synset, made.name) == (3, synset, told)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("beagle", "Beagle"), ("shih-tzu", "shih_tzu"), ("n00000001-crane", "crane")],
+)
+def test_classes_that_bear_the_same_name(names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=f"{names[0]} and {names[1]} bear the same"):
+        check_distinct(names)
+
+
+def test_synsets_tell_classes_apart() -> None:
+    check_distinct(("n00000001-crane", "n00000002-crane", "beagle"))
+
+
+@pytest.mark.parametrize(
+    ("share", "each"), [(0.2, 3), (0.001, 1), (0.999, 14)], ids=["share", "one", "not all"]
+)
+def test_draw_takes_a_share_of_each_class(share: float, each: int) -> None:
+    stay, taken = draw(EXAMPLES, share, "lot")
+
+    assert Counter(example.label for example in taken) == {0: each, 1: each}
+    assert set(stay) | set(taken) == set(EXAMPLES)
+    assert not set(stay) & set(taken)
+    assert draw(EXAMPLES[::-1], share, "lot")[1] == taken[::-1]
+
+
+def test_lots_differ() -> None:
+    assert draw(EXAMPLES, 0.5, "one") != draw(EXAMPLES, 0.5, "other")
+
+
+def test_hold_out_is_rounded() -> None:
+    stay, taken = hold_out(EXAMPLES, 0.3, seed=1)
+
+    assert Counter(example.label for example in taken) == {0: 4, 1: 4}
+    assert len(stay) == 22
+
+
+def test_limited_keeps_the_order() -> None:
+    some = limited(EXAMPLES, 7, seed=0)
+
+    assert len(some) == 7
+    assert sorted(some, key=EXAMPLES.index) == list(some)
+    assert limited(EXAMPLES, None, 0) == limited(EXAMPLES, 30, 0) == tuple(EXAMPLES)

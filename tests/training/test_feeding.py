@@ -1,0 +1,105 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from app import images
+from tests.training.pictures import dataset
+from training.examples import Example
+from training.feeding import inference_batches, train_batches
+
+
+def test_inference_batches_decode_and_squash_as_the_service_does() -> None:
+    examples = dataset(train=5).train
+    batches = list(inference_batches(examples, size=32, batch_size=2))
+
+    assert [len(labels) for _, labels in batches] == [2, 2, 1]
+    photos = np.concatenate([photos for photos, _ in batches])
+    for example, actual in zip(examples, photos, strict=True):
+        expected = images.squash(images.decode(example.read()).pixels, 32)
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_train_batches_repeat_and_resume(augment: bool) -> None:
+    examples = dataset(train=11).train
+
+    def epoch(number: int, skip: int = 0) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        return list(
+            train_batches(
+                examples,
+                size=32,
+                batch_size=3,
+                seed=4,
+                epoch=number,
+                augment=augment,
+                skip=skip,
+            )
+        )
+
+    whole, again, resumed, following = epoch(0), epoch(0), epoch(0, skip=1), epoch(1)
+    assert len(whole) == 3
+    for first, second in zip(whole, again, strict=True):
+        np.testing.assert_array_equal(first[0], second[0])
+    for first, second in zip(whole[1:], resumed, strict=True):
+        np.testing.assert_array_equal(first[0], second[0])
+        np.testing.assert_array_equal(first[1], second[1])
+    assert not np.array_equal(whole[0][0], following[0][0])
+
+
+def test_augmented_photos_stay_in_range_and_keep_their_label() -> None:
+    examples = dataset(train=8).train
+    [(photos, labels)] = train_batches(
+        examples, size=32, batch_size=8, seed=0, epoch=0, augment=True
+    )
+
+    assert photos.shape == (8, 32, 32, 3)
+    assert 0 <= photos.numpy().min() < photos.numpy().max() <= 255
+    red = photos.numpy()[..., 0].mean(axis=(1, 2)) > photos.numpy()[..., 2].mean(axis=(1, 2))
+    np.testing.assert_array_equal(red, labels.numpy() == 0)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_files_are_read_as_they_are_needed(tmp_path: Path, augment: bool) -> None:
+    held = dataset(train=6).train
+    filed = []
+    for example in held:
+        path = tmp_path / example.name
+        path.write_bytes(example.read())
+        filed.append(Example(example.name, path, example.label, ()))
+
+    def batches(examples: list[Example]) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        return list(
+            train_batches(examples, size=32, batch_size=3, seed=1, epoch=0, augment=augment)
+        )
+
+    for ours, expected in zip(batches(filed), batches(list(held)), strict=True):
+        np.testing.assert_array_equal(ours[0], expected[0])
+        np.testing.assert_array_equal(ours[1], expected[1])
+    late = inference_batches(filed, size=32, batch_size=6)
+    (tmp_path / held[0].name).unlink()
+    with pytest.raises(tf.errors.OpError, match=held[0].name):
+        list(late)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_photos_are_fed_upright_in_every_format_that_is_served(augment: bool) -> None:
+    """Red above blue, stored on its side."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :30, 2] = pixels[:, 30:, 0] = 255  # orientation 8: turn to the left
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    examples = []
+    for kind in ("JPEG", "WEBP", "PNG"):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind, exif=exif)
+        examples.append(Example(kind, file.getvalue(), 0, ()))
+
+    [(photos, _)] = train_batches(examples, size=32, batch_size=3, seed=0, epoch=0, augment=augment)
+
+    for photo in photos.numpy():
+        assert photo[:4, :, 0].mean() > photo[:4, :, 2].mean()
+        assert photo[-4:, :, 2].mean() > photo[-4:, :, 0].mean()

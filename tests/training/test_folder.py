@@ -1,0 +1,294 @@
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import bundle as bundles
+from app.settings import PROJECT
+from tests.app.test_process import serving
+from tests.training.folders import CLASSES, pixel_box, voc, write_photos
+from tests.training.pictures import photo
+from training.errors import DataError
+from training.examples import Dataset
+from training.folder import folder
+
+
+def _names(dataset: Dataset) -> dict[str, set[str]]:
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return {split: {example.name for example in examples} for split, examples in splits.items()}
+
+
+def test_splits_are_drawn_from_each_class(tmp_path: Path) -> None:
+    written = write_photos(tmp_path, 10)
+
+    read = folder(tmp_path, test_share=0.2, validation_share=0.25)
+
+    assert [(each.index, each.synset, each.name) for each in read.labels] == [
+        (0, None, "blue dog"),
+        (1, "n00000001", "red dog"),
+    ]
+    assert read.name == tmp_path.name
+    for split, each in ((read.train, 6), (read.validation, 2), (read.test, 2)):
+        assert [sum(e.label == label for e in split) for label in (0, 1)] == [each] * 2
+    names = _names(read)
+    assert set.union(*names.values()) == {p.relative_to(tmp_path).as_posix() for p in written}
+    for example in (*read.train, *read.validation, *read.test):
+        assert example.label == (0 if example.name.startswith("blue dog/") else 1)
+        assert example.boxes == ()
+        assert isinstance(example.data, Path)
+        assert example.read() == (tmp_path / example.name).read_bytes()
+
+
+def test_seed_decides_and_other_photos_hardly_matter(tmp_path: Path) -> None:
+    write_photos(tmp_path, 20)
+
+    first, again, other = (_names(folder(tmp_path, seed=seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first["test"] != other["test"]
+    assert first["validation"] != other["validation"]
+
+    for name in list(first["train"])[:3]:
+        (tmp_path / name).unlink()
+    assert _names(folder(tmp_path, seed=1))["test"] == first["test"]
+
+
+def test_no_test_share(tmp_path: Path) -> None:
+    write_photos(tmp_path, 2)
+
+    assert folder(tmp_path, test_share=0).sizes == {"train": 2, "validation": 2, "test": 0}
+
+
+@pytest.mark.parametrize("validation", ["validation", "val"])
+def test_given_splits(tmp_path: Path, validation: str) -> None:
+    write_photos(tmp_path / "train", 3)
+    write_photos(tmp_path / validation, 1, offset=10)
+    write_photos(tmp_path / "test", 2, offset=20)
+
+    read = folder(tmp_path)
+
+    assert read.sizes == {"train": 6, "validation": 2, "test": 4}
+    assert _names(read)["validation"] == {
+        f"{validation}/{CLASSES[0]}/0-10.png",
+        f"{validation}/{CLASSES[1]}/1-10.png",
+    }
+
+
+def test_validation_is_drawn_from_train_where_it_is_not_given(tmp_path: Path) -> None:
+    write_photos(tmp_path / "train", 8)
+    write_photos(tmp_path / "test", 1, offset=20)
+
+    read = folder(tmp_path, validation_share=0.25, test_share=0.5)
+
+    assert read.sizes == {"train": 12, "validation": 4, "test": 2}
+    assert all(example.name.startswith("train/") for example in read.validation)
+
+
+def test_folder_to_test_with(tmp_path: Path) -> None:
+    write_photos(tmp_path / "test", 2)
+
+    assert folder(tmp_path).sizes == {"train": 0, "validation": 0, "test": 4}
+
+
+def test_breeds_and_limit(tmp_path: Path) -> None:
+    write_photos(tmp_path, 10)
+    (tmp_path / "poodle").mkdir()
+    (tmp_path / "poodle/p.png").write_bytes(photo(0, 0).read())
+
+    read = folder(tmp_path, breeds=("RED_dog", "blue-dog"), limit=8)
+
+    assert [each.name for each in read.labels] == ["blue dog", "red dog"]
+    assert len(read.train) + len(read.validation) == 8
+    assert len(read.test) == 2
+    with pytest.raises(DataError, match="No such breed: dog"):
+        folder(tmp_path, breeds=("dog", "poodle"))
+
+
+def test_boxes_become_shares(tmp_path: Path) -> None:
+    for path in write_photos(tmp_path, 4):
+        label, index = map(int, path.stem.split("-"))
+        path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
+
+    read = folder(tmp_path)
+
+    for example in (*read.train, *read.validation, *read.test):
+        label, index = map(int, Path(example.name).stem.split("-"))
+        np.testing.assert_allclose(example.boxes, photo(label, index).boxes)
+
+
+def test_boxes_are_of_the_upright_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photos(tmp_path, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("right", "wrong"):
+        Image.new("RGB", (80, 40)).save(tmp_path / f"blue dog/{name}.jpg", exif=exif)
+    (tmp_path / "blue dog/right.xml").write_text(voc((0, 40, 20, 80), size=(40, 80)))
+    (tmp_path / "blue dog/wrong.xml").write_text(voc((40, 0, 80, 20), size=(80, 40)))
+
+    read = folder(tmp_path)
+
+    boxes = {e.name: e.boxes for e in (*read.train, *read.validation, *read.test) if e.boxes}
+    assert boxes == {"blue dog/right.jpg": ((0.0, 0.5, 0.5, 1.0),)}
+    assert "wrong.jpg (blue dog/wrong.xml): box 40,0,80,20 is of an image of 80 x 40" in (
+        capsys.readouterr().err
+    )
+
+
+def test_what_cannot_be_used_is_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, *_ = write_photos(tmp_path, 4)
+    red = whole.parent
+    (red / "cut.png").write_bytes(whole.read_bytes()[:-200])
+    gif = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(gif, "GIF")
+    (red / "moving.gif").write_bytes(gif.getvalue())
+    (red / "posing.jpg").write_bytes(gif.getvalue())
+    whole.with_suffix(".xml").write_text(voc((30, 1, 2, 3), pixel_box(0, 0)))
+    (red / "gone.xml").write_text(voc((1, 2, 3, 4)))
+    for side in (red / "notes.txt", red / ".hidden.jpg", tmp_path / "readme.md"):
+        side.write_bytes(b"no photo")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/only.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / ".cache").mkdir()
+
+    read = folder(tmp_path)
+
+    assert sum(read.sizes.values()) == 8
+    assert [each.name for each in read.labels] == ["blue dog", "red dog"]
+    told = capsys.readouterr().err
+    told = told[told.index("Left out:") :]
+    assert [line.strip().split(":")[0] for line in told.splitlines()] == [
+        "Left out",
+        "empty",
+        f"{red.name}/gone.xml",
+        "broken/only.jpg",
+        f"{red.name}/0-0.png ({red.name}/0-0.xml)",
+        f"{red.name}/cut.png",
+        f"{red.name}/moving.gif",
+        f"{red.name}/posing.jpg",
+        "broken",
+        "Left out in all",
+    ]
+    assert told.endswith("Left out in all: annotation 1, box 1, folder 2, photo 4.\n")
+    kept = [e for e in (*read.train, *read.validation, *read.test) if e.boxes]
+    assert [len(example.boxes) for example in kept] == [1]
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "message"),
+    [
+        ({}, {}, "holds no photo"),
+        ({"beagle": 5}, {}, "two classes or more; the data holds 1"),
+        ({"beagle": 3, "dingo": 2}, {}, r"Class dingo has too few photos \(2\): .*test need 3"),
+        (
+            {"beagle": 3, "dingo": 1},
+            {"test_share": 0},
+            r"dingo has too few photos \(1\): .*validation need 2",
+        ),
+        (
+            {"train/beagle": 3, "train/dingo": 1},
+            {},
+            r"dingo has too few photos \(1\): .*validation need 2",
+        ),
+        (
+            {"train/beagle": 3, "train/dingo": 3, "test/poodle": 1},
+            {},
+            "No training photo of poodle",
+        ),
+        (
+            {"train/beagle": 3, "train/dingo": 3, "val/dingo": 1, "validation/dingo": 1},
+            {},
+            "two folders for validation",
+        ),
+        ({"beagle": 3, "Beagle": 3}, {}, "Beagle and beagle bear the same name"),
+    ],
+)
+def test_folders_that_cannot_be_used(
+    tmp_path: Path, counts: dict[str, int], options: dict[str, float], message: str
+) -> None:
+    for name, count in counts.items():
+        (tmp_path / name).mkdir(parents=True)
+        for index in range(count):
+            (tmp_path / name / f"{index}.png").write_bytes(photo(0, index).read())
+
+    with pytest.raises(DataError, match=message):
+        folder(tmp_path, test_share=options.get("test_share", 0.1))
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder"):
+        folder(tmp_path / "none")
+
+
+def test_folder_beside_given_splits_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path / "train", 3)
+    shutil.copytree(tmp_path / "train", tmp_path / "more")
+
+    assert sum(folder(tmp_path).sizes.values()) == 6
+    assert "more: beside given splits, it is none of them" in capsys.readouterr().err
+
+
+def _training(*arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "training", *map(str, arguments)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path) -> None:
+    photos, run, models = tmp_path / "photos", tmp_path / "run", tmp_path / "models"
+    for path in write_photos(photos, 8):
+        label, index = map(int, path.stem.split("-"))
+        path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
+    source = ("--source", "folder", "--data-dir", photos)
+
+    told = _training(
+        *("train", *source, "--run", run, "--weights", "none", "--stages", "32x1"),
+        *("--input-size", "64", "--batch-size", "4", "--precision", "float32"),
+    )
+    assert "most confused" in told or "accuracy 1.000" in told
+    assert (run / "confusion.png").is_file()
+    assert json.loads((run / "summary.json").read_text())["photos"] == 2
+    _training("export", "--run", run, "--models-dir", models, "--name", "colours")
+    version = models / "colours" / "1"
+    _training("calibrate", "--model", version, *source)
+    figures = json.loads(_training("evaluate", "--model", version, *source))
+
+    card = bundles.load(version).card
+    assert (figures["photos"], figures["photos_with_boxes"]) == (2, 2)
+    assert card.data is not None
+    assert card.data.splits == {"train": 12, "validation": 2, "test": 2}
+    assert [label.name for label in card.labels] == ["blue dog", "red dog"]
+    assert set(card.thresholds) == set(bundles.Method)
+    assert str(tmp_path) not in (version / bundles.CARD_PATH).read_text()
+    box = ",".join(str(edge) for edge in pixel_box(0, 3))
+    sent = (photos / CLASSES[0] / "0-3.png").read_bytes()
+    with serving(tmp_path, model=version) as service:
+        answer = httpx.post(
+            f"{service.url}/gradcam",
+            params={"box": box, "target": "red_dog"},
+            content=sent,
+            headers={"Content-Type": "image/png"},
+            timeout=60,
+        )
+    assert answer.status_code == 200
+    assert answer.json()["target"]["synset"] == "n00000001"
+    assert 0 <= answer.json()["localization"]["iou"] <= 1

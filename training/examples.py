@@ -1,0 +1,224 @@
+"""Labelled photos: one, a data set of them, and how they are shared out among its splits."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from app import images
+from app.bundle import Label
+from training.errors import DataError
+
+__all__ = [
+    "Dataset",
+    "Example",
+    "as_labelled",
+    "check_distinct",
+    "draw",
+    "hold_out",
+    "kept_classes",
+    "label",
+    "limited",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled photo.
+
+    Attributes:
+        name: where it comes from, for messages.
+        data: the encoded image, or the file that holds it.
+        label: index into the data set's labels.
+        boxes: xmin, ymin, xmax, ymax of each object as shares of width and height of the upright
+            photo; often none.
+    """
+
+    name: str
+    data: bytes | Path
+    label: int
+    boxes: tuple[images.Box, ...]
+
+    def read(self) -> bytes:
+        """The encoded image."""
+        return self.data if isinstance(self.data, bytes) else self.data.read_bytes()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set cut in three. `validation` is taken from the training split, never from test."""
+
+    name: str
+    labels: tuple[Label, ...]
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Photos in each split."""
+        return {
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": len(self.test),
+        }
+
+
+def label(index: int, name: str) -> Label:
+    """The label of a class: `n02099601-golden_retriever` is taken apart, any other name is kept."""
+    match = re.fullmatch(r"(n\d{8})-(.+)", name)
+    if match is None:
+        return Label(index=index, name=name)
+    return Label(index=index, synset=match[1], name=match[2].replace("_", " "))
+
+
+def _spelling(name: str) -> str:
+    """A class's name as it is compared: case, underscores and hyphens do not matter."""
+    return name.casefold().replace("_", " ").replace("-", " ")
+
+
+def kept_classes(names: Sequence[str], present: Set[int], breeds: Sequence[str]) -> list[int]:
+    """Which of a data set's classes to keep, in its order.
+
+    Args:
+        names: of all classes, as `label` takes them.
+        present: indices of those with a training photo.
+        breeds: synsets or names to keep; empty keeps each one present.
+
+    Raises:
+        DataError: no such breed, no photo of it, or fewer than two classes.
+    """
+    if breeds:
+        labels = [label(index, name) for index, name in enumerate(names)]
+        keys = [
+            {_spelling(name), _spelling(each.name), _spelling(each.synset or name)}
+            for name, each in zip(names, labels, strict=True)
+        ]
+        wanted = {_spelling(breed): breed for breed in breeds}
+        unknown = [breed for key, breed in wanted.items() if not any(key in k for k in keys)]
+        if unknown:
+            raise DataError(f"No such breed: {', '.join(unknown)}.")
+        kept = [index for index, k in enumerate(keys) if k & wanted.keys()]
+        absent = [names[index] for index in kept if index not in present]
+        if absent:
+            raise DataError(f"No training photo of {', '.join(absent)} in this data.")
+    else:
+        kept = sorted(present)
+    if len(kept) < 2:
+        raise DataError(f"A classifier needs two classes or more; the data holds {len(kept)}.")
+    return kept
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Make sure that no two classes could be asked for, or matched, by one name.
+
+    Raises:
+        DataError: two are spelled alike and are not told apart by synsets.
+    """
+    seen: dict[str, tuple[str, str | None]] = {}
+    for index, name in enumerate(names):
+        each = label(index, name)
+        key = _spelling(each.name)
+        other, synset = seen.setdefault(key, (name, each.synset))
+        if other != name and (each.synset is None or synset in (None, each.synset)):
+            raise DataError(f"The classes {other} and {name} bear the same name.")
+
+
+def as_labelled(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
+    """The data set with a model's labels, in the model's order, matched by synset or name.
+
+    Raises:
+        DataError: the data lacks one of the model's classes, or has others; the message names them.
+    """
+    found = {ours.index: _match(ours, labels) for ours in dataset.labels}
+    matches = {old: new for old, new in found.items() if new is not None}
+    others = [ours.name for ours in dataset.labels if ours.index not in matches]
+    missing = [each.name for each in labels if each.index not in matches.values()]
+    if others or missing:
+        faults = [
+            f"{what} {', '.join(sorted(names))}"
+            for what, names in (("lacks", missing), ("has, unknown to the model,", others))
+            if names
+        ]
+        raise DataError(
+            f"The classes of {dataset.name} are not the model's: it {' and '.join(faults)}."
+        )
+
+    def relabelled(split: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(replace(each, label=matches[each.label]) for each in split)
+
+    return Dataset(
+        dataset.name,
+        tuple(labels),
+        *map(relabelled, (dataset.train, dataset.validation, dataset.test)),
+    )
+
+
+def _match(ours: Label, labels: Sequence[Label]) -> int | None:
+    """The index of the model's label for this class; names decide where a synset is missing."""
+    for each in labels:
+        if each.synset and ours.synset:
+            if each.synset == ours.synset:
+                return each.index
+        elif _spelling(each.name) == _spelling(ours.name) or ours.name == each.synset:
+            return each.index
+    return None
+
+
+def limited(split: Sequence[Example], limit: int | None, seed: int) -> tuple[Example, ...]:
+    """At most `limit` photos, chosen by the seed, in order."""
+    if limit is None or limit >= len(split):
+        return tuple(split)
+    chosen = np.random.default_rng(seed).permutation(len(split))[:limit]
+    return tuple(split[index] for index in sorted(chosen.tolist()))
+
+
+def hold_out(
+    train: Sequence[Example], share: float, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Take a seeded share of each class, rounded, out of `train`."""
+    order = np.random.default_rng(seed).permutation(len(train))
+    totals = np.bincount([example.label for example in train])
+    quota = np.rint(totals * share).astype(int)
+    held_out: set[int] = set()
+    for index in order.tolist():
+        of_class = train[index].label
+        if quota[of_class] > 0:
+            quota[of_class] -= 1
+            held_out.add(index)
+    return _cut(train, held_out)
+
+
+def draw(
+    examples: Sequence[Example], share: float, lot: str
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Take a share of each class, rounded but at least one photo and never all, out of `examples`.
+
+    Each photo's name and `lot` decide: photos that are added or removed later hardly move others.
+
+    Returns:
+        What stays, what is taken.
+    """
+    tickets: defaultdict[int, list[tuple[bytes, int]]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        ticket = blake2b(f"{lot}\0{example.name}".encode(errors="surrogateescape")).digest()
+        tickets[example.label].append((ticket, index))
+    taken: set[int] = set()
+    for drawn in tickets.values():
+        count = min(max(1, round(len(drawn) * share)), len(drawn) - 1)
+        taken.update(index for _, index in sorted(drawn)[:count])
+    return _cut(examples, taken)
+
+
+def _cut(
+    examples: Sequence[Example], taken: Iterable[int]
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    chosen = set(taken)
+    return (
+        tuple(example for i, example in enumerate(examples) if i not in chosen),
+        tuple(example for i, example in enumerate(examples) if i in chosen),
+    )

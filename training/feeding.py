@@ -1,0 +1,114 @@
+"""Photos as batches: shuffled and augmented for training, squashed as served for the rest."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from app import images
+from training.examples import Example
+
+__all__ = ["inference_batches", "train_batches"]
+
+
+def train_batches(
+    examples: Sequence[Example],
+    *,
+    size: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    augment: bool,
+    skip: int = 0,
+) -> tf.data.Dataset:
+    """One epoch of shuffled batches; the same arguments give the same batches.
+
+    Args:
+        examples: the photos.
+        size: pixels of the square input.
+        batch_size: photos in a batch; an incomplete last batch is dropped.
+        seed: of order and augmentation, together with `epoch`.
+        epoch: counted from 0.
+        augment: random resized crops (0.3 to 1 of the area), flips, brightness and contrast.
+        skip: batches at the start to leave out, for resuming.
+
+    Returns:
+        A data set of (float32 RGB 0..255 `[N, size, size, 3]`, int32 `[N]`).
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(len(examples))[skip * batch_size :]
+    labels = tf.constant([examples[index].label for index in order], tf.int32)
+
+    def prepare(index: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if not augment:
+            return _squashed(examples, index, size), label
+        item_seed = tf.stack([seed * 1009 + epoch, index])
+        return _augmented(_decoded(examples, index), item_seed, size), label
+
+    return (
+        tf.data.Dataset.from_tensor_slices((order.astype(np.int32), labels))
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(2)
+    )
+
+
+def _augmented(photo: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(photo),
+        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        area_range=(0.3, 1.0),
+        aspect_ratio_range=(0.6, 1.7),
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    crop = tf.slice(photo, begin, extent)
+    crop = tf.image.resize(tf.ensure_shape(crop, (None, None, 3)), (size, size), antialias=True)
+    one = tf.constant((1, 0))  # each draw has a seed of its own
+    crop = tf.image.stateless_random_flip_left_right(crop / 255.0, seed + one)
+    crop = tf.image.stateless_random_brightness(crop, 0.125, seed + 2 * one)
+    crop = tf.image.stateless_random_contrast(crop, 0.8, 1.25, seed + 3 * one)
+    crop = tf.image.stateless_random_saturation(crop, 0.7, 1.4, seed + 4 * one)
+    return tf.clip_by_value(crop * 255.0, 0.0, 255.0)
+
+
+def inference_batches(
+    examples: Sequence[Example], *, size: int, batch_size: int
+) -> tf.data.Dataset:
+    """The photos in order, decoded and squashed as the service does it.
+
+    Returns:
+        A data set of (float32 RGB 0..255 `[N, size, size, 3]`, int32 `[N]`).
+    """
+    labels = tf.constant([example.label for example in examples], tf.int32)
+
+    def prepare(index: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _squashed(examples, index, size), label
+
+    return (
+        tf.data.Dataset.from_tensor_slices((np.arange(len(examples), dtype=np.int32), labels))
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(2)
+    )
+
+
+def _squashed(examples: Sequence[Example], index: tf.Tensor, size: int) -> tf.Tensor:
+    """Read, decode and squash with the service's own code: float32 `[size, size, 3]`."""
+
+    def squash(index: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        return images.squash(images.decode(examples[int(index)].read()).pixels, size)
+
+    photo = tf.numpy_function(squash, [index], tf.uint8)
+    return tf.cast(tf.ensure_shape(photo, (size, size, 3)), tf.float32)
+
+
+def _decoded(examples: Sequence[Example], index: tf.Tensor) -> tf.Tensor:
+    """Read and decode, upright and at the scale that the service decodes at: uint8 `[h, w, 3]`."""
+
+    def decode(index: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        return images.decode(examples[int(index)].read()).pixels
+
+    photo = tf.numpy_function(decode, [index], tf.uint8)
+    return tf.ensure_shape(photo, (None, None, 3))

@@ -16,6 +16,7 @@ from app.engines import Engine, EngineUnavailable
 from training.config import Source as PhotoSource
 from training.config import TrainConfig
 from training.errors import RunError, TrainingError
+from training.presets import PRESETS, Finetune
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -25,10 +26,12 @@ __all__ = ["main"]
 EXIT_INTERRUPTED = 130
 
 
-class Train(TrainConfig):
-    """Fine-tune a ResNet50 with global average pooling and one Dense layer.
+class Train(Finetune):
+    """Train a network as a preset says, or as options that are given in its stead.
 
-    Interrupt it at any time; `--resume` continues a run as it was configured.
+    Presets: finetune (the default, whose values are shown below), paper, scratch. On all GPUs of
+    this host; on several hosts where TF_CONFIG says so. Interrupt it at any time; `--resume`
+    continues a run as it was configured.
     """
 
     run: Path = Field(Path("runs/dogs"), description="directory of the run")
@@ -37,13 +40,17 @@ class Train(TrainConfig):
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         from training.data import load_dataset
+        from training.strategy import all_devices
         from training.summary import summarise
         from training.training import Interrupted, Run
 
         config = self._config()
+        devices = all_devices()
         dataset = load_dataset(config)
         say(f"{dataset.name}: {len(dataset.labels)} classes, {dataset.sizes}")
-        run = Run(self.run, config, dataset)
+        run = Run(self.run, config, dataset, devices=devices)
+        if run.finished:
+            say(f"This run is finished: {run.step} of {run.total_steps} steps.")
         try:
             run.fit()
         except Interrupted:
@@ -52,7 +59,10 @@ class Train(TrainConfig):
                 f"  python -m training train --run {self.run} --resume"
             )
             sys.exit(EXIT_INTERRUPTED)
-        print(summarise(run))
+        if run.stopped_early:
+            say(f"Stopped after epoch {run.epochs}: validation did not improve any more.")
+        if run.devices.is_chief:
+            print(summarise(run))
         say(f"Done. Next: python -m training export --run {self.run}")
 
     def _config(self) -> TrainConfig:
@@ -61,10 +71,14 @@ class Train(TrainConfig):
         if self.resume:
             if not path.exists():
                 raise RunError(f"{self.run} holds no run to resume.")
-            return TrainConfig.model_validate_json(path.read_bytes())
+            try:
+                return TrainConfig.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                raise RunError(f"{path} cannot be read: {error}") from error
         if path.exists():
             raise RunError(f"{self.run} holds a run already: pass --resume, or another --run.")
-        return TrainConfig.model_validate(self.model_dump(exclude={"run", "resume"}))
+        given = self.model_dump(exclude={"run", "resume"}, exclude_unset=True)
+        return PRESETS[self.preset].model_validate(given)
 
 
 class Export(BaseModel):
@@ -193,6 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
             option = "--" + "-".join(str(part) for part in problem["loc"][1:]).replace("_", "-")
             say(f"{option}: {problem['msg']}")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
     except (TrainingError, BundleError, EngineUnavailable) as error:
         sys.exit(f"error: {error}")
 

@@ -5,10 +5,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["Source", "Stage", "TrainConfig"]
+__all__ = ["Precision", "PresetName", "Schedule", "Source", "Stage", "TrainConfig"]
 
 Source = Literal["stanford_dogs", "folder"]
 """Where photos come from: TensorFlow Datasets, or a folder with one for each class."""
+
+PresetName = Literal["finetune", "paper", "scratch"]
+Schedule = Literal["one_cycle", "constant"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Stage(BaseModel):
@@ -35,14 +39,11 @@ class Stage(BaseModel):
 
 
 class TrainConfig(BaseModel):
-    """A training run.
-
-    The defaults fine-tune a pre-trained ResNet50 on a machine without a GPU: on two cores with
-    bfloat16 and the ten breeds of `dogs10`, about 25 photos/s at 128 px.
-    """
+    """A training run; `training.presets` has the ones that are worth repeating."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    preset: PresetName | None = Field(None, description="where the other values come from")
     source: Source = Field("stanford_dogs", description="Stanford Dogs, or a folder of your own")
     data_dir: Path | None = Field(
         None, description="the folder, or a prepared TFDS directory; default: download"
@@ -54,25 +55,50 @@ class TrainConfig(BaseModel):
     limit: int | None = Field(None, ge=20, description="at most this many photos of a split")
     validation_share: float = Field(0.1, gt=0, lt=1, description="taken from the training split")
     test_share: float = Field(0.1, ge=0, lt=1, description="of a folder that has no test split")
+    architecture: Literal["resnet50", "custom_cnn"] = Field("resnet50", description="the network")
     weights: str = Field("imagenet", description="imagenet, none or a file")
     stages: tuple[Stage, ...] = Field(
         (Stage(size=128, epochs=4), Stage(size=160, epochs=3)),
         min_length=1,
         description="SIZExEPOCHS,...",
     )
+    head_epochs: int = Field(
+        0,
+        ge=0,
+        description="the first so many of the stages' epochs train the head alone, "
+        "on a frozen backbone; without effect where weights is none",
+    )
     input_size: int = Field(224, ge=32, le=1024, description="pixels, at validation and serving")
-    batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(0.02, gt=0, description="peak of the one-cycle schedule")
-    warmup: float = Field(0.15, ge=0, lt=1, description="share of the steps before the peak")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov")
+    batch_size: int = Field(
+        32, ge=2, description="photos in a step, over all devices and hosts together"
+    )
+    schedule: Schedule = Field("one_cycle", description="of the rate")
+    learning_rate: float = Field(
+        0.02, gt=0, description="peak of the one-cycle schedule, or the constant rate"
+    )
+    warmup: float = Field(0.15, ge=0, lt=1, description="share of the cycle before the peak")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov's; 0: plain SGD")
     weight_decay: float = Field(1e-4, ge=0, description="L2 on kernels")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     augment: bool = Field(True, description="random crops, flips and colour")
-    seed: int = 0
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 on a CPU that has it"
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after this many epochs in a row without a better validation accuracy, "
+        "the head's own not counted; default: never",
     )
-    checkpoint_minutes: float = Field(5.0, gt=0)
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="of first weights, order, augmentation, held-out share"
+    )
+    deterministic: bool = Field(
+        False, description="the same bits each time, where that takes slower operations too"
+    )
+    precision: Precision = Field(
+        "auto",
+        description="auto: bfloat16 on a GPU or CPU that has it, float16 on a GPU with tensor "
+        "cores that has not, else float32",
+    )
+    checkpoint_minutes: float = Field(5.0, gt=0, description="what a crash may cost at most")
 
     @field_validator("breeds", mode="before")
     @classmethod
@@ -90,6 +116,11 @@ class TrainConfig(BaseModel):
     def epochs(self) -> int:
         """Epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)
+
+    @property
+    def frozen_epochs(self) -> int:
+        """Epochs at the start that train the head alone."""
+        return 0 if self.weights == "none" else min(self.head_epochs, self.epochs)
 
     def size_at(self, epoch: int) -> int:
         """Input size, in pixels, of an epoch counted from 0."""

@@ -21,43 +21,58 @@ def train_batches(
     epoch: int,
     augment: bool,
     skip: int = 0,
+    worker: int = 0,
+    workers: int = 1,
+    replicas: int = 1,
 ) -> tf.data.Dataset:
     """One epoch of shuffled batches; the same arguments give the same batches.
+
+    Hosts that train together each take their share of every batch, and cut it among their devices.
 
     Args:
         examples: the photos.
         size: pixels of the square input.
-        batch_size: photos in a batch; an incomplete last batch is dropped.
+        batch_size: photos in a batch, of all hosts; an incomplete last batch is dropped.
         seed: of order and augmentation, together with `epoch`.
         epoch: counted from 0.
         augment: random resized crops (0.3 to 1 of the area), flips, brightness and contrast.
         skip: batches at the start to leave out, for resuming.
+        worker: this host, counted from 0.
+        workers: hosts that share each batch.
+        replicas: devices of all hosts; divides `batch_size`.
 
     Returns:
-        A data set of (float32 RGB 0..255 `[N, size, size, 3]`, int32 `[N]`).
+        A data set of (float32 RGB 0..255 `[N, size, size, 3]`, int32 `[N]`), where N is
+        `batch_size / replicas`.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(examples))[skip * batch_size :]
-    labels = tf.constant([examples[index].label for index in order], tf.int32)
+    random = np.random.default_rng((seed, epoch))
+    order = random.permutation(len(examples)).astype(np.int32)
+    seeds = random.integers(-(2**31), 2**31, (len(examples), 2), np.int32)
+    whole = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)[skip:]
+    chosen = np.split(whole, workers, axis=1)[worker].ravel()
+    labels = tf.constant([examples[index].label for index in chosen.tolist()], tf.int32)
 
-    def prepare(index: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def prepare(
+        index: tf.Tensor, item_seed: tf.Tensor, label: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         if not augment:
             return _squashed(examples, index, size), label
-        item_seed = tf.stack([seed * 1009 + epoch, index])
         return _augmented(_decoded(examples, index), item_seed, size), label
 
     return (
-        tf.data.Dataset.from_tensor_slices((order.astype(np.int32), labels))
+        tf.data.Dataset.from_tensor_slices((chosen, seeds[chosen], labels))
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
+        .batch(batch_size // replicas, drop_remainder=True)
         .prefetch(2)
     )
 
 
 def _augmented(photo: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
+    crop_seed, flip_seed, *colour_seeds = _seeds(seed, 5)
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.shape(photo),
         tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-        seed=seed,
+        seed=crop_seed,
         area_range=(0.3, 1.0),
         aspect_ratio_range=(0.6, 1.7),
         max_attempts=10,
@@ -65,12 +80,16 @@ def _augmented(photo: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
     )
     crop = tf.slice(photo, begin, extent)
     crop = tf.image.resize(tf.ensure_shape(crop, (None, None, 3)), (size, size), antialias=True)
-    one = tf.constant((1, 0))  # each draw has a seed of its own
-    crop = tf.image.stateless_random_flip_left_right(crop / 255.0, seed + one)
-    crop = tf.image.stateless_random_brightness(crop, 0.125, seed + 2 * one)
-    crop = tf.image.stateless_random_contrast(crop, 0.8, 1.25, seed + 3 * one)
-    crop = tf.image.stateless_random_saturation(crop, 0.7, 1.4, seed + 4 * one)
+    crop = tf.image.stateless_random_flip_left_right(crop / 255.0, flip_seed)
+    crop = tf.image.stateless_random_brightness(crop, 0.125, colour_seeds[0])
+    crop = tf.image.stateless_random_contrast(crop, 0.8, 1.25, colour_seeds[1])
+    crop = tf.image.stateless_random_saturation(crop, 0.7, 1.4, colour_seeds[2])
     return tf.clip_by_value(crop * 255.0, 0.0, 255.0)
+
+
+def _seeds(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
+    """A seed for each draw, none of which tells of another: int32 `[2]` each."""
+    return [tf.random.experimental.stateless_fold_in(seed, draw) for draw in range(count)]
 
 
 def inference_batches(

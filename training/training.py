@@ -1,60 +1,42 @@
-"""The training loop: stages of growing input, a one-cycle rate, checkpoints, resume."""
+"""The training loop: stages of growing input, a scheduled rate, checkpoints, resume."""
 
-import csv
-import math
-import os
-import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from training import architectures
+from training import architectures, history, precision
+from training.checkpoints import Checkpoints, writing
 from training.config import TrainConfig
 from training.data import Dataset
-from training.errors import DataError
+from training.errors import DataError, RunError
 from training.feeding import inference_batches, train_batches
+from training.progress import Progress
+from training.schedule import learning_rate
+from training.strategy import Devices, all_devices
 
-__all__ = ["HISTORY_COLUMNS", "Interrupted", "Run", "learning_rate"]
+__all__ = ["Builder", "Interrupted", "Run"]
 
-HISTORY_COLUMNS = (
-    "epoch",
-    "size",
-    "steps",
-    "learning_rate",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-)
+Builder: TypeAlias = Callable[[TrainConfig, int], keras.Model]
+"""Builds the network of a configuration for a number of classes."""
+
+_COUNTS = ("step", "epochs", "waited")
+_FIGURES = ("best", "loss", "accuracy", "seconds")
+"""A run's state: all but the best accuracy are sums over the steps of the epoch under way."""
+
+_MOVING = ("moving_mean", "moving_variance")
+"""Batch norm's statistics."""
 
 
 class Interrupted(Exception):
     """The run was asked to stop and has saved itself."""
-
-
-def learning_rate(config: TrainConfig, step: int, total: int) -> float:
-    """One cycle: linear from a tenth of the peak up to it, then half a cosine down to zero.
-
-    Smith & Topin, Super-Convergence, 2017.
-
-    Args:
-        config: gives the peak and the share of warm-up.
-        step: counted from 0.
-        total: steps of the whole run.
-    """
-    rising = config.warmup * total
-    if step < rising:
-        return config.learning_rate * (0.1 + 0.9 * step / rising)
-    progress = (step - rising) / max(1.0, total - rising)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Run:
@@ -63,205 +45,294 @@ class Run:
     The directory holds `config.json`, `history.csv`, `curves.png`, `checkpoints/`
     and `best.weights.h5` (the epoch with the best validation accuracy). A run continues from the
     newest checkpoint in it: with the same data, a stopped run and an uninterrupted one take the
-    same steps at the same rates on the same batches.
+    same steps at the same rates on the same batches. Several hosts share the directory; the
+    chief alone writes to it.
     """
 
-    def __init__(self, directory: Path, config: TrainConfig, dataset: Dataset) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: TrainConfig,
+        dataset: Dataset,
+        *,
+        devices: Devices | None = None,
+        build: Builder | None = None,
+    ) -> None:
         """Build the model and, where the directory holds a checkpoint, restore it.
 
+        Args:
+            directory: of the run; made where it is not there.
+            config: what to run.
+            dataset: the photos.
+            devices: what to run on; default: all there are.
+            build: builds the network; default: the configured architecture.
+
         Raises:
-            DataError: fewer training photos than one batch, or none held out.
+            DataError: fewer training photos than one batch, none held out, or batches that do not
+                divide among the devices.
+            RunError: the newest checkpoint cannot be read, or nothing can be written.
             WeightsError: the first weights cannot be had.
         """
-        if len(dataset.train) < config.batch_size or not dataset.validation:
-            raise DataError(
-                f"{len(dataset.train)} training and {len(dataset.validation)} validation photos "
-                f"are too few for batches of {config.batch_size}."
-            )
-        _set_precision(config.precision)
-        keras.utils.set_random_seed(config.seed)
+        self.devices = devices or all_devices()
+        _check(config, dataset, self.devices)
         self.directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
         self.config = config
         self.dataset = dataset
         self.steps_per_epoch = len(dataset.train) // config.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
         self._stop = False
 
-        self.model = architectures.resnet50(len(dataset.labels), config.weights)
-        self.optimizer = keras.optimizers.SGD(
-            config.learning_rate, momentum=config.momentum, nesterov=True
-        )
-        self.optimizer.build(self.model.trainable_variables)
-        self._kernels = [v for v in self.model.trainable_variables if v.path.endswith("/kernel")]
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._best = tf.Variable(-1.0, trainable=False)
-        # Of the epoch under way: sums over its steps of loss and accuracy, and seconds spent.
-        self._loss = tf.Variable(0.0, trainable=False)
-        self._accuracy = tf.Variable(0.0, trainable=False)
-        self._seconds = tf.Variable(0.0, trainable=False)
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        self.precision = precision.choose(config.precision)
+        keras.utils.set_random_seed(config.seed)
+        with self.devices.strategy.scope():
+            network = (build or _build)(config, len(dataset.labels))
+            self.model = precision.mixed(network, self.precision)
+            self.optimizer = _optimizer(config, self.precision)
+            self.optimizer.build(self.model.trainable_variables)
+        self._head = self.model.layers[-1].trainable_variables
         self._train_step = tf.function(self._take_step, reduce_retracing=False)
-        self._checkpoints = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                model=self.model,
-                optimizer=self.optimizer,
-                step=self._step,
-                best=self._best,
-                seconds=self._seconds,
-                loss=self._loss,
-                accuracy=self._accuracy,
-            ),
-            str(directory / "checkpoints"),
-            max_to_keep=2,
+        self._state = {name: tf.Variable(0, dtype=tf.int64, trainable=False) for name in _COUNTS}
+        self._state |= {name: tf.Variable(0.0, trainable=False) for name in _FIGURES}
+        self._state["best"].assign(-1.0)
+        self._checkpoints = Checkpoints(
+            directory / "checkpoints",
+            tf.train.Checkpoint(model=self.model, optimizer=self.optimizer, **self._state),
         )
-        self._checkpoints.restore_or_initialize()
-        (directory / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        self._begin()
+
+    def _begin(self) -> None:
+        """Restore what the directory holds, and store the configuration in it."""
+        self._checkpoints.restore()
+        if self.devices.total([self.step]) != [self.step * self.devices.workers]:
+            raise RunError(f"{self.directory} is not the same directory on all hosts.")
+        if self.devices.is_chief:
+            with writing(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                draft = self.directory / "config.tmp"
+                draft.write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
+                draft.replace(self.directory / "config.json")
 
     @property
     def step(self) -> int:
         """Steps taken so far."""
-        return int(self._step.numpy())
+        return int(self._state["step"].numpy())
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained and validated so far."""
+        return int(self._state["epochs"].numpy())
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether validation has not improved for as long as the configuration waits."""
+        patience = self.config.patience
+        return patience is not None and int(self._state["waited"].numpy()) >= patience
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.stopped_early or self.epochs >= self.config.epochs
 
     def fit(self) -> None:
-        """Train to the end, from wherever the run stands.
+        """Train to the end, from wherever the run stands; the model then has its best weights.
 
         Raises:
             Interrupted: on SIGINT or SIGTERM, after a checkpoint.
+            RunError: something cannot be written.
         """
         with self._signals():
-            while self.step < self.total_steps:
-                epoch = self.step // self.steps_per_epoch
-                self._fit_epoch(epoch)
-                self._end_epoch(epoch)
+            while not self.finished:
+                if self.step < (self.epochs + 1) * self.steps_per_epoch:
+                    self._fit_epoch(self.epochs)
+                self._end_epoch(self.epochs)
+        self.devices.wait()
+        self.model.load_weights(self.directory / "best.weights.h5")
 
     def _fit_epoch(self, epoch: int) -> None:
-        size = self.config.size_at(epoch)
+        config, state = self.config, self._state
+        frozen = epoch < config.frozen_epochs
         done = self.step - epoch * self.steps_per_epoch
-        batches = train_batches(
-            self.dataset.train,
-            size=size,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            epoch=epoch,
-            augment=self.config.augment,
-            skip=done,
-        )
-        bar = tqdm(
-            total=self.steps_per_epoch,
-            initial=done,
-            desc=f"epoch {epoch + 1}/{self.config.epochs} at {size} px",
-            unit="step",
-            mininterval=1.0,
-        )
         begun = saved = time.monotonic()
-        elapsed = float(self._seconds.numpy())
-        with bar:
-            for photos, labels in batches:
-                rate = learning_rate(self.config, self.step, self.total_steps)
+        elapsed = float(state["seconds"].numpy())
+        progress = Progress(
+            config,
+            step=self.step,
+            steps_per_epoch=self.steps_per_epoch,
+            shown=self.devices.is_chief,
+        )
+        with progress as bar:
+            for photos, labels in self._batches(epoch, skip=done):
+                rate = learning_rate(config, self.step, self.total_steps)
                 self.optimizer.learning_rate.assign(rate)
-                self._train_step(photos, labels)
-                self._step.assign_add(1)
+                asked = tf.constant(float(self._stop))
+                stop = float(self._train_step(photos, labels, asked, frozen).numpy()) > 0
+                state["step"].assign_add(1)
+                done += 1
                 now = time.monotonic()
-                self._seconds.assign(elapsed + now - begun)
-                bar.update()
-                mean_loss = float(self._loss.numpy()) / (bar.n or 1)
-                bar.set_postfix(loss=f"{mean_loss:.3f}", lr=f"{rate:.4f}", refresh=False)
-                if self._stop:
-                    self._checkpoints.save()
+                state["seconds"].assign(elapsed + now - begun)
+                bar.advance(self.step, loss=float(state["loss"].numpy()) / done, rate=rate)
+                if stop or (self.devices.workers == 1 and self._stop):
+                    self._save()
                     raise Interrupted
-                if now - saved > 60 * self.config.checkpoint_minutes:
-                    self._checkpoints.save()
+                if now - saved > 60 * config.checkpoint_minutes:
+                    self._save()
                     saved = now
 
-    def _take_step(self, photos: tf.Tensor, labels: tf.Tensor) -> None:
+    def _batches(self, epoch: int, *, skip: int) -> Any:
+        def of_host(_context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return train_batches(
+                self.dataset.train,
+                size=self.config.size_at(epoch),
+                batch_size=self.config.batch_size,
+                seed=self.config.seed,
+                epoch=epoch,
+                augment=self.config.augment,
+                skip=skip,
+                worker=self.devices.worker,
+                workers=self.devices.workers,
+                replicas=self.devices.replicas,
+            )
+
+        return self.devices.strategy.distribute_datasets_from_function(of_host)
+
+    def _take_step(
+        self, photos: tf.Tensor, labels: tf.Tensor, asked: tf.Tensor, frozen: bool
+    ) -> tf.Tensor:
+        """Train on one global batch; returns how many hosts were `asked` to stop."""
+        strategy = self.devices.strategy
+
+        def replica(photos: tf.Tensor, labels: tf.Tensor, asked: tf.Tensor) -> tf.Tensor:
+            return tf.stack([*self._train_replica(photos, labels, frozen), asked])
+
+        sums = strategy.reduce(
+            tf.distribute.ReduceOp.SUM, strategy.run(replica, args=(photos, labels, asked)), None
+        )
+        self._state["loss"].assign_add(sums[0])
+        self._state["accuracy"].assign_add(sums[1])
+        return sums[2]
+
+    def _train_replica(
+        self, photos: tf.Tensor, labels: tf.Tensor, frozen: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One device's share of a step; returns its share of the mean loss and accuracy."""
+        config, replicas = self.config, self.devices.replicas
+        variables = self._head if frozen else self.model.trainable_variables
         targets = tf.one_hot(labels, len(self.dataset.labels))
         with tf.GradientTape() as tape:
-            logits = self.model(_preprocess(photos), training=True)
-            loss = tf.reduce_mean(
-                keras.losses.categorical_crossentropy(
-                    targets,
-                    logits,
-                    from_logits=True,
-                    label_smoothing=self.config.label_smoothing,
-                )
+            # A frozen backbone's batch norm keeps its statistics too.
+            logits = self.model(_preprocess(photos), training=not frozen)
+            losses = keras.losses.categorical_crossentropy(
+                targets, logits, from_logits=True, label_smoothing=config.label_smoothing
             )
-            decay = tf.add_n([tf.nn.l2_loss(kernel.value) for kernel in self._kernels])
-            objective = loss + self.config.weight_decay * decay
-        variables = self.model.trainable_variables
+            loss = tf.reduce_sum(losses) / config.batch_size
+            kernels = [v.value for v in variables if v.path.endswith("/kernel")]
+            decay = tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+            objective = self.optimizer.scale_loss(loss + config.weight_decay * decay / replicas)
         gradients = tape.gradient(objective, [variable.value for variable in variables])
-        self.optimizer.apply(gradients, variables)
-        self._loss.assign_add(loss)
-        self._accuracy.assign_add(tf.reduce_mean(_hits(labels, logits)))
+        if self.precision == "float16" and replicas > 1:
+            # Keras sums gradients after it has looked for overflow: let all replicas see the same.
+            context = tf.distribute.get_replica_context()
+            total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            gradients = [gradient / replicas for gradient in total]
+        self.optimizer.apply(gradients, variables)  # sums over the replicas
+        return loss, tf.reduce_sum(_hits(labels, logits)) / config.batch_size
 
     def _end_epoch(self, epoch: int) -> None:
+        self._agree_on_statistics()
         val_loss, val_accuracy = self.validate()
-        self._append_history(
-            {
-                "epoch": epoch + 1,
-                "size": self.config.size_at(epoch),
-                "steps": self.step,
-                "learning_rate": f"{float(self.optimizer.learning_rate.numpy()):.6g}",
-                "loss": f"{float(self._loss.numpy()) / self.steps_per_epoch:.5f}",
-                "accuracy": f"{float(self._accuracy.numpy()) / self.steps_per_epoch:.5f}",
-                "val_loss": f"{val_loss:.5f}",
-                "val_accuracy": f"{val_accuracy:.5f}",
-                "seconds": f"{float(self._seconds.numpy()):.1f}",
-            }
-        )
-        if val_accuracy > float(self._best.numpy()):
-            self._best.assign(val_accuracy)
-            draft = self.directory / "draft.weights.h5"
-            self.model.save_weights(draft)
-            draft.replace(self.directory / "best.weights.h5")
-        for of_epoch in (self._loss, self._accuracy, self._seconds):
-            of_epoch.assign(0.0)
-        self._checkpoints.save()
-        if self._stop:
+        state = self._state
+        row = {
+            "epoch": f"{epoch + 1}",
+            "size": f"{self.config.size_at(epoch)}",
+            "steps": f"{self.step}",
+            "learning_rate": f"{float(self.optimizer.learning_rate.numpy()):.6g}",
+            "loss": f"{float(state['loss'].numpy()) / self.steps_per_epoch:.5f}",
+            "accuracy": f"{float(state['accuracy'].numpy()) / self.steps_per_epoch:.5f}",
+            "val_loss": f"{val_loss:.5f}",
+            "val_accuracy": f"{val_accuracy:.5f}",
+            "seconds": f"{float(state['seconds'].numpy()):.1f}",
+        }
+        better = val_accuracy > float(state["best"].numpy())
+        if self.devices.is_chief:
+            self._write(row, better)
+        if better:
+            state["best"].assign(val_accuracy)
+        if better or epoch < self.config.frozen_epochs:
+            state["waited"].assign(0)
+        else:
+            state["waited"].assign_add(1)
+        for of_epoch in ("loss", "accuracy", "seconds"):
+            state[of_epoch].assign(0.0)
+        state["epochs"].assign_add(1)
+        self._save()
+        [asked] = self.devices.total([float(self._stop)])
+        if asked and not self.finished:
             raise Interrupted
+
+    def _write(self, row: dict[str, str], better: bool) -> None:
+        path = self.directory / "history.csv"
+        with writing(self.directory):
+            history.append(path, row)
+            tqdm.write("  ".join(f"{key} {value}" for key, value in row.items()))
+            history.plot(path)
+            if better:
+                draft = self.directory / "draft.weights.h5"
+                self.model.save_weights(draft)
+                draft.replace(self.directory / "best.weights.h5")
+
+    def _save(self) -> None:
+        if self.devices.is_chief:
+            self._checkpoints.save()
+
+    def _agree_on_statistics(self) -> None:
+        """Average batch norm's statistics, which each device has gathered by itself."""
+        if self.devices.replicas == 1:
+            return
+        moving = [v for v in self.model.non_trainable_variables if v.path.split("/")[-1] in _MOVING]
+
+        def replica() -> None:
+            context = tf.distribute.get_replica_context()
+            values = [tf.identity(variable.value) for variable in moving]
+            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values) if values else []
+            for variable, mean in zip(moving, means, strict=True):
+                variable.assign(mean)
+
+        tf.function(lambda: self.devices.strategy.run(replica))()
 
     def validate(self) -> tuple[float, float]:
         """Loss (without smoothing) and accuracy on the held-out photos, squashed as served."""
-        loss, accuracy = keras.metrics.Mean(), keras.metrics.Mean()
         predict = tf.function(self.predict)
+        share = self.dataset.validation[self.devices.worker :: self.devices.workers]
         batches = inference_batches(
-            self.dataset.validation, size=self.config.input_size, batch_size=self.config.batch_size
+            share, size=self.config.input_size, batch_size=self.config.batch_size
         )
-        for photos, labels in batches:
-            logits = predict(photos)
-            loss.update_state(
-                keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-            )
-            accuracy.update_state(_hits(labels, logits))
-        return float(loss.result()), float(accuracy.result())
+        loss = hits = 0.0
+        for photos, labels in batches if share else ():
+            logits = tf.cast(predict(photos), tf.float32)
+            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            loss += float(tf.reduce_sum(losses).numpy())
+            hits += float(tf.reduce_sum(_hits(labels, logits)).numpy())
+        loss, hits = self.devices.total([loss, hits])
+        return loss / len(self.dataset.validation), hits / len(self.dataset.validation)
 
     def predict(self, photos: tf.Tensor) -> tf.Tensor:
         """Logits `[N, classes]` of float32 RGB 0..255 `[N, h, w, 3]`."""
         return self.model(_preprocess(photos), training=False)
 
-    def _append_history(self, row: dict[str, object]) -> None:
-        """Add an epoch's row, in place of one that a killed run wrote before its checkpoint."""
-        path = self.directory / "history.csv"
-        rows: list[dict[str, object]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [dict(old) for old in csv.DictReader(file)]
-        rows = [old for old in rows if int(str(old["epoch"])) < int(str(row["epoch"]))] + [row]
-        draft = path.with_suffix(".tmp")
-        with draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, HISTORY_COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        draft.replace(path)
-        tqdm.write("  ".join(f"{key} {value}" for key, value in row.items()))
-        plot_history(path)
-
     @contextmanager
     def _signals(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._stop = True
-            tqdm.write("Stopping after this step; saving a checkpoint ...")
+            # The next one is the kernel's to handle: it ends even a step that hangs.
+            for number in numbers:
+                signal.signal(number, signal.SIG_DFL)
+            tqdm.write("Stopping after this step; saving a checkpoint. Once more ends it at once.")
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, stop) for number in numbers}
         try:
             yield
         finally:
@@ -269,26 +340,30 @@ class Run:
                 signal.signal(number, handler)
 
 
-def plot_history(path: Path) -> None:
-    """Draw `curves.png` beside `history.csv`: loss and accuracy, training and validation."""
-    import matplotlib
+def _check(config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
+    if len(dataset.train) < config.batch_size or not dataset.validation:
+        raise DataError(
+            f"{len(dataset.train)} training and {len(dataset.validation)} validation photos "
+            f"are too few for batches of {config.batch_size}."
+        )
+    if config.batch_size % devices.replicas:
+        raise DataError(
+            f"Batches of {config.batch_size} photos do not divide among {devices.replicas} "
+            "devices: choose another --batch-size."
+        )
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    epochs = [int(row["epoch"]) for row in rows]
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, [float(row[name]) for row in rows], "o-", label="training")
-        axis.plot(epochs, [float(row[f"val_{name}"]) for row in rows], "o-", label="validation")
-        axis.set(xlabel="epoch", ylabel=name)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.savefig(path.with_name("curves.png"), dpi=120)
-    pyplot.close(figure)
+def _optimizer(config: TrainConfig, resolved: precision.Resolved) -> keras.Optimizer:
+    sgd = keras.optimizers.SGD(
+        config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0
+    )
+    return precision.scaled(sgd, resolved)
+
+
+def _build(config: TrainConfig, classes: int) -> keras.Model:
+    if config.architecture != "resnet50":
+        raise RunError(f"{config.architecture} cannot be trained yet.")
+    return architectures.resnet50(classes, config.weights)
 
 
 def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -297,17 +372,3 @@ def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 def _preprocess(photos: tf.Tensor) -> tf.Tensor:
     return keras.applications.resnet50.preprocess_input(photos)
-
-
-def _set_precision(precision: str) -> None:
-    on_cpu = not tf.config.list_physical_devices("GPU")
-    wanted = precision == "bfloat16" or (precision == "auto" and _cpu_has_bfloat16())
-    tf.config.optimizer.set_experimental_options(
-        {"auto_mixed_precision_onednn_bfloat16": on_cpu and wanted}
-    )
-
-
-def _cpu_has_bfloat16() -> bool:
-    if platform.system() != "Linux" or not os.path.exists("/proc/cpuinfo"):
-        return False
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")

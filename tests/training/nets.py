@@ -40,6 +40,20 @@ def small_resnet(*, size: int = 32, classes: int = 5, seed: int = 0) -> keras.Mo
     return model
 
 
+def tiny_net(classes: int, *, batch_norm: bool = True) -> keras.Model:
+    """Two convolutions, GAP and Dense, for inputs of any size: trained in seconds."""
+    layers = keras.layers
+    image = keras.Input((None, None, 3), name="image_input")
+    x = layers.Rescaling(1 / 64, name="rescaling")(image)
+    x = layers.Conv2D(8, 3, strides=2, name="stem")(x)
+    if batch_norm:
+        x = layers.BatchNormalization(name="stem_bn")(x)
+    x = layers.Activation("relu", name="stem_relu")(x)
+    x = layers.Conv2D(16, 3, strides=2, activation="relu", name="last_out")(x)
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    return keras.Model(image, layers.Dense(classes, name="predictions")(x))
+
+
 def _block(x: keras.KerasTensor, filters: int, *, stride: int, name: str) -> keras.KerasTensor:
     """Keras's ResNet50 bottleneck: 1x1 with the stride, 3x3 `same`, 1x1, and a projection."""
     layers = keras.layers

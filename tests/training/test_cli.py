@@ -10,6 +10,7 @@ import pytest
 
 from app import bundle as bundles
 from app.settings import PROJECT
+from tests.training.nets import tiny_net
 from training import cli
 
 TRAIN = ["train", "--weights", "none", "--stages", "32x1,48x1", "--input-size", "64"]
@@ -42,6 +43,34 @@ def test_resume_needs_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     code, _ = _error(capsys, ["train", "--run", str(tmp_path), "--resume"])
 
     assert code == f"error: {tmp_path} holds no run to resume."
+
+
+def test_configuration_that_cannot_be_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"seed": "half a')
+
+    code, _ = _error(capsys, ["train", "--run", str(tmp_path), "--resume"])
+
+    assert str(code).startswith(f"error: {tmp_path}/config.json cannot be read")
+
+
+def test_finished_run_says_so(
+    capsys: pytest.CaptureFixture[str],
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training import training
+
+    monkeypatch.setattr(training, "_build", lambda config, classes: tiny_net(classes))
+    run = ["--run", str(tmp_path / "run")]
+    cli.main([*TRAIN, *OPTIONS, *run, "--data-dir", str(prepared)])
+    assert "Done. Next: " in capsys.readouterr().err
+
+    cli.main(["train", *run, "--resume"])
+
+    assert "This run is finished: 18 of 18 steps." in capsys.readouterr().err
 
 
 def test_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,18 +1,24 @@
 import csv
 import math
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
+from tests.training.nets import tiny_net
 from tests.training.pictures import dataset
 from training import feeding, training
 from training.config import Stage, TrainConfig
-from training.errors import DataError
-from training.training import HISTORY_COLUMNS, Interrupted, Run, learning_rate
+from training.errors import DataError, RunError
+from training.history import HISTORY_COLUMNS
+from training.schedule import learning_rate
+from training.strategy import Devices
+from training.training import Interrupted, Run
 
 CONFIG = TrainConfig(
     weights="none",
@@ -21,6 +27,22 @@ CONFIG = TrainConfig(
     batch_size=4,
     precision="float32",
 )
+
+
+def _tiny(_config: TrainConfig, classes: int) -> keras.Model:
+    return tiny_net(classes)
+
+
+def _run(directory: Path, config: TrainConfig = CONFIG, *, train: int = 14) -> Run:
+    return Run(directory, config, dataset(train=train), build=_tiny)
+
+
+def _changed(**values: Any) -> TrainConfig:
+    return TrainConfig.model_validate(CONFIG.model_dump() | values)
+
+
+def _weights(run: Run) -> dict[str, Any]:
+    return {variable.path: np.asarray(variable) for variable in run.model.variables}
 
 
 def _history(directory: Path) -> list[dict[str, str]]:
@@ -49,7 +71,7 @@ def test_too_few_photos_for_a_batch(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing interrupts."""
-    run = Run(tmp_path_factory.mktemp("runs") / "whole", CONFIG, dataset())
+    run = _run(tmp_path_factory.mktemp("runs") / "whole")
     run.fit()
     return run
 
@@ -66,7 +88,6 @@ def test_run_leaves_curves_history_weights_and_configuration(whole: Run) -> None
         learning_rate(CONFIG, 5, 6), rel=1e-4
     )
     assert (whole.directory / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert (whole.directory / "best.weights.h5").stat().st_size > 90e6
     stored = (whole.directory / "config.json").read_text()
     assert TrainConfig.model_validate_json(stored) == CONFIG
 
@@ -74,7 +95,7 @@ def test_run_leaves_curves_history_weights_and_configuration(whole: Run) -> None
 def test_validation_figures_are_those_of_the_kept_weights(whole: Run) -> None:
     history = _history(whole.directory)
     best = max(history, key=lambda row: float(row["val_accuracy"]))
-    kept = Run(whole.directory, CONFIG, whole.dataset)
+    kept = _run(whole.directory)
     kept.model.load_weights(whole.directory / "best.weights.h5")
 
     loss, accuracy = kept.validate()
@@ -83,28 +104,34 @@ def test_validation_figures_are_those_of_the_kept_weights(whole: Run) -> None:
     assert loss == pytest.approx(float(best["val_loss"]), rel=1e-2)
 
 
-def test_interrupted_run_resumes_as_if_nothing_had_happened(
-    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tmp_path / "run"
+def _stopping(monkeypatch: pytest.MonkeyPatch, *, in_step: int) -> None:
+    """Ctrl-C in a step of the first epoch, counted from 1."""
     real = feeding.train_batches
 
     def batches(*args: Any, **options: Any) -> Iterator[Any]:
-        for number, batch in enumerate(real(*args, **options)):
-            if number == 1:
-                signal.raise_signal(signal.SIGINT)  # Ctrl-C in the second step
+        for number, batch in enumerate(real(*args, **options), start=1):
+            if number == in_step:
+                signal.raise_signal(signal.SIGINT)
             yield batch
 
-    first = Run(directory, CONFIG, dataset())
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "train_batches", batches)
+    monkeypatch.setattr(training, "train_batches", batches)
+
+
+@pytest.mark.parametrize("in_step", [2, 3], ids=["within an epoch", "at its end"])
+def test_interrupted_run_resumes_as_if_nothing_had_happened(
+    whole: Run, tmp_path: Path, in_step: int
+) -> None:
+    directory = tmp_path / "run"
+    first = _run(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        _stopping(patch, in_step=in_step)
         with pytest.raises(Interrupted):
             first.fit()
-    assert first.step == 2
+    assert first.step == in_step
     assert not (directory / "history.csv").exists()
 
-    second = Run(directory, CONFIG, dataset())
-    assert second.step == 2
+    second = _run(directory)
+    assert second.step == in_step
     second.fit()
 
     assert second.step == whole.step == 6
@@ -112,19 +139,127 @@ def test_interrupted_run_resumes_as_if_nothing_had_happened(
     for column in ("epoch", "size", "steps", "learning_rate"):
         assert [row[column] for row in ours] == [row[column] for row in theirs]
     for row, expected in zip(ours, theirs, strict=True):
-        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=2e-2)
-    for variable, expected_variable in zip(
-        second.model.trainable_variables, whole.model.trainable_variables, strict=True
-    ):
-        a, b = np.asarray(variable), np.asarray(expected_variable)
-        assert np.linalg.norm(a - b) <= 0.02 * np.linalg.norm(b) + 1e-4
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+        assert float(row["val_loss"]) == pytest.approx(float(expected["val_loss"]), rel=1e-3)
+    expected_weights = _weights(whole)
+    for path, weight in _weights(second).items():
+        np.testing.assert_allclose(weight, expected_weights[path], rtol=1e-3, atol=1e-5)
+
+
+def test_second_signal_is_left_to_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run(tmp_path)
+    _stopping(monkeypatch, in_step=1)
+    seen: list[Any] = []
+    monkeypatch.setattr(run, "_save", lambda: seen.append(signal.getsignal(signal.SIGINT)))
+    before = signal.getsignal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run.fit()
+
+    assert seen == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_finished_run_takes_no_further_step(whole: Run) -> None:
-    again = Run(whole.directory, CONFIG, whole.dataset)
+    again = _run(whole.directory)
+    assert again.finished
     before = (whole.directory / "history.csv").read_text()
 
     again.fit()
 
     assert again.step == 6
     assert (whole.directory / "history.csv").read_text() == before
+
+
+def test_constant_rate() -> None:
+    config = TrainConfig(schedule="constant", learning_rate=0.01)
+
+    assert {learning_rate(config, step, 70) for step in range(71)} == {0.01}
+
+
+def test_head_is_trained_at_the_peak_before_the_cycle() -> None:
+    stages = (Stage(size=32, epochs=5),)
+    config = TrainConfig(stages=stages, head_epochs=1, learning_rate=0.1, warmup=0.25)
+
+    rates = [learning_rate(config, step, 50) for step in range(51)]
+
+    assert rates[:10] == [0.1] * 10
+    assert rates[10] == pytest.approx(0.01)
+    assert max(rates[10:]) == rates[20] == pytest.approx(0.1)
+    assert rates[50] == pytest.approx(0)
+
+
+def test_frozen_epoch_trains_the_head_alone(tmp_path: Path) -> None:
+    # No file is read: the network is the test's own.
+    run = _run(tmp_path, _changed(weights="imagenet", head_epochs=1))
+    before = _weights(run)
+    snapshots: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_save", lambda: snapshots.append(_weights(run)))
+        run.fit()
+
+    after_head, after_all = snapshots
+    for path, weight in before.items():
+        same = np.array_equal(weight, after_head[path])
+        assert same == (not path.startswith("predictions/")), path
+        assert not np.array_equal(weight, after_all[path]), path
+
+
+def test_patience_ends_the_run_with_its_best_weights(tmp_path: Path) -> None:
+    config = _changed(stages=("32x6",), patience=2)
+    run = _run(tmp_path, config)
+    accuracies = iter((0.5, 0.75, 0.75, 0.25))
+    snapshots: list[dict[str, Any]] = []
+
+    def validate() -> tuple[float, float]:
+        snapshots.append(_weights(run))
+        return 1.0, next(accuracies)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "validate", validate)
+        run.fit()
+
+    assert run.stopped_early
+    assert (run.epochs, run.step) == (4, 12)
+    assert [row["val_accuracy"] for row in _history(tmp_path)][-1] == "0.25000"
+    for path, weight in _weights(run).items():
+        np.testing.assert_array_equal(weight, snapshots[1][path])
+    assert _run(tmp_path, config).finished
+
+
+def test_seed_repeats_a_run_and_another_does_not(whole: Run, tmp_path: Path) -> None:
+    def figures(directory: Path) -> list[list[str]]:
+        return [
+            [row[name] for name in HISTORY_COLUMNS if name != "seconds"]
+            for row in _history(directory)
+        ]
+
+    for name, config in (("same", CONFIG), ("other", _changed(seed=1))):
+        _run(tmp_path / name, config).fit()
+
+    assert figures(tmp_path / "same") == figures(whole.directory)
+    assert figures(tmp_path / "other") != figures(whole.directory)
+
+
+def test_batches_that_do_not_divide_among_devices(tmp_path: Path) -> None:
+    class Three:
+        num_replicas_in_sync = 3
+
+    with pytest.raises(DataError, match="do not divide among 3 devices"):
+        Run(tmp_path, CONFIG, dataset(), devices=Devices(Three()))
+
+
+def test_disk_that_fills_up(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"cannot be written .* --resume"):
+            run.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    _run(tmp_path).fit()
+    assert len(_history(tmp_path)) == 2

@@ -1,0 +1,66 @@
+"""A process that trains: one of several hosts, or one host with several devices.
+
+    python -m tests.training.hosts RUN WEIGHTS REPLICAS BATCH_NORM PRECISION
+
+Trains the tests' tiny network on the tests' pictures and writes what it ends with to WEIGHTS.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tests.training.nets import tiny_net
+from tests.training.pictures import dataset
+from training.config import Stage, TrainConfig
+from training.strategy import Devices, all_devices
+from training.training import Run
+
+CONFIG = TrainConfig(
+    weights="none",
+    stages=(Stage(size=32, epochs=2),),
+    input_size=32,
+    batch_size=4,
+    augment=False,
+)
+
+
+class _Kept(Run):
+    """Keeps the last epoch's weights, which the best ones of the chief's replace in the end."""
+
+    last: dict[str, npt.NDArray[Any]]
+
+    def _end_epoch(self, epoch: int) -> None:
+        super()._end_epoch(epoch)
+        self.last = {variable.path: np.asarray(variable) for variable in self.model.variables}
+
+
+def main(run: str, weights: str, replicas: str, batch_norm: str, precision: str) -> None:
+    """Train two epochs of two steps each."""
+    devices = _devices(int(replicas))
+    config = TrainConfig.model_validate(CONFIG.model_dump() | {"precision": precision})
+
+    def build(_config: TrainConfig, classes: int) -> keras.Model:
+        return tiny_net(classes, batch_norm=batch_norm == "True")
+
+    training = _Kept(Path(run), config, dataset(train=8, held_out=5), devices=devices, build=build)
+    training.fit()
+    arrays: dict[str, Any] = training.last | {"replicas": np.array(training.devices.replicas)}
+    np.savez(weights, **arrays)
+
+
+def _devices(replicas: int) -> Devices:
+    if replicas == 1:
+        return all_devices()
+    [cpu] = tf.config.list_physical_devices("CPU")
+    logical = [tf.config.LogicalDeviceConfiguration()] * replicas
+    tf.config.set_logical_device_configuration(cpu, logical)
+    return Devices(tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,109 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from training import cli
+from training.config import Stage, TrainConfig
+from training.presets import PRESETS, Finetune, Paper, Scratch
+
+
+def _configured(*options: str) -> TrainConfig:
+    """What the command line makes of options."""
+    made: list[TrainConfig] = []
+
+    def told(train: cli.Train) -> None:
+        made.append(train._config())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.Train, "cli_cmd", told)
+        cli.main(["train", *options])
+    [config] = made
+    return config
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+def test_each_says_its_command_time_and_accuracy(preset: type[TrainConfig]) -> None:
+    told = preset.__doc__ or ""
+
+    for word in ("Command:\n", "Time:\n", "Accuracy:\n"):
+        assert word in told
+    assert "python -m training train" in told
+    named = re.search(r"--preset (\w+)", told)
+    assert preset().preset == (named.group(1) if named else "finetune")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_goes_by_its_name_and_survives_json(name: Any) -> None:
+    config = PRESETS[name]()
+
+    assert config.preset == name
+    assert config.public()["preset"] == name
+    stored = TrainConfig.model_validate_json(config.model_dump_json())
+    assert stored.model_dump() == config.model_dump()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_bounds_hold_in_each(name: Any) -> None:
+    wrongs: tuple[dict[str, Any], ...] = (
+        {"stages": []},
+        {"batch_size": 1},
+        {"learning_rate": 0},
+        {"momentum": 1},
+        {"weight_decay": -1},
+        {"label_smoothing": 1},
+        {"patience": 0},
+        {"head_epochs": -1},
+    )
+    for wrong in wrongs:
+        with pytest.raises(ValidationError):
+            PRESETS[name].model_validate(wrong)
+
+
+def test_paper_is_the_plain_recipe() -> None:
+    config = Paper()
+
+    assert (config.weights, config.batch_size, config.stages) == (
+        "imagenet",
+        16,
+        (Stage(size=224, epochs=2),),
+    )
+    assert (config.schedule, config.learning_rate, config.momentum) == ("constant", 0.01, 0.0)
+    assert (config.weight_decay, config.label_smoothing, config.augment) == (0.0, 0.0, False)
+    assert (config.patience, config.frozen_epochs) == (None, 0)
+
+
+def test_finetune_trains_the_head_first() -> None:
+    assert Finetune().frozen_epochs == 1
+    assert Finetune(weights="none").frozen_epochs == 0
+    assert Finetune(head_epochs=99).frozen_epochs == Finetune().epochs
+
+
+def test_scratch_grows_from_random_weights() -> None:
+    config = Scratch()
+
+    assert [stage.size for stage in config.stages] == [96, 128, 160]
+    assert (config.weights, config.frozen_epochs) == ("none", 0)
+
+
+def test_command_line_begins_with_finetune(tmp_path: Path) -> None:
+    config = _configured("--run", str(tmp_path))
+
+    assert config == Finetune()
+
+
+def test_options_override_a_preset(tmp_path: Path) -> None:
+    config = _configured(
+        *("--run", str(tmp_path), "--preset", "paper", "--batch-size", "8", "--augment")
+    )
+
+    assert config == Paper(batch_size=8, augment=True)
+    assert config.learning_rate == 0.01
+
+
+def test_values_that_are_the_defaults_of_another_preset_count_too(tmp_path: Path) -> None:
+    config = _configured("--run", str(tmp_path), "--preset", "scratch", "--stages", "128x5,160x3")
+
+    assert config.stages == Finetune().stages

@@ -1,0 +1,60 @@
+"""What a run tells of itself, epoch by epoch: `history.csv` and `curves.png`."""
+
+import csv
+from pathlib import Path
+
+__all__ = ["HISTORY_COLUMNS", "append", "plot", "read"]
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "size",
+    "steps",
+    "learning_rate",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "seconds",
+)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a history, none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict[str, str]) -> None:
+    """Add an epoch's row, in place of one that a killed run wrote before its checkpoint."""
+    rows = [old for old in read(path) if int(old["epoch"]) < int(row["epoch"])] + [row]
+    draft = path.with_suffix(".tmp")
+    with draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HISTORY_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    draft.replace(path)
+
+
+def plot(path: Path) -> None:
+    """Draw `curves.png` beside `history.csv`: loss and accuracy, training and validation."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = read(path)
+    epochs = [int(row["epoch"]) for row in rows]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+        axis.plot(epochs, [float(row[name]) for row in rows], "o-", label="training")
+        axis.plot(epochs, [float(row[f"val_{name}"]) for row in rows], "o-", label="validation")
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    draft = path.with_name("curves.tmp")
+    figure.savefig(draft, dpi=120, format="png")
+    pyplot.close(figure)
+    draft.replace(path.with_name("curves.png"))

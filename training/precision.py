@@ -1,0 +1,87 @@
+"""How many bits a step computes with, and what that asks of model and optimizer."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import keras
+import tensorflow as tf
+
+from app.engines import cpu_has_bfloat16
+from training.config import Precision
+
+__all__ = ["Resolved", "choose", "mixed", "resolve", "scaled"]
+
+Resolved = Literal["float32", "bfloat16", "float16"]
+
+_BFLOAT16_SINCE, _FLOAT16_SINCE = (8, 0), (7, 0)
+"""Compute capabilities: Ampere, and Volta (of which Turing's T4 is a later one)."""
+
+
+def resolve(
+    wanted: Precision, capabilities: Sequence[tuple[int, int]], *, cpu_has_bfloat16: bool
+) -> Resolved:
+    """What `wanted` means on a machine.
+
+    Args:
+        wanted: as configured.
+        capabilities: CUDA compute capability of each GPU; empty on a CPU.
+        cpu_has_bfloat16: whether the CPU multiplies bfloat16 itself.
+    """
+    if wanted != "auto":
+        return wanted
+    if not capabilities:
+        return "bfloat16" if cpu_has_bfloat16 else "float32"
+    if min(capabilities) >= _BFLOAT16_SINCE:
+        return "bfloat16"
+    return "float16" if min(capabilities) >= _FLOAT16_SINCE else "float32"
+
+
+def choose(wanted: Precision) -> Resolved:
+    """What `wanted` means on this machine; also sets TensorFlow's graph rewriting for it.
+
+    A CPU computes in bfloat16 through oneDNN, which rewrites graphs and leaves the model as it is.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    capabilities = [
+        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        for gpu in gpus
+    ]
+    chosen = resolve(wanted, capabilities, cpu_has_bfloat16=cpu_has_bfloat16())
+    tf.config.optimizer.set_experimental_options(
+        {"auto_mixed_precision_onednn_bfloat16": not gpus and chosen == "bfloat16"}
+    )
+    return chosen
+
+
+def mixed(model: keras.Model, precision: Resolved) -> keras.Model:
+    """The model with its arithmetic in `precision`, where graph rewriting does not see to that.
+
+    Variables stay float32, and so do the final layer and batch norm's statistics: Keras's layer
+    computes in float32 whatever its inputs are.
+
+    Returns:
+        A copy with the same names and weights, or the model itself where nothing changes.
+    """
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    if precision == "float32" or (precision == "bfloat16" and on_cpu):
+        return model
+    last = model.layers[-1].name
+
+    def retyped(layer: keras.Layer) -> keras.Layer:
+        policy = "float32" if layer.name == last else f"mixed_{precision}"
+        return type(layer).from_config(layer.get_config() | {"dtype": policy})
+
+    copy = keras.models.clone_model(model, clone_function=retyped)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def scaled(optimizer: keras.Optimizer, precision: Resolved) -> keras.Optimizer:
+    """The optimizer, with dynamic loss scaling in float16.
+
+    A step whose gradients are not finite is skipped and halves the scale. Micikevicius et al.,
+    Mixed Precision Training, 2018.
+    """
+    if precision != "float16":
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)

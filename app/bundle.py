@@ -40,9 +40,11 @@ DEFAULT_THRESHOLD = 0.15
 
 
 class Architecture(StrEnum):
-    """Networks that `training` builds."""
+    """Networks that `training` builds, and `keras`: one that its user brought."""
 
     RESNET50 = "resnet50"
+    CUSTOM_CNN = "custom_cnn"
+    KERAS = "keras"
 
 
 class Method(StrEnum):

@@ -4,8 +4,17 @@ import keras
 
 from app.bundle import Architecture
 from training.errors import WeightsError
+from training.preprocessing import Preprocessing
 
-__all__ = ["RESNET50_LAYERS", "resnet50"]
+__all__ = [
+    "RESNET50_LAYERS",
+    "build",
+    "custom_cnn",
+    "imagenet_resnet50",
+    "preprocessing",
+    "resnet50",
+    "takes_any_size",
+]
 
 RESNET50_LAYERS = (
     "conv4_block4_out",
@@ -17,7 +26,101 @@ RESNET50_LAYERS = (
 )
 """The last six residual blocks: the layers whose maps are exported."""
 
+_IMAGENET_TOP = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
 _IMAGENET_NOTOP = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+
+_Shape = tuple[int | None, int | None, int]
+
+_CUSTOM_CNN_FILTERS = (32, 64, 128, 256, 256)
+
+
+def build(
+    architecture: Architecture,
+    classes: int,
+    weights: str = "none",
+    input_size: int | None = None,
+) -> keras.Model:
+    """A network to train, from photos preprocessed as `preprocessing` says, to logits.
+
+    Args:
+        architecture: one that is built here.
+        classes: units of the final layer.
+        weights: see `resnet50`; for `custom_cnn`, `none` alone.
+        input_size: pixels of the square input; None, for any size, where `takes_any_size`.
+
+    Raises:
+        WeightsError: the weights cannot be downloaded, found or read, or there are none such.
+        ValueError: an architecture that is not built here, or one that needs its input's size.
+    """
+    match architecture:
+        case Architecture.RESNET50:
+            return resnet50(classes, weights, input_size=input_size)
+        case Architecture.CUSTOM_CNN if input_size is not None:
+            return custom_cnn(classes, weights, input_size=input_size)
+    raise ValueError(f"{architecture} at {input_size} px is not built here")
+
+
+def preprocessing(architecture: Architecture) -> Preprocessing:
+    """What an architecture that is built here wants done to photos outside of itself."""
+    return Preprocessing.CAFFE if architecture is Architecture.RESNET50 else Preprocessing.NONE
+
+
+def takes_any_size(architecture: Architecture) -> bool:
+    """Whether it can be trained at other input sizes than it is exported at."""
+    return architecture is Architecture.RESNET50
+
+
+def custom_cnn(classes: int, weights: str = "none", *, input_size: int) -> keras.Model:
+    """A plain network: convolutions, max pooling, and fully connected layers behind a Flatten.
+
+    The second network of the paper that this project follows, trained from nothing. It has no
+    global average pooling, so CAM is not defined for it and Grad-CAM is. At 224 px and ten classes
+    it has 8.6 million weights, 17 MB in float16.
+
+    Args:
+        classes: units of the final layer.
+        weights: `none`.
+        input_size: pixels of the square input, 32 or more.
+
+    Returns:
+        A model from float32 RGB 0..255 `[N, input_size, input_size, 3]` to float32 logits
+        `[N, classes]`; the rescaling to 0..1 is its first layer.
+
+    Raises:
+        WeightsError: any weights are asked for.
+    """
+    if weights != "none":
+        raise WeightsError(
+            f"There are no first weights for {Architecture.CUSTOM_CNN}, {weights!r} or others: "
+            "it is trained from nothing. Pass --weights none."
+        )
+    layers = keras.layers
+    photo = keras.Input((input_size, input_size, 3), name="photo")
+    x = layers.Rescaling(1 / 255, name="rescaling")(photo)
+    for number, filters in enumerate(_CUSTOM_CNN_FILTERS, start=1):
+        x = _convolution(filters, f"conv{number}")(x)
+        if number == len(_CUSTOM_CNN_FILTERS):
+            x = _convolution(filters, f"conv{number + 1}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool{number}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(512, activation="relu", kernel_initializer="he_normal", name="fc1")(x)
+    x = layers.Dropout(0.5, name="dropout1")(x)
+    x = layers.Dense(256, activation="relu", kernel_initializer="he_normal", name="fc2")(x)
+    x = layers.Dropout(0.5, name="dropout2")(x)
+    logits = layers.Dense(classes, name="predictions")(x)
+    return keras.Model(photo, logits, name=Architecture.CUSTOM_CNN.value)
+
+
+def _convolution(filters: int, name: str) -> keras.layers.Layer:
+    return keras.layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        activation="relu",
+        kernel_initializer="he_normal",
+        name=name,
+    )
 
 
 def resnet50(classes: int, weights: str = "none", *, input_size: int | None = None) -> keras.Model:
@@ -44,18 +147,38 @@ def resnet50(classes: int, weights: str = "none", *, input_size: int | None = No
     return keras.Model(backbone.input, logits, name=Architecture.RESNET50.value)
 
 
-def _backbone(weights: str, shape: tuple[int | None, int | None, int]) -> keras.Model:
-    if weights == "none":
-        return keras.applications.ResNet50(weights=None, include_top=False, input_shape=shape)
+def imagenet_resnet50(weights: str = "imagenet", *, input_size: int = 224) -> keras.Model:
+    """ResNet50 with the head for ImageNet's 1000 classes that Keras gives it, to logits.
+
+    Args:
+        weights: `imagenet` (downloaded by Keras), or the path of a weights file with Keras's own
+            layout and top.
+        input_size: pixels of the square input.
+
+    Raises:
+        WeightsError: the weights cannot be downloaded, found or read.
+    """
+    return _keras_resnet50(weights, (input_size, input_size, 3), top=True)
+
+
+def _backbone(weights: str, shape: _Shape) -> keras.Model:
+    return _keras_resnet50(None if weights == "none" else weights, shape, top=False)
+
+
+def _keras_resnet50(weights: str | None, shape: _Shape, *, top: bool) -> keras.Model:
     try:
-        return keras.applications.ResNet50(weights=weights, include_top=False, input_shape=shape)
+        return keras.applications.ResNet50(
+            weights=weights, include_top=top, input_shape=shape, classifier_activation=None
+        )
     except Exception as error:  # urllib, h5py and Keras each raise their own
+        reason = " ".join(str(error).split())
         if weights == "imagenet":
             raise WeightsError(
-                f"Keras's ImageNet weights could not be downloaded ({error}). Fetch "
-                f"{_IMAGENET_NOTOP} on a machine that reaches it and put it in ~/.keras/models, "
-                "or pass --weights FILE."
+                f"Keras's ImageNet weights could not be downloaded ({reason}). Fetch "
+                f"{_IMAGENET_TOP if top else _IMAGENET_NOTOP} on a machine that reaches it and "
+                "put it in ~/.keras/models, or pass --weights FILE."
             ) from error
+        kind = "with" if top else "without"
         raise WeightsError(
-            f"{weights} holds no weights of a ResNet50 without its top: {error}"
+            f"{weights} holds no weights of a ResNet50 {kind} its top: {reason}"
         ) from error

@@ -3,9 +3,9 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand
 from pydantic_settings import PydanticBaseSettingsSource as Source
 
@@ -15,7 +15,7 @@ from app.bundle import Bundle, BundleError
 from app.engines import Engine, EngineUnavailable
 from training.config import Source as PhotoSource
 from training.config import TrainConfig
-from training.errors import RunError, TrainingError
+from training.errors import ExportError, RunError, TrainingError
 from training.presets import PRESETS, Finetune
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ class Train(Finetune):
 
     run: Path = Field(Path("runs/dogs"), description="directory of the run")
     resume: bool = Field(False, description="continue the run; the other options are its own")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        """Left to the preset, whose values are not these yet."""
+        return self
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
@@ -81,32 +86,84 @@ class Train(Finetune):
         return PRESETS[self.preset].model_validate(given)
 
 
-class Export(BaseModel):
-    """Write a run as a model version that explains itself."""
-
-    run: Path = Field(Path("runs/dogs"), description="directory of the run")
+class _NewVersion(BaseModel):
     models_dir: Path = Field(Path("models"), description="where model versions are kept")
     name: str = Field("dogs", pattern=r"[a-z0-9][a-z0-9_-]*", description="the model's name")
     version: int | None = Field(None, ge=1, description="default: the next one")
     overwrite: bool = Field(False, description="replace the version if it is there")
-    photos: int = Field(1000, ge=1, description="training photos for the foreground direction")
     licence: str = Field("", description="what model.json says of the weights' licence")
     provenance: str = Field("", description="what model.json says of where the weights come from")
 
-    def cli_cmd(self) -> None:
-        """Run the subcommand."""
-        from training.export import export_run, next_version
+    @property
+    def place(self) -> Path:
+        """The version's directory."""
+        from training.export import next_version
 
         version = self.version or next_version(self.models_dir / self.name)
-        place = self.models_dir / self.name / str(version)
-        export_run(
-            self.run,
+        return self.models_dir / self.name / str(version)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What every export is told."""
+        return self.model_dump(include={"licence", "provenance", "overwrite"})
+
+
+class Export(_NewVersion):
+    """Write a run, or a Keras model of your own, as a model version that explains itself."""
+
+    run: Path = Field(Path("runs/dogs"), description="directory of the run")
+    photos: int = Field(1000, ge=1, description="training photos for the foreground direction")
+    keras: Path | None = Field(None, description="in place of a run, a .keras or whole .h5 model")
+    labels: Path | None = Field(
+        None, description="of a Keras model: its classes, one `name` or `synset<TAB>name` a line"
+    )
+    input_size: int | None = Field(
+        None, ge=16, le=1024, description="of a Keras model that takes any: pixels"
+    )
+    preprocessing: Literal["caffe", "none"] = Field(
+        "none", description="of a Keras model: what it wants done to RGB 0..255 beforehand"
+    )
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        place = self.place
+        if self.keras is not None:
+            self._export_keras(self.keras, place)
+            say(f"Wrote {place}. Its thresholds are the default; calibrate finds better ones.")
+            return
+        from training.export import export_run
+
+        export_run(self.run, place, photos=self.photos, **self.told)
+        say(f"Wrote {place}. Next: python -m training calibrate --model {place}")
+
+    def _export_keras(self, path: Path, place: Path) -> None:
+        from training.keras_file import export_keras
+        from training.preprocessing import Preprocessing
+
+        if self.labels is None:
+            raise ExportError("--keras FILE needs --labels FILE: its classes, one a line.")
+        export_keras(
+            path,
+            self.labels,
             place,
-            photos=self.photos,
-            licence=self.licence,
-            provenance=self.provenance,
-            overwrite=self.overwrite,
+            input_size=self.input_size,
+            preprocessing=Preprocessing(self.preprocessing),
+            **self.told,
         )
+
+
+class Bootstrap(_NewVersion):
+    """Write a model of 120 breeds with no training, from Keras's ImageNet ResNet50."""
+
+    name: str = Field("dogs120", pattern=r"[a-z0-9][a-z0-9_-]*", description="the model's name")
+    weights: str = Field("imagenet", description="imagenet, or a file with the top")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        from training.bootstrap import bootstrap
+
+        place = self.place
+        bootstrap(place, weights=self.weights, **self.told)
         say(f"Wrote {place}. Next: python -m training calibrate --model {place}")
 
 
@@ -190,6 +247,7 @@ class Training(
 
     train: CliSubCommand[Train]
     export: CliSubCommand[Export]
+    bootstrap: CliSubCommand[Bootstrap]
     calibrate: CliSubCommand[Calibrate]
     evaluate: CliSubCommand[Evaluate]
 
@@ -204,8 +262,8 @@ def main(arguments: list[str] | None = None) -> None:
         CliApp.run(Training, cli_args=arguments)
     except ValidationError as error:
         for problem in error.errors():
-            option = "--" + "-".join(str(part) for part in problem["loc"][1:]).replace("_", "-")
-            say(f"{option}: {problem['msg']}")
+            option = "-".join(str(part) for part in problem["loc"][1:]).replace("_", "-")
+            say(f"--{option}: {problem['msg']}" if option else f"error: {problem['msg']}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

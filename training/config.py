@@ -1,9 +1,11 @@
 """What a training run is made of: typed, stored beside its results and in `model.json`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from app.bundle import Architecture
 
 __all__ = ["Precision", "PresetName", "Schedule", "Source", "Stage", "TrainConfig"]
 
@@ -51,11 +53,13 @@ class TrainConfig(BaseModel):
     boxes: Path | None = Field(
         None, description="boxes of a folder's photos: VOC directory, COCO or CSV; default: found"
     )
+    architecture: Literal[Architecture.RESNET50, Architecture.CUSTOM_CNN] = Field(
+        Architecture.RESNET50, description="custom_cnn: a plain network, from nothing"
+    )
     breeds: tuple[str, ...] = Field((), description="synsets or names; default: all present")
     limit: int | None = Field(None, ge=20, description="at most this many photos of a split")
     validation_share: float = Field(0.1, gt=0, lt=1, description="taken from the training split")
     test_share: float = Field(0.1, ge=0, lt=1, description="of a folder that has no test split")
-    architecture: Literal["resnet50", "custom_cnn"] = Field("resnet50", description="the network")
     weights: str = Field("imagenet", description="imagenet, none or a file")
     stages: tuple[Stage, ...] = Field(
         (Stage(size=128, epochs=4), Stage(size=160, epochs=3)),
@@ -106,6 +110,16 @@ class TrainConfig(BaseModel):
         if isinstance(value, str):
             return [breed.strip() for breed in value.split(",") if breed.strip()]
         return value
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        """A fully connected layer behind a Flatten takes maps of one size."""
+        sizes = {stage.size for stage in self.stages}
+        if self.architecture is Architecture.CUSTOM_CNN and sizes != {self.input_size}:
+            raise ValueError(
+                f"custom_cnn trains at its input size alone: --stages {self.input_size}xEPOCHS"
+            )
+        return self
 
     def public(self) -> dict[str, Any]:
         """What `model.json` keeps: everything but where things lay on one machine."""

@@ -3,25 +3,26 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from app.bundle import Architecture, Data, Foreground, Input, Layer, ModelCard, checksums
+from app.bundle import Architecture, Data, Foreground, Input, Label, Layer, ModelCard, checksums
 from training import architectures, gradients, methods
 from training.config import TrainConfig
 from training.data import load_dataset
 from training.errors import ExportError, RunError
-from training.foreground import Projection, find_projections
-from training.network import Network, from_keras
+from training.foreground import Projection, channel_sum, find_projections
+from training.gradients import shapes
+from training.keras_reader import from_keras
+from training.layers import exposed
+from training.network import Network
+from training.preprocessing import Preprocessing
 
-__all__ = ["ExplainedNetwork", "export_run", "next_version", "write"]
+__all__ = ["ExplainedNetwork", "export_network", "export_run", "next_version", "write"]
 
 Tensor: TypeAlias = tf.Tensor
-
-_CAFFE_MEANS = (103.939, 116.779, 123.68)
-"""Of blue, green and red in ImageNet: `keras.applications.resnet50.preprocess_input`."""
 
 
 class ExplainedNetwork(tf.Module):  # type: ignore[misc]
@@ -37,20 +38,28 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         input_size: int,
         layers: Sequence[str],
         projections: dict[str, Projection],
+        preprocessing: Preprocessing = Preprocessing.CAFFE,
         kernel_dtype: tf.DType = tf.float16,
     ) -> None:
         """Take a network over.
 
         Args:
-            network: takes what `keras.applications.resnet50.preprocess_input` makes.
+            network: takes what `preprocessing` makes.
             input_size: pixels of the square input.
             layers: names of the layers to expose, first to last; the last one is the last
                 activation before the head.
             projections: of each of `layers`.
+            preprocessing: what the network wants done to photos.
             kernel_dtype: how kernels are stored.
+
+        Raises:
+            ExportError: the head is one for CAM and the last layer is not what it pools.
         """
         super().__init__()
+        if network.pooled not in (None, layers[-1]):
+            raise ExportError(f"The last layer is {network.pooled!r}, not {layers[-1]!r}.")
         self.network = network
+        self._preprocess = preprocessing.apply
         self.input_size = input_size
         self.layers = tuple(layers)
         self._weights = {
@@ -98,12 +107,12 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         )
 
     def _predict(self, image: Tensor) -> dict[str, Tensor]:
-        values = gradients.run(self.network, self._weights, _preprocess(image))
+        values = gradients.run(self.network, self._weights, self._preprocess(image))
         logits = values[self.network.nodes[-1].name]
         return {"logits": tf.identity(logits), "probabilities": tf.nn.softmax(logits)}
 
     def _serve(self, image: Tensor, class_index: Tensor, versus_index: Tensor) -> dict[str, Tensor]:
-        values = gradients.run(self.network, self._weights, _preprocess(image))
+        values = gradients.run(self.network, self._weights, self._preprocess(image))
         logits = values[self.network.nodes[-1].name]
         own = tf.argmax(logits, axis=-1, output_type=tf.int32)
         target = tf.where(class_index < 0, own, class_index)
@@ -135,10 +144,6 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             "hirescam": methods.hirescam(A, G),
             "foreground": methods.foreground(A, direction, offset),
         }
-
-
-def _preprocess(image: Tensor) -> Tensor:
-    return tf.cast(image, tf.float32)[..., ::-1] - tf.constant(_CAFFE_MEANS)
 
 
 def _one_hot(index: Tensor, classes: int) -> Tensor:
@@ -213,30 +218,32 @@ def export_run(
         raise RunError(f"{run_dir} holds no run with a finished epoch.")
     config = TrainConfig.model_validate_json(config_path.read_bytes())
     dataset = load_dataset(config)
-    model = architectures.resnet50(len(dataset.labels), input_size=config.input_size)
+    classes, size = len(dataset.labels), config.input_size
+    model = architectures.build(config.architecture, classes, input_size=size)
     model.load_weights(weights_path)
+    network = from_keras(model)
+    layers = exposed(network, size)
+    preprocessing = architectures.preprocessing(config.architecture)
     chosen = np.random.default_rng(config.seed).permutation(len(dataset.train))[:photos]
     projections = find_projections(
         model,
-        architectures.RESNET50_LAYERS,
+        layers,
         [dataset.train[index] for index in chosen.tolist()],
-        size=config.input_size,
+        size=size,
+        preprocessing=preprocessing,
     )
-    network = from_keras(model)
     explained = ExplainedNetwork(
         network,
-        input_size=config.input_size,
-        layers=architectures.RESNET50_LAYERS,
+        input_size=size,
+        layers=layers,
         projections=projections,
+        preprocessing=preprocessing,
     )
-    card = ModelCard(
-        name=version_dir.parent.name,
-        version=int(version_dir.name),
-        architecture=Architecture.RESNET50,
-        head="gap_dense" if network.gap_dense else "other",
-        input=Input(size=config.input_size),
+    card = _card(
+        explained,
+        version_dir,
+        architecture=config.architecture,
         labels=dataset.labels,
-        layers=explained.map_sizes,
         foreground=Foreground(rule="ddt", photos=len(chosen)),
         training=config.public(),
         data=Data(name=dataset.name, splits=dataset.sizes),
@@ -244,6 +251,67 @@ def export_run(
         provenance=provenance,
     )
     return write(explained, version_dir, card, overwrite=overwrite)
+
+
+def export_network(
+    network: Network,
+    version_dir: Path,
+    *,
+    architecture: Architecture,
+    labels: tuple[Label, ...],
+    input_size: int,
+    preprocessing: Preprocessing,
+    licence: str = "",
+    provenance: str = "",
+    overwrite: bool = False,
+) -> ModelCard:
+    """Export a network for which no photos are at hand: `foreground` is the sum over channels.
+
+    Args:
+        network: takes what `preprocessing` makes.
+        version_dir: `models/<name>/<version>`.
+        architecture: for `model.json`.
+        labels: one for each class.
+        input_size: pixels of the square input.
+        preprocessing: what the network wants done to photos.
+        licence: of the weights, for `model.json`.
+        provenance: of the weights, for `model.json`.
+        overwrite: whether a version that is there already may be replaced.
+
+    Raises:
+        ExportError: the version exists, or the network has no layer to expose or does not take
+            photos of that size.
+    """
+    layers, sizes = exposed(network, input_size), shapes(network, input_size)
+    explained = ExplainedNetwork(
+        network,
+        input_size=input_size,
+        layers=layers,
+        projections={layer: channel_sum(sizes[layer][-1]) for layer in layers},
+        preprocessing=preprocessing,
+    )
+    card = _card(
+        explained,
+        version_dir,
+        architecture=architecture,
+        labels=labels,
+        foreground=Foreground(rule="channel_sum", photos=0),
+        licence=licence,
+        provenance=provenance,
+    )
+    return write(explained, version_dir, card, overwrite=overwrite)
+
+
+def _card(explained: ExplainedNetwork, version_dir: Path, **told: Any) -> ModelCard:
+    """What the network and its place tell, and what the caller does."""
+    return ModelCard(
+        name=version_dir.parent.name,
+        version=int(version_dir.name),
+        head="gap_dense" if explained.network.gap_dense else "other",
+        input=Input(size=explained.input_size),
+        layers=explained.map_sizes,
+        **told,
+    )
 
 
 def next_version(model_dir: Path) -> int:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from training.data import Example
 from training.feeding import inference_batches
+from training.preprocessing import Preprocessing
 
 __all__ = ["Projection", "channel_sum", "find_projections", "principal_direction"]
 
@@ -41,21 +42,27 @@ def channel_sum(channels: int) -> Projection:
 
 
 def find_projections(
-    model: keras.Model, layers: Sequence[str], examples: Sequence[Example], *, size: int
+    model: keras.Model,
+    layers: Sequence[str],
+    examples: Sequence[Example],
+    *,
+    size: int,
+    preprocessing: Preprocessing,
 ) -> dict[str, Projection]:
     """The projection for each layer, from photos without regard to their labels.
 
     Args:
-        model: takes what `keras.applications.resnet50.preprocess_input` makes.
+        model: takes what `preprocessing` makes.
         layers: names of the layers.
         examples: training photos.
         size: pixels of the square input.
+        preprocessing: what the model wants done to photos.
     """
     features = keras.Model(model.input, [model.get_layer(name).output for name in layers])
     totals = {name: _Moments() for name in layers}
     batches = inference_batches(examples, size=size, batch_size=BATCH)
     for photos, _ in tqdm(batches, desc="foreground", unit="batch", mininterval=1.0):
-        image = keras.applications.resnet50.preprocess_input(photos)
+        image = preprocessing.apply(photos)
         outputs = keras.tree.flatten(features(image, training=False))  # one is no list
         for name, output in zip(layers, outputs, strict=True):
             totals[name].add(np.asarray(output))
@@ -78,7 +85,7 @@ class _Moments:
         self._count += len(flat)
         self._sum += flat.sum(axis=0, dtype=np.float64)
         self._squares += (flat.T @ flat).astype(np.float64)
-        inner = maps[:, height // 4 : -(height // 4), width // 4 : -(width // 4)]
+        inner = maps[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
         self._contrast += len(maps) * (inner.mean(axis=(0, 1, 2)) - maps.mean(axis=(0, 1, 2)))
 
     def projection(self) -> Projection:

@@ -41,9 +41,12 @@ def gradcampp(A: Tensor, G: Tensor) -> Tensor:
     Chattopadhay et al., Grad-CAM++, 2018, with
     `alpha = G^2 / (2 G^2 + G^3 sum_ab A_ab)`, which is `1 / (2 + G sum_ab A_ab)`. Where `G <= 0`
     the term is zero, and elsewhere, `A` being the output of a ReLU, the denominator is 2 or more.
+    The paper has no answer for activations that may be negative: with a negative sum the
+    denominator comes near zero, and the map blows up. There the sum is taken as zero, so that
+    `alpha` is never over 1/2.
     """
     positive = tf.nn.relu(G)
-    total = tf.reduce_sum(A, axis=(1, 2), keepdims=True)
+    total = tf.nn.relu(tf.reduce_sum(A, axis=(1, 2), keepdims=True))
     terms = positive / (2.0 + positive * total)
     positions = float(A.shape[1] * A.shape[2])
     return tf.nn.relu(_weighted_sum(A, positions * tf.reduce_mean(terms, axis=(1, 2))))

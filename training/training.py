@@ -86,6 +86,7 @@ class Run:
             tf.config.experimental.enable_op_determinism()
         self.precision = precision.choose(config.precision)
         keras.utils.set_random_seed(config.seed)
+        self._preprocess = architectures.preprocessing(config.architecture).apply
         with self.devices.strategy.scope():
             network = (build or _build)(config, len(dataset.labels))
             self.model = precision.mixed(network, self.precision)
@@ -222,7 +223,7 @@ class Run:
         targets = tf.one_hot(labels, len(self.dataset.labels))
         with tf.GradientTape() as tape:
             # A frozen backbone's batch norm keeps its statistics too.
-            logits = self.model(_preprocess(photos), training=not frozen)
+            logits = self.model(self._preprocess(photos), training=not frozen)
             losses = keras.losses.categorical_crossentropy(
                 targets, logits, from_logits=True, label_smoothing=config.label_smoothing
             )
@@ -319,7 +320,7 @@ class Run:
 
     def predict(self, photos: tf.Tensor) -> tf.Tensor:
         """Logits `[N, classes]` of float32 RGB 0..255 `[N, h, w, 3]`."""
-        return self.model(_preprocess(photos), training=False)
+        return self.model(self._preprocess(photos), training=False)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -361,14 +362,11 @@ def _optimizer(config: TrainConfig, resolved: precision.Resolved) -> keras.Optim
 
 
 def _build(config: TrainConfig, classes: int) -> keras.Model:
-    if config.architecture != "resnet50":
-        raise RunError(f"{config.architecture} cannot be trained yet.")
-    return architectures.resnet50(classes, config.weights)
+    any_size = architectures.takes_any_size(config.architecture)
+    return architectures.build(
+        config.architecture, classes, config.weights, None if any_size else config.input_size
+    )
 
 
 def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.equal(tf.argmax(logits, -1, tf.int32), labels), tf.float32)
-
-
-def _preprocess(photos: tf.Tensor) -> tf.Tensor:
-    return keras.applications.resnet50.preprocess_input(photos)

@@ -9,7 +9,7 @@ from tests.training.nets import LAYERS, small_resnet
 from tests.training.prepared import write_stanford_dogs
 from training.export import ExplainedNetwork, write
 from training.foreground import Projection
-from training.network import from_keras
+from training.keras_reader import from_keras
 
 SIZE, CLASSES = 32, 5
 

@@ -4,8 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from training.architectures import RESNET50_LAYERS, resnet50
+from app.bundle import Architecture
+from training import architectures
+from training.architectures import RESNET50_LAYERS, build, custom_cnn, resnet50
 from training.errors import WeightsError
+from training.preprocessing import Preprocessing
 
 
 def test_resnet50_ends_in_pooling_and_logits() -> None:
@@ -53,3 +56,47 @@ def test_imagenet_out_of_reach_says_what_to_fetch_and_where_to_put_it(
 
     with pytest.raises(WeightsError, match=r"notop\.h5 .* ~/\.keras/models, or pass --weights"):
         resnet50(3, "imagenet")
+
+
+@pytest.mark.parametrize("architecture", [Architecture.RESNET50, Architecture.CUSTOM_CNN])
+def test_architectures_are_built_by_name(architecture: Architecture) -> None:
+    model = build(architecture, 3, input_size=32)
+
+    assert model.name == architecture
+    assert model.output.shape == (None, 3)
+
+
+def test_architecture_that_is_not_built_here() -> None:
+    with pytest.raises(ValueError, match="keras"):
+        build(Architecture.KERAS, 3, input_size=32)
+    with pytest.raises(ValueError, match="custom_cnn at None px"):
+        build(Architecture.CUSTOM_CNN, 3)
+
+
+def test_custom_cnn_has_no_global_pooling_and_fits_the_bound() -> None:
+    model = custom_cnn(10, input_size=224)
+    kinds = {type(layer).__name__ for layer in model.layers}
+
+    assert {"Rescaling", "MaxPooling2D", "Flatten", "Dropout"} < kinds
+    assert not {kind for kind in kinds if kind.startswith("Global")}
+    assert 8e6 < model.count_params() < 9e6
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "dogs.weights.h5"])
+def test_custom_cnn_has_no_first_weights(weights: str) -> None:
+    with pytest.raises(WeightsError, match="--weights none"):
+        build(Architecture.CUSTOM_CNN, 3, weights, 32)
+
+
+def test_preprocessing_is_a_property_of_the_architecture() -> None:
+    photos = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+
+    assert architectures.preprocessing(Architecture.CUSTOM_CNN) is Preprocessing.NONE
+    assert architectures.preprocessing(Architecture.RESNET50) is Preprocessing.CAFFE
+    np.testing.assert_array_equal(Preprocessing.NONE.apply(photos), photos)
+    np.testing.assert_allclose(
+        Preprocessing.CAFFE.apply(photos),
+        keras.applications.resnet50.preprocess_input(photos.astype(np.float32)),
+        rtol=1e-5,
+        atol=1e-4,
+    )

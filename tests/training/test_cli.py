@@ -32,6 +32,14 @@ def test_bad_values_are_told_by_option(capsys: pytest.CaptureFixture[str]) -> No
     assert "Traceback" not in told
 
 
+def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = _error(capsys, ["train", "--architecture", "custom_cnn"])
+
+    assert code == 2
+    assert told.startswith("error: ")
+    assert "--stages 224xEPOCHS" in told
+
+
 def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = _error(capsys, ["train", "--no-such-option", "1"])
 

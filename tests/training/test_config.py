@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from app.bundle import Architecture
 from training.config import Stage, TrainConfig
 
 
@@ -33,3 +34,23 @@ def test_public_configuration_tells_no_path() -> None:
     assert told["weights"] == "dogs.h5"
     assert "private" not in str(told)
     assert told["learning_rate"] == config.learning_rate
+
+
+def test_custom_cnn_trains_at_its_input_size_alone() -> None:
+    config = TrainConfig(architecture="custom_cnn", stages=["64x2", "64x1"], input_size=64)
+
+    assert config.architecture is Architecture.CUSTOM_CNN
+    with pytest.raises(ValidationError, match="--stages 64xEPOCHS"):
+        TrainConfig(architecture="custom_cnn", stages=["48x2", "64x1"], input_size=64)
+
+
+def test_only_architectures_that_are_built_here_are_trained() -> None:
+    with pytest.raises(ValidationError, match="architecture"):
+        TrainConfig(architecture="keras")
+
+
+def test_configuration_of_a_run_before_there_were_two_architectures() -> None:
+    stored = TrainConfig().model_dump(mode="json")
+    del stored["architecture"]
+
+    assert TrainConfig.model_validate(stored).architecture is Architecture.RESNET50

@@ -14,7 +14,7 @@ from training import architectures
 from training.errors import ExportError, RunError
 from training.export import ExplainedNetwork, export_run, next_version, write
 from training.foreground import Projection, channel_sum
-from training.network import from_keras
+from training.keras_reader import from_keras
 
 Array = npt.NDArray[np.float64]
 

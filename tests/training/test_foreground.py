@@ -5,6 +5,7 @@ import pytest
 from tests.training.nets import small_resnet
 from tests.training.pictures import dataset
 from training.foreground import _Moments, channel_sum, find_projections, principal_direction
+from training.preprocessing import Preprocessing
 
 
 def test_principal_direction_of_a_known_matrix() -> None:
@@ -40,7 +41,9 @@ def test_projections_agree_with_a_singular_value_decomposition() -> None:
     import keras
 
     model, photos = small_resnet(), dataset(train=6).train
-    projection = find_projections(model, ["last_out"], photos, size=32)["last_out"]
+    projection = find_projections(
+        model, ["last_out"], photos, size=32, preprocessing=Preprocessing.CAFFE
+    )["last_out"]
 
     from training.feeding import inference_batches
 

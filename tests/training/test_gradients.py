@@ -6,8 +6,10 @@ import tensorflow as tf
 
 from tests.training.nets import LAYERS, small_resnet
 from training import gradients
+from training.activations import KINDS
 from training.errors import ExportError
-from training.network import Node, Operation, from_keras
+from training.keras_reader import from_keras
+from training.network import Node, Operation
 
 
 def _check(node: Node, *shapes: tuple[int, ...]) -> None:
@@ -64,7 +66,7 @@ def test_batch_norm() -> None:
     _check(Node("x", Operation("batch_norm"), ("i",), weights), (2, 3, 3, 4))
 
 
-@pytest.mark.parametrize("kind", ["relu", "identity", "global_average_pooling"])
+@pytest.mark.parametrize("kind", ["relu", "global_average_pooling", "global_max_pooling"])
 def test_operations_without_weights(kind: str) -> None:
     _check(Node("x", Operation(kind), ("i",), {}), (2, 5, 4, 3))
 
@@ -80,12 +82,158 @@ def test_zero_padding() -> None:
     _check(Node("x", operation, ("i",), {}), (2, 4, 5, 3))
 
 
+def test_cropping() -> None:
+    operation = Operation("cropping", margins=((1, 2), (0, 3)))
+
+    _check(Node("x", operation, ("i",), {}), (2, 6, 5, 3))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("taps", [1, 2, 3])
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_depthwise_convolution(padding: str, stride: int, taps: int, multiplier: int) -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        "kernel": rng.normal(0, 1, (taps, taps, 3, multiplier)),
+        "bias": rng.normal(0, 1, 3 * multiplier),
+    }
+    operation = Operation("depthwise_convolution", strides=(stride, stride), padding=padding)
+
+    _check(Node("x", operation, ("i",), weights), (2, 8, 9, 3))
+
+
+@pytest.mark.parametrize("kind", ["max_pooling", "average_pooling"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2), (4, 4)])
+@pytest.mark.parametrize("window", [(2, 2), (3, 3), (2, 3)])
+@pytest.mark.parametrize("size", [(6, 6), (7, 9)])
+def test_pooling(
+    kind: str,
+    padding: str,
+    strides: tuple[int, int],
+    window: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    operation = Operation(kind, strides=strides, padding=padding, window=window)
+
+    _check(Node("x", operation, ("i",), {}), (2, *size, 3))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("taps", "stride"), [(2, 2), (3, 2), (3, 1), (2, 3)])
+def test_first_of_equal_maxima_gets_the_gradient(padding: str, taps: int, stride: int) -> None:
+    operation = Operation(
+        "max_pooling", strides=(stride, stride), padding=padding, window=(taps, taps)
+    )
+    rng = np.random.default_rng(1)
+    x = tf.constant(rng.integers(0, 3, (4, 9, 8, 3)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = gradients.forward(Node("x", operation, ("i",), {}), {}, [x])
+        upstream = tf.constant(rng.normal(0, 1, y.shape), tf.float32)
+        loss = tf.reduce_sum(y * upstream)
+    expected = tape.gradient(loss, x)
+
+    (actual,) = gradients.backward(Node("x", operation, ("i",), {}), {}, upstream, [x], y)
+
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_maxima_of_the_whole_map_share_the_gradient() -> None:
+    x = tf.constant([[[[1.0], [3.0]], [[3.0], [0.0]]]])
+    node = Node("x", Operation("global_max_pooling"), ("i",), {})
+
+    (actual,) = gradients.backward(node, {}, tf.constant([[8.0]]), [x], tf.constant([[3.0]]))
+
+    np.testing.assert_allclose(actual[0, :, :, 0], [[0, 4], [4, 0]])
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        *(Operation(kind) for kind in sorted(KINDS - {"prelu", "elu", "general_relu"})),
+        Operation("elu", slope=0.7),
+        Operation("general_relu", ceiling=1.0),
+        Operation("general_relu", slope=0.2),
+        Operation("general_relu", slope=0.1, threshold=0.4, ceiling=1.2),
+    ],
+    ids=lambda operation: operation.kind,
+)
+def test_activations(operation: Operation) -> None:
+    _check(Node("x", operation, ("i",), {}), (2, 5, 4, 3))
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (1, 1, 3)])
+def test_prelu(shape: tuple[int, ...]) -> None:
+    alpha = np.random.default_rng(0).uniform(0, 1, shape)
+
+    _check(Node("x", Operation("prelu"), ("i",), {"alpha": alpha}), (2, 5, 4, 3))
+
+
+@pytest.mark.parametrize("kind", ["add", "multiply"])
+@pytest.mark.parametrize("other", [(2, 5, 4, 3), (2, 1, 1, 3), (2, 5, 4, 1)])
+def test_merging_with_and_without_broadcast(kind: str, other: tuple[int, ...]) -> None:
+    _check(Node("x", Operation(kind), ("i", "j"), {}), (2, 5, 4, 3), other)
+    _check(Node("x", Operation(kind), ("j", "i"), {}), other, (2, 5, 4, 3))
+
+
+def test_concatenate() -> None:
+    shapes = [(2, 3, 3, 4), (2, 3, 3, 1), (2, 3, 3, 2)]
+
+    _check(Node("x", Operation("concatenate"), ("i", "j", "k"), {}), *shapes)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (1, 1, -1), (4, 3, 5), (2, -1)])
+def test_reshape(shape: tuple[int, ...]) -> None:
+    _check(Node("x", Operation("reshape", shape=shape), ("i",), {}), (2, 5, 4, 3))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Operation("max_pooling", strides=(2, 2), window=(3, 3), padding="same"),
+        Operation("average_pooling", strides=(2, 2), window=(3, 3), padding="same"),
+        Operation("reshape", shape=(-1,)),
+        Operation("cropping", margins=((1, 1), (1, 1))),
+        Operation("concatenate"),
+        Operation("silu"),
+    ],
+    ids=lambda operation: operation.kind,
+)
+def test_gradient_constant_in_space_may_be_given_once(operation: Operation) -> None:
+    rng = np.random.default_rng(4)
+    node = Node("x", operation, ("i",), {})
+    x = tf.constant(rng.normal(0, 1, (2, 6, 6, 3)), tf.float32)
+    y = gradients.forward(node, {}, [x])
+    once = tf.constant(rng.normal(0, 1, (2, 1, 1, 3)), tf.float32)
+    if len(y.shape) == 2:
+        once = tf.constant(rng.normal(0, 1, y.shape), tf.float32)
+    full = tf.broadcast_to(once, y.shape)
+
+    (expected,) = gradients.backward(node, {}, full, [x], y)
+    (actual,) = gradients.backward(node, {}, once, [x], y)
+
+    np.testing.assert_allclose(tf.broadcast_to(actual, x.shape), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_rule_that_is_missing_names_the_layer() -> None:
-    node = Node("pool", Operation("max_pooling", window=(2, 2)), ("i",), {})
+    node = Node("odd", Operation("sorting"), ("i",), {})
     x = tf.zeros((1, 4, 4, 1))
 
-    with pytest.raises(ExportError, match="'pool'"):
+    with pytest.raises(ExportError, match="'odd'"):
+        gradients.forward(node, {}, [x])
+    with pytest.raises(ExportError, match="'odd'"):
         gradients.backward(node, {}, x, [x], x)
+
+
+def test_shapes_are_those_of_keras() -> None:
+    model = small_resnet()
+
+    sizes = gradients.shapes(from_keras(model), 32)
+
+    for layer in (*LAYERS, "pool", "avg_pool", "predictions"):
+        assert sizes[layer] == model.get_layer(layer).output.shape[1:]
 
 
 def test_whole_network_against_gradient_tape() -> None:

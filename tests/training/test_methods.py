@@ -60,6 +60,16 @@ def test_gradcampp_as_the_paper_writes_it(case: tuple[Array, Array]) -> None:
     np.testing.assert_allclose(methods.gradcampp(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_gradcampp_of_activations_with_a_negative_sum_is_bounded() -> None:
+    A = np.array([[[[-2.0], [1.0]]]])  # with G = 2 the formula's denominator is 2 - 2 = 0
+    G = np.full(A.shape, 2.0)
+
+    actual = methods.gradcampp(*_tensors(A, G))
+
+    # alpha = 1/2, weight = 2 * (1/2 * 2) = 2
+    np.testing.assert_allclose(actual, [[[0.0, 2.0]]], rtol=1e-6)
+
+
 def test_layercam(case: tuple[Array, Array]) -> None:
     A, G = case
     expected = (np.maximum(G, 0) * A).sum(axis=-1)

@@ -1,0 +1,123 @@
+"""The plain network from training to HTTP: no global average pooling, and so no CAM."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from app import engines
+from app.bundle import Architecture, Bundle, Method, load
+from app.engines import Cut
+from app.main import create_app
+from app.settings import Settings
+from tests.training.pictures import dataset
+from training import export
+from training.config import Stage, TrainConfig
+from training.errors import WeightsError
+from training.evaluation import calibrate, evaluate, layer_sets
+from training.training import Run
+
+CONFIG = TrainConfig(
+    architecture=Architecture.CUSTOM_CNN,
+    weights="none",
+    stages=(Stage(size=32, epochs=1),),
+    input_size=32,
+    batch_size=4,
+    precision="float32",
+)
+LAYERS = [f"conv{number}" for number in range(1, 7)]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    place = tmp_path_factory.mktemp("custom")
+    photos = dataset()
+    Run(place / "run", CONFIG, photos).fit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "load_dataset", lambda _config: photos)
+        export.export_run(place / "run", place / "models" / "plain" / "1", photos=6)
+    return load(place / "models" / "plain" / "1")
+
+
+def test_card(exported: Bundle) -> None:
+    card = exported.card
+
+    assert (card.architecture, card.head, card.input.size) == ("custom_cnn", "other", 32)
+    assert card.layer_names == LAYERS
+    assert [layer.height for layer in card.layers] == [32, 16, 8, 4, 2, 2]
+    assert card.foreground.rule == "ddt"
+    assert Method.CAM not in card.methods
+
+
+def test_weights_are_refused(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"weights": "imagenet"})
+
+    with pytest.raises(WeightsError, match="custom_cnn"):
+        Run(tmp_path, config, dataset())
+
+
+def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
+    engine = engines.create(exported, engine="openvino", precision="float32")
+    photos = dataset().train
+    sets = {"last", "last6", *LAYERS[:-1]}
+
+    thresholds = calibrate(exported, engine, photos)
+    figures = evaluate(exported, engine, photos)
+
+    assert layer_sets(exported.card, Method.CAM) == {}
+    assert set(layer_sets(exported.card, Method.GRADCAM)) == sets
+    assert set(thresholds[Method.LAYERCAM]) == set(figures["mean_iou"]["layercam"]) == sets
+    assert not figures["mean_iou"].get("cam")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_openvino_agrees_with_tensorflow(exported: Bundle, precision: str) -> None:
+    from app.engines.tensorflow import TensorFlowEngine
+    from app.errors import EngineUnavailable
+
+    try:
+        engine = engines.create(exported, engine="openvino", precision=precision)
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    rng = np.random.default_rng(0)
+    image = np.repeat(np.repeat(rng.integers(0, 256, (4, 8, 8, 3), np.uint8), 4, 1), 4, 2)
+    index = np.array([-1, 0, 1, 1], np.int32), np.full(4, -1, np.int32)
+
+    expected = TensorFlowEngine(exported, device="cpu", precision="float32").run(
+        Cut.EXPLAIN_DEEP, image, *index
+    )
+    actual = engine.run(Cut.EXPLAIN_DEEP, image, *index)
+
+    # In bfloat16 maxima become equal and activations cross zero, which moves single gradients.
+    limit = 2e-3 if precision == "float32" else 0.3
+    for name, value in expected.items():
+        signed = expected.get(f"hirescam_{name.partition('_')[2]}", expected["hirescam"])
+        cut = name.startswith(("gradcam", "layercam"))  # by a ReLU, to less
+        scale = max(np.linalg.norm(value), np.linalg.norm(signed) if cut else 0)
+        assert np.linalg.norm(actual[name] - value) <= limit * scale + 1e-5, name
+
+
+def test_service_answers_gradcam_and_refuses_cam(exported: Bundle) -> None:
+    async def ask() -> list[httpx.Response]:
+        app = create_app(Settings(model=exported.path, engine="openvino", precision="float32"))
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
+            headers = {"content-type": "image/png"}
+            content = dataset().train[0].read()
+            return [
+                await client.post(path, content=content, headers=headers)
+                for path in ("/predict", "/gradcam?layers=last6", "/cam")
+            ]
+
+    predict, gradcam, cam = asyncio.run(ask())
+
+    assert predict.status_code == gradcam.status_code == 200
+    assert gradcam.json()["explanation"]["layers"] == LAYERS
+    assert cam.status_code == 409
+    assert cam.headers["content-type"] == "application/problem+json"
+    assert "/gradcam" in cam.text

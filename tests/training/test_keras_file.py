@@ -1,0 +1,161 @@
+"""A user's own Keras classifier, from its file to the engine that serves it."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from app import engines
+from app.bundle import load
+from app.engines import Cut
+from tests.training.nets import NETWORKS, small_resnet
+from training import cli, keras_file
+from training.errors import ExportError
+from training.keras_file import export_keras
+from training.keras_reader import from_keras
+from training.preprocessing import Preprocessing
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    path = tmp_path / "labels.txt"
+    path.write_text("red\nn02099601\tgolden retriever\nblue\ngreen\n", encoding="utf-8")
+    return path
+
+
+def _saved(model: keras.Model, path: Path) -> Path:
+    model.save(path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize(
+    ("name", "file", "head"),
+    [
+        ("plain", "own.keras", "other"),
+        ("nested", "own.h5", "gap_dense"),
+        ("mobile", "own.keras", "gap_dense"),
+    ],
+)
+def test_exported_model_predicts_what_keras_predicts(
+    name: str, file: str, head: str, tmp_path: Path, labels: Path
+) -> None:
+    model = NETWORKS[name][0]()
+    path = _saved(model, tmp_path / file)
+
+    where = ["--models-dir", str(tmp_path / "models"), "--name", "own", "--licence", "mine"]
+    cli.main(["export", "--keras", str(path), "--labels", str(labels), *where])
+
+    bundle = load(tmp_path / "models" / "own" / "1")
+    card = bundle.card
+    assert (card.architecture, card.head, card.licence) == ("keras", head, "mine")
+    assert card.layer_names == list(NETWORKS[name][1])
+    assert (card.foreground.rule, card.foreground.photos) == ("channel_sum", 0)
+    assert [(label.synset, label.name) for label in card.labels][:2] == [
+        (None, "red"),
+        ("n02099601", "golden retriever"),
+    ]
+    size = card.input.size
+    image = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    index = np.full(4, -1, np.int32)
+    engine = engines.create(bundle, engine="openvino", precision="float32")
+    actual = engine.run(Cut.EXPLAIN_DEEP, image, index, index)
+    expected = np.asarray(model(image.astype(np.float32), training=False))
+    told = "logits" if name == "mobile" else "probabilities"  # the others end in a softmax
+    np.testing.assert_allclose(actual[told], expected, rtol=0.05, atol=0.02)
+
+
+def test_caffe_preprocessing_and_a_size_that_is_asked_for(tmp_path: Path, labels: Path) -> None:
+    image = keras.Input((None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(image))
+    model = keras.Model(image, keras.layers.Dense(4)(pooled))
+    path = _saved(model, tmp_path / "own.keras")
+
+    export_keras(
+        path,
+        labels,
+        tmp_path / "own" / "1",
+        input_size=20,
+        preprocessing=Preprocessing.CAFFE,
+    )
+
+    bundle = load(tmp_path / "own" / "1")
+    assert bundle.card.input.size == 20
+    photos = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
+    index = np.full(2, -1, np.int32)
+    engine = engines.create(bundle, engine="openvino", precision="float32")
+    actual = engine.run(Cut.PREDICT, photos, index, index)["logits"]
+    made = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
+    np.testing.assert_allclose(actual, model(made), rtol=0.01, atol=0.05)
+
+
+def _classifier(
+    shape: tuple[int | None, ...], layer: keras.layers.Layer | None = None
+) -> keras.Model:
+    x = image = keras.Input(shape)
+    if layer is not None:
+        x = layer(x)
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(4)(pooled))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "told"),
+    [
+        (_classifier((None, None, 3)), [], "pass --input-size"),
+        (_classifier((16, 16, 3)), ["--input-size", "24"], "16 pixels wide"),
+        (_classifier((16, 24, 3)), [], "16 x 24"),
+        (_classifier((16, 16, 1)), [], r"not \[None, 16, 16, 1\]"),
+        (_classifier((16, 16, 3)), [], "no layer with a map"),
+        (_classifier((16, 16, 3), keras.layers.UnitNormalization(name="odd")), [], "'odd'"),
+        (small_resnet(classes=5), [], "names 4 classes, and .* tells 5"),
+    ],
+)
+def test_model_that_does_not_do(
+    model: keras.Model,
+    options: list[str],
+    told: str,
+    tmp_path: Path,
+    labels: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = _saved(model, tmp_path / "own.keras")
+
+    with pytest.raises(SystemExit, match=f"^error: .*{told}") as ended:
+        cli.main(["export", "--keras", str(path), "--labels", str(labels), *options])
+
+    assert "\n" not in str(ended.value.code)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["missing", "junk.keras", "junk.h5", "weights"])
+def test_file_that_does_not_do(kind: str, tmp_path: Path, labels: Path) -> None:
+    path = tmp_path / kind
+    if kind.startswith("junk"):
+        path.write_bytes(b"no model")
+    elif kind == "weights":
+        path = tmp_path / "own.weights.h5"
+        small_resnet().save_weights(path)
+
+    with pytest.raises(ExportError, match=path.name) as told:
+        export_keras(path, labels, tmp_path / "own" / "1")
+
+    assert "\n" not in str(told.value)
+
+
+def test_labels_are_needed(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--labels FILE"):
+        cli.main(["export", "--keras", str(tmp_path / "own.keras")])
+
+
+def test_model_that_is_misread_is_not_exported(
+    tmp_path: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _saved(NETWORKS["mobile"][0](), tmp_path / "own.keras")
+    monkeypatch.setattr(
+        keras_file, "from_keras", lambda model: from_keras(model).with_classes([1, 0, 3, 2])
+    )
+
+    with pytest.raises(ExportError, match="does not compute what Keras computes"):
+        export_keras(path, labels, tmp_path / "own" / "1")

@@ -72,7 +72,7 @@ def test_training_commands_exist() -> None:
 
     named = set(re.findall(r"-m training ([a-z]+)", README))
 
-    assert named == {"train", "export", "calibrate", "evaluate"}
+    assert named == {"train", "export", "bootstrap", "calibrate", "evaluate"}
     assert named <= set(Training.model_fields)
 
 

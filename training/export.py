@@ -71,16 +71,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             }
             for node in network.nodes
         }
-        self._projections = {
-            layer: (
-                tf.Variable(projections[layer].direction, trainable=False),
-                tf.Variable(
-                    np.float32(projections[layer].mean @ projections[layer].direction),
-                    trainable=False,
-                ),
-            )
-            for layer in layers
-        }
+        self._projections = {layer: _variables(projections[layer]) for layer in layers}
         image = tf.TensorSpec((None, input_size, input_size, 3), tf.uint8, name="image")
         index = {
             name: tf.TensorSpec((None,), tf.int32, name=name)
@@ -146,6 +137,12 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         }
 
 
+def _variables(projection: Projection) -> tuple[tf.Variable, tf.Variable]:
+    """Its direction, and what the mean descriptor measures along it."""
+    offset = np.float32(projection.mean @ projection.direction)
+    return tf.Variable(projection.direction, trainable=False), tf.Variable(offset, trainable=False)
+
+
 def _one_hot(index: Tensor, classes: int) -> Tensor:
     """float32 `[N, classes]`; a row of zeros for a negative index, on every engine alike."""
     return tf.cast(tf.equal(index[:, None], tf.range(classes)), tf.float32)
@@ -184,9 +181,23 @@ def write(
         empty.rmdir()
     card = card.model_copy(update={"checksums": checksums(draft)})
     card.write(draft)
-    shutil.rmtree(version_dir, ignore_errors=True)
-    draft.replace(version_dir)
+    _put_in_place(draft, version_dir)
     return card
+
+
+def _put_in_place(draft: Path, version_dir: Path) -> None:
+    """Rename `draft` to `version_dir`; a version that is there stays whole until then."""
+    aside = version_dir.with_name(f".{version_dir.name}.old")
+    if version_dir.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        version_dir.rename(aside)
+    try:
+        draft.rename(version_dir)
+    except OSError:
+        if aside.exists():
+            aside.rename(version_dir)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def export_run(
@@ -232,16 +243,13 @@ def export_run(
         size=size,
         preprocessing=preprocessing,
     )
-    explained = ExplainedNetwork(
+    return _export(
         network,
+        version_dir,
         input_size=size,
-        layers=layers,
         projections=projections,
         preprocessing=preprocessing,
-    )
-    card = _card(
-        explained,
-        version_dir,
+        overwrite=overwrite,
         architecture=config.architecture,
         labels=dataset.labels,
         foreground=Foreground(rule="ddt", photos=len(chosen)),
@@ -250,7 +258,6 @@ def export_run(
         licence=licence,
         provenance=provenance,
     )
-    return write(explained, version_dir, card, overwrite=overwrite)
 
 
 def export_network(
@@ -283,23 +290,40 @@ def export_network(
             photos of that size.
     """
     layers, sizes = exposed(network, input_size), shapes(network, input_size)
-    explained = ExplainedNetwork(
+    return _export(
         network,
+        version_dir,
         input_size=input_size,
-        layers=layers,
         projections={layer: channel_sum(sizes[layer][-1]) for layer in layers},
         preprocessing=preprocessing,
-    )
-    card = _card(
-        explained,
-        version_dir,
+        overwrite=overwrite,
         architecture=architecture,
         labels=labels,
         foreground=Foreground(rule="channel_sum", photos=0),
         licence=licence,
         provenance=provenance,
     )
-    return write(explained, version_dir, card, overwrite=overwrite)
+
+
+def _export(
+    network: Network,
+    version_dir: Path,
+    *,
+    input_size: int,
+    projections: dict[str, Projection],
+    preprocessing: Preprocessing,
+    overwrite: bool,
+    **told: Any,
+) -> ModelCard:
+    """Write a version that exposes the layers of `projections`, in their order."""
+    explained = ExplainedNetwork(
+        network,
+        input_size=input_size,
+        layers=tuple(projections),
+        projections=projections,
+        preprocessing=preprocessing,
+    )
+    return write(explained, version_dir, _card(explained, version_dir, **told), overwrite=overwrite)
 
 
 def _card(explained: ExplainedNetwork, version_dir: Path, **told: Any) -> ModelCard:

@@ -85,17 +85,26 @@ class _Moments:
         self._count += len(flat)
         self._sum += flat.sum(axis=0, dtype=np.float64)
         self._squares += (flat.T @ flat).astype(np.float64)
-        inner = maps[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+        top, left = _margin(height), _margin(width)
+        inner = maps[:, top : height - top, left : width - left]
         self._contrast += len(maps) * (inner.mean(axis=(0, 1, 2)) - maps.mean(axis=(0, 1, 2)))
 
     def projection(self) -> Projection:
-        """The first principal direction, turned so that photos' middles score above their whole."""
+        """The first principal direction, turned so that photos' middles score above their whole.
+
+        Maps too small to have a middle give no contrast; then the mean descriptor scores above 0.
+        """
         mean = self._sum / self._count
         covariance = self._squares / self._count - np.outer(mean, mean)
         direction = principal_direction(covariance)
-        if direction @ self._contrast < 0:
+        if (direction @ self._contrast or direction @ mean) < 0:
             direction = -direction
         return Projection(direction.astype(np.float32), np.asarray(mean, np.float32))
+
+
+def _margin(extent: int) -> int:
+    """Positions on each side that are not the middle; 0 where there is none."""
+    return max(1, extent // 4) if extent >= 3 else 0
 
 
 def principal_direction(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ import pytest
 
 from app import bundle as bundles
 from app.settings import PROJECT
+from tests.training.commands import training
 from tests.training.nets import tiny_net
 from training import cli
 
@@ -69,9 +70,9 @@ def test_finished_run_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from training import training
+    from training import training as loop
 
-    monkeypatch.setattr(training, "_build", lambda config, classes: tiny_net(classes))
+    monkeypatch.setattr(loop, "_build", lambda config, classes: tiny_net(classes))
     run = ["--run", str(tmp_path / "run")]
     cli.main([*TRAIN, *OPTIONS, *run, "--data-dir", str(prepared)])
     assert "Done. Next: " in capsys.readouterr().err
@@ -104,17 +105,6 @@ def test_model_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert str(code).startswith("error: There is no model at")
 
 
-def _training(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -> None:
@@ -133,22 +123,18 @@ def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -
     assert process.returncode == 130
     assert f"python -m training train --run {run} --resume" in told
 
-    resumed = _training("train", "--run", run, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    training("train", "--run", run, "--resume")
     rows = (run / "history.csv").read_text().splitlines()
     assert [row.split(",")[:3] for row in rows[1:]] == [["1", "32", "9"], ["2", "48", "18"]]
 
-    exported = _training("export", "--run", run, "--models-dir", models, "--name", "trio")
-    assert exported.returncode == 0, exported.stderr
+    training("export", "--run", run, "--models-dir", models, "--name", "trio")
     version = models / "trio" / "1"
-    calibrated = _training("calibrate", "--model", version, "--data-dir", prepared)
-    assert calibrated.returncode == 0, calibrated.stderr
-    evaluated = _training("evaluate", "--model", version, "--data-dir", prepared, "--write")
-    assert evaluated.returncode == 0, evaluated.stderr
+    calibrated = training("calibrate", "--model", version, "--data-dir", prepared)
+    evaluated = training("evaluate", "--model", version, "--data-dir", prepared, "--write")
 
     card = bundles.load(version).card  # verifies the checksums
-    assert json.loads(calibrated.stdout)["cam"] == card.thresholds[bundles.Method.CAM]
-    assert json.loads(evaluated.stdout) == card.metrics
+    assert json.loads(calibrated)["cam"] == card.thresholds[bundles.Method.CAM]
+    assert json.loads(evaluated) == card.metrics
     assert [label.synset for label in card.labels] == ["n02088364", "n02099601", "n02115641"]
     assert card.foreground.rule == "ddt"
     assert card.training["stages"] == [{"size": 32, "epochs": 1}, {"size": 48, "epochs": 1}]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from app.bundle import Bundle, ModelCard, checksums, load
+from app.bundle import Bundle, BundleError, ModelCard, checksums, find_version, load
 from tests.training.nets import LAYERS
 from training import architectures
 from training.errors import ExportError, RunError
@@ -224,6 +224,36 @@ def test_existing_version_is_kept_unless_told(
 
     write(explained, place, card, overwrite=True)
     assert load(place).card.name == "small"
+    assert sorted(path.name for path in place.parent.iterdir()) == ["3"]
+
+
+def test_old_version_is_whole_until_the_new_one_is_in_place(
+    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "small" / "3"
+    write(explained, place, card)
+    before = load(place).card
+    real = Path.rename
+    moves: list[tuple[str, str]] = []
+
+    def rename(path: Path, target: Path) -> Path:
+        moves.append((path.name, target.name))
+        if path.name.endswith(".draft"):
+            assert load(path.with_name(".3.old")).card == before  # aside, and untouched
+            with pytest.raises(BundleError, match="holds no model version"):
+                find_version(path.parent)
+            raise OSError("no room")
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(OSError, match="no room"):
+            write(explained, place, card, overwrite=True)
+
+    assert moves == [("3", ".3.old"), (".3.draft", "3"), (".3.old", "3")]
+    assert load(place.parent).card == before
+
+    write(explained, place, card, overwrite=True)
     assert sorted(path.name for path in place.parent.iterdir()) == ["3"]
 
 

@@ -1,8 +1,6 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -11,8 +9,8 @@ import pytest
 from PIL import Image
 
 from app import bundle as bundles
-from app.settings import PROJECT
 from tests.app.test_process import serving
+from tests.training.commands import training
 from tests.training.folders import CLASSES, pixel_box, voc, write_photos
 from tests.training.pictures import photo
 from training.errors import DataError
@@ -238,19 +236,6 @@ def test_folder_beside_given_splits_is_told(
     assert "more: beside given splits, it is none of them" in capsys.readouterr().err
 
 
-def _training(*arguments: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path) -> None:
@@ -260,17 +245,17 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
         path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
     source = ("--source", "folder", "--data-dir", photos)
 
-    told = _training(
+    told = training(
         *("train", *source, "--run", run, "--weights", "none", "--stages", "32x1"),
         *("--input-size", "64", "--batch-size", "4", "--precision", "float32"),
     )
     assert "most confused" in told or "accuracy 1.000" in told
     assert (run / "confusion.png").is_file()
     assert json.loads((run / "summary.json").read_text())["photos"] == 2
-    _training("export", "--run", run, "--models-dir", models, "--name", "colours")
+    training("export", "--run", run, "--models-dir", models, "--name", "colours")
     version = models / "colours" / "1"
-    _training("calibrate", "--model", version, *source)
-    figures = json.loads(_training("evaluate", "--model", version, *source))
+    training("calibrate", "--model", version, *source)
+    figures = json.loads(training("evaluate", "--model", version, *source))
 
     card = bundles.load(version).card
     assert (figures["photos"], figures["photos_with_boxes"]) == (2, 2)

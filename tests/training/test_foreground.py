@@ -37,6 +37,31 @@ def test_direction_is_found_and_points_to_the_middle() -> None:
     np.testing.assert_allclose(projection.mean, maps.mean(axis=(0, 1, 2)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_middle_of_a_3x3_map_is_its_centre(sign: int) -> None:
+    """The direction points to the middle, whichever way the mean descriptor lies."""
+    rng = np.random.default_rng(1)
+    axis = np.array([0.6, -0.8])
+    place = np.zeros((3, 3))
+    place[1, 1] = sign
+    maps = (place[None] * rng.uniform(2, 3, (40, 1, 1)))[..., None] * axis - 5 * axis
+    moments = _Moments()
+    moments.add(maps.astype(np.float32))
+
+    np.testing.assert_allclose(moments.projection().direction, sign * axis, atol=1e-3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_without_a_middle_the_mean_descriptor_is_above_zero(sign: int) -> None:
+    rng = np.random.default_rng(2)
+    axis = np.array([0.6, -0.8])
+    maps = (sign * 5 + rng.normal(0, 1, (40, 2, 2)))[..., None] * axis
+    moments = _Moments()
+    moments.add(maps.astype(np.float32))
+
+    np.testing.assert_allclose(moments.projection().direction, sign * axis, atol=1e-3)
+
+
 def test_projections_agree_with_a_singular_value_decomposition() -> None:
     import keras
 

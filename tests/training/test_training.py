@@ -146,6 +146,41 @@ def test_interrupted_run_resumes_as_if_nothing_had_happened(
         np.testing.assert_allclose(weight, expected_weights[path], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("step", [4, 6], ids=["of a middle epoch", "of the last epoch"])
+def test_stop_at_the_last_step(tmp_path: Path, step: int) -> None:
+    """No epoch's row is lost or holds another's, and there are best weights."""
+    config, signalled = _changed(stages=["32x3"]), []
+    expected = _run(tmp_path / "whole", config, train=8)
+    expected.fit()
+    first = _run(tmp_path / "run", config, train=8)
+    real = first._train_step
+
+    def taking(*arguments: Any) -> Any:
+        if first.step == step - 1:
+            signalled.append(step)
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments)
+
+    first._train_step = taking
+    with pytest.raises(Interrupted):
+        first.fit()
+    assert (first.step, first.epochs, signalled) == (step, step // 2 - 1, [step])
+    assert len(_history(tmp_path / "run")) == step // 2 - 1
+
+    second = _run(tmp_path / "run", config, train=8)
+    second.fit()
+
+    ours, theirs = _history(tmp_path / "run"), _history(tmp_path / "whole")
+    assert [row["epoch"] for row in ours] == ["1", "2", "3"]
+    for row, other in zip(ours, theirs, strict=True):
+        for column in ("size", "steps", "learning_rate"):
+            assert row[column] == other[column]
+        for column in ("loss", "val_loss"):
+            assert float(row[column]) == pytest.approx(float(other[column]), rel=1e-3)
+    assert (second.finished, second.step) == (True, 6)
+    assert (tmp_path / "run" / "best.weights.h5").exists()
+
+
 def test_second_signal_is_left_to_the_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +195,23 @@ def test_second_signal_is_left_to_the_system(
 
     assert seen == [signal.SIG_DFL]
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_configuration_is_whole_whatever_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = _run(tmp_path).directory / "config.json"
+    real, before = Path.write_text, stored.read_text()
+
+    def write_half(path: Path, text: str, **options: Any) -> int:
+        real(path, text[: len(text) // 2], **options)
+        raise OSError("no room")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(RunError, match="no room"):
+        _run(tmp_path)
+
+    assert stored.read_text() == before
 
 
 def test_finished_run_takes_no_further_step(whole: Run) -> None:

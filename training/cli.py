@@ -83,6 +83,10 @@ class Train(Finetune):
         if path.exists():
             raise RunError(f"{self.run} holds a run already: pass --resume, or another --run.")
         given = self.model_dump(exclude={"run", "resume"}, exclude_unset=True)
+        # Absolute, so that a run can be resumed and exported from anywhere.
+        given |= {name: given[name].resolve() for name in ("data_dir", "boxes") if given.get(name)}
+        if given.get("weights", "imagenet") not in ("imagenet", "none"):
+            given["weights"] = str(Path(given["weights"]).resolve())
         return PRESETS[self.preset].model_validate(given)
 
 

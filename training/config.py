@@ -133,8 +133,8 @@ class TrainConfig(BaseModel):
 
     @property
     def frozen_epochs(self) -> int:
-        """Epochs at the start that train the head alone."""
-        return 0 if self.weights == "none" else min(self.head_epochs, self.epochs)
+        """Epochs at the start that train the head alone; at least the last one trains all."""
+        return 0 if self.weights == "none" else min(self.head_epochs, self.epochs - 1)
 
     def size_at(self, epoch: int) -> int:
         """Input size, in pixels, of an epoch counted from 0."""

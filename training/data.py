@@ -14,7 +14,7 @@ from training.stanford_dogs import stanford_dogs
 __all__ = ["Dataset", "Example", "load_dataset", "load_for_model"]
 
 
-_SPLITTING = ("validation_share", "test_share", "seed")
+_SPLITTING = ("validation_share", "test_share", "seed", "breeds")
 """What decides how a folder is split."""
 
 
@@ -62,8 +62,8 @@ def load_for_model(
         labels: the model's.
         boxes: see `folder`.
         config: the model's training configuration, as `model.json` has it: its seed and shares
-            split the folder that it was trained on as they did then, so that no photo that it has
-            seen is taken for a test photo.
+            split the folder that it was trained on as they did then. Of a folder that has changed
+            since, photos that it was trained on may be among the test photos.
 
     Raises:
         DataError: see `stanford_dogs` and `folder`; or the classes differ.

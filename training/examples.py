@@ -1,11 +1,13 @@
 """Labelled photos: one, a data set of them, and how they are shared out among its splits."""
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +20,13 @@ __all__ = [
     "Example",
     "as_labelled",
     "check_distinct",
+    "check_same",
     "draw",
     "hold_out",
     "kept_classes",
     "label",
     "limited",
+    "remember",
 ]
 
 
@@ -184,6 +188,8 @@ def hold_out(
     order = np.random.default_rng(seed).permutation(len(train))
     totals = np.bincount([example.label for example in train])
     quota = np.rint(totals * share).astype(int)
+    if not quota.any():  # few photos of each of many classes: a share of the whole, then
+        quota[[train[index].label for index in order[: round(len(train) * share)]]] = 1
     held_out: set[int] = set()
     for index in order.tolist():
         of_class = train[index].label
@@ -222,3 +228,41 @@ def _cut(
         tuple(example for i, example in enumerate(examples) if i not in chosen),
         tuple(example for i, example in enumerate(examples) if i in chosen),
     )
+
+
+def remember(run_dir: Path, dataset: Dataset) -> None:
+    """Note in a run's directory what it is trained on."""
+    draft = run_dir / "data.tmp"
+    draft.write_text(json.dumps(_identity(dataset), indent=2) + "\n", encoding="utf-8")
+    draft.replace(run_dir / "data.json")
+
+
+def check_same(run_dir: Path, dataset: Dataset) -> None:
+    """Hold a data set against what a run was begun on.
+
+    Raises:
+        DataError: classes or photos have changed since.
+    """
+    path = run_dir / "data.json"
+    if path.exists() and json.loads(path.read_bytes()) != _identity(dataset):
+        raise DataError(
+            f"The photos have changed since {run_dir} was begun: its classes, or the photos of a "
+            "split, are not the same. Put them back, or begin another run."
+        )
+
+
+def _identity(dataset: Dataset) -> dict[str, Any]:
+    """Classes, and each split by a hash of its photos' names and labels, in order."""
+    splits = {"train": dataset.train, "validation": dataset.validation}
+    return {
+        "labels": [label.model_dump() for label in dataset.labels],
+        "splits": {
+            name: blake2b(
+                "\n".join(f"{each.label} {each.name}" for each in split).encode(
+                    errors="surrogateescape"
+                ),
+                digest_size=16,
+            ).hexdigest()
+            for name, split in splits.items()
+        },
+    }

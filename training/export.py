@@ -13,6 +13,7 @@ from training import architectures, gradients, methods
 from training.config import TrainConfig
 from training.data import load_dataset
 from training.errors import ExportError, RunError
+from training.examples import check_same
 from training.foreground import Projection, channel_sum, find_projections
 from training.gradients import shapes
 from training.keras_reader import from_keras
@@ -229,6 +230,7 @@ def export_run(
         raise RunError(f"{run_dir} holds no run with a finished epoch.")
     config = TrainConfig.model_validate_json(config_path.read_bytes())
     dataset = load_dataset(config)
+    check_same(run_dir, dataset)
     classes, size = len(dataset.labels), config.input_size
     model = architectures.build(config.architecture, classes, input_size=size)
     model.load_weights(weights_path)

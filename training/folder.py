@@ -96,6 +96,9 @@ def _photos(directory: Path, boxes: Path | None, skipped: Skipped) -> list[_Foun
     aside = [] if boxes is None else [boxes.resolve()]
     found: list[_Found] = []
     for split, place in _places(directory, skipped):
+        for path in sorted(place.iterdir()):
+            if path.is_file() and path.suffix.casefold() in _SUFFIXES:
+                skipped.add("photo", path.relative_to(directory).as_posix(), "in no class folder")
         for child in _folders(place):
             if child.resolve() in aside or child.name.casefold() in ANNOTATION_FOLDERS:
                 continue

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.bundle import Label
+from training.checkpoints import writing
 from training.feeding import inference_batches
 from training.training import Run
 
@@ -46,8 +47,11 @@ def summarise(run: Run) -> str:
     counts = confusion(truth, predicted, len(run.dataset.labels))
     told = figures(counts, run.dataset.labels)
     text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
-    (run.directory / "summary.json").write_text(text, encoding="utf-8")
-    plot(counts, run.dataset.labels, run.directory / "confusion.png")
+    with writing(run.directory):
+        draft = run.directory / "summary.tmp"
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(run.directory / "summary.json")
+        plot(counts, run.dataset.labels, run.directory / "confusion.png")
     return table(told)
 
 

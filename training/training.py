@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from training.checkpoints import Checkpoints, writing
 from training.config import TrainConfig
 from training.data import Dataset
 from training.errors import DataError, RunError
+from training.examples import check_same, remember
 from training.feeding import inference_batches, train_batches
 from training.progress import Progress
 from training.schedule import learning_rate
@@ -105,6 +107,7 @@ class Run:
 
     def _begin(self) -> None:
         """Restore what the directory holds, and store the configuration in it."""
+        check_same(self.directory, self.dataset)
         self._checkpoints.restore()
         if self.devices.total([self.step]) != [self.step * self.devices.workers]:
             raise RunError(f"{self.directory} is not the same directory on all hosts.")
@@ -114,6 +117,7 @@ class Run:
                 draft = self.directory / "config.tmp"
                 draft.write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
                 draft.replace(self.directory / "config.json")
+                remember(self.directory, self.dataset)
 
     @property
     def step(self) -> int:
@@ -255,7 +259,8 @@ class Run:
             "val_accuracy": f"{val_accuracy:.5f}",
             "seconds": f"{float(state['seconds'].numpy()):.1f}",
         }
-        better = val_accuracy > float(state["best"].numpy())
+        # As stored: the nearest float32 may lie below, and a tie would count as better.
+        better = bool(np.float32(val_accuracy) > state["best"].numpy())
         if self.devices.is_chief:
             self._write(row, better)
         if better:

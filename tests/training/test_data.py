@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def test_classes_take_the_models_labels_and_order(tmp_path: Path) -> None:
     read = load_for_model("folder", tmp_path, (RED, BLUE), config={})
 
     assert read.labels == (RED, BLUE)
+    assert _colours(read) == {(0, CLASSES[0]), (1, CLASSES[1])}
+
+
+def test_a_model_of_some_classes_is_measured_on_its_own_folder(tmp_path: Path) -> None:
+    write_photos(tmp_path, 4)
+    shutil.copytree(tmp_path / CLASSES[0], tmp_path / "green dog")
+
+    with pytest.raises(DataError, match="green dog"):
+        load_for_model("folder", tmp_path, (RED, BLUE), config={})
+    read = load_for_model(
+        "folder", tmp_path, (RED, BLUE), config={"breeds": ["red dog", "blue dog"]}
+    )
+
     assert _colours(read) == {(0, CLASSES[0]), (1, CLASSES[1])}
 
 

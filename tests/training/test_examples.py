@@ -1,9 +1,22 @@
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from app.bundle import Label
+from tests.training.pictures import dataset, photo
 from training.errors import DataError
-from training.examples import Example, check_distinct, draw, hold_out, label, limited
+from training.examples import (
+    Example,
+    check_distinct,
+    check_same,
+    draw,
+    hold_out,
+    label,
+    limited,
+    remember,
+)
 
 EXAMPLES = [Example(f"{index}.jpg", b"", index % 2, ()) for index in range(30)]
 
@@ -66,3 +79,24 @@ def test_limited_keeps_the_order() -> None:
     assert len(some) == 7
     assert sorted(some, key=EXAMPLES.index) == list(some)
     assert limited(EXAMPLES, None, 0) == limited(EXAMPLES, 30, 0) == tuple(EXAMPLES)
+
+
+def test_a_run_knows_its_photos_again(tmp_path: Path) -> None:
+    begun = dataset(train=6)
+    check_same(tmp_path, begun)  # nothing is noted yet
+    remember(tmp_path, begun)
+
+    check_same(tmp_path, dataset(train=6))
+    with pytest.raises(DataError, match="have changed"):
+        check_same(tmp_path, dataset(train=8))
+    renamed = replace(begun, labels=(begun.labels[0], Label(index=1, name="another dog")))
+    with pytest.raises(DataError, match="have changed"):
+        check_same(tmp_path, renamed)
+
+
+def test_few_photos_of_many_classes_still_leave_some_to_validate_with() -> None:
+    examples = [replace(photo(0, index), label=index // 2) for index in range(40)]
+
+    kept, held_out = hold_out(examples, 0.1, 0)
+
+    assert (len(kept), len(held_out)) == (36, 4)

@@ -262,7 +262,7 @@ def test_frozen_epoch_trains_the_head_alone(tmp_path: Path) -> None:
 def test_patience_ends_the_run_with_its_best_weights(tmp_path: Path) -> None:
     config = _changed(stages=("32x6",), patience=2)
     run = _run(tmp_path, config)
-    accuracies = iter((0.5, 0.75, 0.75, 0.25))
+    accuracies = iter((0.5, 0.7, 0.7, 0.25))  # a tie is no improvement, 0.7 in float32 neither
     snapshots: list[dict[str, Any]] = []
 
     def validate() -> tuple[float, float]:

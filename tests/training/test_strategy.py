@@ -118,8 +118,8 @@ def test_two_hosts_end_as_one_process_does(alone: tuple[Path, Weights], tmp_path
         "best.weights.h5",
         "checkpoints",
         "config.json",
-        "data.json",
         "curves.png",
+        "data.json",
         "history.csv",
     ]
 

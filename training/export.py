@@ -59,8 +59,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         super().__init__()
         if network.pooled not in (None, layers[-1]):
             raise ExportError(f"The last layer is {network.pooled!r}, not {layers[-1]!r}.")
-        self.network = network
-        self._preprocess = preprocessing.apply
+        self._preprocess, self.network = preprocessing.folded_into(network)
         self.input_size = input_size
         self.layers = tuple(layers)
         self._weights = {
@@ -70,7 +69,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
                 )
                 for name, value in node.weights.items()
             }
-            for node in network.nodes
+            for node in self.network.nodes
         }
         self._projections = {layer: _variables(projections[layer]) for layer in layers}
         image = tf.TensorSpec((None, input_size, input_size, 3), tf.uint8, name="image")

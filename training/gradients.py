@@ -131,8 +131,7 @@ def forward(node: Node, weights: dict[str, Tensor], inputs: list[Tensor]) -> Ten
         return activations.apply(operation, x, weights.get("alpha"))
     match operation.kind:
         case "convolution" | "depthwise_convolution":
-            strides, padding = operation.strides, operation.padding.upper()
-            return _convolve(node, x, weights["kernel"], strides, padding) + weights["bias"]
+            return _convolve(node, x, weights["kernel"]) + weights["bias"]
         case "dense":
             return tf.linalg.matmul(x, weights["kernel"]) + weights["bias"]
         case "batch_norm" | "rescaling":
@@ -240,12 +239,14 @@ def _sum_to(gradient: Tensor, factor: Tensor, output: Tensor) -> Tensor:
     return tf.reduce_sum(gradient * tf.ones_like(output), axis=axes, keepdims=True)
 
 
-def _convolve(
-    node: Node, x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: str
-) -> Tensor:
-    if node.operation.kind == "depthwise_convolution":
-        return tf.nn.depthwise_conv2d(x, kernel, (1, *strides, 1), padding)
-    return tf.nn.conv2d(x, kernel, strides, padding)
+def _convolve(node: Node, x: Tensor, kernel: Tensor) -> Tensor:
+    operation = node.operation
+    padding: Any = operation.padding.upper()
+    if operation.kind == "depthwise_convolution":
+        return tf.nn.depthwise_conv2d(x, kernel, (1, *operation.strides, 1), padding)
+    if padding == "VALID":
+        padding = [(0, 0), *operation.margins, (0, 0)]
+    return tf.nn.conv2d(x, kernel, operation.strides, padding)
 
 
 def _turned_convolution(node: Node, kernel: Tensor, gradient: Tensor) -> Tensor:
@@ -273,10 +274,14 @@ def _convolution_backward(
         gradient = _turned_convolution(node, kernel, gradient)
         return _spread(gradient, node.operation.strides, (0, 0), (height, width))
     starts = []
-    for extent, taps, stride, given in zip(
-        (height, width), size, node.operation.strides, output.shape[1:3], strict=True
+    for extent, taps, stride, given, (before, _) in zip(
+        (height, width),
+        size,
+        node.operation.strides,
+        output.shape[1:3],
+        node.operation.margins,
+        strict=True,
     ):
-        before = 0
         if node.operation.padding == "same":
             before = max((given - 1) * stride + taps - extent, 0) // 2
         starts.append(taps - 1 - before)

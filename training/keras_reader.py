@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from training import keras_arithmetic
 from training.errors import ExportError
-from training.network import Network, Node, Operation, fold_batch_norm
+from training.network import Network, Node, Operation, fold_batch_norm, fold_zero_padding
 
 __all__ = ["from_keras"]
 
@@ -78,7 +78,7 @@ def from_keras(model: keras.Model) -> Network:
             raise ExportError(
                 f"Layer {node.name!r} (softmax) is supported at the end of the network only."
             )
-    return Network(input_name, fold_batch_norm(nodes.values()))
+    return Network(input_name, fold_zero_padding(fold_batch_norm(nodes.values())))
 
 
 def _graph(model: Any) -> Any:

@@ -24,7 +24,7 @@ def cam(A: Tensor, weights: Tensor) -> Tensor:
         A: activations of the last layer.
         weights: `[N, C]`, the row's class's.
     """
-    return _weighted_sum(A, weights)
+    return _weighted_sum(A, weights[:, None, None, :])
 
 
 def gradcam(A: Tensor, G: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def gradcam(A: Tensor, G: Tensor) -> Tensor:
 
     Selvaraju et al., Grad-CAM, 2017.
     """
-    return tf.nn.relu(_weighted_sum(A, tf.reduce_mean(G, axis=(1, 2))))
+    return tf.nn.relu(_weighted_sum(A, tf.reduce_mean(G, axis=(1, 2), keepdims=True)))
 
 
 def gradcampp(A: Tensor, G: Tensor) -> Tensor:
@@ -49,7 +49,8 @@ def gradcampp(A: Tensor, G: Tensor) -> Tensor:
     total = tf.nn.relu(tf.reduce_sum(A, axis=(1, 2), keepdims=True))
     terms = positive / (2.0 + positive * total)
     positions = float(A.shape[1] * A.shape[2])
-    return tf.nn.relu(_weighted_sum(A, positions * tf.reduce_mean(terms, axis=(1, 2))))
+    weights = positions * tf.reduce_mean(terms, axis=(1, 2), keepdims=True)
+    return tf.nn.relu(_weighted_sum(A, weights))
 
 
 def layercam(A: Tensor, G: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def layercam(A: Tensor, G: Tensor) -> Tensor:
 
     Jiang et al., LayerCAM, 2021.
     """
-    return tf.nn.relu(tf.reduce_sum(tf.nn.relu(G) * A, axis=-1))
+    return tf.nn.relu(_weighted_sum(A, tf.nn.relu(G)))
 
 
 def hirescam(A: Tensor, G: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def hirescam(A: Tensor, G: Tensor) -> Tensor:
 
     Draelos & Carin, HiResCAM, 2020.
     """
-    return tf.reduce_sum(G * A, axis=-1)
+    return _weighted_sum(A, G)
 
 
 def foreground(A: Tensor, direction: Tensor, offset: Tensor) -> Tensor:
@@ -79,11 +80,14 @@ def foreground(A: Tensor, direction: Tensor, offset: Tensor) -> Tensor:
         direction: `[C]`.
         offset: scalar, the mean descriptor's projection.
     """
-    return tf.linalg.matvec(A, direction) - offset
+    projected = tf.nn.conv2d(A, direction[None, None, :, None], 1, "VALID")
+    return tf.squeeze(projected, axis=-1) - offset
 
 
 def _weighted_sum(A: Tensor, weights: Tensor) -> Tensor:
-    """`[N, h, w, C]` and `[N, C]` to `[N, h, w]`."""
-    height, width, channels = A.shape[1:]
-    flat = tf.reshape(A, (-1, height * width, channels))
-    return tf.reshape(tf.linalg.matmul(flat, weights[:, :, None]), (-1, height, width))
+    """Over channels: `[N, h, w, C]`, weights of that shape or `[N, 1, 1, C]`, to `[N, h, w]`.
+
+    Summed by a convolution: engines keep that, and what leads to it, in bfloat16.
+    """
+    ones = tf.ones((1, 1, A.shape[-1], 1))
+    return tf.squeeze(tf.nn.conv2d(weights * A, ones, 1, "VALID"), axis=-1)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from training.errors import ExportError
 
-__all__ = ["Network", "Node", "Operation", "fold_batch_norm"]
+__all__ = ["Network", "Node", "Operation", "fold_batch_norm", "fold_zero_padding"]
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -30,7 +30,8 @@ class Operation:
         strides: of a convolution or pooling.
         padding: `same` or `valid`, of a convolution or pooling.
         window: of a pooling.
-        margins: of a zero padding or cropping, ((top, bottom), (left, right)).
+        margins: of a zero padding or cropping, ((top, bottom), (left, right)); of a `valid`
+            convolution, the zeros that it puts around its input first.
         shape: of a reshape's result, without the batch; one extent may be -1.
         slope: left of the threshold, of `general_relu`; the depth of `elu`.
         threshold: of `general_relu`.
@@ -69,6 +70,10 @@ class Network:
 
     input: str
     nodes: tuple[Node, ...]
+
+    def readers(self, name: str) -> list[Node]:
+        """The nodes that read a node's output, or the network's input."""
+        return [node for node in self.nodes if name in node.inputs]
 
     @property
     def classes(self) -> int:
@@ -132,4 +137,33 @@ def fold_batch_norm(nodes: Iterable[Node]) -> tuple[Node, ...]:
         }
         folded[folded.index(norm)] = replace(source, name=norm.name, weights=weights)
         folded.remove(source)
+    return tuple(folded)
+
+
+def fold_zero_padding(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """Merge each zero padding into the convolution after it, if nothing else reads the padding.
+
+    Margins as wide as the kernel stay: some of its positions would then see zeros alone.
+
+    Args:
+        nodes: in the order they run.
+    """
+    folded = list(nodes)
+    for padding in [node for node in folded if node.operation.kind == "zero_padding"]:
+        readers = [node for node in folded if padding.name in node.inputs]
+        if len(readers) != 1 or readers[0].operation.kind != "convolution":
+            continue
+        convolution, margins = readers[0], padding.operation.margins
+        fits = all(
+            max(sides) < taps
+            for sides, taps in zip(margins, convolution.weights["kernel"].shape[:2], strict=True)
+        )
+        if not fits or convolution.operation.padding != "valid":
+            continue
+        folded[folded.index(convolution)] = replace(
+            convolution,
+            inputs=padding.inputs,
+            operation=replace(convolution.operation, margins=margins),
+        )
+        folded.remove(padding)
     return tuple(folded)

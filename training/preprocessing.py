@@ -1,9 +1,13 @@
 """What happens to a photo before a network's first layer: in training and in the exported graph."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import TypeAlias
 
 import tensorflow as tf
+
+from training.network import Network
 
 __all__ = ["Preprocessing"]
 
@@ -31,7 +35,29 @@ class Preprocessing(StrEnum):
         Returns:
             float32 of the same shape.
         """
+        photos = self.subtract_means(photos)
+        return photos if self is Preprocessing.NONE else photos[..., ::-1]
+
+    def subtract_means(self, photos: Tensor) -> Tensor:
+        """All of `apply` but the order of the channels."""
         photos = tf.cast(photos, tf.float32)
-        if self is Preprocessing.NONE:
-            return photos
-        return photos[..., ::-1] - tf.constant(_CAFFE_MEANS)
+        return photos if self is Preprocessing.NONE else photos - tf.constant(_CAFFE_MEANS[::-1])
+
+    def folded_into(self, network: Network) -> tuple[Callable[[Tensor], Tensor], Network]:
+        """What is left to do to photos, and the network that does the rest.
+
+        Where convolutions alone read the input, their kernels exchange red and blue for nothing.
+        """
+        readers = network.readers(network.input)
+        if self is Preprocessing.NONE or any(
+            node.operation.kind != "convolution" for node in readers
+        ):
+            return self.apply, network
+        exchanged = {
+            node.name: replace(
+                node, weights={**node.weights, "kernel": node.weights["kernel"][:, :, ::-1]}
+            )
+            for node in readers
+        }
+        nodes = tuple(exchanged.get(node.name, node) for node in network.nodes)
+        return self.subtract_means, replace(network, nodes=nodes)

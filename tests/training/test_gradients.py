@@ -52,6 +52,18 @@ def test_convolution_with_unequal_sides() -> None:
     _check(Node("x", operation, ("i",), weights), (2, 6, 7, 3))
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("margins", [((1, 1), (1, 1)), ((2, 0), (1, 2))])
+def test_convolution_with_margins(
+    margins: tuple[tuple[int, int], tuple[int, int]], stride: int
+) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"kernel": rng.normal(0, 1, (3, 3, 3, 4)), "bias": rng.normal(0, 1, 4)}
+    operation = Operation("convolution", strides=(stride, stride), margins=margins)
+
+    _check(Node("x", operation, ("i",), weights), (2, 8, 7, 3))
+
+
 def test_dense() -> None:
     rng = np.random.default_rng(0)
     weights = {"kernel": rng.normal(0, 1, (6, 4)), "bias": rng.normal(0, 1, 4)}

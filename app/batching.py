@@ -90,6 +90,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._max_pending = max_pending
         self._wait_s = wait_s
         self._jobs: deque[_Job[Key, Item, Result]] = deque()
+        self._last_key: Key | None = None
         self._changed = threading.Condition()
         self._open = False
         self._thread = threading.Thread(target=self._loop, name="inference", daemon=True)
@@ -160,12 +161,17 @@ class Batcher(Generic[Key, Item, Result]):
                 self._run(batch)
 
     def _next_batch(self) -> list[_Job[Key, Item, Result]] | None:
-        """Wait for work and take the oldest item with those of its key; None when stopped."""
+        """Wait for work and take the next key's items, oldest first; None when stopped.
+
+        Next is the key of the oldest item, but of those with another key than the last batch's
+        where there are any: a key with many items or slow ones does not keep the others waiting.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or not self._open)
             if not self._jobs:
                 return None
-            key = self._jobs[0].key
+            others = (job.key for job in self._jobs if job.key != self._last_key)
+            key = self._last_key = next(others, self._jobs[0].key)
             if self._wait_s:
                 self._changed.wait_for(lambda: self._count(key) >= self._max_batch, self._wait_s)
             batch: list[_Job[Key, Item, Result]] = []

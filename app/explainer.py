@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -20,7 +20,6 @@ from app.bundle import Bundle, Method
 from app.engines import Cut, Engine
 from app.errors import DeadlineExceeded, MethodUnavailable, RequestError, UnknownTarget
 from app.schemas import (
-    MAX_OVERLAY_SIZE,
     BoxIoU,
     ExplainQuery,
     ExplainResponse,
@@ -52,12 +51,21 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A photo's size, the model's input, and what is drawn on, where anything is."""
+
+    photo: ImageInfo
+    squashed: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """An answer: its figures, and the body to send.
 
     Attributes:
         response: the figures; without the picture where `body` is the picture.
-        body: JSON, or a PNG where that was asked for.
+        body: JSON, or the picture alone where that was asked for.
     """
 
     response: ExplainResponse
@@ -91,13 +99,7 @@ class Explainer:
             StartupError: it cannot be served; the message says what to mend.
         """
         bundle = bundles.load(settings.model_path)
-        engine = engines.create(
-            bundle,
-            engine=settings.engine,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.threads,
-        )
+        engine = engines.create(bundle, **settings.engine_options)
         engine.warm_up(settings.max_batch)
         return cls(bundle, engine, settings)
 
@@ -129,17 +131,17 @@ class Explainer:
             DeadlineExceeded: no answer within `remaining_s`.
         """
         clock = _Clock(remaining_s)
-        photo, squashed = await self._in_pool(clock, self._decode, clock, data)
-        rows = await self._run_model(clock, Cut.PREDICT, Input(squashed))
+        decoded = await self._in_pool(clock, self._decode, clock, data)
+        rows = await self._run_model(clock, Cut.EXPLAIN, Input(decoded.squashed))
         return PredictResponse(
             model=self._model_id,
-            image=ImageInfo(width=photo.width, height=photo.height),
+            image=decoded.photo,
             predictions=self._top(rows["probabilities"], query.top_k),
             timings_ms=clock.timings_ms,
         )
 
     async def explain(
-        self, data: bytes, query: ExplainQuery, remaining_s: float, *, bare: bool = False
+        self, data: bytes, query: ExplainQuery, remaining_s: float, *, picture_as: str | None = None
     ) -> Explained:
         """The likeliest breeds, and where the evidence for one of them lies.
 
@@ -147,7 +149,7 @@ class Explainer:
             data: the encoded photo.
             query: what is asked.
             remaining_s: seconds until the answer comes too late.
-            bare: whether the body is to be the picture alone, in place of JSON.
+            picture_as: one of `overlay.MEDIA_TYPES`, for the picture alone in place of JSON.
 
         Raises:
             RequestError: the photo or a parameter cannot be used.
@@ -159,10 +161,12 @@ class Explainer:
         versus = self._class_index("versus", query.versus)
         if query.versus is not None and target == versus:
             raise RequestError("`target` and `versus` name the same class.")
-        photo, squashed = await self._in_pool(clock, self._decode, clock, data)
+        size = (query.size or self.settings.overlay_size) if query.overlay else None
+        decoded = await self._in_pool(clock, self._decode, clock, data, size)
+        photo = decoded.photo
         given = [images.clip_box(box, photo.width, photo.height) for box in query.box]
         cut = Cut.EXPLAIN if layers == self._layer_names[-1:] else Cut.EXPLAIN_DEEP
-        rows = await self._run_model(clock, cut, Input(squashed, target, versus))
+        rows = await self._run_model(clock, cut, Input(decoded.squashed, target, versus))
 
         def finish() -> Explained:
             """All that is left to do off the event loop: JSON of a picture takes a while too."""
@@ -170,15 +174,17 @@ class Explainer:
                 raise RequestError("`versus` names the class that is explained: the likeliest.")
             with clock.lap("render"):
                 explanation, values = self._locate(rows, query, layers, photo)
-                png, picture = b"", None
-                if query.overlay:
-                    png, picture = self._render(photo, values, query, explanation.box, given)
-            if picture is not None and not bare:
-                data = base64.b64encode(png).decode("ascii")
-                picture = picture.model_copy(update={"data": data})
+                file, picture = b"", None
+                if decoded.pixels is not None:
+                    pixels = _draw(decoded.pixels, values, query, photo, explanation.box, given)
+                    file = overlay.encode(pixels, picture_as or overlay.MEDIA_TYPES[0])
+                    picture = Overlay(width=pixels.shape[1], height=pixels.shape[0], data="")
+            if picture is not None and picture_as is None:
+                text = base64.b64encode(file).decode("ascii")
+                picture = picture.model_copy(update={"data": text})
             response = ExplainResponse(
                 model=self._model_id,
-                image=ImageInfo(width=photo.width, height=photo.height),
+                image=photo,
                 predictions=self._top(rows["probabilities"], query.top_k),
                 target=self._prediction(rows["probabilities"], int(rows["target_index"])),
                 explanation=explanation,
@@ -186,7 +192,8 @@ class Explainer:
                 overlay=picture,
                 timings_ms=clock.timings_ms,
             )
-            return Explained(response, png if bare else response.model_dump_json().encode())
+            body = file if picture_as else response.model_dump_json().encode()
+            return Explained(response, body)
 
         return await self._in_pool(clock, finish)
 
@@ -197,13 +204,17 @@ class Explainer:
 
     # -- decode
 
-    def _decode(self, clock: "_Clock", data: bytes) -> tuple[images.Photo, npt.NDArray[np.uint8]]:
-        """The photo, no larger than an overlay needs it, and the model's input."""
+    def _decode(self, clock: "_Clock", data: bytes, size: int | None = None) -> "_Decoded":
+        """The model's input, and the photo with its longer side at most `size` for drawing."""
         with clock.lap("decode"):
-            photo = images.decode(data, max_pixels=self.settings.max_pixels)
+            side = max(images.SIDE, size or 0)
+            photo = images.decode(data, max_pixels=self.settings.max_pixels, side=side)
             model_input = self.card.input
-            squashed = images.squash(photo.pixels, model_input.size, model_input.resize)
-            return replace(photo, pixels=images.fit(photo.pixels, MAX_OVERLAY_SIZE)), squashed
+            return _Decoded(
+                photo=ImageInfo(width=photo.width, height=photo.height),
+                squashed=images.squash(photo.pixels, model_input.size, model_input.resize),
+                pixels=images.fit(photo.pixels, size) if size else None,
+            )
 
     # -- batch
 
@@ -225,7 +236,7 @@ class Explainer:
     # -- locate
 
     def _locate(
-        self, rows: Rows, query: ExplainQuery, layers: list[str], photo: images.Photo
+        self, rows: Rows, query: ExplainQuery, layers: list[str], photo: ImageInfo
     ) -> tuple[Explanation, npt.NDArray[np.float32] | None]:
         """The explanation, and the heatmap at the model's input size if it has evidence."""
         outputs = [engines.layer_output(self.card, query.method, layer) for layer in layers]
@@ -255,32 +266,6 @@ class Explainer:
             status=heatmap.status,
         )
         return explanation, values
-
-    # -- render
-
-    def _render(
-        self,
-        photo: images.Photo,
-        values: npt.NDArray[np.float32] | None,
-        query: ExplainQuery,
-        found: images.Box | None,
-        given: list[images.Box],
-    ) -> tuple[bytes, Overlay]:
-        pixels = images.fit(photo.pixels, query.size or self.settings.overlay_size)
-        height, width = pixels.shape[:2]
-        if values is not None:
-            values = heatmaps.resize(values, width, height)
-        picture = overlay.render(pixels, values, colormap=query.colormap, alpha=query.alpha)
-
-        def scaled(box: images.Box) -> images.Box:
-            return images.scale_box(box, (photo.width, photo.height), (width, height))
-
-        overlay.draw_boxes(
-            picture,
-            found=scaled(found) if found else None,
-            given=[scaled(box) for box in given],
-        )
-        return overlay.encode_png(picture), Overlay(width=width, height=height, data="")
 
     # -- what the model calls things
 
@@ -370,11 +355,36 @@ class _Clock:
         return {name: round(1000 * laps[name], 3) for name in order if name in laps}
 
 
+def _draw(
+    pixels: npt.NDArray[np.uint8],
+    values: npt.NDArray[np.float32] | None,
+    query: ExplainQuery,
+    photo: ImageInfo,
+    found: images.Box | None,
+    given: list[images.Box],
+) -> npt.NDArray[np.uint8]:
+    """Heatmap and boxes over the scaled photo."""
+    height, width = pixels.shape[:2]
+    if values is not None:
+        values = heatmaps.resize(values, width, height)
+    picture = overlay.render(pixels, values, colormap=query.colormap, alpha=query.alpha)
+
+    def scaled(box: images.Box) -> images.Box:
+        return images.scale_box(box, (photo.width, photo.height), (width, height))
+
+    overlay.draw_boxes(
+        picture,
+        found=scaled(found) if found else None,
+        given=[scaled(box) for box in given],
+    )
+    return picture
+
+
 def _localize(
     explanation: Explanation,
     values: npt.NDArray[np.float32] | None,
     given: list[images.Box],
-    photo: images.Photo,
+    photo: ImageInfo,
 ) -> Localization | None:
     """Hold the explanation's box and heatmap against the boxes given."""
     if not given:

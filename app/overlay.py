@@ -1,4 +1,4 @@
-"""The picture: a heatmap in colour over the photo, with boxes, as a PNG."""
+"""The picture: a heatmap in colour over the photo, with boxes, as a file."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -9,12 +9,21 @@ import numpy.typing as npt
 
 from app.schemas import Colormap
 
-__all__ = ["COLORMAPS", "draw_boxes", "encode_png", "render"]
+__all__ = ["COLORMAPS", "MEDIA_TYPES", "draw_boxes", "encode", "render"]
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 COLORMAPS = {name: getattr(cv2, f"COLORMAP_{name.upper()}") for name in get_args(Colormap)}
+
+_ENCODINGS: dict[str, tuple[str, list[int]]] = {
+    "image/png": (".png", [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]),
+    "image/webp": (".webp", [cv2.IMWRITE_WEBP_QUALITY, 85]),
+    "image/jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90]),
+}
+
+MEDIA_TYPES = tuple(_ENCODINGS)
+"""What a picture can be encoded as; the first is what JSON carries."""
 
 _GIVEN = (255, 255, 255)
 _FOUND = (64, 255, 64)
@@ -60,12 +69,15 @@ def _corners(box: Box, width: int, height: int) -> tuple[tuple[int, int], tuple[
     return (left, top), (max(left, right), max(top, bottom))
 
 
-def encode_png(pixels: Pixels) -> bytes:
-    """A PNG by zlib's Huffman-only strategy: a photo under a heatmap hardly has runs to find.
+def encode(pixels: Pixels, media_type: str = "image/png") -> bytes:
+    """The picture as a file.
+
+    A PNG by zlib's Huffman-only strategy: a photo under a heatmap hardly has runs to find.
 
     Args:
         pixels: uint8 RGB `[h, w, 3]`.
+        media_type: one of `MEDIA_TYPES`; all but PNG lose a little.
     """
-    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    extension, options = _ENCODINGS[media_type]
+    _, encoded = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
     return encoded.tobytes()

@@ -21,6 +21,7 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.explainer import Explained, Explainer
+from app.overlay import MEDIA_TYPES
 from app.schemas import (
     CamQuery,
     ExplainQuery,
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 router = APIRouter()
 
-JSON, PNG = "application/json", "image/png"
+JSON = "application/json"
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -85,9 +86,9 @@ def _problems(*absent: int) -> dict[int | str, dict[str, Any]]:
 
 _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {PNG: _BINARY},
-        "description": "JSON; or, with `Accept: image/png`, the overlay alone, with the figures "
-        "in the headers `BreedCAM-Target`, `-Probability`, `-Status`, `-Box` and `-IoU`",
+        "content": {media_type: _BINARY for media_type in MEDIA_TYPES},
+        "description": "JSON; or, where `Accept` prefers a picture, the overlay alone, with the "
+        "figures in the headers `BreedCAM-Target`, `-Probability`, `-Status`, `-Box` and `-IoU`",
     }
 }
 
@@ -154,14 +155,15 @@ async def index() -> RedirectResponse:
 
 
 async def _explain(request: Request, query: ExplainQuery) -> Response:
-    offers = [JSON, PNG] if query.overlay else [JSON]
+    offers = [JSON, *MEDIA_TYPES] if query.overlay else [JSON]
     media_type = _negotiate(request, offers)
+    picture_as = None if media_type == JSON else media_type
 
     async def ask(explainer: Explainer, data: bytes, remaining_s: float) -> Explained:
-        return await explainer.explain(data, query, remaining_s, bare=media_type == PNG)
+        return await explainer.explain(data, query, remaining_s, picture_as=picture_as)
 
     explained = await _with_image(request, ask)
-    headers = _figures(explained) if media_type == PNG else None
+    headers = _figures(explained) if picture_as else None
     return Response(explained.body, media_type=media_type, headers=headers)
 
 

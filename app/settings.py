@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -82,6 +82,11 @@ class Settings(BaseSettings):
         if wait_ms == "auto":
             wait_ms = 3.0 if on_gpu else 0.0
         return wait_ms / 1000
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """What `engines.create` is told."""
+        return self.model_dump(include={"engine", "device", "precision", "threads"})
 
     @property
     def model_path(self) -> Path:

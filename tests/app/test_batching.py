@@ -108,7 +108,7 @@ async def test_what_came_while_the_worker_was_busy_goes_together_in_order(make: 
     assert work.seen == [("a", [0]), ("a", [1, 2, 3]), ("a", [4, 5])]
 
 
-async def test_keys_are_not_mixed_and_the_oldest_goes_first(make: Make) -> None:
+async def test_keys_are_not_mixed_and_take_turns(make: Make) -> None:
     work = Held()
     batcher = make(work)
     tasks = [submit(batcher, 0)]
@@ -119,6 +119,26 @@ async def test_keys_are_not_mixed_and_the_oldest_goes_first(make: Make) -> None:
     outcomes = await asyncio.gather(*tasks)
     assert work.seen == [("a", [0]), ("b", [1, 3, 5]), ("a", [2]), ("c", [4])]
     assert [outcome.result for outcome in outcomes] == [0, 1, 4, 9, 16, 25]
+
+
+async def test_a_crowd_of_one_key_does_not_keep_another_waiting(make: Make) -> None:
+    work = Held()
+    batcher = make(work, max_batch=2)
+    tasks = [submit(batcher, 0, "deep")]
+    await reached(work.busy)
+    tasks += [submit(batcher, item, "deep") for item in range(1, 7)]
+    tasks += [submit(batcher, 7, "last"), submit(batcher, 8, "third")]
+    await settle()
+    work.go.set()
+    await asyncio.gather(*tasks)
+    assert work.seen == [
+        ("deep", [0]),
+        ("last", [7]),
+        ("deep", [1, 2]),
+        ("third", [8]),
+        ("deep", [3, 4]),
+        ("deep", [5, 6]),
+    ]
 
 
 class TestFailure:

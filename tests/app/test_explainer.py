@@ -324,17 +324,20 @@ def _wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-async def test_a_large_photo_is_held_no_larger_than_an_overlay_needs(
-    make_explainer: Make,
+@pytest.mark.parametrize(
+    ("size", "held"), [(None, None), (1024, (512, 1024, 3)), (100, (50, 100, 3))]
+)
+def test_a_photo_is_held_no_larger_than_its_overlay(
+    make_explainer: Make, size: int | None, held: tuple[int, int, int] | None
 ) -> None:
     explainer = make_explainer()
     with started(explainer):
-        photo, squashed = explainer._decode(_Clock(LONG), encode(picture(3000, 1500), "PNG"))
-    assert photo.pixels.shape == (512, 1024, 3)
-    assert (photo.width, photo.height) == (3000, 1500)
+        decoded = explainer._decode(_Clock(LONG), encode(picture(3000, 1500), "PNG"), size)
+    assert (decoded.photo.width, decoded.photo.height) == (3000, 1500)
+    assert (None if decoded.pixels is None else decoded.pixels.shape) == held
     # The model's input is made of all the pixels, not of the reduced ones.
     expected = images.squash(np.asarray(picture(3000, 1500)), explainer.card.input.size)
-    np.testing.assert_array_equal(squashed, expected)
+    np.testing.assert_array_equal(decoded.squashed, expected)
 
 
 async def test_timings_add_up_to_the_time_that_passed(make_explainer: Make) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from app import schemas
 from app.images import decode
-from app.overlay import COLORMAPS, Box, draw_boxes, encode_png, render
+from app.overlay import COLORMAPS, MEDIA_TYPES, Box, draw_boxes, encode, render
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -83,7 +83,7 @@ class TestRender:
     def test_a_decoded_photo_can_be_drawn_on_and_stays_as_it_was(
         self, values: npt.NDArray[np.float32] | None
     ) -> None:
-        photo = decode(encode_png(PHOTO)).pixels
+        photo = decode(encode(PHOTO)).pixels
         picture = render(photo, values, colormap="jet", alpha=0.5)
         draw_boxes(picture, found=(2, 2, 9, 9), given=[])
         assert picture[2, 2].tolist() == list(GREEN)
@@ -167,15 +167,24 @@ class TestDrawBoxes:
         assert (drawn() == GREY).all()
 
 
-class TestEncodePng:
+class TestEncode:
     @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (3, 40), (40, 3)])
     def test_another_decoder_reads_the_same_pixels(self, shape: tuple[int, int]) -> None:
         pixels = np.random.default_rng(5).integers(0, 256, (*shape, 3)).astype(np.uint8)
-        with Image.open(io.BytesIO(encode_png(pixels))) as image:
+        with Image.open(io.BytesIO(encode(pixels))) as image:
             assert (image.format, image.mode) == ("PNG", "RGB")
             np.testing.assert_array_equal(np.asarray(image), pixels)
 
     def test_a_view_with_gaps_is_taken(self) -> None:
         view = PHOTO[::2, ::-1]
-        with Image.open(io.BytesIO(encode_png(view))) as image:
+        with Image.open(io.BytesIO(encode(view))) as image:
             np.testing.assert_array_equal(np.asarray(image), view)
+
+    @pytest.mark.parametrize("media_type", MEDIA_TYPES)
+    def test_each_media_type_is_what_it_says_and_shows_the_picture(self, media_type: str) -> None:
+        row = np.linspace(0, 255, 64)
+        pixels = np.stack(np.broadcast_arrays(row, row[:, None], 90), axis=-1).astype(np.uint8)
+        with Image.open(io.BytesIO(encode(pixels, media_type))) as image:
+            assert Image.MIME[str(image.format)] == media_type
+            seen = np.asarray(image.convert("RGB"))
+        assert np.abs(seen.astype(int) - pixels).mean() < 3

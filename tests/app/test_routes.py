@@ -170,11 +170,17 @@ async def test_target_and_versus_reach_the_model(serve: Serve, engine: Borrowed)
         await ask(client, "/gradcam", versus="3")
         await ask(client, "/gradcam", target="2", versus="1", layers="last6")
     assert asked == [
-        (Cut.PREDICT, -1, -1),
+        (Cut.EXPLAIN, -1, -1),
         (Cut.EXPLAIN, 3, -1),
         (Cut.EXPLAIN, -1, 3),
         (Cut.EXPLAIN_DEEP, 2, 1),
     ]
+
+
+async def test_explaining_leaves_the_prediction_as_it_is(client: httpx.AsyncClient) -> None:
+    predicted = await ask(client, "/predict")
+    for path in ("/cam", "/gradcam"):
+        assert (await ask(client, path))["predictions"] == predicted["predictions"]
 
 
 async def test_versus_changes_the_evidence(client: httpx.AsyncClient) -> None:
@@ -228,6 +234,7 @@ async def test_cam_is_of_the_last_layer(client: httpx.AsyncClient, card: ModelCa
 # -- negotiation
 
 JSON_TYPE, PNG_TYPE = "application/json", "image/png"
+WEBP_TYPE, JPEG_TYPE = "image/webp", "image/jpeg"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +251,10 @@ JSON_TYPE, PNG_TYPE = "application/json", "image/png"
         ("application/json ; q=0.9 , image/png;q=0.8", JSON_TYPE),
         ("image/png, application/json", JSON_TYPE),
         ("application/json;q=0, */*", PNG_TYPE),
-        ("image/png;q=0, image/*", None),
+        ("image/webp", WEBP_TYPE),
+        ("image/png;q=0, image/*", WEBP_TYPE),
+        ("image/jpeg, image/webp;q=0.9", JPEG_TYPE),
+        ("image/gif", None),
         ("text/html", None),
         ("application/json;q=0", None),
         ("application/json;q=nonsense", None),

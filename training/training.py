@@ -47,8 +47,8 @@ class Run:
     The directory holds `config.json`, `history.csv`, `curves.png`, `checkpoints/`
     and `best.weights.h5` (the epoch with the best validation accuracy). A run continues from the
     newest checkpoint in it: with the same data, a stopped run and an uninterrupted one take the
-    same steps at the same rates on the same batches. Several hosts share the directory; the
-    chief alone writes to it.
+    same steps at the same rates on the same batches, with the same dropout. Several hosts share
+    the directory; the chief alone writes to it.
     """
 
     def __init__(
@@ -101,7 +101,12 @@ class Run:
         self._state["best"].assign(-1.0)
         self._checkpoints = Checkpoints(
             directory / "checkpoints",
-            tf.train.Checkpoint(model=self.model, optimizer=self.optimizer, **self._state),
+            tf.train.Checkpoint(
+                model=self.model,
+                optimizer=self.optimizer,
+                seeds=_seeds(self.model),
+                **self._state,
+            ),
         )
         self._begin()
 
@@ -371,6 +376,12 @@ def _build(config: TrainConfig, classes: int) -> keras.Model:
     return architectures.build(
         config.architecture, classes, config.weights, None if any_size else config.input_size
     )
+
+
+def _seeds(model: keras.Model) -> list[tf.Variable]:
+    """What dropout draws from next, which Keras does not show to TensorFlow's checkpoints."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable.value for variable in model.variables if id(variable) not in weights]
 
 
 def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -40,7 +40,7 @@ def small_resnet(*, size: int = 32, classes: int = 5, seed: int = 0) -> keras.Mo
     return model
 
 
-def tiny_net(classes: int, *, batch_norm: bool = True) -> keras.Model:
+def tiny_net(classes: int, *, batch_norm: bool = True, dropout: float = 0) -> keras.Model:
     """Two convolutions, GAP and Dense, for inputs of any size: trained in seconds."""
     layers = keras.layers
     image = keras.Input((None, None, 3), name="image_input")
@@ -51,6 +51,8 @@ def tiny_net(classes: int, *, batch_norm: bool = True) -> keras.Model:
     x = layers.Activation("relu", name="stem_relu")(x)
     x = layers.Conv2D(16, 3, strides=2, activation="relu", name="last_out")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
     return keras.Model(image, layers.Dense(classes, name="predictions")(x))
 
 

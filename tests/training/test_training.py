@@ -146,6 +146,32 @@ def test_interrupted_run_resumes_as_if_nothing_had_happened(
         np.testing.assert_allclose(weight, expected_weights[path], rtol=1e-3, atol=1e-5)
 
 
+def test_resumed_run_drops_what_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    def run(name: str) -> Run:
+        return Run(
+            tmp_path / name,
+            CONFIG,
+            dataset(),
+            build=lambda _config, classes: tiny_net(classes, dropout=0.5),
+        )
+
+    whole = run("whole")
+    whole.fit()
+    with pytest.MonkeyPatch.context() as patch:
+        _stopping(patch, in_step=2)
+        with pytest.raises(Interrupted):
+            run("run").fit()
+
+    resumed = run("run")
+    resumed.fit()
+
+    ours, theirs = (list(_weights(each).values()) for each in (resumed, whole))
+    for weight, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(weight, other, rtol=1e-3, atol=1e-5)
+    for row, expected in zip(_history(tmp_path / "run"), _history(tmp_path / "whole"), strict=True):
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+
+
 @pytest.mark.parametrize("step", [4, 6], ids=["of a middle epoch", "of the last epoch"])
 def test_stop_at_the_last_step(tmp_path: Path, step: int) -> None:
     """No epoch's row is lost or holds another's, and there are best weights."""

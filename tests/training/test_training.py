@@ -50,6 +50,14 @@ def _history(directory: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def _assert_same_history(directory: Path, other: Path) -> None:
+    for row, expected in zip(_history(directory), _history(other), strict=True):
+        for column in ("epoch", "size", "steps", "learning_rate"):
+            assert row[column] == expected[column]
+        for column in ("loss", "val_loss"):
+            assert float(row[column]) == pytest.approx(float(expected[column]), rel=1e-3)
+
+
 def test_learning_rate_is_one_cycle() -> None:
     config = TrainConfig(learning_rate=0.1, warmup=0.2)
 
@@ -135,12 +143,7 @@ def test_interrupted_run_resumes_as_if_nothing_had_happened(
     second.fit()
 
     assert second.step == whole.step == 6
-    ours, theirs = _history(directory), _history(whole.directory)
-    for column in ("epoch", "size", "steps", "learning_rate"):
-        assert [row[column] for row in ours] == [row[column] for row in theirs]
-    for row, expected in zip(ours, theirs, strict=True):
-        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
-        assert float(row["val_loss"]) == pytest.approx(float(expected["val_loss"]), rel=1e-3)
+    _assert_same_history(directory, whole.directory)
     expected_weights = _weights(whole)
     for path, weight in _weights(second).items():
         np.testing.assert_allclose(weight, expected_weights[path], rtol=1e-3, atol=1e-5)
@@ -168,8 +171,7 @@ def test_resumed_run_drops_what_an_uninterrupted_one_does(tmp_path: Path) -> Non
     ours, theirs = (list(_weights(each).values()) for each in (resumed, whole))
     for weight, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(weight, other, rtol=1e-3, atol=1e-5)
-    for row, expected in zip(_history(tmp_path / "run"), _history(tmp_path / "whole"), strict=True):
-        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+    _assert_same_history(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("step", [4, 6], ids=["of a middle epoch", "of the last epoch"])
@@ -196,15 +198,54 @@ def test_stop_at_the_last_step(tmp_path: Path, step: int) -> None:
     second = _run(tmp_path / "run", config, train=8)
     second.fit()
 
-    ours, theirs = _history(tmp_path / "run"), _history(tmp_path / "whole")
-    assert [row["epoch"] for row in ours] == ["1", "2", "3"]
-    for row, other in zip(ours, theirs, strict=True):
-        for column in ("size", "steps", "learning_rate"):
-            assert row[column] == other[column]
-        for column in ("loss", "val_loss"):
-            assert float(row[column]) == pytest.approx(float(other[column]), rel=1e-3)
+    assert [row["epoch"] for row in _history(tmp_path / "run")] == ["1", "2", "3"]
+    _assert_same_history(tmp_path / "run", tmp_path / "whole")
     assert (second.finished, second.step) == (True, 6)
     assert (tmp_path / "run" / "best.weights.h5").exists()
+
+
+def test_signal_while_validating(whole: Run, tmp_path: Path) -> None:
+    first = _run(tmp_path)
+    real = first.validate
+
+    def validate() -> tuple[float, float]:
+        signal.raise_signal(signal.SIGINT)
+        return real()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(first, "validate", validate)
+        with pytest.raises(Interrupted):
+            first.fit()
+    assert (first.step, first.epochs) == (3, 1)
+    assert len(_history(tmp_path)) == 1
+
+    second = _run(tmp_path)
+    second.fit()
+
+    assert second.step == whole.step
+    _assert_same_history(tmp_path, whole.directory)
+
+
+def test_kill_between_an_epochs_row_and_its_checkpoint(whole: Run, tmp_path: Path) -> None:
+    first = _run(tmp_path, _changed(checkpoint_minutes=1e-9))
+    real = first._write
+
+    def write(*arguments: Any) -> None:
+        real(*arguments)
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(first, "_write", write)
+        with pytest.raises(SystemExit):
+            first.fit()
+    assert len(_history(tmp_path)) == 1
+
+    second = _run(tmp_path)
+    assert (second.step, second.epochs) == (3, 0)
+    second.fit()
+
+    assert second.step == whole.step
+    _assert_same_history(tmp_path, whole.directory)
 
 
 def test_second_signal_is_left_to_the_system(

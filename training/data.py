@@ -62,8 +62,9 @@ def load_for_model(
         labels: the model's.
         boxes: see `folder`.
         config: the model's training configuration, as `model.json` has it: its seed and shares
-            split the folder that it was trained on as they did then. Of a folder that has changed
-            since, photos that it was trained on may be among the test photos.
+            split the folder that it was trained on as they did then. Photos that have been added
+            since leave the others in their splits, but for classes of few photos: see
+            `examples.draw`. One that was renamed is drawn anew.
 
     Raises:
         DataError: see `stanford_dogs` and `folder`; or the classes differ.

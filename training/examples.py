@@ -200,22 +200,32 @@ def hold_out(
 
 
 def draw(
-    examples: Sequence[Example], share: float, lot: str
+    examples: Sequence[Example], share: float, lot: str, *, least: int = 1
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Take a share of each class, rounded but at least one photo and never all, out of `examples`.
+    """Take about a share of each class, but at least one photo, out of `examples`.
 
-    Each photo's name and `lot` decide: photos that are added or removed later hardly move others.
+    Each photo is taken or not by a hash of its name and `lot`, so that it stays where it is when
+    others are added or removed. Only where a class would be left with none taken, or with fewer
+    than `least`, do its other photos matter.
+
+    Args:
+        examples: of each class more than `least`.
+        share: the chance of each photo to be taken.
+        lot: what is drawn; another one takes other photos.
+        least: photos of each class that stay.
 
     Returns:
         What stays, what is taken.
     """
-    tickets: defaultdict[int, list[tuple[bytes, int]]] = defaultdict(list)
+    tickets: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)
     for index, example in enumerate(examples):
-        ticket = blake2b(f"{lot}\0{example.name}".encode(errors="surrogateescape")).digest()
+        key = f"{lot}\0{example.name}".encode(errors="surrogateescape")
+        ticket = int.from_bytes(blake2b(key, digest_size=8).digest()) / 2**64
         tickets[example.label].append((ticket, index))
     taken: set[int] = set()
     for drawn in tickets.values():
-        count = min(max(1, round(len(drawn) * share)), len(drawn) - 1)
+        winners = sum(ticket < share for ticket, _ in drawn)
+        count = min(max(1, winners), len(drawn) - least)
         taken.update(index for _, index in sorted(drawn)[:count])
     return _cut(examples, taken)
 

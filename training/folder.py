@@ -52,6 +52,9 @@ def folder(
     photo is decoded once, to see that it can be. What cannot be used is left out and told on
     standard error.
 
+    A photo keeps the split that it is drawn for when others are added or removed; see
+    `examples.draw`. The shares are met the better, the more photos there are.
+
     Args:
         directory: the folder.
         boxes: see `boxes.read_boxes`; there may be none.
@@ -78,7 +81,8 @@ def folder(
         splits |= {"train": splits["all"], "validation": (), "test": ()}
         if test_share > 0:
             _check_enough(splits["all"], names, 3, "training, validation and test")
-            splits["train"], splits["test"] = draw(splits["all"], test_share, f"test {seed}")
+            lot = f"test {seed}"
+            splits["train"], splits["test"] = draw(splits["all"], test_share, lot, least=2)
     train, validation, test = (
         limited(splits[name], limit, seed) for name in ("train", "validation", "test")
     )

@@ -25,7 +25,7 @@ def test_source_decides(tmp_path: Path, prepared: Path) -> None:
     mine = load_dataset(TrainConfig(source="folder", data_dir=tmp_path, test_share=0.3))
     dogs = load_dataset(TrainConfig(data_dir=prepared))
 
-    assert mine.sizes == {"train": 12, "validation": 2, "test": 6}
+    assert mine.sizes == {"train": 15, "validation": 2, "test": 3}
     assert dogs.name == "stanford_dogs"
 
 

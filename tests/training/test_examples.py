@@ -18,7 +18,12 @@ from training.examples import (
     remember,
 )
 
-EXAMPLES = [Example(f"{index}.jpg", b"", index % 2, ()) for index in range(30)]
+
+def _photos(count: int) -> list[Example]:
+    return [Example(f"{index}.jpg", b"", index % 2, ()) for index in range(count)]
+
+
+EXAMPLES = _photos(30)
 
 
 @pytest.mark.parametrize(
@@ -50,16 +55,45 @@ def test_synsets_tell_classes_apart() -> None:
     check_distinct(("n00000001-crane", "n00000002-crane", "beagle"))
 
 
+def test_draw_takes_about_a_share_of_each_class() -> None:
+    examples = _photos(4000)
+
+    stay, taken = draw(examples, 0.2, "lot")
+
+    counts = Counter(example.label for example in taken)
+    assert [counts[label] / 2000 for label in (0, 1)] == pytest.approx([0.2, 0.2], abs=0.03)
+    assert len(stay) + len(taken) == 4000
+    assert set(stay) | set(taken) == set(examples)
+    assert draw(examples[::-1], 0.2, "lot")[1] == taken[::-1]
+
+
 @pytest.mark.parametrize(
-    ("share", "each"), [(0.2, 3), (0.001, 1), (0.999, 14)], ids=["share", "one", "not all"]
+    ("share", "least", "each"), [(1e-9, 1, 1), (0.999999, 1, 14), (0.999999, 2, 13)]
 )
-def test_draw_takes_a_share_of_each_class(share: float, each: int) -> None:
-    stay, taken = draw(EXAMPLES, share, "lot")
+def test_draw_leaves_no_class_without(share: float, least: int, each: int) -> None:
+    _, taken = draw(EXAMPLES, share, "lot", least=least)
 
     assert Counter(example.label for example in taken) == {0: each, 1: each}
-    assert set(stay) | set(taken) == set(EXAMPLES)
-    assert not set(stay) & set(taken)
-    assert draw(EXAMPLES[::-1], share, "lot")[1] == taken[::-1]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_photos_that_are_added_move_no_others(share: float) -> None:
+    few, many = _photos(60), _photos(600)
+    stay, taken = draw(few, share, "lot")
+
+    more_stay, more_taken = draw(many, share, "lot")
+
+    assert set(stay) <= set(more_stay)
+    assert set(taken) <= set(more_taken)
+
+
+def test_no_photo_that_stayed_is_taken_later() -> None:
+    """Not even where a class is so small that one has to be taken whatever it drew."""
+    stayed: set[Example] = set()
+    for count in range(6, 60):
+        stay, taken = draw(_photos(count), 0.1, "lot", least=2)
+        assert not stayed & set(taken)
+        stayed |= set(stay)
 
 
 def test_lots_differ() -> None:
@@ -71,6 +105,13 @@ def test_hold_out_is_rounded() -> None:
 
     assert Counter(example.label for example in taken) == {0: 4, 1: 4}
     assert len(stay) == 22
+
+
+def test_hold_out_holds_the_same_photos_out_as_ever() -> None:
+    """Of data that models are trained on already: others would flatter them."""
+    _, taken = hold_out(EXAMPLES, 0.3, seed=1)
+
+    assert taken == tuple(EXAMPLES[index] for index in (1, 3, 7, 16, 20, 21, 24, 28))
 
 
 def test_limited_keeps_the_order() -> None:

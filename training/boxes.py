@@ -10,7 +10,7 @@ import json
 import math
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -70,7 +70,7 @@ def shares(box: PixelBox, width: int, height: int) -> images.Box:
 
 def read_boxes(
     directory: Path,
-    photos: Sequence[str],
+    photos: Mapping[str, str],
     *,
     named: Path | None = None,
     skipped: Skipped,
@@ -79,7 +79,8 @@ def read_boxes(
 
     Args:
         directory: the folder.
-        photos: paths of its photos relative to it, in POSIX form: `[split/]class/file`.
+        photos: paths of its photos relative to it, in POSIX form, `[split/]class/file`, each with
+            its class's folder.
         named: a directory of VOC XML (laid out as the photos are, or found by stem), a COCO
             `.json`, or a `.csv`; None looks for `*.xml` anywhere in the folder,
             `annotations.json` or other COCO files at its top or in `annotations/`, and
@@ -112,12 +113,12 @@ Annotation = tuple[str, bool, list[PixelBox]]
 class _Catalogue:
     """Photos by their paths and by the ends of these, with suffix and without."""
 
-    def __init__(self, photos: Sequence[str]) -> None:
+    def __init__(self, photos: Mapping[str, str]) -> None:
         self._photos: defaultdict[tuple[str, bool], list[str]] = defaultdict(list)
-        self._classes = set()
+        self._class_of = photos
+        self._classes = set(photos.values())
         for photo in photos:
             path = PurePosixPath(photo)
-            self._classes.add(path.parent.name)
             for is_stem, parts in (
                 (False, path.parts),
                 (True, (*path.parts[:-1], path.stem)),
@@ -126,18 +127,25 @@ class _Catalogue:
                     self._photos["/".join(parts[begin:]), is_stem].append(photo)
 
     def find(self, name: str, *, is_stem: bool) -> str:
-        """The photo of that path; leading folders may be strange to us, but never the class."""
+        """The photo of that path; folders may be strange to us before its class, never after."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        while parts:
-            candidates = self._photos.get(("/".join(parts), is_stem), [])
+        for begin in range(len(parts)):
+            candidates = [
+                photo
+                for photo in self._photos.get(("/".join(parts[begin:]), is_stem), [])
+                if self._fits(photo, set(parts[:begin]), parts[begin:-1])
+            ]
             if len(candidates) == 1:
                 return candidates[0]
             if candidates:
                 raise LookupError(f"may be of {candidates[0]} or of {candidates[1]}")
-            if parts[0] in self._classes:
-                break
-            parts = parts[1:]
         raise LookupError(f"there is no photo {name}")
+
+    def _fits(self, photo: str, strange: Set[str], known: Sequence[str]) -> bool:
+        """Whether the folders of a name, first the unmatched ones, may lead to the photo."""
+        if strange <= set(PurePosixPath(photo).parent.parts):
+            return True
+        return self._class_of[photo] in known and strange.isdisjoint(self._classes)
 
 
 def _read(directory: Path, named: Path | None, skipped: Skipped) -> Iterator[Annotation]:

@@ -72,7 +72,7 @@ def folder(
     try:
         found = _photos(directory, boxes, skipped)
         annotations = read_boxes(
-            directory, [each.name for each in found], named=boxes, skipped=skipped
+            directory, {each.name: each.of for each in found}, named=boxes, skipped=skipped
         )
         names, splits = _splits(found, breeds, annotations, skipped)
     finally:

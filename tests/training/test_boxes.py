@@ -8,11 +8,16 @@ from training.boxes import PixelBox, read_boxes, shares
 from training.errors import DataError
 from training.skipped import Skipped
 
-PHOTOS = ["beagle/a.jpg", "beagle/b.jpg", "dingo/b.jpg", "dingo/c.d.png"]
+PHOTOS = {
+    "beagle/a.jpg": "beagle",
+    "beagle/b.jpg": "beagle",
+    "dingo/b.jpg": "dingo",
+    "dingo/c.d.png": "dingo",
+}
 
 
 def _read(
-    directory: Path, named: Path | None = None, photos: list[str] = PHOTOS
+    directory: Path, named: Path | None = None, photos: dict[str, str] = PHOTOS
 ) -> dict[str, list[tuple[float, ...]]]:
     read = read_boxes(directory, photos, named=named, skipped=Skipped())
     return {photo: [box.edges for box in boxes] for photo, boxes in read.items() if boxes}
@@ -71,7 +76,7 @@ def test_voc_beside_the_photos_and_in_annotations(tmp_path: Path) -> None:
 
 
 def test_voc_of_given_splits(tmp_path: Path) -> None:
-    photos = ["train/beagle/a.jpg", "test/beagle/b.jpg"]
+    photos = {"train/beagle/a.jpg": "beagle", "test/beagle/b.jpg": "beagle"}
     _write(tmp_path / "annotations/beagle/a.xml", voc((1, 1, 2, 2)))
     _write(tmp_path / "annotations/test/beagle/b.xml", voc((3, 3, 4, 4)))
 
@@ -79,6 +84,33 @@ def test_voc_of_given_splits(tmp_path: Path) -> None:
         "train/beagle/a.jpg": [(1, 1, 2, 2)],
         "test/beagle/b.jpg": [(3, 3, 4, 4)],
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "photo"),
+    [
+        ("poodle/a.jpg", None),
+        ("poodle/2019/c.jpg", None),
+        ("/data/poodle/a.jpg", None),
+        ("dingo/beagle/a.jpg", None),
+        ("beagle/2020/a.jpg", None),
+        ("/data/beagle/a.jpg", "train/beagle/a.jpg"),
+        (r"data\beagle\2019\c.jpg", "test/beagle/2019/c.jpg"),
+        ("beagle/c.jpg", "test/beagle/2019/c.jpg"),
+        ("test/c.jpg", "test/beagle/2019/c.jpg"),
+        ("a.jpg", "train/beagle/a.jpg"),
+    ],
+)
+def test_folders_of_a_name(tmp_path: Path, name: str, photo: str | None) -> None:
+    """One that is neither before the class nor the photo's own is of another picture."""
+    photos = {
+        "train/beagle/a.jpg": "beagle",
+        "test/beagle/2019/c.jpg": "beagle",
+        "test/dingo/d.jpg": "dingo",
+    }
+    _write(tmp_path / "boxes.csv", f"filename,xmin,ymin,xmax,ymax\n{name},1,2,3,4\n")
+
+    assert list(_read(tmp_path, photos=photos)) == ([] if photo is None else [photo])
 
 
 def test_voc_without_suffix_as_in_stanford_dogs_archive(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 __all__ = ["Skipped"]
 
 SHOWN = 10
-"""How many are named before the rest is only counted."""
+"""How many of a kind are named before the rest is only counted."""
 
 
 class Skipped:
@@ -25,19 +25,23 @@ class Skipped:
             name: where it is.
             why: in words.
         """
-        self._lines.append(f"{name}: {why}")
         self._counts[what] += 1
+        if self._counts[what] <= SHOWN:
+            self._lines.append(f"{name}: {why}")
 
     def report(self) -> None:
         """Tell standard error, if there is anything to tell."""
         if not self._lines:
             return
-        more = len(self._lines) - SHOWN
-        counts = ", ".join(f"{what} {count}" for what, count in sorted(self._counts.items()))
+        more = {what: count - SHOWN for what, count in self._counts.items() if count > SHOWN}
         lines = [
             "Left out:",
-            *(f"  {line}" for line in self._lines[:SHOWN]),
-            *([f"  and {more} more"] if more > 0 else []),
-            f"Left out in all: {counts}.",
+            *(f"  {line}" for line in self._lines),
+            *([f"  and more: {_told(more)}"] if more else []),
+            f"Left out in all: {_told(self._counts)}.",
         ]
         print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{what} {count}" for what, count in sorted(counts.items()))

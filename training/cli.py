@@ -112,6 +112,10 @@ class _NewVersion(BaseModel):
         return self.model_dump(include={"licence", "provenance", "overwrite"})
 
 
+_OF_A_RUN, _OF_KERAS = ("run", "photos"), ("labels", "input_size", "preprocessing")
+"""Fields of `Export` that apply to one of its sources alone."""
+
+
 class Export(_NewVersion):
     """Write a run, or a Keras model of your own, as a model version that explains itself."""
 
@@ -130,6 +134,7 @@ class Export(_NewVersion):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
+        self._check_given()
         place = self.place
         if self.keras is not None:
             self._export_keras(self.keras, place)
@@ -139,6 +144,17 @@ class Export(_NewVersion):
 
         export_run(self.run, place, photos=self.photos, **self.told)
         say(f"Wrote {place}. Next: python -m training calibrate --model {place}")
+
+    def _check_given(self) -> None:
+        """Refuse options that would have no effect."""
+        names, why = (
+            (_OF_KERAS, "goes with --keras FILE alone")
+            if self.keras is None
+            else (_OF_A_RUN, "is of a run, and has no effect with --keras")
+        )
+        for name in names:
+            if name in self.model_fields_set:
+                raise ExportError(f"--{name.replace('_', '-')} {why}.")
 
     def _export_keras(self, path: Path, place: Path) -> None:
         from training.keras_file import export_keras

@@ -105,6 +105,32 @@ def test_model_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert str(code).startswith("error: There is no model at")
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--labels", "l.txt"], "--labels goes with --keras FILE alone."),
+        (["--input-size", "64"], "--input-size goes with --keras FILE alone."),
+        (["--preprocessing", "none"], "--preprocessing goes with --keras FILE alone."),
+        (["--keras", "own.h5", "--run", "runs/dogs"], "--run is of a run"),
+        (["--keras", "own.h5", "--labels", "l.txt", "--photos", "1000"], "--photos is of a run"),
+        ([], "runs/dogs holds no run with a finished epoch."),
+        (["--keras", "own.h5", "--labels", "l.txt"], "The labels l.txt cannot be read"),
+    ],
+)
+def test_export_takes_the_options_of_its_source_alone(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code, _ = _error(capsys, ["export", *options])
+
+    assert str(code).startswith(f"error: {told}")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -> None:

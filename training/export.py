@@ -153,6 +153,8 @@ def write(
 ) -> ModelCard:
     """Save `explained` and its `model.json`; the directory appears whole or not at all.
 
+    First, a version that an export had put aside when it was killed is put back.
+
     Args:
         explained: the network.
         version_dir: `models/<name>/<version>`.
@@ -167,6 +169,7 @@ def write(
     """
     if (version_dir.parent.name, version_dir.name) != (card.name, str(card.version)):
         raise ExportError(f"{version_dir} is not the place of {card.name} version {card.version}.")
+    _recover(version_dir.parent)
     if version_dir.exists() and not overwrite:
         raise ExportError(f"{version_dir} exists already: pass another --version or --overwrite.")
     draft = version_dir.with_name(f".{version_dir.name}.draft")
@@ -185,11 +188,25 @@ def write(
     return card
 
 
+def _recover(model_dir: Path) -> None:
+    """End what `_put_in_place` had begun: put old versions back, or away if there are new ones."""
+    for aside in list(model_dir.glob(".[0-9]*.old")):
+        version_dir = aside.with_name(_number(aside))
+        if version_dir.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(version_dir)
+
+
+def _number(place: Path) -> str:
+    """Of a version, in its place or aside."""
+    return place.name.removeprefix(".").removesuffix(".old")
+
+
 def _put_in_place(draft: Path, version_dir: Path) -> None:
     """Rename `draft` to `version_dir`; a version that is there stays whole until then."""
     aside = version_dir.with_name(f".{version_dir.name}.old")
     if version_dir.exists():
-        shutil.rmtree(aside, ignore_errors=True)
         version_dir.rename(aside)
     try:
         draft.rename(version_dir)
@@ -343,5 +360,5 @@ def next_version(model_dir: Path) -> int:
     """One more than the greatest version in `models/<name>`."""
     if not model_dir.is_dir():
         return 1
-    versions = (int(child.name) for child in model_dir.iterdir() if child.name.isdecimal())
-    return 1 + max(versions, default=0)
+    numbers = map(_number, model_dir.iterdir())
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)

@@ -1,6 +1,8 @@
 """The exported graph against Keras and GradientTape, which share none of its code."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -255,6 +257,43 @@ def test_old_version_is_whole_until_the_new_one_is_in_place(
 
     write(explained, place, card, overwrite=True)
     assert sorted(path.name for path in place.parent.iterdir()) == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "function", "place_of", "kept"),
+    [(Path, "rename", ".3.draft", "old"), (shutil, "rmtree", ".3.old", "new")],
+    ids=["between its renames", "before it deletes the old version"],
+)
+def test_export_after_one_that_was_killed(
+    explained: ExplainedNetwork,
+    card: ModelCard,
+    tmp_path: Path,
+    owner: Any,
+    function: str,
+    place_of: str,
+    kept: str,
+) -> None:
+    place = tmp_path / "small" / "3"
+    old, new = (card.model_copy(update={"licence": licence}) for licence in ("old", "new"))
+    write(explained, place, old)
+    real = getattr(owner, function)
+
+    def killed(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == place_of:
+            raise SystemExit
+        return real(path, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, function, killed)
+        with pytest.raises(SystemExit):
+            write(explained, place, new, overwrite=True)
+    assert (place.parent / ".3.old").exists()
+    assert next_version(place.parent) == 4
+
+    write(explained, place.with_name("4"), card.model_copy(update={"version": 4}))
+
+    assert load(place).card.licence == kept
+    assert {path.name for path in place.parent.iterdir()} - {".3.draft"} == {"3", "4"}
 
 
 def test_place_must_match_the_card(

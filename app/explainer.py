@@ -207,13 +207,13 @@ class Explainer:
     def _decode(self, clock: "_Clock", data: bytes, size: int | None = None) -> "_Decoded":
         """The model's input, and the photo with its longer side at most `size` for drawing."""
         with clock.lap("decode"):
-            side = max(images.SIDE, size or 0)
+            side = max(images.SIDE, (size or 0) * 15 // 16)  # so little less is scaled up unseen
             photo = images.decode(data, max_pixels=self.settings.max_pixels, side=side)
             model_input = self.card.input
             return _Decoded(
                 photo=ImageInfo(width=photo.width, height=photo.height),
                 squashed=images.squash(photo.pixels, model_input.size, model_input.resize),
-                pixels=images.fit(photo.pixels, size) if size else None,
+                pixels=images.fit(photo, size) if size else None,
             )
 
     # -- batch

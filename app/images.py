@@ -39,7 +39,7 @@ Box = tuple[float, float, float, float]
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The image formats that are taken, by Pillow's names."""
 
-SIDE = 512
+SIDE = 480
 """Pixels of the longer side that a decoded photo keeps at least, where it has them."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -112,7 +112,8 @@ def _upright(image: Image.Image, side: int) -> Photo:
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE:
         width, height = height, width
-    upright = _flatten(ImageOps.exif_transpose(image))
+    ImageOps.exif_transpose(image, in_place=True)
+    upright = _flatten(image)
     return Photo(np.asarray(upright), width, height)
 
 
@@ -155,22 +156,22 @@ def squash(pixels: Pixels, size: int, resample: str = "bilinear") -> Pixels:
     return np.asarray(image)
 
 
-def fit(pixels: Pixels, side: int) -> Pixels:
-    """Scale down, keeping the aspect, until the longer side is at most `side`; never up.
+def fit(photo: Photo, side: int) -> Pixels:
+    """The photo with its aspect kept and its longer side at `side`, or at its own where less.
 
     Args:
-        pixels: uint8 RGB `[h, w, 3]`.
+        photo: perhaps decoded at a reduced scale, even one that leaves a little less than `side`.
         side: pixels.
 
     Returns:
         uint8 RGB `[h', w', 3]`.
     """
-    height, width = pixels.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    scale = min(1.0, side / max(photo.width, photo.height))
+    width, height = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    if photo.pixels.shape[:2] == (height, width):
+        return photo.pixels
+    image = Image.fromarray(photo.pixels)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def scale_box(box: Box, source: tuple[int, int], target: tuple[int, int]) -> Box:

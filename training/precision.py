@@ -6,15 +6,12 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from app.engines import cpu_has_bfloat16
+from app.engines import cpu_has_bfloat16, gpu_precision
 from training.config import Precision
 
 __all__ = ["Resolved", "choose", "mixed", "resolve", "scaled"]
 
 Resolved = Literal["float32", "bfloat16", "float16"]
-
-_BFLOAT16_SINCE, _FLOAT16_SINCE = (8, 0), (7, 0)
-"""Compute capabilities: Ampere, and Volta (of which Turing's T4 is a later one)."""
 
 
 def resolve(
@@ -31,9 +28,7 @@ def resolve(
         return wanted
     if not capabilities:
         return "bfloat16" if cpu_has_bfloat16 else "float32"
-    if min(capabilities) >= _BFLOAT16_SINCE:
-        return "bfloat16"
-    return "float16" if min(capabilities) >= _FLOAT16_SINCE else "float32"
+    return gpu_precision(min(capabilities))
 
 
 def choose(wanted: Precision) -> Resolved:

@@ -11,6 +11,7 @@ from app.engines.base import (
     Cut,
     Engine,
     cpu_has_bfloat16,
+    gpu_precision,
     layer_output,
     output_names,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "EngineUnavailable",
     "cpu_has_bfloat16",
     "create",
+    "gpu_precision",
     "layer_output",
     "output_names",
 ]
@@ -48,7 +50,8 @@ def create(
         engine: `openvino`, `tensorflow`, or `auto`: TensorFlow where it and an NVIDIA GPU are
             found, else OpenVINO.
         device: `auto`, `cpu` or `gpu`; a GPU that is absent is a warning.
-        precision: `auto` (bfloat16 where the CPU has it), `float32` or `bfloat16`.
+        precision: `float32`, `bfloat16`, `float16` (GPUs only), or `auto`: bfloat16 where CPU or
+            GPU has it, float16 on older GPUs with tensor cores, else float32.
         threads: 0 for one a core.
 
     Raises:

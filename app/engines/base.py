@@ -4,7 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ __all__ = [
     "Engine",
     "LocalEngine",
     "cpu_has_bfloat16",
+    "gpu_precision",
     "layer_output",
     "output_names",
     "pad_rows",
@@ -87,6 +88,17 @@ def cpu_has_bfloat16() -> bool:
         return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
+
+
+def gpu_precision(capability: tuple[int, int]) -> Literal["float32", "bfloat16", "float16"]:
+    """The fastest arithmetic of an NVIDIA GPU that a network bears.
+
+    Args:
+        capability: CUDA's: bfloat16 came with Ampere, float16's tensor cores with Volta.
+    """
+    if capability >= (8, 0):
+        return "bfloat16"
+    return "float16" if capability >= (7, 0) else "float32"
 
 
 def layer_output(card: ModelCard, method: Method, layer: str) -> str:

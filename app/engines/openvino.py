@@ -29,11 +29,13 @@ class OpenVINOEngine(LocalEngine):
 
         Raises:
             BundleError: OpenVINO cannot read the SavedModel, or an output is missing.
-            EngineUnavailable: bfloat16 was asked for and the CPU lacks it.
+            EngineUnavailable: the CPU lacks the precision.
         """
         super().__init__(bundle.card)
         self._core = ov.Core()
         has_bfloat16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "float16":
+            raise EngineUnavailable("BREEDCAM_PRECISION=float16 is for GPUs.")
         if precision == "bfloat16" and not has_bfloat16:
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
         if precision == "auto":

@@ -7,7 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Bundle
-from app.engines.base import Arrays, Cut, LocalEngine, cpu_has_bfloat16, output_names, pad_rows
+from app.engines.base import (
+    Arrays,
+    Cut,
+    LocalEngine,
+    cpu_has_bfloat16,
+    gpu_precision,
+    output_names,
+    pad_rows,
+)
 from app.errors import EngineUnavailable
 from app.schemas import EngineInfo
 
@@ -16,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-__all__ = ["TensorFlowEngine", "finds_gpu"]
+__all__ = ["TensorFlowEngine", "finds_gpu", "retyped"]
 
 
 def finds_gpu() -> bool:
@@ -35,11 +43,11 @@ class TensorFlowEngine(LocalEngine):
         Args:
             bundle: the model version.
             device: `auto`, `cpu` or `gpu`; a GPU that is absent is a warning.
-            precision: `auto`, `float32` or `bfloat16`; on a CPU, bfloat16 is oneDNN's.
+            precision: `auto`, `float32`, `bfloat16` (on a CPU, oneDNN's) or `float16`.
             threads: 0 for one a core.
 
         Raises:
-            EngineUnavailable: bfloat16 was asked for and the CPU lacks it.
+            EngineUnavailable: the device lacks the precision.
         """
         super().__init__(bundle.card)
         gpus = tf.config.list_physical_devices("GPU")
@@ -56,7 +64,9 @@ class TensorFlowEngine(LocalEngine):
             loaded = tf.saved_model.load(str(bundle.path))  # holds the variables until frozen
             full = loaded.signatures["serving_default"]
             frozen = convert_variables_to_constants_v2(full)
-        self._graph = frozen.graph.as_graph_def()
+        graph = frozen.graph.as_graph_def()
+        half = self.on_gpu and self._precision != "float32"
+        self._graph = retyped(graph, tf.as_dtype(self._precision)) if half else graph
         names = sorted(full.structured_outputs)  # TensorFlow flattens by sorted key
         self._tensors = {
             name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)
@@ -108,17 +118,23 @@ class TensorFlowEngine(LocalEngine):
             lambda: tf.compat.v1.import_graph_def(self._graph, name=""), []
         )
         element = imported.graph.as_graph_element
-        return imported.prune(
+        pruned = imported.prune(
             [element(f"{name}:0") for name in feeds],
             [element(self._tensors[name]) for name in output_names(self._card, cut)],
         )
 
+        def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
+            outputs = pruned(*inputs)
+            return [tf.cast(x, tf.float32) if x.dtype.is_floating else x for x in outputs]
+
+        return tf.function(run, jit_compile=self.on_gpu, autograph=False)
+
     def _choose_precision(self, wanted: str) -> str:
         if self.on_gpu:
-            if wanted == "bfloat16":
-                self.warn("BREEDCAM_PRECISION=bfloat16 is for CPUs: the GPU runs float32.")
-            return "float32"
+            return self._choose_gpu_precision(wanted)
         has_bfloat16 = cpu_has_bfloat16()
+        if wanted == "float16":
+            raise EngineUnavailable("BREEDCAM_PRECISION=float16 is for GPUs.")
         if wanted == "bfloat16" and not has_bfloat16:
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
         chosen = "bfloat16" if has_bfloat16 and wanted != "float32" else "float32"
@@ -126,3 +142,36 @@ class TensorFlowEngine(LocalEngine):
             {"auto_mixed_precision_onednn_bfloat16": chosen == "bfloat16"}
         )
         return chosen
+
+    def _choose_gpu_precision(self, wanted: str) -> str:
+        [gpu, *_] = tf.config.list_physical_devices("GPU")
+        details = tf.config.experimental.get_device_details(gpu)
+        fastest = gpu_precision(details.get("compute_capability", (0, 0)))
+        if wanted == "bfloat16" and fastest != "bfloat16":
+            raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this GPU has no bfloat16.")
+        return fastest if wanted == "auto" else wanted
+
+
+def retyped(graph: Any, dtype: tf.DType) -> Any:
+    """A frozen `GraphDef` with each float32 constant and operation in half precision.
+
+    Rewritten here, since the passes of TensorFlow that would do so leave alone what XLA compiles.
+
+    Args:
+        graph: without functions or variables; whatever else it has of float32 is kept.
+        dtype: float16 or bfloat16.
+    """
+    result = tf.compat.v1.GraphDef()
+    result.CopyFrom(graph)
+    single, half = tf.float32.as_datatype_enum, dtype.as_datatype_enum
+    for node in result.node:
+        if node.op == "Const" and node.attr["dtype"].type == single:
+            value = tf.make_ndarray(node.attr["value"].tensor)
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
+        for attribute in node.attr.values():
+            if attribute.type == single:
+                attribute.type = half
+            for index, kind in enumerate(attribute.list.type):
+                if kind == single:
+                    attribute.list.type[index] = half
+    return result

@@ -18,7 +18,7 @@ from app.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
-from app.images import Box, clip_box, decode, fit, scale_box, scale_point, squash
+from app.images import Box, Photo, clip_box, decode, fit, scale_box, scale_point, squash
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -431,15 +431,22 @@ class TestFit:
         ],
     )
     def test_sizes(self, width: int, height: int, side: int, expected: tuple[int, int]) -> None:
-        fitted = fit(np.zeros((height, width, 3), np.uint8), side)
+        fitted = fit(Photo(np.zeros((height, width, 3), np.uint8), width, height), side)
         assert fitted.shape == (expected[1], expected[0], 3)
 
     def test_colours_stay_where_they_are(self) -> None:
-        fitted = fit(paint(STORED, 40), 30)
+        pixels = paint(STORED, 40)
+        fitted = fit(Photo(pixels, pixels.shape[1], pixels.shape[0]), 30)
         np.testing.assert_array_equal(fitted[5::10, 5::10], paint(STORED))
 
-    def test_never_up(self) -> None:
-        assert fit(NOISE, 1024) is NOISE
+    def test_never_larger_than_the_photo(self) -> None:
+        height, width = NOISE.shape[:2]
+        assert fit(Photo(NOISE, width, height), 1024) is NOISE
+
+    def test_a_photo_decoded_a_little_too_small_is_scaled_up(self) -> None:
+        reduced = np.full((378, 504, 3), 90, np.uint8)
+        fitted = fit(Photo(reduced, 4032, 3024), 512)
+        np.testing.assert_array_equal(fitted, np.full((384, 512, 3), 90))
 
 
 finite = st.floats(-1000, 1000)

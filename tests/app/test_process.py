@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import shutil
 import signal
 import socket
@@ -10,8 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -20,9 +17,7 @@ import pytest
 from app.bundle import CARD_PATH, find_version
 from app.settings import PROJECT, Settings
 from tests.app.conftest import JPEG, pixels, problem
-
-LONG = 60.0
-"""Seconds; a test that comes near it has failed."""
+from tests.app.services import LONG, Service, environment, serving
 
 WITHOUT_TENSORFLOW = """
 import sys
@@ -30,69 +25,6 @@ sys.modules["tensorflow"] = sys.modules["keras"] = None  # as good as not instal
 from app.main import run
 run()
 """
-
-
-@dataclass
-class Service:
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def wait_until_ready(self) -> None:
-        until = time.monotonic() + LONG
-        while time.monotonic() < until:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=LONG).status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
-        pytest.fail(f"not ready: {self.log.read_text()}")
-
-    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(sent)
-        return self.process.wait(LONG)
-
-
-def environment(**settings: object) -> dict[str, str]:
-    """This process's environment, with these settings and no others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BREEDCAM_")}
-    told = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
-    return kept | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"} | told
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def serving(directory: Path, *arguments: str, **settings: object) -> Iterator[Service]:
-    """A ready service, started in a directory that is not the project's."""
-    port, log = free_port(), directory / "log"
-    told = environment(**{"port": port, "max_batch": 1, "engine": "openvino", **settings})
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, *(arguments or ("-m", "app.main"))],
-            cwd=directory,
-            env=told,
-            stdout=sink,
-            stderr=sink,
-        )
-    try:
-        service = Service(process, port, log)
-        service.wait_until_ready()
-        yield service
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(LONG)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from app import bundle as bundles
-from tests.app.test_process import serving
+from tests.app.services import serving
 from tests.training.commands import training
 from tests.training.folders import CLASSES, pixel_box, voc, write_photos
 from tests.training.pictures import photo

@@ -1,0 +1,90 @@
+"""What the service's memory does over many requests."""
+
+import http.client
+import os
+import threading
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.settings import Settings
+from tests.app.conftest import encode
+from tests.app.services import LONG, serving
+
+REQUESTS, ROUNDS, CLIENTS = 20_000, 40, 4
+PATHS = (
+    "/predict",
+    "/gradcam?overlay=false",
+    "/cam?box=1,1,30,30",
+    "/gradcam?size=300&method=layercam",
+    "/gradcam?layers=last6&overlay=false",
+)
+
+
+def _photos() -> list[bytes]:
+    """Photos of many sizes and of every format, from thumbnails to six megapixels."""
+    rng = np.random.default_rng(0)
+    widths = [32, 64, 100, 150, 224, 224, 300, 400, 500, 640, 800, 3000]
+    photos = []
+    for index, width in enumerate(widths):
+        height = int(width * rng.uniform(0.5, 1.5))
+        coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((width, min(height, 2000)))
+        photos.append(encode(image, ("JPEG", "WEBP", "PNG")[index % 3] if width < 800 else "JPEG"))
+    return photos
+
+
+def _resident_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _send(port: int, requests: list[tuple[str, bytes]], failures: list[str]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
+    for path, photo in requests:
+        connection.request("POST", path, photo, {"Content-Type": "application/octet-stream"})
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            failures.append(f"{path}: {answer.status} {body[:200]!r}")
+    connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_memory_does_not_grow_over_many_requests(tmp_path: Path) -> None:
+    photos = cycle(_photos())
+    paths = cycle([path for path in PATHS for _ in range(7)])
+    work: Iterator[tuple[str, bytes]] = zip(paths, photos, strict=False)
+    failures: list[str] = []
+    resident = []
+    default = Settings.model_fields["max_batch"].default
+    with serving(tmp_path, max_batch=default, log_level="warning") as service:
+        for _ in range(ROUNDS):
+            clients = [
+                threading.Thread(
+                    target=_send,
+                    args=(
+                        service.port,
+                        [next(work) for _ in range(REQUESTS // ROUNDS // CLIENTS)],
+                        failures,
+                    ),
+                )
+                for _ in range(CLIENTS)
+            ]
+            for client in clients:
+                client.start()
+            for client in clients:
+                client.join()
+            resident.append(_resident_mb(service.process.pid))
+    assert failures == []
+    # The first quarter fills caches. After it, the line through the rest rises by next to nothing.
+    settled = resident[ROUNDS // 4 :]
+    slope = float(np.polyfit(np.arange(len(settled)), settled, 1)[0])
+    growth = slope * len(settled)
+    assert growth < 0.05 * settled[0], f"grew by {growth:.0f} MB: {np.round(resident).tolist()}"

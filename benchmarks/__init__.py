@@ -1,1 +1,1 @@
-"""What explaining costs, beside what predicting costs."""
+"""What the service costs, beside what the same would cost otherwise, measured in one run."""

@@ -1,32 +1,49 @@
-"""`make bench`: print what each cut of the shipped model costs here."""
+"""`make bench`: measure the service beside what the same would cost otherwise."""
 
 import argparse
+import importlib
+import os
+import sys
 
-from app import bundle as bundles
-from app import engines
-from app.settings import Settings
-from benchmarks.cuts import measure
+from benchmarks import document, machine
+from benchmarks.protocol import PROJECT, WorkerFailed
+
+PARTS = {"cuts": 100, "variants": 20, "explain": 12, "http": 12, "cold": 5}
+"""The parts, and the rounds of each; a part is the module of that name."""
+
+RESULT = PROJECT / "docs" / "performance.json"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and with `--write` put it into `docs/performance.md`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="timed calls of each cut")
-    parser.add_argument("--rows", type=int, default=1, help="photos in a call")
-    options = parser.parse_args()
-    settings = Settings()
-    bundle = bundles.load(settings.model_path)
-    engine = engines.create(
-        bundle,
-        engine=settings.engine,
-        device=settings.device,
-        precision=settings.precision,
-        threads=settings.threads,
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
+    parser.add_argument("--rounds", type=int, help="rounds of each part; each has its own default")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help=f"write {RESULT.relative_to(PROJECT).with_suffix('.md')}; what was measured before on "
+        "this machine and is not now stays in it",
     )
-    info = engine.info
-    print(f"{info.name} {info.version}, {info.precision}, {info.device}, {options.rows} photo(s)")
-    for name, value in measure(bundle, engine, rounds=options.rounds, rows=options.rows).items():
-        print(f"{name:24} {value:8.2f}{'' if '/' in name else ' ms'}")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.parts) - set(PARTS)):
+        parser.error(f"there is no part {', '.join(unknown)}")
+    here = machine.describe()
+    known = document.read(RESULT, here)
+    busy = os.getloadavg()[0]
+    if busy > 0.3:
+        print(f"note: this machine has other work (load {busy:.1f})", file=sys.stderr)
+    for name in options.parts or PARTS:
+        print(f"measuring {name}", file=sys.stderr)
+        module = importlib.import_module(f"benchmarks.{name}")
+        try:
+            part = module.run(options.rounds or PARTS[name])
+        except WorkerFailed as error:
+            sys.exit(f"error: {name}: {error}")
+        known[name] = part
+        print(document.render({}, {name: part}).partition("## ")[2])
+        if options.write:
+            document.write(RESULT, here, {name: known[name] for name in PARTS if name in known})
 
 
 if __name__ == "__main__":

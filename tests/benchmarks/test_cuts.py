@@ -1,35 +1,29 @@
-import time
-
 import pytest
 
 from app import bundle as bundles
 from app import engines
 from app.settings import PROJECT
-from benchmarks.cuts import measure, medians_ms
+from benchmarks import cuts
+from benchmarks.cuts import measure
 
 
-def test_median_is_of_each_call_alone_and_warm_up_is_left_out() -> None:
-    order: list[str] = []
-
-    def slow() -> None:
-        order.append("slow")
-        time.sleep(0.3 if len(order) < 2 else 0.02)
-
-    medians = medians_ms({"slow": slow, "fast": lambda: order.append("fast")}, rounds=5)
-
-    assert order == ["slow", "fast"] * 6
-    assert 15 < medians["slow"] < 250
-    assert medians["fast"] < medians["slow"]
-
-
-def test_measure_reports_each_cut_and_its_ratio() -> None:
+def test_measure_reports_each_cut() -> None:
     bundle = bundles.load(PROJECT / "models/dogs10")
     engine = engines.create(bundle, engine="openvino")
 
-    figures = measure(bundle, engine, rounds=2)
+    figures = measure(bundle, engine, rounds=2, rows=3)
 
-    assert set(figures) == {
-        f"{cut.value}{tail}" for cut in engines.Cut for tail in ("", "/predict")
-    }
-    assert figures["predict/predict"] == 1
-    assert figures["explain/predict"] == pytest.approx(figures["explain"] / figures["predict"])
+    assert set(figures) == set(engines.Cut)
+    for found in figures.values():
+        assert found.count == 2
+        assert 0 < found.lower <= found.median <= found.upper
+
+
+def test_part_holds_the_dearer_cuts_against_predict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "ROWS", (1,))
+
+    part = cuts.run(1)
+
+    assert [target.limit for target in part.targets] == [1.08, 2.2]
+    assert [row[1] for row in part.tables[0].rows] == ["`predict`", "`explain`", "`explain_deep`"]
+    assert f"{part.targets[0].measured:.2f}" == part.tables[0].rows[1][3]

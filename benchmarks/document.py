@@ -1,0 +1,70 @@
+"""The findings as a document, and as JSON to make it of again."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from benchmarks.results import Part, Table, Target
+
+__all__ = ["read", "render", "write"]
+
+_PARTS: TypeAdapter[dict[str, Part]] = TypeAdapter(dict[str, Part])
+
+_HEAD = """# Performance
+
+Made by `make bench`, which measures it all anew. What counts are the ratios: in each part, what is
+compared ran in turn, in one run, on one machine. Milliseconds are medians, with the quartiles in
+brackets; another machine has others.
+"""
+
+
+def read(path: Path, machine: dict[str, str]) -> dict[str, Part]:
+    """The parts that were measured before on this very machine, by name."""
+    if not path.exists():
+        return {}
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return _PARTS.validate_python(told["parts"]) if told["machine"] == machine else {}
+
+
+def write(path: Path, machine: dict[str, str], parts: dict[str, Part]) -> None:
+    """Write the JSON to `path`, and the document beside it, as `.md`."""
+    told = {"machine": machine, "parts": {name: asdict(part) for name, part in parts.items()}}
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(render(machine, parts), encoding="utf-8")
+
+
+def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
+    """The document, Markdown."""
+    pieces = [_HEAD, _table(Table(("machine", ""), list(machine.items())))]
+    targets = [target for part in parts.values() for target in part.targets]
+    if targets:
+        pieces += ["## Targets\n", _table(_targets(targets))]
+    for part in parts.values():
+        pieces.append(f"## {part.title}\n\n{part.how}\n")
+        for table in part.tables:
+            pieces += [f"{table.caption}\n"] if table.caption else []
+            pieces.append(_table(table))
+        if part.missing:
+            pieces.append("Not measured:\n\n" + "".join(f"- {each}\n" for each in part.missing))
+    return "\n".join(pieces)
+
+
+def _targets(targets: list[Target]) -> Table:
+    rows = [
+        (
+            target.what,
+            f"{target.measured:.3g}",
+            f"{'at most' if target.at_most else 'at least'} {target.limit:g}",
+            "yes" if target.reached else "**no**",
+        )
+        for target in targets
+    ]
+    return Table(("", "measured", "target", "reached"), rows)
+
+
+def _table(table: Table) -> str:
+    lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

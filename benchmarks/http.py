@@ -1,0 +1,202 @@
+"""The service over HTTP, beside the engine alone and beside the usual way to do it."""
+
+import base64
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from app import bundle as bundles
+from app.settings import Settings
+from benchmarks import pictures, services, weights
+from benchmarks.environments import CACHE
+from benchmarks.protocol import Worker
+from benchmarks.results import Part, Table, Target
+from benchmarks.timing import Spread, interleave, spread
+
+__all__ = ["Loads", "run"]
+
+PHOTOS = {"224 px": (224, 224), "12 MP": (4032, 3024)}
+
+BURST = 8
+"""Requests, or calls of the engine, in a row: enough that each finds its own caches warm."""
+
+FEW = 2
+"""The same where one takes long."""
+
+CLIENTS = (1, 8, 16, 32)
+
+PREDICT, FIGURES, PICTURE = "/predict", "/gradcam?overlay=false", "/gradcam"
+
+
+@dataclass(slots=True)
+class Loads:
+    """Requests through the load generator, and what it noticed by the way.
+
+    Attributes:
+        generator: a `benchmarks.workers.load`.
+        stages: what answers said in `timings_ms`, by whatever the caller calls the case.
+        cpu_ms: of the load generator, for each request it sent.
+    """
+
+    generator: Worker
+    stages: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
+    cpu_ms: list[float] = field(default_factory=list)
+
+    def keep_photos(self) -> None:
+        """Hand the generator its photos."""
+        for name, size in PHOTOS.items():
+            data = base64.b64encode(pictures.jpeg(*size)).decode()
+            self.generator.ask("keep", name=name, data=data)
+
+    def send(
+        self, case: str, service: services.Service, path: str, photo: str, **options: Any
+    ) -> tuple[list[float], float]:
+        """Send `requests` from `clients` (and the body `raw`, if told); give ms and images/s."""
+        asked = {"clients": 1, "requests": BURST if photo == "224 px" else FEW} | options
+        told = self.generator.ask("send", port=service.port, path=path, photo=photo, **asked)
+        self.stages.setdefault(case, []).append(told["timings_ms"])
+        self.cpu_ms.append(told["cpu_s"] * 1000 / asked["requests"])
+        return told["times_ms"], asked["requests"] / told["wall_s"]
+
+
+def run(rounds: int) -> Part:
+    """Measure a service of this project, a plain one, and the engine, each a process of its own."""
+    part = Part(
+        "Over HTTP",
+        "Closed loops of clients on the same cores, each asking again as soon as it is answered, "
+        "over connections kept alive; the photo is a multipart field unless it says *raw*. The "
+        "*usual way* is a FastAPI handler that calls the same network as a Keras model, and "
+        f"explains by `tf.GradientTape`. One client: {BURST} requests in a row, then the next "
+        "line's turn, and so on in each round. Milliseconds are medians with quartiles.",
+    )
+    path = CACHE / "weights.npz"
+    weights.write(bundles.load(Settings().model_path), path)
+    with ExitStack() as stack:
+        engine = stack.enter_context(Worker("benchmarks.workers.engine"))
+        loads = Loads(stack.enter_context(Worker("benchmarks.workers.load")))
+        loads.keep_photos()
+        ours = stack.enter_context(services.ours())
+        plain = stack.enter_context(services.plain(path))
+        _one_client(part, loads, engine, ours, plain, rounds)
+        _many_clients(part, loads, engine, ours, plain, max(1, rounds // 4))
+        _stages(part, loads)
+    part.figures["load_generator_cpu_ms_a_request"] = spread(loads.cpu_ms).median
+    return part
+
+
+def _one_client(
+    part: Part,
+    loads: Loads,
+    engine: Worker,
+    ours: services.Service,
+    plain: services.Service,
+    rounds: int,
+) -> None:
+    def sent(
+        case: str, service: services.Service, path: str, photo: str, **options: Any
+    ) -> tuple[str, Callable[[], list[float]]]:
+        return case, lambda: loads.send(case, service, path, photo, **options)[0]
+
+    calls = {
+        "engine, `predict`": lambda: list(engine.ask("run", cut="predict", count=BURST)),
+        "engine, `explain`": lambda: list(engine.ask("run", cut="explain", count=BURST)),
+        **dict(
+            sent(f"`{path}`, {photo}", ours, path, photo)
+            for photo in PHOTOS
+            for path in (PREDICT, FIGURES, PICTURE)
+        ),
+        **dict(
+            sent(f"`{PREDICT}`, {photo}, raw", ours, PREDICT, photo, raw=True) for photo in PHOTOS
+        ),
+        **dict(
+            sent(f"usual way, `{path}`, {photo}", plain, path, photo, requests=FEW)
+            for photo in PHOTOS
+            for path in (PREDICT, FIGURES, PICTURE)
+        ),
+    }
+    found = interleave(calls, rounds=rounds)
+    part.tables.append(_one_client_table(found, base="engine, `predict`"))
+    small = {path: found[f"`{path}`, 224 px"].median for path in (PREDICT, FIGURES, PICTURE)}
+    base = found["engine, `predict`"].median
+    extra = found[f"`{PREDICT}`, 12 MP"].median - small[PREDICT]
+    part.targets += [
+        Target("one client, 224 px: `/predict` in times of the engine", small[PREDICT] / base, 2.0),
+        Target("`/gradcam` with its PNG in times of the engine", small[PICTURE] / base, 3.5),
+        Target(
+            "`/gradcam` with its PNG in times of `/predict`", small[PICTURE] / small[PREDICT], 1.8
+        ),
+        Target("ms that a 12-megapixel JPEG costs more than one of 224 px", extra, 35.0),
+    ]
+
+
+def _one_client_table(found: dict[str, Spread], base: str) -> Table:
+    rows = []
+    for name, each in found.items():
+        usual = found.get(f"usual way, {name.removesuffix(', raw')}")
+        faster = f"{usual.median / each.median:.1f}" if usual else ""
+        rows.append((name, str(each), f"{each.median / found[base].median:.2f}", faster))
+    columns = ("one client", "ms", "times the engine's `predict`", "times faster than usual")
+    return Table(columns, rows)
+
+
+def _many_clients(
+    part: Part,
+    loads: Loads,
+    engine: Worker,
+    ours: services.Service,
+    plain: services.Service,
+    rounds: int,
+) -> None:
+    """Images a second; as each round gives one, they are medians over rounds."""
+    batch = Settings().max_batch
+    rates: dict[str, list[float]] = {}
+
+    def note(case: str, rate: float) -> None:
+        rates.setdefault(case, []).append(rate)
+
+    for _ in range(rounds):
+        for cut in ("predict", "explain"):
+            times = engine.ask("run", cut=cut, rows=batch, count=16)
+            note(
+                f"engine, `{cut}`, {batch} photos in a call", 1000 * batch * len(times) / sum(times)
+            )
+        for clients in CLIENTS:
+            for path in (PREDICT, FIGURES, PICTURE):
+                case = f"`{path}`, 224 px, {clients} client(s)"
+                options = {"clients": clients, "requests": max(64, 6 * clients)}
+                note(case, loads.send(case, ours, path, "224 px", **options)[1])
+        for clients in CLIENTS[1:]:
+            case = f"`{PREDICT}`, 12 MP, {clients} client(s)"
+            options = {"clients": clients, "requests": max(16, clients)}
+            note(case, loads.send(case, ours, PREDICT, "12 MP", **options)[1])
+        for path in (PREDICT, FIGURES):
+            case = f"usual way, `{path}`, 224 px, 8 client(s)"
+            note(case, loads.send(case, plain, path, "224 px", clients=8, requests=8)[1])
+    found = {case: spread(values) for case, values in rates.items()}
+    base = found[f"engine, `predict`, {batch} photos in a call"].median
+    part.tables.append(
+        Table(
+            ("many clients", "images/s", "share of the engine's `predict`"),
+            [(case, str(each), f"{each.median / base:.2f}") for case, each in found.items()],
+        )
+    )
+    share = found[f"`{PREDICT}`, 224 px, 16 client(s)"].median / base
+    what = "16 clients, 224 px: `/predict` as a share of the engine's rate at its best batch"
+    part.targets.append(Target(what, share, 0.6, at_most=False))
+
+
+def _stages(part: Part, loads: Loads) -> None:
+    """What the service itself says of where the time goes."""
+    rows = []
+    names = ("decode", "queue", "inference", "render")
+    for case, told in loads.stages.items():
+        if "client(s)" in case or not told[0]:
+            continue
+        cells = [
+            f"{spread([each[name] for each in told]).median:.2f}" if name in told[0] else ""
+            for name in names
+        ]
+        rows.append((case, *cells))
+    caption = "Where the time goes: medians of `timings_ms` in the answers to one client."
+    part.tables.append(Table(("one client", *names), rows, caption))

@@ -1,0 +1,42 @@
+"""The shipped network as a Keras model, for whom wants one."""
+
+from typing import Any
+
+import numpy as np
+
+LAST = "conv5_block3_out"
+
+
+def load(weights: str) -> Any:
+    """ResNet50 with a head for the weights' classes, from caffe-style input to logits.
+
+    Args:
+        weights: a file that `benchmarks.weights.write` made. Its convolutions have their batch norm
+            in them already, so the model's own batch norms are set to do nothing.
+    """
+    import keras
+
+    arrays = np.load(weights)
+    body = keras.applications.ResNet50(
+        weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3)
+    )
+    head = keras.layers.Dense(arrays["predictions/kernel"].shape[1], name="predictions")
+    model = keras.Model(body.input, head(body.output))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = layer.gamma.shape[0]
+            layer.set_weights(
+                [np.ones(size), np.zeros(size), np.zeros(size), np.full(size, 1 - layer.epsilon)]
+            )
+        elif layer.weights:
+            name = layer.name.removesuffix("_conv")
+            name = name if name == "predictions" else f"{name}_bn"
+            layer.set_weights([arrays[f"{name}/kernel"], arrays[f"{name}/bias"]])
+    return model
+
+
+def network_input(image: Any) -> Any:
+    """What the network is given: BGR less ImageNet's means, float32, with a batch axis."""
+    return (image[..., ::-1].astype(np.float32) - (103.939, 116.779, 123.68)).astype(np.float32)[
+        None
+    ]

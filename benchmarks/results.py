@@ -1,0 +1,64 @@
+"""What a part has found, ready for JSON and for the document."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Part", "Table", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A promise, and what was measured.
+
+    Attributes:
+        what: in words, with its unit if it is not a ratio.
+        measured: the figure.
+        limit: that it is held against.
+        at_most: whether it may not exceed the limit; else it may not fall short of it.
+    """
+
+    what: str
+    measured: float
+    limit: float
+    at_most: bool = True
+
+    @property
+    def reached(self) -> bool:
+        """Whether the promise is kept."""
+        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures in rows.
+
+    Attributes:
+        columns: their titles.
+        rows: a cell for each column.
+        caption: what stands above it.
+    """
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    caption: str = ""
+
+
+@dataclass(slots=True)
+class Part:
+    """One part's findings.
+
+    Attributes:
+        title: its heading in the document.
+        how: what was measured, and how; Markdown.
+        tables: the figures.
+        targets: what had been promised.
+        missing: what could not be measured, each with its reason.
+        figures: the numbers behind it all, for JSON.
+    """
+
+    title: str
+    how: str
+    tables: list[Table] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    figures: dict[str, object] = field(default_factory=dict)

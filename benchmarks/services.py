@@ -1,0 +1,104 @@
+"""Service processes to put questions to."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib import request
+from urllib.error import URLError
+
+from benchmarks.protocol import PROJECT, WorkerFailed
+
+__all__ = ["Service", "ours", "plain"]
+
+PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that is ready.
+
+    Attributes:
+        port: where it listens, on 127.0.0.1.
+        process_id: its process.
+        started_s: from the process's start to the first 200 of `/readyz`.
+    """
+
+    port: int
+    process_id: int
+    started_s: float
+
+    @property
+    def resident_mb(self) -> float:
+        """Its resident memory, as Linux tells, in megabytes of a million bytes."""
+        status = Path(f"/proc/{self.process_id}/status").read_text(encoding="utf-8")
+        kilobytes = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(kilobytes.split()[1]) * 1024 / 1e6
+
+
+@contextmanager
+def ours(**settings: object) -> Iterator[Service]:
+    """This project's service, with these settings over the environment's."""
+    port = _free_port()
+    told = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
+    told["BREEDCAM_PORT"] = str(port)
+    with _running(["-m", "app.main"], port, told) as service:
+        yield service
+
+
+@contextmanager
+def plain(weights: Path) -> Iterator[Service]:
+    """The usual way to do it (`benchmarks.workers.plain`)."""
+    port = _free_port()
+    arguments = ["-m", "benchmarks.workers.plain", "--port", str(port), "--weights", str(weights)]
+    with _running(arguments, port, {"TF_CPP_MIN_LOG_LEVEL": "3"}) as service:
+        yield service
+
+
+@contextmanager
+def _running(arguments: list[str], port: int, environment: dict[str, str]) -> Iterator[Service]:
+    with tempfile.TemporaryFile() as log:
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=PROJECT,
+            env=os.environ | environment,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            while not _ready(port):
+                late = time.perf_counter() - begun > PATIENCE_S
+                if process.poll() is not None or late:
+                    log.seek(0)
+                    raise WorkerFailed(f"no service: {log.read()[-300:].decode(errors='replace')}")
+                time.sleep(0.005)
+            yield Service(port, process.pid, time.perf_counter() - begun)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _ready(port: int) -> bool:
+    try:
+        with request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

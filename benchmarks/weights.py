@@ -1,0 +1,30 @@
+"""A model version's weights in a file that every peer reads without TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+
+from app.bundle import Bundle
+
+__all__ = ["write"]
+
+_PREFIX, _SUFFIX = "_weights/", "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def write(bundle: Bundle, target: Path) -> None:
+    """Write the kernels and biases as float32, by `<layer>/kernel` and `<layer>/bias`.
+
+    Args:
+        bundle: the model version.
+        target: an `.npz` to make.
+    """
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(bundle.path / "variables" / "variables"))
+    arrays = {
+        name.removeprefix(_PREFIX).removesuffix(_SUFFIX): np.float32(reader.get_tensor(name))
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith(_PREFIX)
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(target, **arrays)

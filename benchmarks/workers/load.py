@@ -1,0 +1,99 @@
+"""A closed loop of HTTP clients that cost little: each asks again as soon as it is answered."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvloop
+
+from benchmarks.protocol import serve
+
+BOUNDARY = b"a-boundary-that-no-photo-holds"
+
+TIMEOUT_S = 60.0
+
+
+def make() -> dict[str, Callable[..., Any]]:
+    """Remember photos by name, and send them."""
+    photos: dict[str, bytes] = {}
+
+    def keep(name: str, data: str) -> None:
+        photos[name] = base64.b64decode(data)
+
+    def send(
+        port: int, path: str, photo: str, clients: int, requests: int, raw: bool = False
+    ) -> dict[str, Any]:
+        message = _message(path, photos[photo], raw)
+        begun, cpu = time.perf_counter(), time.process_time()
+        times, last = uvloop.run(_loop(port, message, clients, requests))
+        return {
+            "times_ms": times,
+            "wall_s": time.perf_counter() - begun,
+            "cpu_s": time.process_time() - cpu,
+            "timings_ms": json.loads(last).get("timings_ms", {}),
+        }
+
+    return {"keep": keep, "send": send}
+
+
+def _message(path: str, photo: bytes, raw: bool) -> bytes:
+    """A whole request: the photo as multipart field `file`, or as the body itself."""
+    kind, body = b"image/jpeg", photo
+    if not raw:
+        kind = b"multipart/form-data; boundary=" + BOUNDARY
+        field = b'Content-Disposition: form-data; name="file"; filename="photo.jpg"'
+        head = b"--" + BOUNDARY + b"\r\n" + field + b"\r\nContent-Type: image/jpeg\r\n\r\n"
+        body = head + photo + b"\r\n--" + BOUNDARY + b"--\r\n"
+    lines = (
+        f"POST {path} HTTP/1.1".encode(),
+        b"Host: localhost",
+        b"Content-Type: " + kind,
+        b"Content-Length: " + str(len(body)).encode(),
+    )
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+async def _loop(
+    port: int, message: bytes, clients: int, requests: int
+) -> tuple[list[float], bytes]:
+    """Send a message `requests` times in all; give each one's milliseconds and the last answer."""
+    times: list[float] = []
+    last = b""
+    left = requests
+
+    async def client() -> None:
+        nonlocal left, last
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
+        while left > 0:
+            left -= 1
+            begun = time.perf_counter()
+            writer.write(message)
+            last = await _answer(reader)
+            times.append((time.perf_counter() - begun) * 1000)
+        writer.close()
+        await writer.wait_closed()
+
+    async with asyncio.timeout(TIMEOUT_S):
+        await asyncio.gather(*(client() for _ in range(clients)))
+    return times, last
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    """The body of a response with a `Content-Length`.
+
+    Raises:
+        RuntimeError: its status is not 200.
+    """
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+    body = await reader.readexactly(length)
+    if not head.startswith(b"http/1.1 200"):
+        raise RuntimeError(f"{head!r} {body[:300]!r}")
+    return body
+
+
+if __name__ == "__main__":
+    serve(make)

@@ -4,11 +4,12 @@ import argparse
 import importlib
 import os
 import sys
+from pathlib import Path
 
 from benchmarks import document, machine
 from benchmarks.protocol import PROJECT, WorkerFailed
 
-PARTS = {"cuts": 100, "variants": 20, "explain": 12, "http": 12, "cold": 5}
+PARTS = {"cuts": 100, "variants": 20, "explain": 12, "http": 12, "cold": 5, "int8": 40}
 """The parts, and the rounds of each; a part is the module of that name."""
 
 RESULT = PROJECT / "docs" / "performance.json"
@@ -25,6 +26,12 @@ def main() -> None:
         help=f"write {RESULT.relative_to(PROJECT).with_suffix('.md')}; what was measured before on "
         "this machine and is not now stays in it",
     )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="a prepared TFDS directory with Stanford Dogs, which int8 needs; without it that part "
+        "is left out",
+    )
     options = parser.parse_args()
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"there is no part {', '.join(unknown)}")
@@ -33,11 +40,14 @@ def main() -> None:
     busy = os.getloadavg()[0]
     if busy > 0.3:
         print(f"note: this machine has other work (load {busy:.1f})", file=sys.stderr)
-    for name in options.parts or PARTS:
+    if "int8" in options.parts and not options.data_dir:
+        parser.error("int8 needs --data-dir")
+    for name in options.parts or [name for name in PARTS if name != "int8" or options.data_dir]:
         print(f"measuring {name}", file=sys.stderr)
         module = importlib.import_module(f"benchmarks.{name}")
         try:
-            part = module.run(options.rounds or PARTS[name])
+            extra = [options.data_dir] if name == "int8" else []
+            part = module.run(options.rounds or PARTS[name], *extra)
         except WorkerFailed as error:
             sys.exit(f"error: {name}: {error}")
         known[name] = part

@@ -31,7 +31,7 @@ def ensure(name: str) -> Path:
     print(
         f"installing {pins.relative_to(PROJECT)} into {directory.relative_to(PROJECT)}", flush=True
     )
-    install = "-m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: -r"
+    install = "-m pip install --quiet --disable-pip-version-check --no-deps -r"
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(directory)],
         [str(python), *install.split(), str(pins)],

@@ -81,7 +81,7 @@ def run(rounds: int) -> Part:
         _one_client(part, loads, engine, ours, plain, rounds)
         _many_clients(part, loads, engine, ours, plain, max(1, rounds // 4))
         _stages(part, loads)
-    part.figures["load_generator_cpu_ms_a_request"] = spread(loads.cpu_ms).median
+    part.figures = {"load_generator_cpu_ms_a_request": spread(loads.cpu_ms).median}
     return part
 
 

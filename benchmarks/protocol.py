@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -104,7 +105,8 @@ class Worker:
         """End the process; what it wrote to the standard error is dropped."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):  # there is a question that nobody will read
+                pipe.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

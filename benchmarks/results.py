@@ -1,6 +1,6 @@
 """What a part has found, ready for JSON and for the document."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Part", "Table", "Target"]
@@ -61,4 +61,4 @@ class Part:
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    figures: dict[str, object] = field(default_factory=dict)
+    figures: Mapping[str, object] = field(default_factory=dict)

@@ -27,4 +27,4 @@ def write(bundle: Bundle, target: Path) -> None:
         if name.startswith(_PREFIX)
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(target, **arrays)
+    np.savez(target, allow_pickle=False, **arrays)

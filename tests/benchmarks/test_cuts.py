@@ -4,17 +4,17 @@ from app import bundle as bundles
 from app import engines
 from app.settings import PROJECT
 from benchmarks import cuts
-from benchmarks.cuts import measure
+from benchmarks.cuts import compare
 
 
-def test_measure_reports_each_cut() -> None:
+def test_compare_reports_each_cut_of_each_engine() -> None:
     bundle = bundles.load(PROJECT / "models/dogs10")
     engine = engines.create(bundle, engine="openvino")
 
-    figures = measure(bundle, engine, rounds=2, rows=3)
+    figures = compare(bundle, {"mine": engine}, rounds=2, rows=3)
 
-    assert set(figures) == set(engines.Cut)
-    for found in figures.values():
+    assert set(figures["mine"]) == set(engines.Cut)
+    for found in figures["mine"].values():
         assert found.count == 2
         assert 0 < found.lower <= found.median <= found.upper
 

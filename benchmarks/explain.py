@@ -1,0 +1,105 @@
+"""A photo's Grad-CAM, ours beside others' of the same network."""
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app import bundle as bundles
+from app import heatmaps
+from app.settings import Settings
+from benchmarks import environments, weights
+from benchmarks.protocol import Worker, WorkerFailed
+from benchmarks.results import Part, Table, Target
+from benchmarks.timing import Spread, interleave
+
+__all__ = ["agreement", "run"]
+
+PEERS = {
+    "Xplique": ("xplique", 10.0),
+    "pytorch-grad-cam": ("pytorch_grad_cam", 25.0),
+    "tf-keras-vis": ("tf_keras_vis", 60.0),
+    "keras.io's recipe": ("keras_io", 60.0),
+}
+"""Each one's module in `benchmarks.peers`, and how many times faster ours is to be."""
+
+OURS = "BreedCAM"
+
+BURST = 8
+"""Our heatmaps in a row; the others take long enough for one to do."""
+
+
+def run(rounds: int) -> Part:
+    """Measure those peers that can be installed and imported here."""
+    part = Part(
+        "A heatmap, beside others'",
+        "A Grad-CAM at the last layer, from a made picture of 224 px to a heatmap in NumPy, by the "
+        "very same weights; one process each, asked in turn. Ours has the preprocessing in it; the "
+        "others are given what the network takes, and all but pytorch-grad-cam and keras.io's "
+        "recipe are told the class. Agreement is the correlation with our heatmap, at 224 x 224.",
+    )
+    file = environments.CACHE / "weights.npz"
+    weights.write(bundles.load(Settings().model_path), file)
+    with ExitStack() as stack:
+        ours = stack.enter_context(Worker("benchmarks.workers.engine"))
+        workers: dict[str, Worker] = {}
+        for name, (module, _) in PEERS.items():
+            try:
+                workers[name] = stack.enter_context(_start(module, file))
+            except WorkerFailed as error:
+                part.missing.append(f"{name}: {error}")
+        calls: dict[str, Callable[[], list[float]]] = {
+            OURS: lambda: list(ours.ask("explain", count=BURST)),
+            **{name: _asking(worker, "explain") for name, worker in workers.items()},
+        }
+        if "keras.io's recipe" in workers:
+            recipe = workers["keras.io's recipe"]
+            calls["the same, its model built once"] = _asking(recipe, "explain_built")
+        found = interleave(calls, rounds=rounds)
+        heatmap = ours.ask("heatmap")
+        agree = {
+            name: agreement(heatmap, worker.ask("heatmap")) for name, worker in workers.items()
+        }
+    _report(part, found, agree)
+    return part
+
+
+def agreement(first: Any, second: Any) -> float:
+    """The correlation of two square heatmaps, each brought to 224 x 224."""
+    large = [heatmaps.resize(np.asarray(each, np.float32), 224, 224) for each in (first, second)]
+    return float(np.corrcoef(large[0].ravel(), large[1].ravel())[0, 1])
+
+
+def _start(module: str, file: Path) -> Worker:
+    pinned = (Path(__file__).parent / "peers" / f"{module}.txt").exists()
+    python = environments.ensure(module) if pinned else Path(sys.executable)
+    return Worker(f"benchmarks.peers.{module}", str(file), python=python)
+
+
+def _asking(worker: Worker, verb: str) -> Callable[[], list[float]]:
+    return lambda: list(worker.ask(verb))
+
+
+def _report(part: Part, found: dict[str, Spread], agree: dict[str, float]) -> None:
+    base = found[OURS].median
+    part.tables.append(
+        Table(
+            ("", "ms a heatmap", "times ours", "agreement"),
+            [
+                (
+                    name,
+                    str(each),
+                    f"{each.median / base:.1f}",
+                    f"{agree[name]:.4f}" if name in agree else "",
+                )
+                for name, each in found.items()
+            ],
+        )
+    )
+    for name, (_, limit) in PEERS.items():
+        if name in found:
+            what = f"a heatmap: times faster than {name}"
+            part.targets.append(Target(what, found[name].median / base, limit, at_most=False))

@@ -1,0 +1,118 @@
+"""A trial: the model in 8-bit integers, its accuracy and its speed beside what is served."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app import bundle as bundles
+from app import images
+from app.bundle import Bundle
+from app.engines import Cut, Engine, create, output_names
+from app.settings import Settings
+from benchmarks import cuts, environments
+from benchmarks.protocol import Worker
+from benchmarks.results import Part, Table, Target
+from training.data import Dataset, load_for_model
+from training.evaluation import evaluate
+
+__all__ = ["run"]
+
+CALIBRATION_PHOTOS = 300
+
+MAY_FALL = 0.005
+"""Top-1 accuracy and mean IoU may fall by less than this for int8 to be worth shipping."""
+
+
+def run(rounds: int, data_dir: Path) -> Part:
+    """Quantise on training photos, evaluate on the test split.
+
+    Args:
+        rounds: timed calls of each cut.
+        data_dir: a prepared TFDS directory with Stanford Dogs.
+    """
+    bundle = bundles.load(Settings().model_path)
+    card = bundle.card
+    dataset = load_for_model("stanford_dogs", data_dir, card.labels, config={})
+    # The last layer alone: there the maps need no convolution backwards.
+    shallow = replace(bundle, card=card.model_copy(update={"layers": card.layers[-1:]}))
+    target = environments.CACHE / "int8.xml"
+    _quantise(shallow, dataset, target)
+    served: Engine = create(shallow, engine="openvino", device="cpu")
+    trial: Any = create(shallow, engine="openvino", device="cpu")
+    trial._model = trial._core.read_model(str(target))
+    engines: dict[str, Engine] = {served.info.precision: served, "int8": trial}
+    found = {name: evaluate(shallow, engine, dataset.test) for name, engine in engines.items()}
+    part = Part(
+        "A trial of 8-bit integers",
+        "Post-training quantisation by NNCF (mixed preset), calibrated on "
+        f"{CALIBRATION_PHOTOS} training photos, measured on {len(dataset.test)} test photos with "
+        "the thresholds of the model as it is. Not a shipping option: a trial.",
+        figures=found,
+    )
+    _report_accuracy(part, found)
+    _report_speed(part, shallow, engines, rounds)
+    return part
+
+
+def _quantise(bundle: Bundle, dataset: Dataset, target: Path) -> None:
+    chosen = np.random.default_rng(0).permutation(len(dataset.train))[:CALIBRATION_PHOTOS]
+    given = bundle.card.input
+    photos = [
+        images.squash(images.decode(dataset.train[i].read()).pixels, given.size, given.resize)
+        for i in chosen.tolist()
+    ]
+    path = target.with_suffix(".npy")
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, np.stack(photos))
+    with Worker("benchmarks.peers.nncf", python=environments.ensure("nncf")) as worker:
+        worker.ask(
+            "quantise",
+            model=str(bundle.path),
+            outputs=output_names(bundle.card, Cut.EXPLAIN),
+            photos=str(path),
+            target=str(target),
+        )
+
+
+def _report_accuracy(part: Part, found: dict[str, dict[str, Any]]) -> None:
+    figures = {
+        name: {
+            "top-1": each["top1"],
+            **{f"mean IoU, {method}": of["last"] for method, of in each["mean_iou"].items()},
+        }
+        for name, each in found.items()
+    }
+    base, trial = figures.values()
+    part.tables.append(
+        Table(
+            ("", *figures, "difference"),
+            [
+                (
+                    name,
+                    f"{base[name]:.4f}",
+                    f"{trial[name]:.4f}",
+                    f"{trial[name] - base[name]:+.4f}",
+                )
+                for name in base
+            ],
+        )
+    )
+    for name in ("top-1", "mean IoU, cam", "mean IoU, gradcam"):
+        if name in base:
+            what = f"int8: what {name} loses"
+            part.targets.append(Target(what, base[name] - trial[name], MAY_FALL))
+
+
+def _report_speed(part: Part, bundle: Bundle, engines: dict[str, Engine], rounds: int) -> None:
+    rows = []
+    for photos in cuts.ROWS:
+        spent = cuts.compare(bundle, engines, rounds=rounds, rows=photos)
+        base, trial = spent.values()
+        for cut in (Cut.PREDICT, Cut.EXPLAIN):
+            ratio = f"{trial[cut].median / base[cut].median:.2f}"
+            both = (str(each[cut].scaled(1 / photos)) for each in (base, trial))
+            rows.append((str(photos), f"`{cut.value}`", *both, ratio))
+    titles = (f"{name}, ms a photo" for name in engines)
+    part.tables.append(Table(("photos in a call", "cut", *titles, "ratio"), rows))

@@ -1,0 +1,83 @@
+"""The engine with other options, so that those it has are chosen by measurement."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from app.settings import Settings
+from benchmarks.protocol import Worker, WorkerFailed
+from benchmarks.results import Part, Table
+from benchmarks.timing import Spread, interleave
+
+__all__ = ["run"]
+
+CUTS = ("predict", "explain", "explain_deep")
+
+AS_IS = "as it is"
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    AS_IS: (),
+    "OpenVINO, float32": ("--engine", "openvino", "--precision", "float32"),
+    "TensorFlow": ("--engine", "tensorflow"),
+    "TensorFlow, float32": ("--engine", "tensorflow", "--precision", "float32"),
+    "OpenVINO, for throughput, 1 stream": (
+        *("--engine", "openvino", "--options"),
+        *("PERFORMANCE_HINT=THROUGHPUT", "NUM_STREAMS=1"),
+    ),
+}
+"""What is run, and the command line of `benchmarks.workers.engine` for it."""
+
+STREAMS = ("--engine", "openvino", "--options", "PERFORMANCE_HINT=THROUGHPUT", "NUM_STREAMS=2")
+TWO_STREAMS = "OpenVINO, for throughput, 2 streams, two half batches at once"
+TWO_BUSY = "OpenVINO as it is, two half batches at once"
+
+
+def run(rounds: int) -> Part:
+    """Measure each variant in a process of its own, in turn."""
+    part = Part(
+        "The engine's options",
+        "Milliseconds a photo, and times the engine as the settings have it "
+        "(`PERFORMANCE_HINT=LATENCY`, one stream). The engine is used from one thread and runs a "
+        "batch at a time; *two half batches at once* is what a second stream could win.",
+    )
+    batch = Settings().max_batch
+    with ExitStack() as stack:
+        workers = {}
+        for name, arguments in {**VARIANTS, TWO_STREAMS: STREAMS}.items():
+            try:
+                worker = Worker("benchmarks.workers.engine", *arguments)
+                workers[name] = stack.enter_context(worker)
+            except WorkerFailed as error:
+                part.missing.append(f"{name}: {error}")
+        for rows in (1, batch):
+            calls: dict[str, Callable[[], list[float]]] = {}
+            for cut in CUTS:
+                for name in VARIANTS:
+                    if name in workers:
+                        calls[f"{name}|{cut}"] = _alone(workers[name], cut, rows)
+                if rows > 1:
+                    for name, source in ((TWO_STREAMS, TWO_STREAMS), (TWO_BUSY, AS_IS)):
+                        if source in workers:
+                            calls[f"{name}|{cut}"] = _together(workers[source], cut, rows // 2)
+            found = interleave(calls, rounds=rounds)
+            part.tables.append(_table(found, rows))
+    return part
+
+
+def _alone(worker: Worker, cut: str, rows: int) -> Callable[[], list[float]]:
+    return lambda: list(worker.ask("run", cut=cut, rows=rows, count=3))
+
+
+def _together(worker: Worker, cut: str, rows: int) -> Callable[[], list[float]]:
+    return lambda: list(worker.ask("run_together", cut=cut, rows=rows, requests=2, count=3))
+
+
+def _table(found: dict[str, Spread], rows: int) -> Table:
+    lines = []
+    for name in dict.fromkeys(key.partition("|")[0] for key in found):
+        cells = [name]
+        for cut in CUTS:
+            each, base = found[f"{name}|{cut}"], found[f"{AS_IS}|{cut}"].median
+            cells.append(f"{each.scaled(1 / rows)}: {each.median / base:.2f}")
+        lines.append(tuple(cells))
+    titles = (f"{rows} photo(s) in a call", *(f"`{cut}`" for cut in CUTS))
+    return Table(titles, lines)

@@ -1,0 +1,87 @@
+"""The real service, the usual way and the load generator, at the least counts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import bundle as bundles
+from app.settings import PROJECT
+from benchmarks import http, services, weights
+from benchmarks.http import Loads
+from benchmarks.protocol import Worker, WorkerFailed
+from benchmarks.services import Service
+from benchmarks.timing import Spread
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Service]:
+    with services.ours(max_batch=1, engine="openvino") as service:
+        yield service
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
+    monkeypatch.setattr(http, "PHOTOS", {"224 px": (224, 224)})
+    with Worker("benchmarks.workers.load") as worker:
+        loads = Loads(worker)
+        loads.keep_photos()
+        yield loads
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_each_request_is_timed_and_the_answers_tell_their_stages(
+    ours: Service, loads: Loads, raw: bool
+) -> None:
+    times, rate = loads.send("case", ours, http.PICTURE, "224 px", clients=2, requests=5, raw=raw)
+
+    assert len(times) == 5
+    assert rate > 0
+    assert set(loads.stages["case"][0]) == {"decode", "queue", "inference", "render"}
+    assert len(loads.cpu_ms) == 1
+
+
+def test_answer_that_is_no_success_ends_the_measurement(ours: Service, loads: Loads) -> None:
+    with pytest.raises(WorkerFailed, match="404"):
+        loads.send("case", ours, "/nowhere", "224 px")
+
+
+def test_service_tells_its_start_and_its_memory(ours: Service) -> None:
+    assert ours.started_s > 0
+    assert 50 < ours.resident_mb < 5000
+
+
+def test_usual_way_sees_what_ours_sees(ours: Service, loads: Loads, tmp_path: Path) -> None:
+    weights.write(bundles.load(PROJECT / "models/dogs10"), tmp_path / "weights.npz")
+
+    def likeliest(answer: dict[str, object]) -> list[float]:
+        if "probabilities" in answer:
+            assert isinstance(answer["probabilities"], list)
+            return sorted(answer["probabilities"], reverse=True)
+        assert isinstance(answer["predictions"], list)
+        return [each["probability"] for each in answer["predictions"]]
+
+    with services.plain(tmp_path / "weights.npz") as plain:
+        for path in (http.PREDICT, http.FIGURES, http.PICTURE):
+            loads.send("case", plain, path, "224 px", requests=1)
+            usual = likeliest(loads.generator.ask("last"))
+            loads.send("case", ours, path, "224 px", requests=1)
+            mine = likeliest(loads.generator.ask("last"))
+            assert mine == pytest.approx(usual[: len(mine)], abs=0.03)  # bfloat16
+
+
+def test_table_holds_each_case_against_the_engine_and_the_usual_way() -> None:
+    def ms(median: float) -> Spread:
+        return Spread(median, median, median, 1)
+
+    found = {"engine": ms(4), "`/predict`": ms(6), "`/predict`, raw": ms(5)}
+    found["usual way, `/predict`"] = ms(60)
+
+    table = http._one_client_table(found, base="engine")
+
+    assert [row[2:] for row in table.rows] == [
+        ("1.00", ""),
+        ("1.50", "10.0"),
+        ("1.25", "12.0"),
+        ("15.00", ""),
+    ]

@@ -1,0 +1,23 @@
+from typing import Any
+
+from benchmarks.int8 import _report_accuracy
+from benchmarks.results import Part
+
+
+def figures(top1: float, cam: float, gradcam: float) -> dict[str, Any]:
+    return {"top1": top1, "mean_iou": {"cam": {"last": cam}, "gradcam": {"last": gradcam}}}
+
+
+def test_trial_is_held_against_what_is_served() -> None:
+    part = Part("", "")
+
+    _report_accuracy(
+        part, {"bfloat16": figures(0.75, 0.6, 0.61), "int8": figures(0.742, 0.602, 0.609)}
+    )
+
+    assert part.tables[0].rows == [
+        ("top-1", "0.7500", "0.7420", "-0.0080"),
+        ("mean IoU, cam", "0.6000", "0.6020", "+0.0020"),
+        ("mean IoU, gradcam", "0.6100", "0.6090", "-0.0010"),
+    ]
+    assert [target.reached for target in part.targets] == [False, True, True]

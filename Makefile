@@ -65,8 +65,8 @@ train: $(VENV)/.train ## train a model; ARGS="--help" lists the options
 	$(run) -m training train $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## measure the service; ARGS="--help" lists the options
-	$(run) -m benchmarks $(ARGS)
+bench: $(VENV)/.dev ## measure it all, write docs/performance.md; ARGS="--help" lists the options
+	$(run) -m benchmarks --write $(ARGS)
 
 # dev first: it holds every package of the others but CUDA's, and so decides their versions.
 compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
 
@@ -37,19 +36,18 @@ def main() -> None:
         parser.error(f"there is no part {', '.join(unknown)}")
     here = machine.describe()
     known = document.read(RESULT, here)
-    busy = os.getloadavg()[0]
-    if busy > 0.3:
-        print(f"note: this machine has other work (load {busy:.1f})", file=sys.stderr)
     if "int8" in options.parts and not options.data_dir:
         parser.error("int8 needs --data-dir")
     for name in options.parts or [name for name in PARTS if name != "int8" or options.data_dir]:
         print(f"measuring {name}", file=sys.stderr)
+        others = machine.Others()
         module = importlib.import_module(f"benchmarks.{name}")
         try:
             extra = [options.data_dir] if name == "int8" else []
             part = module.run(options.rounds or PARTS[name], *extra)
         except WorkerFailed as error:
             sys.exit(f"error: {name}: {error}")
+        part.others = others.share
         known[name] = part
         print(document.render({}, {name: part}).partition("## ")[2])
         if options.write:

@@ -13,6 +13,9 @@ __all__ = ["read", "render", "write"]
 
 _PARTS: TypeAdapter[dict[str, Part]] = TypeAdapter(dict[str, Part])
 
+QUIET = 0.05
+"""The share of the processor that other work may take before the document speaks of it."""
+
 _HEAD = """# Performance
 
 Made by `make bench`, which measures it all anew. What counts are the ratios: in each part, what is
@@ -44,6 +47,10 @@ def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
         pieces += ["## Targets\n", _table(_targets(targets))]
     for part in parts.values():
         pieces.append(f"## {part.title}\n\n{part.how}\n")
+        if part.others > QUIET:
+            pieces.append(
+                f"**Disturbed**: other work took {part.others:.0%} of the processor meanwhile.\n"
+            )
         for table in part.tables:
             pieces += [f"{table.caption}\n"] if table.caption else []
             pieces.append(_table(table))

@@ -78,9 +78,9 @@ def run(rounds: int) -> Part:
         loads.keep_photos()
         ours = stack.enter_context(services.ours())
         plain = stack.enter_context(services.plain(path))
-        _one_client(part, loads, engine, ours, plain, rounds)
+        found = _one_client(part, loads, engine, ours, plain, rounds)
         _many_clients(part, loads, engine, ours, plain, max(1, rounds // 4))
-        _stages(part, loads)
+    part.tables.append(_stages(loads.stages, found))
     part.figures = {"load_generator_cpu_ms_a_request": spread(loads.cpu_ms).median}
     return part
 
@@ -92,7 +92,7 @@ def _one_client(
     ours: services.Service,
     plain: services.Service,
     rounds: int,
-) -> None:
+) -> dict[str, Spread]:
     def sent(
         case: str, service: services.Service, path: str, photo: str, **options: Any
     ) -> tuple[str, Callable[[], list[float]]]:
@@ -128,6 +128,7 @@ def _one_client(
         ),
         Target("ms that a 12-megapixel JPEG costs more than one of 224 px", extra, 35.0),
     ]
+    return found
 
 
 def _one_client_table(found: dict[str, Spread], base: str) -> Table:
@@ -186,17 +187,19 @@ def _many_clients(
     part.targets.append(Target(what, share, 0.6, at_most=False))
 
 
-def _stages(part: Part, loads: Loads) -> None:
-    """What the service itself says of where the time goes."""
-    rows = []
+def _stages(told: Mapping[str, list[Mapping[str, float]]], found: Mapping[str, Spread]) -> Table:
+    """What the service itself says of where one client's time goes."""
     names = ("decode", "queue", "inference", "render")
-    for case, told in loads.stages.items():
-        if "client(s)" in case or not told[0]:
+    rows = []
+    for case, answers in told.items():
+        if case not in found or not answers[0]:
             continue
-        cells = [
-            f"{spread([each[name] for each in told]).median:.2f}" if name in told[0] else ""
-            for name in names
-        ]
-        rows.append((case, *cells))
-    caption = "Where the time goes: medians of `timings_ms` in the answers to one client."
-    part.tables.append(Table(("one client", *names), rows, caption))
+        spent = {name: spread([each.get(name, 0.0) for each in answers]).median for name in names}
+        rest = found[case].median - sum(spent.values())
+        rows.append((case, *(f"{spent[name]:.2f}" for name in names), f"{rest:.2f}"))
+    return Table(
+        ("one client", *names, "the rest"),
+        rows,
+        "Where the time goes, ms: medians of `timings_ms` in the answers. The rest is HTTP, JSON, "
+        "and the load generator.",
+    )

@@ -2,12 +2,13 @@
 
 import os
 import platform
+import resource
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from app.engines import cpu_has_bfloat16
 
-__all__ = ["describe"]
+__all__ = ["Others", "describe"]
 
 _PACKAGES = (
     *("openvino", "tensorflow", "keras", "numpy"),
@@ -26,6 +27,34 @@ def describe() -> dict[str, str]:
         "Python": platform.python_version(),
         **{name: found for name in _PACKAGES if (found := _version(name))},
     }
+
+
+class Others:
+    """How much of the processor others take: neither this process nor its children."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self._busy, self._all = _ticks()
+        self._own = _own_seconds()
+
+    @property
+    def share(self) -> float:
+        """0 to 1, since the beginning; children count once they have ended."""
+        busy, every = _ticks()
+        own = (_own_seconds() - self._own) * os.sysconf("SC_CLK_TCK")
+        return min(1.0, max(0.0, (busy - self._busy - own) / max(every - self._all, 1)))
+
+
+def _ticks() -> tuple[int, int]:
+    """Of all cores: busy, and in all, since the machine's start."""
+    first = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0]
+    counts = [int(count) for count in first.split()[1:9]]  # guests' are within the first two
+    return sum(counts) - counts[3] - counts[4], sum(counts)
+
+
+def _own_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def _version(package: str) -> str:

@@ -54,6 +54,7 @@ class Part:
         targets: what had been promised.
         missing: what could not be measured, each with its reason.
         figures: the numbers behind it all, for JSON.
+        others: the share of the processor that other work on the machine took meanwhile.
     """
 
     title: str
@@ -62,3 +63,4 @@ class Part:
     targets: list[Target] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     figures: Mapping[str, object] = field(default_factory=dict)
+    others: float = 0.0

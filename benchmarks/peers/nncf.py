@@ -26,7 +26,8 @@ def make() -> dict[str, Callable[..., Any]]:
         """
         full = ov.Core().read_model(model)
         results = [full.output(name).get_node() for name in outputs]
-        cut = ov.Model(results, full.get_parameters(), "int8")
+        # A clone, since what is cut off would still hang on the nodes that are kept.
+        cut = ov.Model(results, full.get_parameters(), "int8").clone()
         index = np.full(1, -1, np.int32)
         samples = [
             {"image": photo[None], "class_index": index, "versus_index": index}

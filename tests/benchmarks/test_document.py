@@ -42,7 +42,13 @@ def test_document_says_of_each_target_whether_it_is_reached() -> None:
         "## What it costs\n\nMeasured *so*.\n\nTimes:\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
         in text
     )
+    assert "Disturbed" not in text
     assert "Not measured:\n\n- Peer: it is not here\n" in text
+
+
+def test_document_says_where_other_work_disturbed() -> None:
+    text = document.render(MACHINE, {"part": Part("A", "b", others=0.123)})
+    assert "**Disturbed**: other work took 12% of the processor meanwhile." in text
 
 
 def test_parts_are_read_again_on_the_same_machine_alone(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The real service, the usual way and the load generator, at the least counts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -85,3 +85,14 @@ def test_table_holds_each_case_against_the_engine_and_the_usual_way() -> None:
         ("1.25", "12.0"),
         ("15.00", ""),
     ]
+
+
+def test_stages_are_those_of_one_client_and_what_is_left_is_the_rest() -> None:
+    told: dict[str, list[Mapping[str, float]]] = {
+        "mine": [{"decode": 1.0, "queue": 0.5, "inference": 4.0}] * 3,
+        "mine, 8 clients": [{"decode": 9.0}],
+        "usual way": [{}],
+    }
+    found = {case: Spread(7, 7, 7, 3) for case in ("mine", "usual way")}
+
+    assert http._stages(told, found).rows == [("mine", "1.00", "0.50", "4.00", "0.00", "1.50")]

@@ -56,13 +56,7 @@ def run(rounds: int) -> Part:
     """Measure the engine that the settings choose."""
     settings = Settings()
     bundle = bundles.load(settings.model_path)
-    engine = engines.create(
-        bundle,
-        engine=settings.engine,
-        device=settings.device,
-        precision=settings.precision,
-        threads=settings.threads,
-    )
+    engine = engines.create(bundle, **settings.engine_options)
     info = engine.info
     part = Part(
         "What explaining costs",
@@ -90,7 +84,7 @@ def run(rounds: int) -> Part:
 
 def _profile(rows: int) -> Table:
     """Where OpenVINO says that the time goes; counting costs time itself."""
-    arguments = ("--engine", "openvino", "--options", "PERF_COUNT=YES")
+    arguments = ("--engine", "openvino", "--count-operations")
     with Worker("benchmarks.workers.engine", *arguments) as worker:
         spent = {cut: worker.ask("profile", cut=cut.value, rows=rows, count=10) for cut in Cut}
     kinds = sorted(spent[Cut.EXPLAIN_DEEP], key=lambda kind: -spent[Cut.EXPLAIN_DEEP][kind])

@@ -19,16 +19,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "OpenVINO, float32": ("--engine", "openvino", "--precision", "float32"),
     "TensorFlow": ("--engine", "tensorflow"),
     "TensorFlow, float32": ("--engine", "tensorflow", "--precision", "float32"),
-    "OpenVINO, for throughput, 1 stream": (
-        *("--engine", "openvino", "--options"),
-        *("PERFORMANCE_HINT=THROUGHPUT", "NUM_STREAMS=1"),
-    ),
+    "OpenVINO, one stream for every batch": ("--engine", "openvino", "--hint", "LATENCY"),
+    "OpenVINO, several streams for every batch": ("--engine", "openvino", "--hint", "THROUGHPUT"),
 }
 """What is run, and the command line of `benchmarks.workers.engine` for it."""
-
-STREAMS = ("--engine", "openvino", "--options", "PERFORMANCE_HINT=THROUGHPUT", "NUM_STREAMS=2")
-TWO_STREAMS = "OpenVINO, for throughput, 2 streams, two half batches at once"
-TWO_BUSY = "OpenVINO as it is, two half batches at once"
 
 
 def run(rounds: int) -> Part:
@@ -36,13 +30,12 @@ def run(rounds: int) -> Part:
     part = Part(
         "The engine's options",
         "Milliseconds a photo, and times the engine as the settings have it "
-        "(`PERFORMANCE_HINT=LATENCY`, one stream). The engine is used from one thread and runs a "
-        "batch at a time; *two half batches at once* is what a second stream could win.",
+        "(OpenVINO: one stream for a photo alone, a stream for each share of several).",
     )
     batch = Settings().max_batch
     with ExitStack() as stack:
         workers = {}
-        for name, arguments in {**VARIANTS, TWO_STREAMS: STREAMS}.items():
+        for name, arguments in VARIANTS.items():
             try:
                 worker = Worker("benchmarks.workers.engine", *arguments)
                 workers[name] = stack.enter_context(worker)
@@ -54,10 +47,6 @@ def run(rounds: int) -> Part:
                 for name in VARIANTS:
                     if name in workers:
                         calls[f"{name}|{cut}"] = _alone(workers[name], cut, rows)
-                if rows > 1:
-                    for name, source in ((TWO_STREAMS, TWO_STREAMS), (TWO_BUSY, AS_IS)):
-                        if source in workers:
-                            calls[f"{name}|{cut}"] = _together(workers[source], cut, rows // 2)
             found = interleave(calls, rounds=rounds)
             part.tables.append(_table(found, rows))
     return part
@@ -65,10 +54,6 @@ def run(rounds: int) -> Part:
 
 def _alone(worker: Worker, cut: str, rows: int) -> Callable[[], list[float]]:
     return lambda: list(worker.ask("run", cut=cut, rows=rows, count=3))
-
-
-def _together(worker: Worker, cut: str, rows: int) -> Callable[[], list[float]]:
-    return lambda: list(worker.ask("run_together", cut=cut, rows=rows, requests=2, count=3))
 
 
 def _table(found: dict[str, Spread], rows: int) -> Table:

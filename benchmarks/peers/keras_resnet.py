@@ -8,7 +8,7 @@ LAST = "conv5_block3_out"
 
 
 def load(weights: str) -> Any:
-    """ResNet50 with a head for the weights' classes, from caffe-style input to logits.
+    """ResNet50 with a head for the weights' classes, from `network_input` to logits.
 
     Args:
         weights: a file that `benchmarks.weights.write` made. Its convolutions have their batch norm
@@ -36,7 +36,5 @@ def load(weights: str) -> Any:
 
 
 def network_input(image: Any) -> Any:
-    """What the network is given: BGR less ImageNet's means, float32, with a batch axis."""
-    return (image[..., ::-1].astype(np.float32) - (103.939, 116.779, 123.68)).astype(np.float32)[
-        None
-    ]
+    """What the exported network is given: RGB less ImageNet's means, float32, with a batch axis."""
+    return (image.astype(np.float32) - (123.68, 116.779, 103.939)).astype(np.float32)[None]

@@ -21,19 +21,13 @@ def make() -> dict[str, Callable[..., Any]]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", default=settings.engine)
     parser.add_argument("--precision", default=settings.precision)
-    parser.add_argument("--options", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--hint", help="OpenVINO's for every batch, in place of the engine's own")
+    parser.add_argument("--count-operations", action="store_true", help="for `profile`; takes time")
     chosen = parser.parse_args()
     bundle = bundles.load(settings.model_path)
-    engine = engines.create(
-        bundle,
-        engine=chosen.engine,
-        device=settings.device,
-        precision=chosen.precision,
-        threads=settings.threads,
-    )
-    options = dict(each.split("=", 1) for each in chosen.options)
-    if options:
-        _set_options(engine, options)
+    asked = {"engine": chosen.engine, "precision": chosen.precision}
+    engine = engines.create(bundle, **{**settings.engine_options, **asked})
+    _reach_inside(engine, chosen.hint, chosen.count_operations)
     size = bundle.card.input.size
 
     def batch(rows: int) -> tuple[Any, ...]:
@@ -43,9 +37,6 @@ def make() -> dict[str, Callable[..., Any]]:
     def run(cut: str, rows: int = 1, count: int = 1) -> list[float]:
         inputs = batch(rows)
         return timed(lambda: engine.run(Cut(cut), *inputs), count)
-
-    def run_together(cut: str, rows: int, requests: int, count: int = 1) -> list[float]:
-        return _run_together(engine, Cut(cut), batch(rows), requests, count)
 
     def profile(cut: str, rows: int = 1, count: int = 1) -> dict[str, float]:
         return _profile(engine, Cut(cut), batch(rows), count)
@@ -60,7 +51,6 @@ def make() -> dict[str, Callable[..., Any]]:
 
     return {
         "run": run,
-        "run_together": run_together,
         "profile": profile,
         "explain": explain,
         "heatmap": heatmap,
@@ -74,42 +64,25 @@ def _explain(engine: Engine, inputs: tuple[Any, ...], size: int) -> Any:
     return heatmaps.resize(found.values, size, size)
 
 
-def _set_options(engine: Any, options: dict[str, str]) -> None:
-    """OpenVINO's own options; the service has no setting for them, so this reaches inside."""
-    engine._options.update(options)
+def _reach_inside(engine: Any, hint: str | None, count_operations: bool) -> None:
+    """Options of OpenVINO for which the service has no settings."""
+    if hint:
+        engine._hint = lambda _rows: hint
+    if count_operations:
+        engine._options["PERF_COUNT"] = True
 
 
 def _profile(engine: Any, cut: Cut, inputs: tuple[Any, ...], count: int) -> dict[str, float]:
     """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`."""
     total: dict[str, float] = {}
     engine.run(cut, *inputs)
+    requests = engine._compiled(cut, engine._hint(len(inputs[0])))
     for _ in range(count):
         engine.run(cut, *inputs)
-        for node in engine._requests[cut].get_profiling_info():
+        for node in [node for request in requests for node in request.get_profiling_info()]:
             spent = node.real_time.total_seconds() * 1000 / count
             total[node.node_type] = total.get(node.node_type, 0.0) + spent
     return total
-
-
-def _run_together(
-    engine: Any, cut: Cut, inputs: tuple[Any, ...], requests: int, count: int
-) -> list[float]:
-    """Milliseconds for several batches that OpenVINO is given at once."""
-    engine.run(cut, *inputs)
-    compiled = engine._requests[cut].get_compiled_model()
-    given = dict(zip(("image", "class_index", "versus_index"), inputs, strict=True))
-    if cut is Cut.PREDICT:
-        given = {"image": given["image"]}
-    waiting = [compiled.create_infer_request() for _ in range(requests)]
-
-    def once() -> None:
-        for request in waiting:
-            request.start_async(given, share_inputs=True)
-        for request in waiting:
-            request.wait()
-
-    once()
-    return timed(once, count)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -173,7 +173,7 @@ class Batcher(Generic[Key, Item, Result]):
             others = (job.key for job in self._jobs if job.key != self._last_key)
             key = self._last_key = next(others, self._jobs[0].key)
             if self._wait_s:
-                self._changed.wait_for(lambda: self._count(key) >= self._max_batch, self._wait_s)
+                self._changed.wait_for(self._no_need_to_wait, self._wait_s)
             batch: list[_Job[Key, Item, Result]] = []
             rest: deque[_Job[Key, Item, Result]] = deque()
             now = time.monotonic()
@@ -189,8 +189,10 @@ class Batcher(Generic[Key, Item, Result]):
             self._jobs = rest
             return batch
 
-    def _count(self, key: Key) -> int:
-        return sum(job.key == key for job in self._jobs)
+    def _no_need_to_wait(self) -> bool:
+        """Whether some batch is full, or nothing more will come."""
+        waiting = Counter(job.key for job in self._jobs)
+        return not self._open or max(waiting.values(), default=0) >= self._max_batch
 
     def _run(self, batch: list[_Job[Key, Item, Result]]) -> None:
         begun = time.monotonic()

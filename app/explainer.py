@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -205,16 +206,25 @@ class Explainer:
     # -- decode
 
     def _decode(self, clock: "_Clock", data: bytes, size: int | None = None) -> "_Decoded":
-        """The model's input, and the photo with its longer side at most `size` for drawing."""
+        """The model's input, and the photo with its longer side at most `size` for drawing.
+
+        The input does not depend on what is drawn: for a large overlay, a JPEG that was decoded at
+        a small scale is decoded again.
+        """
         with clock.lap("decode"):
-            side = max(images.SIDE, (size or 0) * 15 // 16)  # so little less is scaled up unseen
-            photo = images.decode(data, max_pixels=self.settings.max_pixels, side=side)
-            model_input = self.card.input
-            return _Decoded(
-                photo=ImageInfo(width=photo.width, height=photo.height),
-                squashed=images.squash(photo.pixels, model_input.size, model_input.resize),
-                pixels=images.fit(photo, size) if size else None,
-            )
+            limit, model_input = self.settings.max_pixels, self.card.input
+            side = images.enough_for(model_input.size)
+            photo = images.decode(data, max_pixels=limit, side=side)
+            squashed = images.squash(photo.pixels, model_input.size, model_input.resize)
+            pixels = None
+            if size:
+                shorter, longer = sorted((photo.width, photo.height))
+                needed = min(size * 15 // 16, longer)  # a little less is scaled up, unseen
+                if max(photo.pixels.shape[:2]) < needed:
+                    side = math.ceil(needed * shorter / longer)
+                    photo = images.decode(data, max_pixels=limit, side=side)
+                pixels = images.fit(photo, size)
+            return _Decoded(ImageInfo(width=photo.width, height=photo.height), squashed, pixels)
 
     # -- batch
 

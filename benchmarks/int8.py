@@ -60,7 +60,11 @@ def _quantise(bundle: Bundle, dataset: Dataset, target: Path) -> None:
     chosen = np.random.default_rng(0).permutation(len(dataset.train))[:CALIBRATION_PHOTOS]
     given = bundle.card.input
     photos = [
-        images.squash(images.decode(dataset.train[i].read()).pixels, given.size, given.resize)
+        images.squash(
+            images.decode(dataset.train[i].read(), side=images.enough_for(given.size)).pixels,
+            given.size,
+            given.resize,
+        )
         for i in chosen.tolist()
     ]
     path = target.with_suffix(".npy")

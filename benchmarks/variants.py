@@ -19,8 +19,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "OpenVINO, float32": ("--engine", "openvino", "--precision", "float32"),
     "TensorFlow": ("--engine", "tensorflow"),
     "TensorFlow, float32": ("--engine", "tensorflow", "--precision", "float32"),
-    "OpenVINO, one stream for every batch": ("--engine", "openvino", "--hint", "LATENCY"),
-    "OpenVINO, several streams for every batch": ("--engine", "openvino", "--hint", "THROUGHPUT"),
+    "OpenVINO, one stream": ("--engine", "openvino", "--streams", "1"),
+    "OpenVINO, two streams": ("--engine", "openvino", "--streams", "2"),
 }
 """What is run, and the command line of `benchmarks.workers.engine` for it."""
 
@@ -30,7 +30,7 @@ def run(rounds: int) -> Part:
     part = Part(
         "The engine's options",
         "Milliseconds a photo, and times the engine as the settings have it "
-        "(OpenVINO: one stream for a photo alone, a stream for each share of several).",
+        "(OpenVINO: one stream for few photos, a stream for each share of many).",
     )
     batch = Settings().max_batch
     with ExitStack() as stack:

@@ -206,7 +206,8 @@ def draw(
 
     Each photo is taken or not by a hash of its name and `lot`, so that it stays where it is when
     others are added or removed. Only where a class would be left with none taken, or with fewer
-    than `least`, do its other photos matter.
+    than `least`, do its other photos matter: then one may be taken, or given back, that would not
+    be, and with so few photos it may change again when there are more.
 
     Args:
         examples: of each class more than `least`.

@@ -57,7 +57,7 @@ def train_batches(
     ) -> tuple[tf.Tensor, tf.Tensor]:
         if not augment:
             return _squashed(examples, index, size), label
-        return _augmented(_decoded(examples, index), item_seed, size), label
+        return _augmented(_decoded(examples, index, side=2 * size), item_seed, size), label
 
     return (
         tf.data.Dataset.from_tensor_slices((chosen, seeds[chosen], labels))
@@ -117,17 +117,18 @@ def _squashed(examples: Sequence[Example], index: tf.Tensor, size: int) -> tf.Te
     """Read, decode and squash with the service's own code: float32 `[size, size, 3]`."""
 
     def squash(index: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        return images.squash(images.decode(examples[int(index)].read()).pixels, size)
+        photo = images.decode(examples[int(index)].read(), side=images.enough_for(size))
+        return images.squash(photo.pixels, size)
 
     photo = tf.numpy_function(squash, [index], tf.uint8)
     return tf.cast(tf.ensure_shape(photo, (size, size, 3)), tf.float32)
 
 
-def _decoded(examples: Sequence[Example], index: tf.Tensor) -> tf.Tensor:
-    """Read and decode, upright and at the scale that the service decodes at: uint8 `[h, w, 3]`."""
+def _decoded(examples: Sequence[Example], index: tf.Tensor, *, side: int) -> tf.Tensor:
+    """Read and decode, upright, the shorter side at `side` or more: uint8 `[h, w, 3]`."""
 
     def decode(index: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        return images.decode(examples[int(index)].read()).pixels
+        return images.decode(examples[int(index)].read(), side=side).pixels
 
     photo = tf.numpy_function(decode, [index], tf.uint8)
     return tf.ensure_shape(photo, (None, None, 3))

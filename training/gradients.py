@@ -244,7 +244,7 @@ def _convolve(node: Node, x: Tensor, kernel: Tensor) -> Tensor:
     padding: Any = operation.padding.upper()
     if operation.kind == "depthwise_convolution":
         return tf.nn.depthwise_conv2d(x, kernel, (1, *operation.strides, 1), padding)
-    if padding == "VALID":
+    if padding == "VALID" and any(map(any, operation.margins)):
         padding = [(0, 0), *operation.margins, (0, 0)]
     return tf.nn.conv2d(x, kernel, operation.strides, padding)
 

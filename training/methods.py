@@ -46,9 +46,10 @@ def gradcampp(A: Tensor, G: Tensor) -> Tensor:
     `alpha` is never over 1/2.
     """
     positive = tf.nn.relu(G)
-    total = tf.nn.relu(tf.reduce_sum(A, axis=(1, 2), keepdims=True))
-    terms = positive / (2.0 + positive * total)
     positions = float(A.shape[1] * A.shape[2])
+    # Means in place of sums, which half precision may not hold.
+    mean = tf.nn.relu(tf.reduce_mean(A, axis=(1, 2), keepdims=True))
+    terms = positive / (2.0 + positive * positions * mean)
     weights = positions * tf.reduce_mean(terms, axis=(1, 2), keepdims=True)
     return tf.nn.relu(_weighted_sum(A, weights))
 

@@ -54,7 +54,10 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, max_batch: int) -> None:
-        """Compile `explain`, which answers `/predict` too, and run it with every padded size."""
+        """Compile `explain`, which answers `/predict` too, and run it with every padded size.
+
+        On a GPU, `explain_deep` as well: there, compiling would hold up others for long.
+        """
         ...
 
     def run(
@@ -156,10 +159,12 @@ class LocalEngine(ABC):
         """See `Engine`."""
         size = self._card.input.size
         largest = next(batch for batch in BATCH_SIZES if batch >= max_batch)
+        cuts = (Cut.EXPLAIN, Cut.EXPLAIN_DEEP) if self.on_gpu else (Cut.EXPLAIN,)
         for rows in [batch for batch in BATCH_SIZES if batch <= largest]:
             image = np.zeros((rows, size, size, 3), np.uint8)
             index = np.full(rows, -1, np.int32)
-            self.run(Cut.EXPLAIN, image, index, index)
+            for cut in cuts:
+                self.run(cut, image, index, index)
 
     @abstractmethod
     def run(

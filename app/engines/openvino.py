@@ -1,5 +1,7 @@
 """The CPU engine: OpenVINO reads the SavedModel itself, so TensorFlow is not needed."""
 
+import math
+import os
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,14 @@ __all__ = ["OpenVINOEngine"]
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
+_MOST_STREAMS = 8
+
 
 class OpenVINOEngine(LocalEngine):
     """A model version on the CPU, cut to need from one graph.
 
-    One photo has all cores; several are shared out among streams, each with cores of its own,
-    which takes about a quarter less time than all cores on all photos (`benchmarks/cuts.py`).
+    One photo has all cores; enough of them are shared out among streams, each with as many cores,
+    which takes about a quarter less time than all cores on all photos (`benchmarks/variants.py`).
     """
 
     def __init__(self, bundle: Bundle, *, precision: str = "auto", threads: int = 0) -> None:
@@ -51,7 +55,9 @@ class OpenVINOEngine(LocalEngine):
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self._requests: dict[tuple[Cut, str], list[ov.InferRequest]] = {}
+        # A power of two, as the sizes of batches are, that leaves no core over.
+        self._streams = math.gcd(threads or _cores(), _MOST_STREAMS)
+        self._requests: dict[tuple[Cut, int], list[ov.InferRequest]] = {}
         self._precision = precision
 
     @property
@@ -78,13 +84,14 @@ class OpenVINOEngine(LocalEngine):
         if cut is not Cut.PREDICT:
             inputs["class_index"] = pad_rows(class_index)
             inputs["versus_index"] = pad_rows(versus_index)
-        requests = self._compiled(cut, self._hint(rows))
-        requests = requests[: len(inputs["image"])]
-        parts = {name: np.array_split(array, len(requests)) for name, array in inputs.items()}
-        for index, request in enumerate(requests):
-            request.start_async({name: part[index] for name, part in parts.items()}, None, True)
-        for request in requests:
-            request.wait()
+        requests = self._compiled(cut, self._streams_for(len(inputs["image"])))
+        parts = {name: np.split(array, len(requests)) for name, array in inputs.items()}
+        try:
+            for index, request in enumerate(requests):
+                request.start_async({name: part[index] for name, part in parts.items()}, None, True)
+        finally:
+            for request in requests:
+                request.wait()
         return {
             name: np.concatenate([request.get_tensor(name).data for request in requests])[:rows]
             for name in output_names(self._card, cut)
@@ -94,21 +101,18 @@ class OpenVINOEngine(LocalEngine):
         """See `Engine`."""
         self._requests.clear()
 
-    @staticmethod
-    def _hint(rows: int) -> str:
-        """OpenVINO's performance hint for a batch of that many photos."""
-        return "LATENCY" if rows == 1 else "THROUGHPUT"
+    def _streams_for(self, rows: int) -> int:
+        """How many streams a padded batch is shared out among: all there are, or one."""
+        return self._streams if rows >= self._streams else 1
 
-    def _compiled(self, cut: Cut, hint: str) -> list[ov.InferRequest]:
-        """A request for each stream of a cut's model; a power of two, as sizes of batches are."""
-        if (cut, hint) not in self._requests:
-            model = self._core.compile_model(
-                self._cut(cut), "CPU", {**self._options, "PERFORMANCE_HINT": hint}
-            )
-            streams = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-            streams = 2 ** (streams.bit_length() - 1)
-            self._requests[cut, hint] = [model.create_infer_request() for _ in range(streams)]
-        return self._requests[cut, hint]
+    def _compiled(self, cut: Cut, streams: int) -> list[ov.InferRequest]:
+        """A request for each stream of a cut's model."""
+        if (cut, streams) not in self._requests:
+            options = {"PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT"}
+            options |= self._options | {"NUM_STREAMS": streams}
+            model = self._core.compile_model(self._cut(cut), "CPU", options)
+            self._requests[cut, streams] = [model.create_infer_request() for _ in range(streams)]
+        return self._requests[cut, streams]
 
     def _cut(self, cut: Cut) -> ov.Model:
         """A copy of the full graph without what the cut's outputs do not need."""
@@ -120,3 +124,10 @@ class OpenVINOEngine(LocalEngine):
         kept = {"image"} if cut is Cut.PREDICT else {"image", "class_index", "versus_index"}
         parameters = [p for p in full.get_parameters() if p.output(0).any_name in kept]
         return ov.Model(results, parameters, cut.value)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -64,13 +64,14 @@ class TensorFlowEngine(LocalEngine):
             loaded = tf.saved_model.load(str(bundle.path))  # holds the variables until frozen
             full = loaded.signatures["serving_default"]
             frozen = convert_variables_to_constants_v2(full)
-        graph = frozen.graph.as_graph_def()
-        half = self.on_gpu and self._precision != "float32"
-        self._graph = retyped(graph, tf.as_dtype(self._precision)) if half else graph
         names = sorted(full.structured_outputs)  # TensorFlow flattens by sorted key
         self._tensors = {
             name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)
         }
+        self._graph = frozen.graph.as_graph_def()
+        if self.on_gpu and self._precision != "float32":
+            logits = self._tensors["logits"].partition(":")[0]
+            self._graph = retyped(self._graph, tf.as_dtype(self._precision), logits)
         self._functions: dict[Cut, Any] = {}
 
     @property
@@ -127,7 +128,8 @@ class TensorFlowEngine(LocalEngine):
             outputs = pruned(*inputs)
             return [tf.cast(x, tf.float32) if x.dtype.is_floating else x for x in outputs]
 
-        return tf.function(run, jit_compile=self.on_gpu, autograph=False)
+        signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in pruned.inputs]
+        return tf.function(run, input_signature=signature, jit_compile=self.on_gpu, autograph=False)
 
     def _choose_precision(self, wanted: str) -> str:
         if self.on_gpu:
@@ -152,19 +154,25 @@ class TensorFlowEngine(LocalEngine):
         return fastest if wanted == "auto" else wanted
 
 
-def retyped(graph: Any, dtype: tf.DType) -> Any:
-    """A frozen `GraphDef` with each float32 constant and operation in half precision.
+def retyped(graph: Any, dtype: tf.DType, logits: str) -> Any:
+    """A frozen `GraphDef` with its float32 arithmetic in half precision, but for the logits.
 
     Rewritten here, since the passes of TensorFlow that would do so leave alone what XLA compiles.
+    From the last product of matrices on, logits and probabilities stay float32: half
+    precision has too few digits to tell likely classes apart.
 
     Args:
         graph: without functions or variables; whatever else it has of float32 is kept.
         dtype: float16 or bfloat16.
+        logits: name of the node that gives them.
     """
     result = tf.compat.v1.GraphDef()
     result.CopyFrom(graph)
     single, half = tf.float32.as_datatype_enum, dtype.as_datatype_enum
+    kept = _head(graph, logits)
     for node in result.node:
+        if node.name in kept:
+            continue
         if node.op == "Const" and node.attr["dtype"].type == single:
             value = tf.make_ndarray(node.attr["value"].tensor)
             node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
@@ -174,4 +182,38 @@ def retyped(graph: Any, dtype: tf.DType) -> Any:
             for index, kind in enumerate(attribute.list.type):
                 if kind == single:
                     attribute.list.type[index] = half
+    for node in [node for node in result.node if node.name in kept and node.op == "MatMul"]:
+        for index, source in enumerate(node.input):
+            cast = result.node.add(name=f"{node.name}/float32_{index}", op="Cast", input=[source])
+            cast.attr["SrcT"].type, cast.attr["DstT"].type = half, single
+            node.input[index] = cast.name
     return result
+
+
+def _head(graph: Any, logits: str) -> set[str]:
+    """Nodes from the last product of matrices to the logits, and those that they lead to.
+
+    The product is the first on the way back from the logits. What a class's index leads to is the
+    gradient's, and no part of the head.
+    """
+    nodes = {node.name: node for node in graph.node}
+    found: set[str] = set()
+    waiting = [logits]
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        if nodes[name].op != "MatMul":
+            waiting += [_producer(source) for source in nodes[name].input]
+    size = 0
+    while size != len(found):
+        size = len(found)
+        leading = {name for name in found if nodes[name].op != "ArgMax"}
+        found |= {
+            node.name for node in graph.node if leading & {_producer(each) for each in node.input}
+        }
+    return found
+
+
+def _producer(source: str) -> str:
+    """The node that gives an input: `^name` and `name:output` are its spellings."""
+    return source.removeprefix("^").partition(":")[0]

@@ -21,13 +21,13 @@ def make() -> dict[str, Callable[..., Any]]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", default=settings.engine)
     parser.add_argument("--precision", default=settings.precision)
-    parser.add_argument("--hint", help="OpenVINO's for every batch, in place of the engine's own")
+    parser.add_argument("--streams", type=int, help="OpenVINO's, in place of the engine's choice")
     parser.add_argument("--count-operations", action="store_true", help="for `profile`; takes time")
     chosen = parser.parse_args()
     bundle = bundles.load(settings.model_path)
     asked = {"engine": chosen.engine, "precision": chosen.precision}
     engine = engines.create(bundle, **{**settings.engine_options, **asked})
-    _reach_inside(engine, chosen.hint, chosen.count_operations)
+    _reach_inside(engine, chosen.streams, chosen.count_operations)
     size = bundle.card.input.size
 
     def batch(rows: int) -> tuple[Any, ...]:
@@ -64,10 +64,10 @@ def _explain(engine: Engine, inputs: tuple[Any, ...], size: int) -> Any:
     return heatmaps.resize(found.values, size, size)
 
 
-def _reach_inside(engine: Any, hint: str | None, count_operations: bool) -> None:
+def _reach_inside(engine: Any, streams: int | None, count_operations: bool) -> None:
     """Options of OpenVINO for which the service has no settings."""
-    if hint:
-        engine._hint = lambda _rows: hint
+    if streams:
+        engine._streams = streams
     if count_operations:
         engine._options["PERF_COUNT"] = True
 
@@ -76,7 +76,7 @@ def _profile(engine: Any, cut: Cut, inputs: tuple[Any, ...], count: int) -> dict
     """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`."""
     total: dict[str, float] = {}
     engine.run(cut, *inputs)
-    requests = engine._compiled(cut, engine._hint(len(inputs[0])))
+    requests = engine._compiled(cut, engine._streams_for(len(inputs[0])))
     for _ in range(count):
         engine.run(cut, *inputs)
         for node in [node for request in requests for node in request.get_profiling_info()]:

@@ -177,10 +177,17 @@ async def test_target_and_versus_reach_the_model(serve: Serve, engine: Borrowed)
     ]
 
 
-async def test_explaining_leaves_the_prediction_as_it_is(client: httpx.AsyncClient) -> None:
-    predicted = await ask(client, "/predict")
+@pytest.mark.parametrize("size", [(320, 240), (4000, 1500)])
+async def test_neither_explaining_nor_drawing_changes_the_prediction(
+    client: httpx.AsyncClient, size: tuple[int, int]
+) -> None:
+    photo = encode(picture(*size), "JPEG")
+    predicted = await ask(client, "/predict", photo)
     for path in ("/cam", "/gradcam"):
-        assert (await ask(client, path))["predictions"] == predicted["predictions"]
+        for asked in ({"overlay": False}, {"size": 100}, {"size": 1024}):
+            answer = await ask(client, path, photo, **asked)
+            assert answer["predictions"] == predicted["predictions"]
+    assert (answer["overlay"]["width"], answer["image"]["width"]) == (min(1024, size[0]), size[0])
 
 
 async def test_versus_changes_the_evidence(client: httpx.AsyncClient) -> None:

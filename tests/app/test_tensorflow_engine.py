@@ -13,15 +13,18 @@ from app.engines.tensorflow import TensorFlowEngine, retyped
 from app.settings import PROJECT
 
 
+# Relative errors allowed: of the logits, and of the maps.
 @pytest.mark.parametrize(
-    ("dtype", "limit"), [(tf.float32, 1e-4), (tf.float16, 0.01), (tf.bfloat16, 0.06)]
+    ("dtype", "of_logits", "of_maps"),
+    [(tf.float32, 1e-4, 1e-4), (tf.float16, 0.002, 0.01), (tf.bfloat16, 0.03, 0.06)],
 )
 def test_compiled_half_precision_agrees(
-    dtype: tf.DType, limit: float, monkeypatch: pytest.MonkeyPatch
+    dtype: tf.DType, of_logits: float, of_maps: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = bundles.load(PROJECT / "models/dogs10")
     plain, half = (TensorFlowEngine(bundle, device="cpu", precision="float32") for _ in range(2))
-    monkeypatch.setattr(half, "_graph", retyped(half._graph, dtype))
+    logits = half._tensors["logits"].partition(":")[0]
+    monkeypatch.setattr(half, "_graph", retyped(half._graph, dtype, logits))
     monkeypatch.setattr(half, "on_gpu", True)  # compiled by XLA, as for one
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
@@ -31,26 +34,43 @@ def test_compiled_half_precision_agrees(
     expected, actual = plain.run(Cut.EXPLAIN, *asked), half.run(Cut.EXPLAIN, *asked)
 
     np.testing.assert_array_equal(actual["target_index"], expected["target_index"])
-    for name in set(expected) - {"target_index"}:
+    for name in set(expected) - {"target_index", "probabilities"}:
         assert actual[name].dtype == np.float32
         scale = np.linalg.norm(expected["hirescam" if name == "gradcam" else name])
+        limit = of_logits if name == "logits" else of_maps
         assert np.linalg.norm(actual[name] - expected[name]) <= limit * scale, name
+    # Not rounded to half precision: a softmax of its own logits, to float32's last digits.
+    exact = np.exp(actual["logits"] - actual["logits"].max(axis=1, keepdims=True))
+    exact /= exact.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(actual["probabilities"], exact, rtol=1e-5)
 
 
-def test_all_of_float32_is_retyped_and_the_rest_is_not() -> None:
-    def work(image: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        return tf.cast(image, tf.float32) * 0.5 + tf.one_hot(index, 3)
+def test_all_of_float32_is_retyped_but_the_head() -> None:
+    def work(image: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = tf.cast(image, tf.float32) * 0.5
+        kernel = tf.cast(tf.constant(np.eye(3), tf.float16), tf.float32)
+        logits = tf.identity(tf.matmul(features, kernel) + tf.constant([0.1, 0.2, 0.3]), "logits")
+        chosen = tf.where(target < 0, tf.argmax(logits, axis=-1, output_type=tf.int32), target)
+        seed = tf.cast(tf.equal(chosen[:, None], tf.range(3)), tf.float32)
+        gradient = tf.matmul(seed, kernel, transpose_b=True)
+        return tf.identity(tf.nn.softmax(logits), "probabilities"), tf.identity(
+            gradient, "gradient"
+        )
 
     specs = tf.TensorSpec((2, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)
     graph = tf.function(work).get_concrete_function(*specs).graph.as_graph_def()
+    half = retyped(graph, tf.bfloat16, "logits")
 
-    types = {
-        attribute.type
-        for node in retyped(graph, tf.float16).node
-        for attribute in node.attr.values()
-    }
+    kinds = {node.name: tf.as_dtype(node.attr["T"].type) for node in half.node}
+    assert {kinds[name] for name in ("MatMul", "logits", "probabilities")} == {tf.float32}
+    assert {kinds[name] for name in ("mul", "MatMul_1", "gradient")} == {tf.bfloat16}
 
-    assert tf.float32.as_datatype_enum not in types
-    assert {kind.as_datatype_enum for kind in (tf.float16, tf.uint8, tf.int32)} <= types
-    before = [attribute.type for node in graph.node for attribute in node.attr.values()]
-    assert tf.float32.as_datatype_enum in before
+    def run(graph: tf.compat.v1.GraphDef) -> list[tf.Tensor]:
+        fetches = [f"{name}:0" for name in ("logits", "probabilities", "gradient")]
+        feeds = {"image:0": tf.constant([[1, 2, 3], [6, 5, 4]], tf.uint8), "target:0": [-1, 2]}
+        with tf.compat.v1.Session(graph=tf.Graph()) as session:
+            tf.import_graph_def(graph, name="")
+            return [tf.cast(each, tf.float32) for each in session.run(fetches, feeds)]
+
+    for ours, plain in zip(run(half), run(graph), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-6)

@@ -4,7 +4,7 @@ from benchmarks import variants
 
 FEW = {
     variants.AS_IS: ("--engine", "openvino"),
-    "streams": ("--engine", "openvino", "--hint", "THROUGHPUT"),
+    "streams": ("--engine", "openvino", "--streams", "2"),
     "none such": ("--engine", "openvino", "--precision", "float8"),
 }
 

@@ -24,7 +24,7 @@ class OpenVINOEngine(LocalEngine):
     """A model version on the CPU, cut to need from one graph.
 
     One photo has all cores; enough of them are shared out among streams, each with as many cores,
-    which takes about a quarter less time than all cores on all photos (`benchmarks/variants.py`).
+    which takes about 5 % less time than all cores on all photos (docs/performance.md).
     """
 
     def __init__(self, bundle: Bundle, *, precision: str = "auto", threads: int = 0) -> None:

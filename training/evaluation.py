@@ -1,180 +1,381 @@
 """A model version over a split, through the service's own decoder, engine and box code."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from app import engines, heatmaps, images
-from app.bundle import Bundle, Method, ModelCard
+from app import heatmaps, images
+from app.bundle import Bundle, ModelCard
 from app.engines import Cut, Engine
 from training.data import Example
 from training.errors import DataError
-from training.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, top_k_accuracy
+from training.explanations import Explained, LayerSet, explain, layer_sets
+from training.faithfulness import insertion_deletion
+from training.localization import (
+    SCORE_THRESHOLDS,
+    box_hits,
+    energy_in_area,
+    hits_at_levels,
+    max_box_acc,
+    pointing_hit,
+)
+from training.metrics import (
+    CONSTANT_BOX,
+    FULL_FRAME,
+    Floats,
+    Statistic,
+    best_iou,
+    estimate,
+    in_top_k,
+    mean,
+    resample,
+)
 
-__all__ = ["calibrate", "evaluate", "layer_sets"]
+__all__ = ["SHORT", "evaluate"]
 
-BATCH = 8
+BASELINES = {"constant_box": CONSTANT_BOX, "full_frame": FULL_FRAME}
+"""Boxes as shares of the frame; as heatmaps, they are even inside."""
 
-THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 31))
-"""0.02 to 0.60: the grid that calibration searches."""
+FUSED = ("last", "last6")
+"""The layer sets of the figures that are slow, or many."""
+
+SHORT = (
+    "photos",
+    "photos_with_boxes",
+    "top1",
+    "top1_interval",
+    "top5",
+    "mean_iou",
+    "mean_iou_intervals",
+    "mean_iou_baselines",
+    "engine",
+)
+"""What of the figures `model.json` keeps."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """A photo and its row of the model's outputs, explained for its true class."""
+class Score:
+    """One photo's figures for one layer set or baseline.
 
-    example: Example
-    width: int
-    height: int
-    outputs: dict[str, npt.NDArray[Any]]
+    Attributes:
+        iou: of the box, at the calibrated threshold, with the best of the true boxes.
+        points: whether the peak hits, as the pointing game counts.
+        energy: in the true box that fits the box best, as the service tells it.
+        hits: see `box_hits`.
+    """
 
-    @property
-    def boxes(self) -> list[images.Box]:
-        """The true boxes in photo pixels."""
-        size = (self.width, self.height)
-        return [images.scale_box(box, (1, 1), size) for box in self.example.boxes]
-
-
-def layer_sets(card: ModelCard, method: Method) -> dict[str, list[str]]:
-    """The layer sets of a method that are calibrated, by name."""
-    names = card.layer_names
-    if method not in card.methods:
-        return {}
-    if method is Method.CAM:
-        return {"last": names[-1:]}
-    return {
-        "last": names[-1:],
-        "last6": names[-6:],
-        **{name: [name] for name in names[:-1]},
-    }
+    iou: float
+    points: bool
+    energy: float
+    hits: npt.NDArray[np.bool_]
 
 
-def calibrate(
-    bundle: Bundle, engine: Engine, examples: Sequence[Example]
-) -> dict[Method, dict[str, float]]:
-    """The threshold with the best mean IoU for each method and layer set (GT-known).
+def evaluate(
+    bundle: Bundle, engine: Engine, examples: Sequence[Example], *, sample: int = 0, seed: int = 0
+) -> dict[str, Any]:
+    """Accuracy over all photos; localisation over those with boxes; the rest over a sample.
+
+    Localisation is GT-known, of the true class; insertion, deletion and the model randomisation
+    check explain the model's own top-1. Wherever there is a figure of a heatmap, that of the
+    constant box and the full frame is beside it: as a heatmap each is even inside, with its peak in
+    the middle. Intervals are of 95 %, from samples of the photos (bootstrap).
 
     Args:
         bundle: the model version.
         engine: runs it.
-        examples: of the training split; those without a box are left out.
-
-    Raises:
-        DataError: none has a box.
-    """
-    boxed = [example for example in examples if example.boxes]
-    if not boxed:
-        raise DataError("No photo of this split has a box.")
-    sets = {method: layer_sets(bundle.card, method) for method in Method}
-    totals = {
-        (method, name): np.zeros(len(THRESHOLDS)) for method in Method for name in sets[method]
-    }
-    for row in _explain(bundle, engine, boxed, Cut.EXPLAIN_DEEP, "calibrate"):
-        for method, name in totals:
-            values = _values(bundle.card, row, method, sets[method][name])
-            totals[method, name] += [
-                best_iou(_locate(row, values, threshold), row.boxes) for threshold in THRESHOLDS
-            ]
-    return {
-        method: {name: THRESHOLDS[int(np.argmax(totals[method, name]))] for name in sets[method]}
-        for method in Method
-        if sets[method]
-    }
-
-
-def evaluate(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> dict[str, Any]:
-    """Accuracy over all photos; mean IoU (GT-known, calibrated thresholds) over those with boxes.
+        examples: the split.
+        sample: photos for insertion, deletion and the model randomisation check; 0 for neither.
+        seed: of the samples.
 
     Returns:
-        JSON-ready figures, the mean IoU of the constant box and the full frame beside the methods'.
-
-        Without a box in the split, there is no IoU.
+        JSON-ready figures; those of `SHORT` at the top. Without a box in the split, there is no
+        IoU.
 
     Raises:
         DataError: the split is empty.
     """
     if not examples:
         raise DataError("There are no photos in this split.")
-    boxed = [example for example in examples if example.boxes]
-    probabilities = [
-        row.outputs["probabilities"]
-        for row in _explain(bundle, engine, examples, Cut.PREDICT, "accuracy")
-    ]
+    card = bundle.card
+    probabilities = np.stack(
+        list(explain(card, engine, examples, Cut.EXPLAIN, _probabilities, "accuracy"))
+    )
     labels = np.array([example.label for example in examples])
-    ious: dict[tuple[Method, str], list[float]] = {}
-    baselines: dict[str, list[float]] = {"constant_box": [], "full_frame": []}
-    for row in _explain(bundle, engine, boxed, Cut.EXPLAIN_DEEP, "localisation"):
-        for method in Method:
-            for name, layers in layer_sets(bundle.card, method).items():
-                values = _values(bundle.card, row, method, layers)
-                found = _locate(row, values, bundle.card.threshold(method, name))
-                ious.setdefault((method, name), []).append(best_iou(found, row.boxes))
-        for name, share in (("constant_box", CONSTANT_BOX), ("full_frame", FULL_FRAME)):
-            guess = images.scale_box(share, (1, 1), (row.width, row.height))
-            baselines[name].append(best_iou(guess, row.boxes))
-    mean_iou: dict[str, dict[str, float]] = {}
-    for (method, name), scores in ious.items():
-        mean_iou.setdefault(method.value, {})[name] = round(float(np.mean(scores)), 4)
-    return {
+    right = in_top_k(probabilities, labels, 1)
+    boxed = np.flatnonzero([bool(example.boxes) for example in examples])
+    scores = _localize(card, engine, [examples[index] for index in boxed.tolist()])
+    localization = _localization(scores, right[boxed], seed)
+    figures = {
         "photos": len(examples),
         "photos_with_boxes": len(boxed),
-        "top1": round(top_k_accuracy(np.array(probabilities), labels, 1), 4),
-        "top5": round(top_k_accuracy(np.array(probabilities), labels, 5), 4),
-        "mean_iou": mean_iou,
-        "mean_iou_baselines": {
-            name: round(float(np.mean(scores)), 4) for name, scores in baselines.items() if scores
-        },
+        "top1": round(float(right.mean()), 4),
+        "top1_interval": estimate(mean(right), resample(len(examples), seed=seed))["interval"],
+        "top5": round(float(in_top_k(probabilities, labels, 5).mean()), 4),
+        **_mean_ious(localization),
         "engine": f"{engine.info.name} {engine.info.precision}",
+        "localization": localization,
+        "breeds": _breeds(card, labels, right, boxed, scores),
+    }
+    if sample:
+        rng = np.random.default_rng(seed)
+        drawn = rng.permutation(len(examples))[:sample]
+        chosen = [examples[index] for index in np.sort(drawn).tolist()]
+        figures["faithfulness"] = _faithfulness(card, engine, chosen, seed)
+        figures["randomization"] = _randomization(bundle, chosen, seed)
+    return figures
+
+
+def _probabilities(row: Explained) -> npt.NDArray[np.float32]:
+    found: npt.NDArray[np.float32] = row.outputs["probabilities"]
+    return found
+
+
+# -- localisation
+
+
+def _localize(
+    card: ModelCard, engine: Engine, examples: Sequence[Example]
+) -> dict[LayerSet | str, list[Score]]:
+    """The scores of the photos, by layer set and baseline."""
+    sets = layer_sets(card)
+
+    def work(row: Explained) -> dict[LayerSet | str, Score]:
+        return {
+            **{layers: _score(row, layers) for layers in sets},
+            **{name: _score_of_baseline(row, share) for name, share in BASELINES.items()},
+        }
+
+    scores: dict[LayerSet | str, list[Score]] = {}
+    for found in explain(card, engine, examples, Cut.EXPLAIN_DEEP, work, "localisation"):
+        for key, score in found.items():
+            scores.setdefault(key, []).append(score)
+    return scores
+
+
+def _score(row: Explained, layers: LayerSet) -> Score:
+    """What the service would say, and how often it would be right at other thresholds."""
+    size, whole, boxes = row.card.input.size, (row.width, row.height), row.boxes
+    inner = [images.scale_box(box, whole, (size, size)) for box in boxes]
+    heatmap, values = row.heatmap(layers), row.values(layers)
+    if values is None:
+        return Score(0.0, False, 0.0, box_hits(None, inner))
+    threshold = row.card.threshold(layers.method, layers.name)
+    found = row.in_photo(heatmaps.locate(values, threshold))
+    height, width = heatmap.values.shape
+    peak = images.scale_point(heatmaps.peak(heatmap.values), (width, height), whole)
+    best = int(np.argmax([best_iou(found, [box]) for box in boxes]))
+    return Score(
+        iou=best_iou(found, boxes),
+        points=pointing_hit(peak, boxes),
+        energy=heatmaps.energy_in_box(values, inner[best]),
+        hits=box_hits(values, inner),
+    )
+
+
+def _score_of_baseline(row: Explained, share: images.Box) -> Score:
+    guess, boxes = images.scale_box(share, (1, 1), (row.width, row.height)), row.boxes
+    ious = [heatmaps.iou(guess, box) for box in boxes]
+    middle = ((guess[0] + guess[2]) / 2, (guess[1] + guess[3]) / 2)
+    return Score(
+        iou=max(ious),
+        points=pointing_hit(middle, boxes),
+        energy=energy_in_area(guess, boxes[int(np.argmax(ious))]),
+        hits=np.tile(hits_at_levels(max(ious)), (len(SCORE_THRESHOLDS), 1)),
+    )
+
+
+def _localization(
+    scores: Mapping[LayerSet | str, Sequence[Score]],
+    right: npt.NDArray[np.bool_],
+    seed: int,
+) -> dict[str, Any]:
+    """Every figure of localisation, by method, layer set and baseline."""
+    if not scores:
+        return {}
+
+    def statistics(of: Sequence[Score]) -> dict[str, Statistic]:
+        ious = np.array([score.iou for score in of])
+        return {
+            "mean_iou": mean(ious),
+            "gt_known_localization": mean(ious >= 0.5),
+            "top1_localization": mean((ious >= 0.5) & right),
+            "max_box_acc_v2": max_box_acc(np.stack([score.hits for score in of])),
+            "pointing_game": mean(np.array([score.points for score in of])),
+            "energy_in_box": mean(np.array([score.energy for score in of])),
+        }
+
+    every = {key: statistics(of) for key, of in scores.items()}
+    return _beside_baselines(every, resample(len(right), seed=seed))
+
+
+def _beside_baselines(
+    every: Mapping[LayerSet | str, Mapping[str, Statistic]], weights: Floats
+) -> dict[str, Any]:
+    """Each statistic's estimate and its difference to the constant box's, in their tree."""
+
+    def figures(key: LayerSet | str) -> dict[str, Any]:
+        return {
+            name: estimate(statistic, weights, None if key == "constant_box" else constant[name])
+            for name, statistic in every[key].items()
+        }
+
+    constant = every["constant_box"]
+    return {
+        "photos": weights.shape[1],
+        "methods": _tree({key: figures(key) for key in every if isinstance(key, LayerSet)}),
+        "baselines": {name: figures(name) for name in BASELINES},
     }
 
 
-def _explain(
-    bundle: Bundle, engine: Engine, examples: Sequence[Example], cut: Cut, title: str
-) -> Iterator[Explained]:
-    """Run the photos, each for its true class, with a progress bar."""
-    with tqdm(total=len(examples), desc=title, unit="photo", mininterval=1.0) as bar:
-        for begin in range(0, len(examples), BATCH):
-            batch = examples[begin : begin + BATCH]
-            photos = [images.decode(example.read()) for example in batch]
-            model_input = bundle.card.input
-            arrays = engine.run(
-                cut,
-                np.stack(
-                    [
-                        images.squash(photo.pixels, model_input.size, model_input.resize)
-                        for photo in photos
-                    ]
-                ),
-                np.array([example.label for example in batch], np.int32),
-                np.full(len(batch), -1, np.int32),
+def _tree(leaves: Mapping[LayerSet, T]) -> dict[str, dict[str, T]]:
+    """By method, then by layer set."""
+    tree: dict[str, dict[str, T]] = {}
+    for layers, leaf in leaves.items():
+        tree.setdefault(layers.method.value, {})[layers.name] = leaf
+    return tree
+
+
+def _mean_ious(localization: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean IoUs alone, as `model.json` has them."""
+
+    def pick(key: str) -> dict[str, dict[str, Any]]:
+        return {
+            method: {name: found["mean_iou"][key] for name, found in sets.items()}
+            for method, sets in localization.get("methods", {}).items()
+        }
+
+    return {
+        "mean_iou": pick("value"),
+        "mean_iou_intervals": pick("interval"),
+        "mean_iou_baselines": {
+            name: found["mean_iou"]["value"]
+            for name, found in localization.get("baselines", {}).items()
+        },
+    }
+
+
+def _breeds(
+    card: ModelCard,
+    labels: npt.NDArray[np.integer],
+    right: npt.NDArray[np.bool_],
+    boxed: npt.NDArray[np.integer],
+    scores: Mapping[LayerSet | str, Sequence[Score]],
+) -> dict[str, Any]:
+    """Counts, accuracy and mean IoUs of each breed that has photos, by its name."""
+    ious = {
+        key: np.array([score.iou for score in of])
+        for key, of in scores.items()
+        if isinstance(key, str) or key.name in FUSED
+    }
+    breeds: dict[str, Any] = {}
+    for label in card.labels:
+        own, own_boxed = labels == label.index, labels[boxed] == label.index
+        if not own.any():
+            continue
+        breeds[label.name] = {
+            "photos": int(own.sum()),
+            "photos_with_boxes": int(own_boxed.sum()),
+            "top1": round(float(right[own].mean()), 4),
+        }
+        if own_boxed.any():
+            means = {key: round(float(found[own_boxed].mean()), 4) for key, found in ious.items()}
+            breeds[label.name] |= {
+                "mean_iou": _tree({k: v for k, v in means.items() if isinstance(k, LayerSet)}),
+                "mean_iou_baselines": {k: v for k, v in means.items() if isinstance(k, str)},
+            }
+    return breeds
+
+
+# -- insertion and deletion
+
+
+def _faithfulness(
+    card: ModelCard, engine: Engine, examples: Sequence[Example], seed: int
+) -> dict[str, Any]:
+    """Insertion and deletion AUC of the model's top-1, by method, layer set and baseline."""
+    sets = _fused(card)
+    size = card.input.size
+    nothing = np.zeros((size, size), np.float32)
+    baselines: dict[LayerSet | str, npt.NDArray[np.float32]] = {
+        name: _even(share, size) for name, share in BASELINES.items()
+    }
+
+    def maps(row: Explained) -> tuple[Explained, dict[LayerSet | str, npt.NDArray[np.float32]]]:
+        found = dict(baselines)
+        for layers in sets:
+            values = row.values(layers)
+            found[layers] = nothing if values is None else values
+        return row, found
+
+    areas: dict[LayerSet | str, list[tuple[float, float]]] = {}
+    rows = explain(card, engine, examples, Cut.EXPLAIN_DEEP, maps, "insertion, deletion", top1=True)
+    for number, (row, found) in enumerate(rows):
+        target = int(row.outputs["target_index"])
+        for key, values in found.items():
+            # Equal pixels go in the same order for all, so that their difference is not by chance.
+            rng = np.random.default_rng((seed, number))
+            areas.setdefault(key, []).append(
+                insertion_deletion(_predict(engine), row.image, values, target, rng)
             )
-            for row, (example, photo) in enumerate(zip(batch, photos, strict=True)):
-                outputs = {name: array[row] for name, array in arrays.items()}
-                yield Explained(example, photo.width, photo.height, outputs)
-            bar.update(len(batch))
+    every = {
+        key: {
+            "insertion": mean(np.array([insertion for insertion, _ in of])),
+            "deletion": mean(np.array([deletion for _, deletion in of])),
+        }
+        for key, of in areas.items()
+    }
+    return _beside_baselines(every, resample(len(examples), seed=seed))
 
 
-def _values(
-    card: ModelCard, row: Explained, method: Method, layers: Sequence[str]
-) -> npt.NDArray[np.float32] | None:
-    """The heatmap at the model's input size; None without evidence."""
-    maps = [row.outputs[engines.layer_output(card, method, layer)] for layer in layers]
-    heatmap = heatmaps.from_maps(maps, signed=method.signed)
-    if heatmap.status != "ok":
-        return None
-    return heatmaps.resize(heatmap.values, card.input.size, card.input.size)
+def _fused(card: ModelCard) -> list[LayerSet]:
+    return [layers for layers in layer_sets(card) if layers.name in FUSED]
 
 
-def _locate(
-    row: Explained, values: npt.NDArray[np.float32] | None, threshold: float
-) -> images.Box | None:
-    """The heatmap's box in photo pixels."""
-    box = heatmaps.locate(values, threshold) if values is not None else None
-    if box is None or values is None:
-        return None
-    height, width = values.shape
-    return images.scale_box(box, (width, height), (row.width, row.height))
+def _even(share: images.Box, size: int) -> npt.NDArray[np.float32]:
+    """A heatmap `[size, size]` that is 1 in a box, to whole pixels, and 0 outside."""
+    xmin, ymin, xmax, ymax = (round(edge * size) for edge in share)
+    values = np.zeros((size, size), np.float32)
+    values[ymin:ymax, xmin:xmax] = 1
+    return values
+
+
+def _predict(engine: Engine) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    def predict(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        none = np.full(len(frames), -1, np.int32)
+        found: npt.NDArray[np.float32] = engine.run(Cut.PREDICT, frames, none, none)[
+            "probabilities"
+        ]
+        return found
+
+    return predict
+
+
+# -- model randomisation
+
+
+def _randomization(bundle: Bundle, examples: Sequence[Example], seed: int) -> dict[str, Any]:
+    """Likeness to the heatmaps of the model as it is, by layer down to which all have forgotten."""
+    from training.randomization import randomization  # TensorFlow takes seconds to import
+
+    sets = _fused(bundle.card)
+    weights = resample(len(examples), seed=seed)
+    return {
+        "photos": len(examples),
+        "down_to": {
+            layer: _tree(
+                {
+                    layers: {
+                        "rank_correlation": estimate(mean(values[:, 0]), weights),
+                        "structural_similarity": estimate(mean(values[:, 1]), weights),
+                    }
+                    for layers, values in found.items()
+                }
+            )
+            for layer, found in randomization(bundle, examples, sets, seed=seed).items()
+        },
+    }

@@ -183,7 +183,7 @@ def retyped(graph: Any, dtype: tf.DType, logits: str) -> Any:
                 if kind == single:
                     attribute.list.type[index] = half
     for node in [node for node in result.node if node.name in kept and node.op == "MatMul"]:
-        for index, source in enumerate(node.input):
+        for index, source in enumerate(node.input[:2]):  # what follows is order alone
             cast = result.node.add(name=f"{node.name}/float32_{index}", op="Cast", input=[source])
             cast.attr["SrcT"].type, cast.attr["DstT"].type = half, single
             node.input[index] = cast.name
@@ -203,17 +203,15 @@ def _head(graph: Any, logits: str) -> set[str]:
         name = waiting.pop()
         found.add(name)
         if nodes[name].op != "MatMul":
-            waiting += [_producer(source) for source in nodes[name].input]
+            waiting += _sources(nodes[name])
     size = 0
     while size != len(found):
         size = len(found)
         leading = {name for name in found if nodes[name].op != "ArgMax"}
-        found |= {
-            node.name for node in graph.node if leading & {_producer(each) for each in node.input}
-        }
+        found |= {node.name for node in graph.node if leading.intersection(_sources(node))}
     return found
 
 
-def _producer(source: str) -> str:
-    """The node that gives an input: `^name` and `name:output` are its spellings."""
-    return source.removeprefix("^").partition(":")[0]
+def _sources(node: Any) -> list[str]:
+    """The nodes whose outputs a node takes: inputs are written `name:output`, `^name` is order."""
+    return [each.partition(":")[0] for each in node.input if not each.startswith("^")]

@@ -105,6 +105,16 @@ def test_model_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert str(code).startswith("error: There is no model at")
 
 
+def test_figures_that_could_not_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "none" / "figures.json"
+
+    code, _ = _error(capsys, ["evaluate", "--model", str(tmp_path), "--out", str(place)])
+
+    assert code == f"error: --out {place}: there is no directory {place.parent}."
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -156,11 +166,19 @@ def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -
     training("export", "--run", run, "--models-dir", models, "--name", "trio")
     version = models / "trio" / "1"
     calibrated = training("calibrate", "--model", version, "--data-dir", prepared)
-    evaluated = training("evaluate", "--model", version, "--data-dir", prepared, "--write")
+    evaluated = json.loads(
+        training(
+            *("evaluate", "--model", version, "--data-dir", prepared, "--write"),
+            *("--out", tmp_path / "figures.json", "--sample", "2"),
+        )
+    )
 
     card = bundles.load(version).card  # verifies the checksums
     assert json.loads(calibrated)["cam"] == card.thresholds[bundles.Method.CAM]
-    assert json.loads(evaluated) == card.metrics
+    assert evaluated == json.loads((tmp_path / "figures.json").read_bytes())
+    assert card.metrics == {name: evaluated[name] for name in card.metrics}
+    assert {"top1", "mean_iou", "mean_iou_baselines"} <= card.metrics.keys()
+    assert {"localization", "faithfulness", "breeds"} <= evaluated.keys() - card.metrics.keys()
     assert [label.synset for label in card.labels] == ["n02088364", "n02099601", "n02115641"]
     assert card.foreground.rule == "ddt"
     assert card.training["stages"] == [{"size": 32, "epochs": 1}, {"size": 48, "epochs": 1}]

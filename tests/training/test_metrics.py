@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from training.metrics import CONSTANT_BOX, best_iou, top_k_accuracy
+from training.metrics import (
+    CONSTANT_BOX,
+    best_iou,
+    estimate,
+    in_top_k,
+    interval,
+    mean,
+    resample,
+    top_k_accuracy,
+)
 
 
 def test_best_iou_takes_the_best_of_several_boxes() -> None:
@@ -26,3 +35,52 @@ def test_top_k_accuracy_by_hand() -> None:
     assert top_k_accuracy(scores, labels, 1) == pytest.approx(1 / 3)
     assert top_k_accuracy(scores, labels, 2) == pytest.approx(2 / 3)
     assert top_k_accuracy(scores, labels, 3) == 1.0
+
+
+def test_in_top_k_tells_of_each_row() -> None:
+    scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])
+
+    assert in_top_k(scores, np.array([1, 2]), 1).tolist() == [True, False]
+
+
+def test_samples_draw_as_many_photos_with_replacement() -> None:
+    weights = resample(8, seed=3)
+
+    assert weights.shape == (1000, 8)
+    assert weights.sum(axis=1) == pytest.approx(1)
+    assert set(np.unique(weights * 8).tolist()) <= set(range(9))
+    assert (weights == 0).mean() == pytest.approx((7 / 8) ** 8, abs=0.02)
+    np.testing.assert_array_equal(weights, resample(8, seed=3))
+    assert (weights != resample(8, seed=4)).any()
+
+
+def test_interval_of_a_share_is_that_of_the_binomial() -> None:
+    """Of 100 photos, half are right: the share is 50 +- 1.96 * sqrt(100 / 4) percent."""
+    right = np.arange(100) < 50
+
+    low, high = interval(mean(right)(resample(100, seed=0)))
+
+    assert (low, high) == pytest.approx((0.402, 0.598), abs=0.015)
+
+
+def test_interval_of_what_does_not_vary_has_no_width() -> None:
+    assert interval(mean(np.full(5, 0.25))(resample(5, seed=0))) == pytest.approx((0.25, 0.25))
+
+
+def test_interval_leaves_out_the_outer_fortieths() -> None:
+    assert interval(np.arange(1001.0)) == pytest.approx((25, 975))
+
+
+def test_estimate_tells_value_interval_and_paired_difference() -> None:
+    values, guess = np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.25, 0.25, 0.25, 1.25])
+    weights = np.array([[1, 0, 0, 0], [0, 0, 0, 1]])  # the two samples there are
+
+    told = estimate(mean(values), weights, mean(guess))
+
+    assert told == {
+        "value": 0.25,
+        "interval": [0.025, 0.975],
+        "difference": -0.25,  # of every photo, so of every sample
+        "difference_interval": [-0.25, -0.25],
+    }
+    assert set(estimate(mean(values), weights)) == {"value", "interval"}

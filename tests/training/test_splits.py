@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from app.bundle import Input, Label, ModelCard
 from tests.training.nets import LAYERS, small_resnet
 from tests.training.prepared import BREEDS
-from training import cli, evaluation
+from training import calibration, cli, evaluation
 from training.examples import Example
 from training.export import ExplainedNetwork, write
 from training.foreground import Projection
@@ -36,26 +37,26 @@ def model(card: ModelCard, projections: dict[str, Projection], tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("command", "function", "split", "photos"),
-    [("calibrate", "calibrate", "train", 40), ("evaluate", "evaluate", "test", 10)],
+    ("command", "module", "split", "photos"),
+    [("calibrate", calibration, "train", 40), ("evaluate", evaluation, "test", 10)],
 )
 def test_command_looks_at_its_own_split_alone(
     model: Path,
     prepared: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: str,
-    function: str,
+    module: ModuleType,
     split: str,
     photos: int,
 ) -> None:
     seen: list[str] = []
-    real: Callable[..., Any] = getattr(evaluation, function)
+    real: Callable[..., Any] = getattr(module, command)
 
-    def spy(bundle: Any, engine: Any, examples: Sequence[Example]) -> Any:
+    def spy(bundle: Any, engine: Any, examples: Sequence[Example], **options: Any) -> Any:
         seen.extend(example.name for example in examples)
-        return real(bundle, engine, examples)
+        return real(bundle, engine, examples, **options)
 
-    monkeypatch.setattr(evaluation, function, spy)
+    monkeypatch.setattr(module, command, spy)
 
     cli.main([command, "--model", str(model), "--data-dir", str(prepared)])
 

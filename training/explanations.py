@@ -1,0 +1,154 @@
+"""Photos run through a model version, through the service's own decoder, engine and heatmaps."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from app import engines, heatmaps, images
+from app.bundle import Method, ModelCard
+from app.engines import Cut, Engine
+from app.heatmaps import Heatmap
+from training.data import Example
+
+__all__ = ["Explained", "LayerSet", "explain", "heatmap_of", "layer_sets", "squashed"]
+
+BATCH = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSet:
+    """A method with the layers it is taken at, under the name by which these are calibrated."""
+
+    method: Method
+    name: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A photo and its row of the model's outputs.
+
+    Attributes:
+        card: the model's.
+        example: the photo.
+        width: of the upright photo, pixels.
+        height: of the upright photo, pixels.
+        image: the model's input, uint8 RGB `[S, S, 3]`.
+        outputs: by name, without the batch.
+    """
+
+    card: ModelCard
+    example: Example
+    width: int
+    height: int
+    image: npt.NDArray[np.uint8]
+    outputs: dict[str, npt.NDArray[Any]]
+
+    @property
+    def boxes(self) -> list[images.Box]:
+        """The true boxes in photo pixels."""
+        size = (self.width, self.height)
+        return [images.scale_box(box, (1, 1), size) for box in self.example.boxes]
+
+    def heatmap(self, layers: LayerSet) -> Heatmap:
+        """A heatmap at its map's size."""
+        return heatmap_of(self.card, self.outputs, layers)
+
+    def values(self, layers: LayerSet) -> npt.NDArray[np.float32] | None:
+        """A heatmap at the model's input size, `[S, S]`; None without evidence."""
+        heatmap = self.heatmap(layers)
+        size = self.card.input.size
+        return heatmaps.resize(heatmap.values, size, size) if heatmap.status == "ok" else None
+
+    def in_photo(self, box: images.Box | None) -> images.Box | None:
+        """A box at the model's input size, carried to photo pixels."""
+        size = self.card.input.size
+        return images.scale_box(box, (size, size), (self.width, self.height)) if box else None
+
+
+def heatmap_of(
+    card: ModelCard, outputs: Mapping[str, npt.NDArray[Any]], layers: LayerSet
+) -> Heatmap:
+    """A heatmap at its map's size, from one photo's outputs."""
+    method = layers.method
+    maps = [outputs[engines.layer_output(card, method, layer)] for layer in layers.layers]
+    return heatmaps.from_maps(maps, signed=method.signed)
+
+
+def layer_sets(card: ModelCard) -> list[LayerSet]:
+    """What is calibrated and evaluated: CAM; the other methods at each layer and the last six."""
+    names = card.layer_names
+    sets = {"last": names[-1:], "last6": names[-6:], **{name: [name] for name in names[:-1]}}
+    return [
+        LayerSet(method, name, tuple(layers))
+        for method in card.methods
+        for name, layers in sets.items()
+        if method is not Method.CAM or name == "last"
+    ]
+
+
+def explain(
+    card: ModelCard,
+    engine: Engine,
+    examples: Sequence[Example],
+    cut: Cut,
+    work: Callable[[Explained], T],
+    title: str,
+    *,
+    top1: bool = False,
+) -> Iterator[T]:
+    """What `work` makes of each photo, in their order, with a progress bar.
+
+    The engine runs batch by batch on this thread; photos are decoded and worked on by as many
+    threads as there are cores.
+
+    Args:
+        card: the model's.
+        engine: runs it.
+        examples: the photos.
+        cut: which outputs.
+        work: called on several threads at once.
+        title: of the progress bar.
+        top1: whether to explain each photo's likeliest class in place of its true one.
+    """
+    with (
+        tqdm(total=len(examples), desc=title, unit="photo", mininterval=1.0) as bar,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for begin in range(0, len(examples), BATCH):
+            batch = examples[begin : begin + BATCH]
+            photos = list(pool.map(lambda example: squashed(card, example), batch))
+            arrays = engine.run(
+                cut,
+                np.stack([image for _, image in photos]),
+                np.array([-1 if top1 else example.label for example in batch], np.int32),
+                np.full(len(batch), -1, np.int32),
+            )
+            rows = [
+                Explained(
+                    card,
+                    example,
+                    photo.width,
+                    photo.height,
+                    image,
+                    {name: array[row] for name, array in arrays.items()},
+                )
+                for row, (example, (photo, image)) in enumerate(zip(batch, photos, strict=True))
+            ]
+            for result in pool.map(work, rows):
+                yield result
+                bar.update()
+
+
+def squashed(card: ModelCard, example: Example) -> tuple[images.Photo, npt.NDArray[np.uint8]]:
+    """The photo decoded, and the model's input `[S, S, 3]`, as the service makes it."""
+    photo = images.decode(example.read(), side=images.enough_for(card.input.size))
+    return photo, images.squash(photo.pixels, card.input.size, card.input.resize)

@@ -1,0 +1,167 @@
+"""How well heatmaps and their boxes agree with true boxes."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from app import heatmaps
+from app.images import Box
+from training.metrics import Floats, Statistic
+
+__all__ = [
+    "IOU_LEVELS",
+    "SCORE_THRESHOLDS",
+    "box_hits",
+    "energy_in_area",
+    "hits_at_levels",
+    "locate_all",
+    "max_box_acc",
+    "pointing_hit",
+]
+
+IOU_LEVELS = (0.3, 0.5, 0.7)
+"""Where MaxBoxAccV2 calls a box right."""
+
+SCORE_THRESHOLDS = tuple(np.arange(0, 1, 0.01).round(2).tolist())
+"""0 to 0.99: the score maps' thresholds of which MaxBoxAccV2 takes the best."""
+
+TOLERANCE = 15.0
+"""Pixels of the photo by which a peak may miss in the pointing game."""
+
+
+def locate_all(
+    values: npt.NDArray[np.float32], thresholds: Sequence[float]
+) -> list[heatmaps.Box | None]:
+    """The boxes of `heatmaps.locate` at several thresholds, found in a fraction of the time.
+
+    What a threshold leaves lies within what a lower one left, so only that part is searched.
+
+    Args:
+        values: a heatmap, not negative, `[h, w]`.
+        thresholds: rising, shares of the heatmap's maximum.
+
+    Returns:
+        As many boxes in the heatmap's pixels, far edges exclusive; None when it is all zero.
+    """
+    top = values.max()
+    if top <= 0:
+        return [None] * len(thresholds)
+    boxes: list[heatmaps.Box | None] = []
+    left = upper = 0
+    part = values
+    for threshold in thresholds:
+        mask = (part >= np.float32(threshold) * top).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        if (height, width) != part.shape:
+            left, upper = left + x, upper + y
+            part = part[y : y + height, x : x + width]
+            mask = mask[y : y + height, x : x + width]
+        boxes.append(_largest(mask, left, upper))
+    return boxes
+
+
+def _largest(mask: npt.NDArray[np.uint8], left: int, upper: int) -> heatmaps.Box:
+    """The box around the largest 8-connected region of a mask that has one."""
+    # Regions are two pixels apart. Where 16 bits can number them, that takes half the time.
+    most = ((mask.shape[0] + 1) // 2) * ((mask.shape[1] + 1) // 2)
+    numbers = cv2.CV_16U if most < 2**16 - 1 else cv2.CV_32S
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=numbers)
+    best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    x, y, width, height, _ = stats[best].tolist()
+    x, y = left + x, upper + y
+    return float(x), float(y), float(x + width), float(y + height)
+
+
+def hits_at_levels(ious: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Whether IoUs `[...]` reach each of `IOU_LEVELS`: `[..., 3]`."""
+    return np.asarray(ious)[..., None] >= np.array(IOU_LEVELS)
+
+
+def box_hits(values: npt.NDArray[np.float32] | None, boxes: Sequence[Box]) -> npt.NDArray[np.bool_]:
+    """Whether one photo's box is right, at each score-map threshold and IoU level.
+
+    See `max_box_acc`; the score map is normalised here by its least and greatest value.
+
+    Args:
+        values: the heatmap `[h, w]`, at the model's input size; None without evidence.
+        boxes: true ones, in the heatmap's pixels.
+
+    Returns:
+        `[100, 3]`, for `SCORE_THRESHOLDS` and `IOU_LEVELS`; all False without evidence.
+    """
+    nothing = np.zeros((len(SCORE_THRESHOLDS), len(IOU_LEVELS)), np.bool_)
+    if values is None:
+        return nothing
+    score_map = heatmaps.min_max(values)
+    if score_map.status != "ok":
+        return nothing
+    found = np.array(locate_all(score_map.values, SCORE_THRESHOLDS), np.float64)
+    true = np.array(boxes, np.float64)
+    return hits_at_levels(_ious(found, true).max(axis=1))
+
+
+def _ious(a: Floats, b: Floats) -> Floats:
+    """IoU of each of `[A, 4]` boxes with each of `[B, 4]`: `[A, B]`."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    return common / (areas[0][:, None] + areas[1][None, :] - common)  # type: ignore[no-any-return]
+
+
+def max_box_acc(hits: npt.NDArray[np.bool_]) -> Statistic:
+    """MaxBoxAccV2: over IoU 0.3, 0.5 and 0.7, the mean of the best accuracy over thresholds.
+
+    Choe et al., Evaluating weakly supervised object localization methods right, 2020. For each IoU
+    level, the share of photos whose box reaches it is taken at the score-map threshold where that
+    share is greatest. The thresholds are picked on the very photos that are measured, so this is
+    what a method could reach, not what the service does.
+
+    As in the paper: GT-known class, score maps normalised by minimum and maximum and enlarged to
+    the model's input, thresholds 0 to 1, the best of several true boxes. As in its first version,
+    and in the service, a threshold gives one box, of the largest region; their V2 may take the
+    best of all regions. Their code cuts score maps to 8 bits first, keeps what is over a threshold
+    (here: at or over), picks the region by its contour's area (here: by pixels), cuts boxes to
+    whole pixels and counts a pixel more on each side; its steps are 0.001, here 0.01. As of every
+    greatest of several means, samples' values lean upwards, and an interval of them with it.
+
+    Args:
+        hits: of each photo, see `box_hits`: `[N, thresholds, 3]`.
+
+    Returns:
+        0..1 for each of a statistic's samples.
+    """
+    table = hits.reshape(len(hits), -1).astype(np.float64)
+
+    def statistic(weights: Floats) -> Floats:
+        accuracy = (weights @ table).reshape(len(weights), *hits.shape[1:])
+        return accuracy.max(axis=1).mean(axis=1)  # type: ignore[no-any-return]
+
+    return statistic
+
+
+def pointing_hit(point: tuple[float, float] | None, boxes: Sequence[Box]) -> bool:
+    """Whether a heatmap's peak is in a true box, or within 15 pixels of one.
+
+    Zhang et al., Top-down neural attention by excitation backprop, 2018 (pointing game).
+
+    Args:
+        point: x, y in pixels of the photo; None without evidence, which misses.
+        boxes: in pixels of the photo.
+    """
+    if point is None:
+        return False
+    x, y = point
+    return any(
+        np.hypot(max(box[0] - x, 0, x - box[2]), max(box[1] - y, 0, y - box[3])) <= TOLERANCE
+        for box in boxes
+    )
+
+
+def energy_in_area(found: Box, box: Box) -> float:
+    """Energy in box of a map that is even within `found` and zero outside: see `heatmaps`."""
+    width = max(0.0, min(found[2], box[2]) - max(found[0], box[0]))
+    height = max(0.0, min(found[3], box[3]) - max(found[1], box[1]))
+    return width * height / ((found[2] - found[0]) * (found[3] - found[1]))

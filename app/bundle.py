@@ -21,13 +21,17 @@ __all__ = [
     "Architecture",
     "Bundle",
     "BundleError",
+    "Confidence",
     "Data",
     "Foreground",
+    "Fused",
     "Input",
     "Label",
     "Layer",
     "Method",
     "ModelCard",
+    "Novelty",
+    "Rule",
     "checksums",
     "find_version",
     "load",
@@ -62,6 +66,16 @@ class Method(StrEnum):
         return self is Method.CAM
 
 
+class Rule(StrEnum):
+    """What a box is put around: the largest region at or over a threshold of ..."""
+
+    HEATMAP = "heatmap"
+    """... the method's own heatmap."""
+
+    FUSED = "fused"
+    """... the mean of that and the foreground's, which knows of no class; see `Fused`."""
+
+
 Threshold = Annotated[float, Field(gt=0, le=1)]
 """Share of a heatmap's maximum."""
 
@@ -94,10 +108,53 @@ class Input(_Strict):
 
 
 class Foreground(_Strict):
-    """Where the `foreground` output's direction comes from."""
+    """Where the `foreground` outputs' directions come from, and which of them make its heatmap."""
 
-    rule: Literal["ddt", "channel_sum"]
-    photos: int = Field(ge=0, description="training photos it was found on")
+    rule: Literal["boxes", "ddt", "channel_sum"] = Field(
+        description="boxes: by ridge regression on what lies in boxes of the training split; ddt: "
+        "the first principal direction; channel_sum: no photos were at hand"
+    )
+    photos: int = Field(ge=0, description="training photos they were found on")
+    layers: tuple[str, ...] = Field(
+        default=(), description="whose maps are fused; none: the last layer's alone"
+    )
+
+    @property
+    def signed(self) -> bool:
+        """Whether the heatmap comes from the maps' signed values, by min and max.
+
+        Boxes teach a direction where zero is; the others' zero is the mean descriptor's.
+        """
+        return self.rule != "boxes"
+
+
+class Fused(_Strict):
+    """The rule `fused` for one method and layer set, calibrated on boxes of the training split."""
+
+    foreground: float = Field(gt=0, le=1, description="the foreground heatmap's weight")
+    threshold: Threshold
+
+
+class Novelty(_Strict):
+    """What the `novelty` output measures distances from: see `training.novelty`."""
+
+    dimensions: int = Field(ge=1, description="of the space that training photos' features span")
+    photos: int = Field(ge=2, description="training photos it was found on")
+
+
+class Confidence(_Strict):
+    """How probabilities are calibrated and when an answer is doubted: from validation photos.
+
+    An answer's `confidence` is low where its likeliest class has less than `least_probability`, or
+    the photo has more than `most_novelty`.
+    """
+
+    temperature: float = Field(gt=0, description="what logits are divided by")
+    least_probability: float = Field(ge=0, le=1)
+    most_novelty: float | None = Field(description="null: the model does not measure it")
+    photos: int = Field(ge=1, description="validation photos")
+    ece: float = Field(ge=0, le=1, description="expected calibration error, with the temperature")
+    ece_before: float = Field(ge=0, le=1, description="and without")
 
 
 class Data(_Strict):
@@ -118,10 +175,15 @@ class ModelCard(_Strict):
     labels: tuple[Label, ...] = Field(min_length=2)
     layers: tuple[Layer, ...] = Field(min_length=1, description="first to last")
     foreground: Foreground
+    novelty: Novelty | None = Field(None, description="null: there is no such output")
     thresholds: dict[Method, dict[str, Threshold]] = Field(
         default_factory=dict,
         description="calibrated, by method and layer set (`last`, `last6` or a layer's name)",
     )
+    fused: dict[Method, dict[str, Fused]] = Field(
+        default_factory=dict, description="the rule `fused`, by method and layer set"
+    )
+    confidence: Confidence | None = None
     training: dict[str, Any] = Field(default_factory=dict, description="the configuration")
     data: Data | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
@@ -153,6 +215,11 @@ class ModelCard(_Strict):
     def has_cam(self) -> bool:
         """Whether the head is one that CAM is defined for."""
         return self.head == "gap_dense"
+
+    @property
+    def foreground_layers(self) -> list[str]:
+        """The layers whose `foreground` maps make the foreground's heatmap."""
+        return list(self.foreground.layers or self.layer_names[-1:])
 
     def layer_set(self, layers: Sequence[str]) -> str:
         """The name under which a set of layers is calibrated: `last`, `last6` or their names."""

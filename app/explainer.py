@@ -4,29 +4,31 @@ import asyncio
 import base64
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from app import bundle as bundles
-from app import engines, heatmaps, images, overlay
+from app import confidence, engines, evidence, images, overlay, panels
 from app.admission import Admission
 from app.batching import Batcher
 from app.bundle import Bundle, Method
+from app.clock import Clock
 from app.engines import Cut, Engine
 from app.errors import DeadlineExceeded, MethodUnavailable, RequestError, UnknownTarget
+from app.evidence import LayerSet
+from app.panels import Panel
 from app.schemas import (
-    BoxIoU,
+    Compared,
+    CompareQuery,
+    CompareResponse,
     ExplainQuery,
     ExplainResponse,
-    Explanation,
     ImageInfo,
-    Localization,
     ModelId,
     ModelInfo,
     Overlay,
@@ -36,9 +38,10 @@ from app.schemas import (
 )
 from app.settings import Settings
 
-__all__ = ["Explained", "Explainer"]
+__all__ = ["Answer", "Explainer"]
 
 T = TypeVar("T")
+Response = TypeVar("Response", ExplainResponse, CompareResponse)
 Rows = dict[str, npt.NDArray[Any]]
 
 
@@ -61,15 +64,34 @@ class _Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """An answer: its figures, and the body to send.
+class _Asked:
+    """What is asked of a photo, and what the model says of it.
+
+    Attributes:
+        query: the parameters.
+        decoded: the photo.
+        given: the boxes that came with it, clipped to it.
+        versus: the class to explain against, -1 for none.
+        rows: the model's outputs.
+    """
+
+    query: CompareQuery
+    decoded: _Decoded
+    given: list[images.Box]
+    versus: int
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Response]):
+    """Figures, and the body to send.
 
     Attributes:
         response: the figures; without the picture where `body` is the picture.
         body: JSON, or the picture alone where that was asked for.
     """
 
-    response: ExplainResponse
+    response: Response
     body: bytes
 
 
@@ -131,19 +153,20 @@ class Explainer:
             RequestError: the photo cannot be used.
             DeadlineExceeded: no answer within `remaining_s`.
         """
-        clock = _Clock(remaining_s)
+        clock = Clock(remaining_s)
         decoded = await self._in_pool(clock, self._decode, clock, data)
         rows = await self._run_model(clock, Cut.EXPLAIN, Input(decoded.squashed))
         return PredictResponse(
             model=self._model_id,
             image=decoded.photo,
-            predictions=self._top(rows["probabilities"], query.top_k),
+            predictions=self._top(self._probabilities(rows), query.top_k),
+            confidence=self._confidence(rows),
             timings_ms=clock.timings_ms,
         )
 
     async def explain(
         self, data: bytes, query: ExplainQuery, remaining_s: float, *, picture_as: str | None = None
-    ) -> Explained:
+    ) -> Answer[ExplainResponse]:
         """The likeliest breeds, and where the evidence for one of them lies.
 
         Args:
@@ -156,45 +179,55 @@ class Explainer:
             RequestError: the photo or a parameter cannot be used.
             DeadlineExceeded: no answer within `remaining_s`.
         """
-        clock = _Clock(remaining_s)
-        layers = self._layers(query)
-        target = self._class_index("target", query.target)
-        versus = self._class_index("versus", query.versus)
-        if query.versus is not None and target == versus:
-            raise RequestError("`target` and `versus` name the same class.")
-        size = (query.size or self.settings.overlay_size) if query.overlay else None
-        decoded = await self._in_pool(clock, self._decode, clock, data, size)
-        photo = decoded.photo
-        given = [images.clip_box(box, photo.width, photo.height) for box in query.box]
-        cut = Cut.EXPLAIN if layers == self._layer_names[-1:] else Cut.EXPLAIN_DEEP
-        rows = await self._run_model(clock, cut, Input(decoded.squashed, target, versus))
+        sets = [self._layer_set(query.method, query.layers)]
 
-        def finish() -> Explained:
-            """All that is left to do off the event loop: JSON of a picture takes a while too."""
-            if int(rows["target_index"]) == versus:
-                raise RequestError("`versus` names the class that is explained: the likeliest.")
-            with clock.lap("render"):
-                explanation, values = self._locate(rows, query, layers, photo)
-                file, picture = b"", None
-                if decoded.pixels is not None:
-                    pixels = _draw(decoded.pixels, values, query, photo, explanation.box, given)
-                    file = overlay.encode(pixels, picture_as or overlay.MEDIA_TYPES[0])
-                    picture = Overlay(width=pixels.shape[1], height=pixels.shape[0], data="")
-            if picture is not None and picture_as is None:
-                text = base64.b64encode(file).decode("ascii")
-                picture = picture.model_copy(update={"data": text})
-            response = ExplainResponse(
-                model=self._model_id,
-                image=photo,
-                predictions=self._top(rows["probabilities"], query.top_k),
-                target=self._prediction(rows["probabilities"], int(rows["target_index"])),
-                explanation=explanation,
-                localization=_localize(explanation, values, given, photo),
-                overlay=picture,
-                timings_ms=clock.timings_ms,
+        def respond(panels: Sequence[Panel], **about: Any) -> ExplainResponse:
+            return ExplainResponse(
+                explanation=panels[0].explanation, localization=panels[0].localization, **about
             )
-            body = file if picture_as else response.model_dump_json().encode()
-            return Explained(response, body)
+
+        return await self._answer(data, query, Clock(remaining_s), sets, respond, picture_as)
+
+    async def compare(
+        self, data: bytes, query: CompareQuery, remaining_s: float, *, picture_as: str | None = None
+    ) -> Answer[CompareResponse]:
+        """CAM, Grad-CAM at the last layer and over the last six, from one call of the model.
+
+        A model without a head for CAM has the other two. See `explain` for arguments and errors.
+        """
+        sets = [self._layer_set(Method.CAM, "last")] if self.card.has_cam else []
+        sets += [self._layer_set(Method.GRADCAM, layers) for layers in ("last", "last6")]
+
+        def respond(panels: Sequence[Panel], **about: Any) -> CompareResponse:
+            explanations = [
+                Compared(explanation=panel.explanation, localization=panel.localization)
+                for panel in panels
+            ]
+            return CompareResponse(explanations=explanations, **about)
+
+        return await self._answer(data, query, Clock(remaining_s), sets, respond, picture_as)
+
+    async def _answer(
+        self,
+        data: bytes,
+        query: CompareQuery,
+        clock: Clock,
+        sets: Sequence[LayerSet],
+        respond: Callable[..., Response],
+        picture_as: str | None,
+    ) -> Answer[Response]:
+        """Ask the model once, and locate and draw each layer set's evidence."""
+        asked = await self._ask(data, query, clock, sets)
+
+        def finish() -> Answer[Response]:
+            """All that is left to do off the event loop: JSON of a picture takes a while too."""
+            with clock.lap("render"):
+                found = [self._panel(asked, layers) for layers in sets]
+                file, picture = _picture(asked, found, picture_as)
+            response = respond(
+                found, **self._about(asked), overlay=picture, timings_ms=clock.timings_ms
+            )
+            return Answer(response, file if picture_as else response.model_dump_json().encode())
 
         return await self._in_pool(clock, finish)
 
@@ -205,7 +238,7 @@ class Explainer:
 
     # -- decode
 
-    def _decode(self, clock: "_Clock", data: bytes, size: int | None = None) -> "_Decoded":
+    def _decode(self, clock: Clock, data: bytes, size: int | None = None) -> _Decoded:
         """The model's input, and the photo with its longer side at most `size` for drawing.
 
         The input does not depend on what is drawn: for a large overlay, a JPEG that was decoded at
@@ -228,7 +261,26 @@ class Explainer:
 
     # -- batch
 
-    async def _run_model(self, clock: "_Clock", cut: Cut, row: Input) -> Rows:
+    async def _ask(
+        self, data: bytes, query: CompareQuery, clock: Clock, sets: Sequence[LayerSet]
+    ) -> _Asked:
+        """Decode the photo, and run as much of the model as the layers need."""
+        target = self._class_index("target", query.target)
+        versus = self._class_index("versus", query.versus)
+        if query.versus is not None and target == versus:
+            raise RequestError("`target` and `versus` name the same class.")
+        size = (query.size or self.settings.overlay_size) if query.overlay else None
+        decoded = await self._in_pool(clock, self._decode, clock, data, size)
+        photo = decoded.photo
+        given = [images.clip_box(box, photo.width, photo.height) for box in query.box]
+        last = all(layers.name == "last" for layers in sets)
+        cut = Cut.EXPLAIN if last else Cut.EXPLAIN_DEEP
+        rows = await self._run_model(clock, cut, Input(decoded.squashed, target, versus))
+        if int(rows["target_index"]) == versus:
+            raise RequestError("`versus` names the class that is explained: the likeliest.")
+        return _Asked(query, decoded, given, versus, rows)
+
+    async def _run_model(self, clock: Clock, cut: Cut, row: Input) -> Rows:
         outcome = await self._batcher.submit(cut, row, deadline_s=clock.remaining_s)
         clock.laps_s["inference"] = outcome.work_s
         return outcome.result
@@ -245,59 +297,62 @@ class Explainer:
 
     # -- locate
 
-    def _locate(
-        self, rows: Rows, query: ExplainQuery, layers: list[str], photo: ImageInfo
-    ) -> tuple[Explanation, npt.NDArray[np.float32] | None]:
-        """The explanation, and the heatmap at the model's input size if it has evidence."""
-        outputs = [engines.layer_output(self.card, query.method, layer) for layer in layers]
-        heatmap = heatmaps.from_maps(
-            [rows[output] for output in outputs], signed=query.method.signed
+    def _panel(self, asked: _Asked, layers: LayerSet) -> Panel:
+        query, rows = asked.query, asked.rows
+        found = evidence.find(self.card, rows, layers, rule=query.rule, threshold=query.threshold)
+        versus = None
+        if asked.versus >= 0:
+            versus = self._prediction(self._probabilities(rows), asked.versus)
+        return panels.make(
+            found, layers, asked.decoded.photo, asked.given, versus=versus, curve=query.curve
         )
-        threshold = query.threshold
-        if threshold is None:
-            threshold = self.card.threshold(query.method, self.card.layer_set(layers))
-        box = point = values = None
-        if heatmap.status == "ok":
-            size = self.card.input.size
-            values = heatmaps.resize(heatmap.values, size, size)
-            whole = (photo.width, photo.height)
-            box = heatmaps.locate(values, threshold)
-            box = images.scale_box(box, (size, size), whole) if box else None
-            height, width = heatmap.values.shape
-            point = images.scale_point(heatmaps.peak(heatmap.values), (width, height), whole)
-        versus = self._class_index("versus", query.versus)
-        explanation = Explanation(
-            method=query.method,
-            layers=layers,
-            versus=self._prediction(rows["probabilities"], versus) if versus >= 0 else None,
-            threshold=threshold,
-            box=box,
-            peak=point,
-            status=heatmap.status,
-        )
-        return explanation, values
 
-    # -- what the model calls things
+    # -- what the model says, and what it calls things
 
-    def _layers(self, query: ExplainQuery) -> list[str]:
-        """The layers asked for, first to last."""
-        if query.method is Method.CAM and not self.card.has_cam:
+    def _about(self, asked: _Asked) -> dict[str, Any]:
+        """What every explanation's answer begins with."""
+        probabilities = self._probabilities(asked.rows)
+        return {
+            "model": self._model_id,
+            "image": asked.decoded.photo,
+            "predictions": self._top(probabilities, asked.query.top_k),
+            "confidence": self._confidence(asked.rows),
+            "target": self._prediction(probabilities, int(asked.rows["target_index"])),
+        }
+
+    def _probabilities(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """Calibrated, where the model is."""
+        if self.card.confidence is None:
+            return rows["probabilities"]
+        return confidence.probabilities(rows["logits"], self.card.confidence.temperature)
+
+    def _confidence(self, rows: Rows) -> Literal["ok", "low"] | None:
+        ok = confidence.is_ok(self.card, rows)
+        return None if ok is None else "ok" if ok else "low"
+
+    def _layer_set(self, method: Method, layers: str) -> LayerSet:
+        if method is Method.CAM and not self.card.has_cam:
             raise MethodUnavailable(
                 "CAM needs a head of global average pooling and one Dense layer, which model "
                 f"{self.card.name!r} does not have. Use /gradcam."
             )
-        if query.layers == "last":
-            return self._layer_names[-1:]
-        if query.layers == "last6":
-            return self._layer_names[-6:]
-        asked = {name.strip() for name in query.layers.split(",")}
-        unknown = sorted(asked.difference(self._layer_names))
+        return LayerSet.of(self.card, method, self._layers(layers))
+
+    def _layers(self, layers: str) -> list[str]:
+        """The layers asked for, first to last."""
+        names = self._layer_names
+        if layers == "last":
+            return names[-1:]
+        if layers == "last6":
+            return names[-6:]
+        asked = {name.strip() for name in layers.split(",")}
+        unknown = sorted(asked.difference(names))
         if unknown:
             raise RequestError(
                 f"`layers`: the model does not expose {', '.join(map(repr, unknown))}. "
-                f"It has {', '.join(self._layer_names)}; or `last`, or `last6`."
+                f"It has {', '.join(names)}; or `last`, or `last6`."
             )
-        return [name for name in self._layer_names if name in asked]
+        return [name for name in names if name in asked]
 
     def _class_index(self, parameter: str, name: str | None) -> int:
         """The class that a parameter names by index, synset or breed; -1 for None.
@@ -328,7 +383,7 @@ class Explainer:
         order = np.argsort(-probabilities, kind="stable")[:k]
         return [self._prediction(probabilities, index) for index in order.tolist()]
 
-    async def _in_pool(self, clock: "_Clock", work: Callable[..., T], *args: Any) -> T:
+    async def _in_pool(self, clock: Clock, work: Callable[..., T], *args: Any) -> T:
         """Run on an image thread, within the time that is left."""
         loop = asyncio.get_running_loop()
         try:
@@ -338,76 +393,15 @@ class Explainer:
             raise DeadlineExceeded("The photo was not processed in time.") from error
 
 
-class _Clock:
-    """Where one request's time goes, and how much it has left."""
-
-    def __init__(self, remaining_s: float) -> None:
-        self._begun = time.monotonic()
-        self._end = self._begun + remaining_s
-        self.laps_s: dict[str, float] = {}
-
-    @property
-    def remaining_s(self) -> float:
-        return max(0.0, self._end - time.monotonic())
-
-    @contextmanager
-    def lap(self, name: str) -> Iterator[None]:
-        begun = time.monotonic()
-        yield
-        self.laps_s[name] = time.monotonic() - begun
-
-    @property
-    def timings_ms(self) -> dict[str, float]:
-        """The laps, and as `queue` all the waiting between them."""
-        waited = time.monotonic() - self._begun - sum(self.laps_s.values())
-        laps = self.laps_s | {"queue": max(0.0, waited)}
-        order = ("decode", "queue", "inference", "render")
-        return {name: round(1000 * laps[name], 3) for name in order if name in laps}
-
-
-def _draw(
-    pixels: npt.NDArray[np.uint8],
-    values: npt.NDArray[np.float32] | None,
-    query: ExplainQuery,
-    photo: ImageInfo,
-    found: images.Box | None,
-    given: list[images.Box],
-) -> npt.NDArray[np.uint8]:
-    """Heatmap and boxes over the scaled photo."""
-    height, width = pixels.shape[:2]
-    if values is not None:
-        values = heatmaps.resize(values, width, height)
-    picture = overlay.render(pixels, values, colormap=query.colormap, alpha=query.alpha)
-
-    def scaled(box: images.Box) -> images.Box:
-        return images.scale_box(box, (photo.width, photo.height), (width, height))
-
-    overlay.draw_boxes(
-        picture,
-        found=scaled(found) if found else None,
-        given=[scaled(box) for box in given],
-    )
-    return picture
-
-
-def _localize(
-    explanation: Explanation,
-    values: npt.NDArray[np.float32] | None,
-    given: list[images.Box],
-    photo: ImageInfo,
-) -> Localization | None:
-    """Hold the explanation's box and heatmap against the boxes given."""
-    if not given:
-        return None
-    found = explanation.box
-    every = [BoxIoU(box=box, iou=heatmaps.iou(box, found) if found else 0.0) for box in given]
-    best = max(every, key=lambda each: each.iou)
-    energy, hit = 0.0, False
-    if values is not None and explanation.peak is not None:
-        height, width = values.shape
-        in_heatmap = images.scale_box(best.box, (photo.width, photo.height), (width, height))
-        energy = heatmaps.energy_in_box(values, in_heatmap)
-        hit = heatmaps.peak_in_box(explanation.peak, best.box)
-    return Localization(
-        box=best.box, iou=best.iou, energy_in_box=energy, peak_in_box=hit, all=every
-    )
+def _picture(
+    asked: _Asked, found: Sequence[Panel], picture_as: str | None
+) -> tuple[bytes, Overlay | None]:
+    """The picture as a file, and as it stands in JSON: without data where it is the body."""
+    pixels, photo = asked.decoded.pixels, asked.decoded.photo
+    if pixels is None:
+        return b"", None
+    drawn = [panels.draw(panel, pixels, asked.query, photo, asked.given) for panel in found]
+    whole = overlay.side_by_side(drawn)
+    file = overlay.encode(whole, picture_as or overlay.MEDIA_TYPES[0])
+    text = "" if picture_as else base64.b64encode(file).decode("ascii")
+    return file, Overlay(width=whole.shape[1], height=whole.shape[0], data=text)

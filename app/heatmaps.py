@@ -10,12 +10,15 @@ import numpy.typing as npt
 
 __all__ = [
     "Heatmap",
+    "blend",
     "energy_in_box",
     "from_maps",
     "fuse",
     "iou",
     "locate",
+    "locate_all",
     "min_max",
+    "overlap",
     "peak",
     "peak_in_box",
     "relu_max",
@@ -92,6 +95,11 @@ def fuse(heatmaps: Sequence[Heatmap]) -> Heatmap:
     return relu_max(mean)
 
 
+def blend(values: Map, foreground: Map, weight: float) -> Map:
+    """`(1 - weight) * values + weight * foreground`, of heatmaps of one size."""
+    return (1 - np.float32(weight)) * values + np.float32(weight) * foreground
+
+
 def resize(values: Map, width: int, height: int) -> Map:
     """Bilinear, with pixel centres at half-integers and the border repeated."""
     if values.shape == (height, width):
@@ -116,6 +124,47 @@ def locate(values: Map, threshold: float) -> Box | None:
     if count < 2:
         return None
     x, y, width, height, _ = stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))].tolist()
+    return float(x), float(y), float(x + width), float(y + height)
+
+
+def locate_all(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
+    """The boxes of `locate` at several thresholds, found in a fraction of the time.
+
+    What a threshold leaves lies within what a lower one left, so only that part is searched.
+
+    Args:
+        values: a heatmap, not negative, `[h, w]`.
+        thresholds: rising, shares of the heatmap's maximum.
+
+    Returns:
+        As many boxes in the heatmap's pixels, far edges exclusive; None when it is all zero.
+    """
+    top = values.max()
+    if top <= 0:
+        return [None] * len(thresholds)
+    boxes: list[Box | None] = []
+    left = upper = 0
+    part = values
+    for threshold in thresholds:
+        mask = (part >= np.float32(threshold) * top).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        if (height, width) != part.shape:
+            left, upper = left + x, upper + y
+            part = part[y : y + height, x : x + width]
+            mask = mask[y : y + height, x : x + width]
+        boxes.append(_largest(mask, left, upper))
+    return boxes
+
+
+def _largest(mask: npt.NDArray[np.uint8], left: int, upper: int) -> Box:
+    """The box around the largest 8-connected region of a mask that has one."""
+    # Regions are two pixels apart. Where 16 bits can number them, that takes half the time.
+    most = ((mask.shape[0] + 1) // 2) * ((mask.shape[1] + 1) // 2)
+    numbers = cv2.CV_16U if most < 2**16 - 1 else cv2.CV_32S
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=numbers)
+    best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    x, y, width, height, _ = stats[best].tolist()
+    x, y = left + x, upper + y
     return float(x), float(y), float(x + width), float(y + height)
 
 
@@ -153,14 +202,14 @@ def energy_in_box(values: Map, box: Box) -> float:
     if total <= 0:
         return 0.0
     height, width = values.shape
-    across = _overlap(width, box[0], box[2])
-    down = _overlap(height, box[1], box[3])
+    across = overlap(width, box[0], box[2])
+    down = overlap(height, box[1], box[3])
     # Summed in another order than the total, the whole can come out an ulp over it.
     return min(1.0, float(down @ values.astype(np.float64) @ across) / total)
 
 
-def _overlap(cells: int, low: float, high: float) -> npt.NDArray[np.float64]:
-    """How much of each of `cells` unit cells lies between `low` and `high`."""
+def overlap(cells: int, low: float, high: float) -> npt.NDArray[np.float64]:
+    """How much of each of `cells` unit cells lies between `low` and `high`: float64 `[cells]`."""
     edges = np.arange(cells + 1, dtype=np.float64)
     inside: npt.NDArray[np.float64] = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
     return np.clip(inside, 0.0, 1.0)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from app.schemas import Colormap
 
-__all__ = ["COLORMAPS", "MEDIA_TYPES", "draw_boxes", "encode", "render"]
+__all__ = ["COLORMAPS", "MEDIA_TYPES", "draw_boxes", "encode", "render", "side_by_side"]
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -59,6 +59,16 @@ def draw_boxes(pixels: Pixels, *, found: Box | None, given: Sequence[Box]) -> No
         start, end = _corners(box, pixels.shape[1], pixels.shape[0])
         cv2.rectangle(pixels, start, end, _OUTLINE, thick + 2)
         cv2.rectangle(pixels, start, end, colour, thick)
+
+
+def side_by_side(pictures: Sequence[Pixels]) -> Pixels:
+    """Pictures of one size in a row with white between; one alone stays as it is."""
+    if len(pictures) == 1:
+        return pictures[0]
+    height, width = pictures[0].shape[:2]
+    gap = np.full((height, max(2, width // 64), 3), 255, np.uint8)
+    row = [part for picture in pictures for part in (gap, picture)]
+    return np.concatenate(row[1:], axis=1)
 
 
 def _corners(box: Box, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:

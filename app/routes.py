@@ -20,13 +20,16 @@ from app.errors import (
     TooManyBytes,
     UnsupportedMediaType,
 )
-from app.explainer import Explained, Explainer
+from app.explainer import Answer, Explainer
 from app.overlay import MEDIA_TYPES
 from app.schemas import (
     CamQuery,
-    ExplainQuery,
+    CompareQuery,
+    CompareResponse,
     ExplainResponse,
+    Explanation,
     GradcamQuery,
+    Localization,
     ModelInfo,
     PredictQuery,
     PredictResponse,
@@ -88,7 +91,8 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {media_type: _BINARY for media_type in MEDIA_TYPES},
         "description": "JSON; or, where `Accept` prefers a picture, the overlay alone, with the "
-        "figures in the headers `BreedCAM-Target`, `-Probability`, `-Status`, `-Box` and `-IoU`",
+        "figures in the headers `BreedCAM-Target`, `-Probability`, `-Confidence`, `-Status`, "
+        "`-Rule`, `-Box` and `-IoU`; those of several explanations with semicolons between",
     }
 }
 
@@ -115,18 +119,33 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
 )
 async def cam(request: Request, query: Annotated[CamQuery, Query()]) -> Response:
     """The likeliest breeds and the CAM heatmap of one of them."""
-    return await _explain(request, query)
+    return await _explain(request, query, Explainer.explain)
 
 
 @router.post(
     "/gradcam",
     response_model=ExplainResponse,
-    responses=_PICTURE | _problems(409),
+    responses=_PICTURE | _problems(),
     openapi_extra=_BODY,
 )
 async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> Response:
     """The likeliest breeds and a heatmap of the Grad-CAM family for one of them."""
-    return await _explain(request, query)
+    return await _explain(request, query, Explainer.explain)
+
+
+@router.post(
+    "/compare",
+    response_model=CompareResponse,
+    responses=_PICTURE | _problems(),
+    openapi_extra=_BODY,
+)
+async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> Response:
+    """CAM, Grad-CAM at the last layer and Grad-CAM over the last six, side by side.
+
+    With a head of global average pooling and one Dense layer, the first two show the same: there,
+    Grad-CAM at the last layer is CAM after a ReLU, up to a factor.
+    """
+    return await _explain(request, query, Explainer.compare)
 
 
 @router.get("/model", responses={503: _PROBLEMS[503]})
@@ -154,17 +173,20 @@ async def index() -> RedirectResponse:
     return RedirectResponse("/docs")
 
 
-async def _explain(request: Request, query: ExplainQuery) -> Response:
+async def _explain(
+    request: Request, query: CompareQuery, how: Callable[..., Coroutine[Any, Any, Answer[Any]]]
+) -> Response:
+    """Answer by one of the explainer's methods, as JSON or as the picture alone."""
     offers = [JSON, *MEDIA_TYPES] if query.overlay else [JSON]
     media_type = _negotiate(request, offers)
     picture_as = None if media_type == JSON else media_type
 
-    async def ask(explainer: Explainer, data: bytes, remaining_s: float) -> Explained:
-        return await explainer.explain(data, query, remaining_s, picture_as=picture_as)
+    async def ask(explainer: Explainer, data: bytes, remaining_s: float) -> Answer[Any]:
+        return await how(explainer, data, query, remaining_s, picture_as=picture_as)
 
-    explained = await _with_image(request, ask)
-    headers = _figures(explained) if picture_as else None
-    return Response(explained.body, media_type=media_type, headers=headers)
+    answer = await _with_image(request, ask)
+    headers = _figures(answer.response) if picture_as else None
+    return Response(answer.body, media_type=media_type, headers=headers)
 
 
 async def _with_image(
@@ -206,18 +228,26 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _figures(explained: Explained) -> dict[str, str]:
+def _figures(answer: ExplainResponse | CompareResponse) -> dict[str, str]:
     """The headers that go with a bare picture."""
-    answer = explained.response
     figures = {
         "BreedCAM-Target": answer.target.label.encode("ascii", "replace").decode(),
         "BreedCAM-Probability": f"{answer.target.probability:.6f}",
-        "BreedCAM-Status": answer.explanation.status,
     }
-    if answer.explanation.box:
-        figures["BreedCAM-Box"] = ",".join(f"{edge:.10g}" for edge in answer.explanation.box)
-    if answer.localization:
-        figures["BreedCAM-IoU"] = f"{answer.localization.iou:.6f}"
+    if answer.confidence:
+        figures["BreedCAM-Confidence"] = answer.confidence
+    told = [answer] if isinstance(answer, ExplainResponse) else answer.explanations
+    each = [_figures_of(one.explanation, one.localization) for one in told]
+    names = dict.fromkeys(name for headers in each for name in headers)
+    return figures | {name: "; ".join(one.get(name, "") for one in each) for name in names}
+
+
+def _figures_of(explanation: Explanation, localization: Localization | None) -> dict[str, str]:
+    figures = {"BreedCAM-Status": explanation.status, "BreedCAM-Rule": explanation.rule.value}
+    if explanation.box:
+        figures["BreedCAM-Box"] = ",".join(f"{edge:.10g}" for edge in explanation.box)
+    if localization:
+        figures["BreedCAM-IoU"] = f"{localization.iou:.6f}"
     return figures
 
 

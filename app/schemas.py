@@ -5,13 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.bundle import Data, Input, Label, Layer, Method
+from app.bundle import Confidence, Data, Foreground, Fused, Input, Label, Layer, Method, Rule
 from app.settings import MAX_OVERLAY_SIZE
 
 __all__ = [
     "MAX_OVERLAY_SIZE",
     "BoxIoU",
     "CamQuery",
+    "CompareQuery",
+    "CompareResponse",
+    "Compared",
+    "Curve",
     "EngineInfo",
     "ExplainQuery",
     "ExplainResponse",
@@ -21,6 +25,7 @@ __all__ = [
     "Localization",
     "ModelId",
     "ModelInfo",
+    "Oracle",
     "Overlay",
     "PredictQuery",
     "PredictResponse",
@@ -61,8 +66,8 @@ class PredictQuery(_Query):
     top_k: int = Field(5, ge=1, le=1000, description="how many classes to list")
 
 
-class _ExplainQuery(PredictQuery):
-    """What `/cam` and `/gradcam` share."""
+class CompareQuery(PredictQuery):
+    """Parameters of `/compare`, which `/cam` and `/gradcam` take too."""
 
     target: str | None = Field(
         None,
@@ -96,9 +101,17 @@ class _ExplainQuery(PredictQuery):
         description="longest side of the overlay, pixels; never more than the photo's",
     )
     overlay: bool = Field(True, description="false: the figures alone")
+    rule: Rule | None = Field(
+        None,
+        description="what the box is put around: `heatmap`, the method's own; `fused`, its mean "
+        "with the foreground's; default: `fused` where it is calibrated",
+    )
+    curve: bool = Field(
+        False, description="with a box: its IoU at other thresholds too, and which does best"
+    )
 
 
-class CamQuery(_ExplainQuery):
+class CamQuery(CompareQuery):
     """Parameters of `/cam`."""
 
     @property
@@ -112,7 +125,7 @@ class CamQuery(_ExplainQuery):
         return "last"
 
 
-class GradcamQuery(_ExplainQuery):
+class GradcamQuery(CompareQuery):
     """Parameters of `/gradcam`."""
 
     method: Literal[Method.GRADCAM, Method.GRADCAMPP, Method.LAYERCAM, Method.HIRESCAM] = Field(
@@ -159,6 +172,7 @@ class Explanation(_Answer):
     method: Method
     layers: list[str]
     versus: Prediction | None = None
+    rule: Rule
     threshold: float
     box: Box | None = Field(description="xmin, ymin, xmax, ymax in photo pixels")
     peak: tuple[float, float] | None = Field(description="x, y in photo pixels")
@@ -172,12 +186,28 @@ class BoxIoU(_Answer):
     iou: float
 
 
+class Oracle(_Answer):
+    """The threshold that does best with the answer in hand: no service can know it."""
+
+    threshold: float
+    iou: float
+
+
+class Curve(_Answer):
+    """IoU of a box that was given with the explanation's at other thresholds."""
+
+    thresholds: list[float]
+    ious: list[float]
+    oracle: Oracle
+
+
 class Localization(BoxIoU):
     """The best of the boxes given; `all` has every one in request order."""
 
     energy_in_box: float = Field(description="share of the heatmap's sum inside the box")
     peak_in_box: bool
     all: list[BoxIoU]
+    curve: Curve | None = None
 
 
 class Overlay(_Answer):
@@ -193,6 +223,10 @@ class _PhotoAnswer(_Answer):
     model: ModelId
     image: ImageInfo
     predictions: list[Prediction]
+    confidence: Literal["ok", "low"] | None = Field(
+        description="low: the photo is like none of those the model was validated on; null where "
+        "the model is not calibrated"
+    )
 
 
 class PredictResponse(_PhotoAnswer):
@@ -207,6 +241,22 @@ class ExplainResponse(_PhotoAnswer):
     target: Prediction
     explanation: Explanation
     localization: Localization | None
+    overlay: Overlay | None
+    timings_ms: dict[str, float]
+
+
+class Compared(_Answer):
+    """One of the explanations that `/compare` shows side by side."""
+
+    explanation: Explanation
+    localization: Localization | None
+
+
+class CompareResponse(_PhotoAnswer):
+    """What `/compare` answers: the explanations in the order of the picture, left to right."""
+
+    target: Prediction
+    explanations: list[Compared]
     overlay: Overlay | None
     timings_ms: dict[str, float]
 
@@ -233,6 +283,9 @@ class ModelInfo(_Answer):
     layers: tuple[Layer, ...]
     methods: list[Method]
     thresholds: dict[Method, dict[str, float]]
+    fused: dict[Method, dict[str, Fused]]
+    confidence: Confidence | None
+    foreground: Foreground
     data: Data | None
     metrics: dict[str, Any]
     licence: str

@@ -1,28 +1,50 @@
-"""The threshold of each method and layer set, found on true boxes."""
+"""What a model version's boxes are drawn by: thresholds and fused rules, found on true boxes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from app.bundle import Bundle, Method
+from app import heatmaps
+from app.bundle import Bundle, Fused, Method, ModelCard, Rule
 from app.engines import Cut, Engine
+from app.evidence import LayerSet
 from training.data import Example
 from training.errors import DataError
-from training.explanations import Explained, explain, layer_sets
-from training.localization import locate_all
+from training.explanations import FUSED, Explained, explain, layer_sets
 from training.metrics import best_iou
 
-__all__ = ["THRESHOLDS", "calibrate"]
+__all__ = ["THRESHOLDS", "WEIGHTS", "BoxRules", "calibrate"]
 
-THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 31))
-"""0.02 to 0.60: the grid that calibration searches."""
+THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 41))
+"""0.02 to 0.80: the grid that calibration searches."""
+
+WEIGHTS = (0.25, 0.5, 0.75)
+"""The foreground heatmap's weights that calibration tries. Never 1: a box is of its heatmap too."""
 
 
-def calibrate(
-    bundle: Bundle, engine: Engine, examples: Sequence[Example]
-) -> dict[Method, dict[str, float]]:
+@dataclass(frozen=True, slots=True)
+class BoxRules:
+    """What `model.json` keeps: thresholds of the rule `heatmap`, and the rules `fused`."""
+
+    thresholds: dict[Method, dict[str, float]]
+    fused: dict[Method, dict[str, Fused]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A layer set with a weight of the foreground's heatmap; 0 is the rule `heatmap`."""
+
+    layers: LayerSet
+    weight: float
+
+
+def calibrate(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> BoxRules:
     """The threshold with the best mean IoU for each method and layer set (GT-known).
+
+    For the last layer and the last six, also the weight and the threshold of the rule `fused`; it
+    is left out where no weight beats the rule `heatmap`.
 
     Args:
         bundle: the model version.
@@ -35,23 +57,48 @@ def calibrate(
     boxed = [example for example in examples if example.boxes]
     if not boxed:
         raise DataError("No photo of this split has a box.")
-    sets = layer_sets(bundle.card)
+    candidates = _candidates(bundle.card)
 
     def ious(row: Explained) -> npt.NDArray[np.float64]:
-        """Of each layer set at each threshold."""
-        table, boxes = np.zeros((len(sets), len(THRESHOLDS))), row.boxes
-        for index, layers in enumerate(sets):
-            values = row.values(layers)
-            if values is not None:
-                table[index] = [
-                    best_iou(row.in_photo(found), boxes) for found in locate_all(values, THRESHOLDS)
-                ]
-        return table
+        return np.stack([_ious(row, candidate) for candidate in candidates])
 
-    total = np.zeros((len(sets), len(THRESHOLDS)))
+    total = np.zeros((len(candidates), len(THRESHOLDS)))
     for table in explain(bundle.card, engine, boxed, Cut.EXPLAIN_DEEP, ious, "calibrate"):
         total += table
+    return _best(candidates, total)
+
+
+def _candidates(card: ModelCard) -> list[_Candidate]:
+    return [
+        _Candidate(layers, weight)
+        for layers in layer_sets(card)
+        for weight in (0.0, *(WEIGHTS if layers.name in FUSED else ()))
+    ]
+
+
+def _ious(row: Explained, candidate: _Candidate) -> npt.NDArray[np.float64]:
+    """One photo's IoU at each threshold."""
+    values = row.evidence(candidate.layers, Rule.HEATMAP).values
+    if values is None:
+        return np.zeros(len(THRESHOLDS))
+    searched = heatmaps.blend(values, row.foreground, candidate.weight)
+    boxes = row.boxes
+    found = heatmaps.locate_all(searched, THRESHOLDS)
+    return np.array([best_iou(row.in_photo(box), boxes) for box in found])
+
+
+def _best(candidates: Sequence[_Candidate], total: npt.NDArray[np.float64]) -> BoxRules:
+    """The best threshold of each candidate, and the best candidate of each layer set."""
     thresholds: dict[Method, dict[str, float]] = {}
-    for layers, sums in zip(sets, total, strict=True):
-        thresholds.setdefault(layers.method, {})[layers.name] = THRESHOLDS[int(np.argmax(sums))]
-    return thresholds
+    fused: dict[Method, dict[str, Fused]] = {}
+    best: dict[LayerSet, float] = {}
+    for candidate, sums in zip(candidates, total, strict=True):
+        layers, threshold = candidate.layers, THRESHOLDS[int(np.argmax(sums))]
+        if not candidate.weight:
+            thresholds.setdefault(layers.method, {})[layers.name] = threshold
+        elif sums.max() > best[layers]:
+            fused.setdefault(layers.method, {})[layers.name] = Fused(
+                foreground=candidate.weight, threshold=threshold
+            )
+        best[layers] = max(sums.max(), best.get(layers, 0.0))
+    return BoxRules(thresholds, fused)

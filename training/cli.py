@@ -216,16 +216,30 @@ class _OnModel(BaseModel):
 
 
 class Calibrate(_OnModel):
-    """Find each method's threshold on boxes of the training split; write them to model.json."""
+    """Find what boxes are drawn by, and when an answer is doubted; write it to model.json.
+
+    Thresholds and fused rules come from boxes of the training split, where there are any; the
+    temperature of probabilities and the limits of confidence from the validation photos.
+    """
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         from training.calibration import calibrate
+        from training.confidence import calibrate_confidence
 
         bundle, engine, dataset = self.load()
-        thresholds = calibrate(bundle, engine, dataset.train + dataset.validation)
-        bundle.card.model_copy(update={"thresholds": thresholds}).write(bundle.path)
-        print(json.dumps(thresholds, indent=2))
+        examples = dataset.train + dataset.validation
+        found: dict[str, Any] = {
+            "confidence": calibrate_confidence(bundle, engine, dataset.validation)
+        }
+        if any(example.boxes for example in examples):
+            rules = calibrate(bundle, engine, examples)
+            found |= {"thresholds": rules.thresholds, "fused": rules.fused}
+        else:
+            say("No photo of the training split has a box: thresholds stay as they are.")
+        card = bundle.card.model_copy(update=found)
+        card.write(bundle.path)
+        print(card.model_dump_json(include=set(found), indent=2))
 
 
 class Evaluate(_OnModel):

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from app import heatmaps, images
-from app.bundle import Bundle, ModelCard
+from app.bundle import Bundle, ModelCard, Rule
 from app.engines import Cut, Engine
+from app.evidence import LayerSet
 from training.data import Example
 from training.errors import DataError
-from training.explanations import Explained, LayerSet, explain, layer_sets
+from training.explanations import FUSED, Explained, explain, layer_sets
 from training.faithfulness import insertion_deletion
 from training.localization import (
     SCORE_THRESHOLDS,
@@ -38,9 +39,6 @@ __all__ = ["SHORT", "evaluate"]
 
 BASELINES = {"constant_box": CONSTANT_BOX, "full_frame": FULL_FRAME}
 """Boxes as shares of the frame; as heatmaps, they are even inside."""
-
-FUSED = ("last", "last6")
-"""The layer sets of the figures that are slow, or many."""
 
 SHORT = (
     "photos",
@@ -159,21 +157,19 @@ def _localize(
 
 def _score(row: Explained, layers: LayerSet) -> Score:
     """What the service would say, and how often it would be right at other thresholds."""
-    size, whole, boxes = row.card.input.size, (row.width, row.height), row.boxes
+    size, boxes = row.card.input.size, row.boxes
+    whole = (row.width, row.height)
     inner = [images.scale_box(box, whole, (size, size)) for box in boxes]
-    heatmap, values = row.heatmap(layers), row.values(layers)
-    if values is None:
+    evidence = row.evidence(layers, Rule.HEATMAP)
+    if evidence.values is None:
         return Score(0.0, False, 0.0, box_hits(None, inner))
-    threshold = row.card.threshold(layers.method, layers.name)
-    found = row.in_photo(heatmaps.locate(values, threshold))
-    height, width = heatmap.values.shape
-    peak = images.scale_point(heatmaps.peak(heatmap.values), (width, height), whole)
+    found = evidence.box(*whole)
     best = int(np.argmax([best_iou(found, [box]) for box in boxes]))
     return Score(
         iou=best_iou(found, boxes),
-        points=pointing_hit(peak, boxes),
-        energy=heatmaps.energy_in_box(values, inner[best]),
-        hits=box_hits(values, inner),
+        points=pointing_hit(evidence.peak(*whole), boxes),
+        energy=heatmaps.energy_in_box(evidence.values, inner[best]),
+        hits=box_hits(evidence.values, inner),
     )
 
 
@@ -308,7 +304,7 @@ def _faithfulness(
     def maps(row: Explained) -> tuple[Explained, dict[LayerSet | str, npt.NDArray[np.float32]]]:
         found = dict(baselines)
         for layers in sets:
-            values = row.values(layers)
+            values = row.evidence(layers, Rule.HEATMAP).values
             found[layers] = nothing if values is None else values
         return row, found
 

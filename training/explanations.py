@@ -1,7 +1,7 @@
 """Photos run through a model version, through the service's own decoder, engine and heatmaps."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,26 +10,20 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from app import engines, heatmaps, images
-from app.bundle import Method, ModelCard
+from app import images
+from app.bundle import Method, ModelCard, Rule
 from app.engines import Cut, Engine
-from app.heatmaps import Heatmap
+from app.evidence import Evidence, LayerSet, enlarged, find, foreground_of
 from training.data import Example
 
-__all__ = ["Explained", "LayerSet", "explain", "heatmap_of", "layer_sets", "squashed"]
+__all__ = ["FUSED", "Explained", "explain", "layer_sets", "squashed"]
 
 BATCH = 8
 
+FUSED = ("last", "last6")
+"""The layer sets that the rule `fused` is calibrated for, and whose figures are slow, or many."""
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSet:
-    """A method with the layers it is taken at, under the name by which these are calibrated."""
-
-    method: Method
-    name: str
-    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +52,14 @@ class Explained:
         size = (self.width, self.height)
         return [images.scale_box(box, (1, 1), size) for box in self.example.boxes]
 
-    def heatmap(self, layers: LayerSet) -> Heatmap:
-        """A heatmap at its map's size."""
-        return heatmap_of(self.card, self.outputs, layers)
+    def evidence(self, layers: LayerSet, rule: Rule | None = None) -> Evidence:
+        """What the service would find; see `app.evidence.find`."""
+        return find(self.card, self.outputs, layers, rule=rule)
 
-    def values(self, layers: LayerSet) -> npt.NDArray[np.float32] | None:
-        """A heatmap at the model's input size, `[S, S]`; None without evidence."""
-        heatmap = self.heatmap(layers)
-        size = self.card.input.size
-        return heatmaps.resize(heatmap.values, size, size) if heatmap.status == "ok" else None
+    @property
+    def foreground(self) -> npt.NDArray[np.float32]:
+        """The foreground's heatmap at the model's input size, `[S, S]`."""
+        return enlarged(self.card, foreground_of(self.card, self.outputs))
 
     def in_photo(self, box: images.Box | None) -> images.Box | None:
         """A box at the model's input size, carried to photo pixels."""
@@ -74,21 +67,12 @@ class Explained:
         return images.scale_box(box, (size, size), (self.width, self.height)) if box else None
 
 
-def heatmap_of(
-    card: ModelCard, outputs: Mapping[str, npt.NDArray[Any]], layers: LayerSet
-) -> Heatmap:
-    """A heatmap at its map's size, from one photo's outputs."""
-    method = layers.method
-    maps = [outputs[engines.layer_output(card, method, layer)] for layer in layers.layers]
-    return heatmaps.from_maps(maps, signed=method.signed)
-
-
 def layer_sets(card: ModelCard) -> list[LayerSet]:
     """What is calibrated and evaluated: CAM; the other methods at each layer and the last six."""
     names = card.layer_names
     sets = {"last": names[-1:], "last6": names[-6:], **{name: [name] for name in names[:-1]}}
     return [
-        LayerSet(method, name, tuple(layers))
+        LayerSet.of(card, method, layers)
         for method in card.methods
         for name, layers in sets.items()
         if method is not Method.CAM or name == "last"

@@ -8,18 +8,30 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from app.bundle import Architecture, Data, Foreground, Input, Label, Layer, ModelCard, checksums
+from app.bundle import (
+    Architecture,
+    Data,
+    Foreground,
+    Input,
+    Label,
+    Layer,
+    ModelCard,
+    Novelty,
+    checksums,
+)
 from training import architectures, gradients, methods
 from training.config import TrainConfig
 from training.data import load_dataset
 from training.errors import ExportError, RunError
 from training.examples import check_same
-from training.foreground import Projection, channel_sum, find_projections
+from training.foreground import Projection, channel_sum, fused_layers
 from training.gradients import shapes
 from training.keras_reader import from_keras
 from training.layers import exposed
 from training.network import Network
+from training.novelty import Subspace
 from training.preprocessing import Preprocessing
+from training.survey import choose, survey
 
 __all__ = ["ExplainedNetwork", "export_network", "export_run", "next_version", "write"]
 
@@ -39,6 +51,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         input_size: int,
         layers: Sequence[str],
         projections: dict[str, Projection],
+        subspace: Subspace | None = None,
         preprocessing: Preprocessing = Preprocessing.CAFFE,
         kernel_dtype: tf.DType = tf.float16,
     ) -> None:
@@ -50,6 +63,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             layers: names of the layers to expose, first to last; the last one is the last
                 activation before the head.
             projections: of each of `layers`.
+            subspace: what `novelty` measures from; None leaves that output out.
             preprocessing: what the network wants done to photos.
             kernel_dtype: how kernels are stored.
 
@@ -72,6 +86,10 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             for node in self.network.nodes
         }
         self._projections = {layer: _variables(projections[layer]) for layer in layers}
+        self._subspace: tuple[tf.Variable, tf.Variable] | None = None
+        if subspace is not None:
+            basis = tf.Variable(subspace.basis, dtype=kernel_dtype, trainable=False)
+            self._subspace = tf.Variable(subspace.mean, trainable=False), basis
         image = tf.TensorSpec((None, input_size, input_size, 3), tf.uint8, name="image")
         index = {
             name: tf.TensorSpec((None,), tf.int32, name=name)
@@ -124,6 +142,10 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             head = self._weights[self.network.nodes[-1].name]["kernel"]
             weights = tf.linalg.matmul(seed, tf.cast(head, tf.float32), transpose_b=True)
             outputs["cam"] = methods.cam(values[last], weights)
+        if self._subspace is not None:
+            features = values[self.network.nodes[-1].inputs[0]]
+            mean, basis = self._subspace
+            outputs["novelty"] = methods.novelty(features, mean, tf.cast(basis, tf.float32))
         return {name: tf.identity(value, name=name) for name, value in outputs.items()}
 
     def _maps(self, layer: str, A: Tensor, G: Tensor) -> dict[str, Tensor]:
@@ -138,9 +160,9 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
 
 
 def _variables(projection: Projection) -> tuple[tf.Variable, tf.Variable]:
-    """Its direction, and what the mean descriptor measures along it."""
-    offset = np.float32(projection.mean @ projection.direction)
-    return tf.Variable(projection.direction, trainable=False), tf.Variable(offset, trainable=False)
+    """Its direction and offset."""
+    offset = tf.Variable(np.float32(projection.offset), trainable=False)
+    return tf.Variable(projection.direction, trainable=False), offset
 
 
 def _one_hot(index: Tensor, classes: int) -> Tensor:
@@ -231,7 +253,7 @@ def export_run(
     Args:
         run_dir: where `python -m training train` left it.
         version_dir: `models/<name>/<version>`.
-        photos: training photos on which to find the `foreground` direction.
+        photos: training photos on which to find the `foreground` directions and what is novel.
         licence: of the weights, for `model.json`.
         provenance: of the weights, for `model.json`.
         overwrite: whether a version that is there already may be replaced.
@@ -251,13 +273,12 @@ def export_run(
     model = architectures.build(config.architecture, classes, input_size=size)
     model.load_weights(weights_path)
     network = from_keras(model)
-    layers = exposed(network, size)
+    layers, sizes = exposed(network, size), shapes(network, size)
     preprocessing = architectures.preprocessing(config.architecture)
-    chosen = np.random.default_rng(config.seed).permutation(len(dataset.train))[:photos]
-    projections = find_projections(
+    found = survey(
         model,
         layers,
-        [dataset.train[index] for index in chosen.tolist()],
+        choose(dataset.train, photos, config.seed),
         size=size,
         preprocessing=preprocessing,
     )
@@ -265,12 +286,19 @@ def export_run(
         network,
         version_dir,
         input_size=size,
-        projections=projections,
+        projections=found.projections,
+        subspace=found.subspace,
         preprocessing=preprocessing,
         overwrite=overwrite,
         architecture=config.architecture,
         labels=dataset.labels,
-        foreground=Foreground(rule="ddt", photos=len(chosen)),
+        foreground=Foreground(
+            rule=found.rule,
+            photos=found.photos,
+            layers=fused_layers({layer: sizes[layer] for layer in layers}),
+        ),
+        novelty=found.subspace
+        and Novelty(dimensions=found.subspace.basis.shape[1], photos=found.surveyed),
         training=config.public(),
         data=Data(name=dataset.name, splits=dataset.sizes),
         licence=licence,
@@ -329,6 +357,7 @@ def _export(
     *,
     input_size: int,
     projections: dict[str, Projection],
+    subspace: Subspace | None = None,
     preprocessing: Preprocessing,
     overwrite: bool,
     **told: Any,
@@ -339,6 +368,7 @@ def _export(
         input_size=input_size,
         layers=tuple(projections),
         projections=projections,
+        subspace=subspace,
         preprocessing=preprocessing,
     )
     return write(explained, version_dir, _card(explained, version_dir, **told), overwrite=overwrite)

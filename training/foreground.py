@@ -1,85 +1,130 @@
-"""Deep descriptor transforming: the direction in which objects differ from their surroundings.
+"""The direction along which a layer's descriptors tell the object from its surroundings.
 
-Wei et al., Unsupervised object discovery and co-localization by Deep Descriptor Transforming, 2019:
-the first principal direction of a layer's descriptors over many photos of one kind of thing. It is
-found once, on training photos, and stored in the graph.
+Found once, on training photos, and stored in the graph. From boxes, where enough training photos
+have one: ridge regression of the share of each position that lies in a box. Without: deep
+descriptor transforming, the first principal direction of descriptors over many photos of one kind
+of thing (Wei et al., Unsupervised object discovery and co-localization by Deep Descriptor
+Transforming, 2019).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from training.data import Example
-from training.feeding import inference_batches
-from training.preprocessing import Preprocessing
+from app.heatmaps import overlap
+from app.images import Box
 
-__all__ = ["Projection", "channel_sum", "find_projections", "principal_direction"]
+__all__ = [
+    "DescriptorTransform",
+    "Projection",
+    "RidgeRegression",
+    "box_shares",
+    "channel_sum",
+    "fused_layers",
+    "principal_direction",
+]
 
-BATCH = 16
+Maps = npt.NDArray[np.float32]
+"""A layer's activations, `[N, h, w, C]`."""
+
+PENALTY = 0.1
+"""Of the ridge regression, in times of the descriptors' mean variance."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """What `foreground` measures at a layer: `(descriptor - mean) . direction`.
+    """What `foreground` measures at a layer: `descriptor . direction - offset`.
 
     Attributes:
-        direction: float32 `[C]`, of unit length.
-        mean: float32 `[C]`, of the descriptors it was found on.
+        direction: float32 `[C]`.
+        offset: what the direction measures where `foreground` is zero.
     """
 
     direction: npt.NDArray[np.float32]
-    mean: npt.NDArray[np.float32]
+    offset: float
 
 
 def channel_sum(channels: int) -> Projection:
     """The projection to use where no training photos are at hand."""
-    direction = np.full(channels, 1 / np.sqrt(channels), np.float32)
-    return Projection(direction, np.zeros(channels, np.float32))
+    return Projection(np.full(channels, 1 / np.sqrt(channels), np.float32), 0.0)
 
 
-def find_projections(
-    model: keras.Model,
-    layers: Sequence[str],
-    examples: Sequence[Example],
-    *,
-    size: int,
-    preprocessing: Preprocessing,
-) -> dict[str, Projection]:
-    """The projection for each layer, from photos without regard to their labels.
+def fused_layers(sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """The layers whose `foreground` maps are fused: the last, and the last one with a finer map.
 
     Args:
-        model: takes what `preprocessing` makes.
-        layers: names of the layers.
-        examples: training photos.
-        size: pixels of the square input.
-        preprocessing: what the model wants done to photos.
+        sizes: of the exposed layers' maps, first to last: height and width come first.
     """
-    features = keras.Model(model.input, [model.get_layer(name).output for name in layers])
-    totals = {name: _Moments() for name in layers}
-    batches = inference_batches(examples, size=size, batch_size=BATCH)
-    for photos, _ in tqdm(batches, desc="foreground", unit="batch", mininterval=1.0):
-        image = preprocessing.apply(photos)
-        outputs = keras.tree.flatten(features(image, training=False))  # one is no list
-        for name, output in zip(layers, outputs, strict=True):
-            totals[name].add(np.asarray(output))
-    return {name: total.projection() for name, total in totals.items()}
+    names = list(sizes)
+    finer = [name for name in names if sizes[name][0] > sizes[names[-1]][0]]
+    return (*finer[-1:], names[-1])
 
 
-class _Moments:
+def box_shares(boxes: Sequence[Box], height: int, width: int) -> npt.NDArray[np.float32]:
+    """How much of each position of a map lies in a box; in several, in the one that covers most.
+
+    Args:
+        boxes: as shares of the photo's width and height.
+        height: of the map.
+        width: of the map.
+
+    Returns:
+        0..1, `[height, width]`.
+    """
+    shares = np.zeros((height, width), np.float64)
+    for xmin, ymin, xmax, ymax in boxes:
+        across = overlap(width, xmin * width, xmax * width)
+        down = overlap(height, ymin * height, ymax * height)
+        shares = np.maximum(shares, np.outer(down, across))
+    return shares.astype(np.float32)
+
+
+class RidgeRegression:
+    """Of the share of each position that lies in a box, on its descriptor; batch by batch."""
+
+    def __init__(self) -> None:
+        """Begin with no photos."""
+        self._count = 0
+        self._sum: npt.NDArray[np.float64] | float = 0.0
+        self._squares: npt.NDArray[np.float64] | float = 0.0
+        self._products: npt.NDArray[np.float64] | float = 0.0
+        self._shares = 0.0
+
+    def add(self, maps: Maps, boxes: Sequence[Sequence[Box]]) -> None:
+        """Take in activations and each photo's boxes, as shares of its width and height."""
+        height, width, channels = maps.shape[1:]
+        flat = maps.reshape(-1, channels)
+        shares = np.stack([box_shares(of_photo, height, width) for of_photo in boxes]).ravel()
+        self._count += len(flat)
+        self._sum += flat.sum(axis=0, dtype=np.float64)
+        self._squares += (flat.T @ flat).astype(np.float64)
+        self._products += (flat.T @ shares).astype(np.float64)
+        self._shares += float(shares.sum(dtype=np.float64))
+
+    def projection(self) -> Projection:
+        """The direction and offset with the least squared error, large directions held back."""
+        mean, share = self._sum / self._count, self._shares / self._count
+        covariance = self._squares / self._count - np.outer(mean, mean)
+        diagonal = np.diag_indices_from(covariance)
+        covariance[diagonal] += PENALTY * covariance[diagonal].mean() + np.finfo(np.float32).tiny
+        direction = np.linalg.solve(covariance, self._products / self._count - mean * share)
+        return Projection(direction.astype(np.float32), float(mean @ direction - share))
+
+
+class DescriptorTransform:
     """Mean and covariance of descriptors, and how their middles differ from their borders."""
 
     def __init__(self) -> None:
+        """Begin with no photos."""
         self._count = 0
         self._sum: npt.NDArray[np.float64] | float = 0.0
         self._squares: npt.NDArray[np.float64] | float = 0.0
         self._contrast: npt.NDArray[np.float64] | float = 0.0
 
-    def add(self, maps: npt.NDArray[np.float32]) -> None:
-        """Take in activations `[N, h, w, C]`."""
+    def add(self, maps: Maps) -> None:
+        """Take in activations."""
         height, width, channels = maps.shape[1:]
         flat = maps.reshape(-1, channels)
         self._count += len(flat)
@@ -92,14 +137,15 @@ class _Moments:
     def projection(self) -> Projection:
         """The first principal direction, turned so that photos' middles score above their whole.
 
-        Maps too small to have a middle give no contrast; then the mean descriptor scores above 0.
+        Zero is the mean descriptor. Maps too small to have a middle give no contrast; then the mean
+        descriptor's own length decides which way is up.
         """
         mean = self._sum / self._count
         covariance = self._squares / self._count - np.outer(mean, mean)
         direction = principal_direction(covariance)
         if (direction @ self._contrast or direction @ mean) < 0:
             direction = -direction
-        return Projection(direction.astype(np.float32), np.asarray(mean, np.float32))
+        return Projection(direction.astype(np.float32), float(mean @ direction))
 
 
 def _margin(extent: int) -> int:

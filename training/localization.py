@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +15,6 @@ __all__ = [
     "box_hits",
     "energy_in_area",
     "hits_at_levels",
-    "locate_all",
     "max_box_acc",
     "pointing_hit",
 ]
@@ -29,49 +27,6 @@ SCORE_THRESHOLDS = tuple(np.arange(0, 1, 0.01).round(2).tolist())
 
 TOLERANCE = 15.0
 """Pixels of the photo by which a peak may miss in the pointing game."""
-
-
-def locate_all(
-    values: npt.NDArray[np.float32], thresholds: Sequence[float]
-) -> list[heatmaps.Box | None]:
-    """The boxes of `heatmaps.locate` at several thresholds, found in a fraction of the time.
-
-    What a threshold leaves lies within what a lower one left, so only that part is searched.
-
-    Args:
-        values: a heatmap, not negative, `[h, w]`.
-        thresholds: rising, shares of the heatmap's maximum.
-
-    Returns:
-        As many boxes in the heatmap's pixels, far edges exclusive; None when it is all zero.
-    """
-    top = values.max()
-    if top <= 0:
-        return [None] * len(thresholds)
-    boxes: list[heatmaps.Box | None] = []
-    left = upper = 0
-    part = values
-    for threshold in thresholds:
-        mask = (part >= np.float32(threshold) * top).view(np.uint8)
-        x, y, width, height = cv2.boundingRect(mask)
-        if (height, width) != part.shape:
-            left, upper = left + x, upper + y
-            part = part[y : y + height, x : x + width]
-            mask = mask[y : y + height, x : x + width]
-        boxes.append(_largest(mask, left, upper))
-    return boxes
-
-
-def _largest(mask: npt.NDArray[np.uint8], left: int, upper: int) -> heatmaps.Box:
-    """The box around the largest 8-connected region of a mask that has one."""
-    # Regions are two pixels apart. Where 16 bits can number them, that takes half the time.
-    most = ((mask.shape[0] + 1) // 2) * ((mask.shape[1] + 1) // 2)
-    numbers = cv2.CV_16U if most < 2**16 - 1 else cv2.CV_32S
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=numbers)
-    best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    x, y, width, height, _ = stats[best].tolist()
-    x, y = left + x, upper + y
-    return float(x), float(y), float(x + width), float(y + height)
 
 
 def hits_at_levels(ious: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -97,7 +52,7 @@ def box_hits(values: npt.NDArray[np.float32] | None, boxes: Sequence[Box]) -> np
     score_map = heatmaps.min_max(values)
     if score_map.status != "ok":
         return nothing
-    found = np.array(locate_all(score_map.values, SCORE_THRESHOLDS), np.float64)
+    found = np.array(heatmaps.locate_all(score_map.values, SCORE_THRESHOLDS), np.float64)
     true = np.array(boxes, np.float64)
     return hits_at_levels(_ious(found, true).max(axis=1))
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-__all__ = ["cam", "foreground", "gradcam", "gradcampp", "hirescam", "layercam"]
+__all__ = ["cam", "foreground", "gradcam", "gradcampp", "hirescam", "layercam", "novelty"]
 
 Tensor: TypeAlias = tf.Tensor
 
@@ -73,16 +73,32 @@ def hirescam(A: Tensor, G: Tensor) -> Tensor:
 def foreground(A: Tensor, direction: Tensor, offset: Tensor) -> Tensor:
     """Class-agnostic foreground: each position's projection on one direction; signed.
 
-    Wei et al., Unsupervised object discovery and co-localization by Deep Descriptor Transforming,
-    2019.
+    See `training.foreground` for where the direction comes from.
 
     Args:
         A: activations.
         direction: `[C]`.
-        offset: scalar, the mean descriptor's projection.
+        offset: scalar, what the direction measures where the foreground is zero.
     """
     projected = tf.nn.conv2d(A, direction[None, None, :, None], 1, "VALID")
     return tf.squeeze(projected, axis=-1) - offset
+
+
+def novelty(features: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
+    """How far features lie from a subspace through a mean; see `training.novelty`.
+
+    Args:
+        features: `[N, F]`.
+        mean: `[F]`.
+        basis: `[F, D]`, orthonormal columns.
+
+    Returns:
+        `[N]`, 0 or more.
+    """
+    centred = features - mean
+    inside = tf.linalg.matmul(centred, basis)
+    rest = centred - tf.linalg.matmul(inside, basis, transpose_b=True)
+    return tf.sqrt(tf.reduce_sum(rest * rest, axis=-1))
 
 
 def _weighted_sum(A: Tensor, weights: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ __all__ = [
     "Statistic",
     "best_iou",
     "estimate",
+    "expected_calibration_error",
     "in_top_k",
     "interval",
     "mean",
@@ -32,6 +33,8 @@ Statistic = Callable[[Floats], Floats]
 """A figure of a sample: from weights `[R, N]`, each row summing to 1 over the photos, to `[R]`."""
 
 _RESAMPLES = 1000
+
+_BINS = 15
 
 
 def best_iou(found: Box | None, boxes: Sequence[Box]) -> float:
@@ -61,6 +64,27 @@ def top_k_accuracy(
 ) -> float:
     """Share of rows whose label is among the k greatest scores; see `in_top_k`."""
     return float(np.mean(in_top_k(scores, labels, k)))
+
+
+def expected_calibration_error(
+    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
+) -> float:
+    """By how much the likeliest class's probability misses its accuracy, on average; 15 bins.
+
+    Guo et al., On calibration of modern neural networks, 2017.
+
+    Args:
+        probabilities: `[N, classes]`.
+        labels: `[N]`.
+
+    Returns:
+        0..1.
+    """
+    sure = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    gaps = np.bincount(bins, weights=right - sure, minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def mean(values: npt.NDArray[np.floating | np.bool_]) -> Statistic:

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from app import heatmaps
 from app.bundle import Bundle, ModelCard
+from app.evidence import LayerSet, heatmap_of
 from app.heatmaps import Heatmap
 from training.data import Example
-from training.explanations import BATCH, LayerSet, heatmap_of, squashed
+from training.explanations import BATCH, squashed
 from training.similarity import rank_correlation, structural_similarity
 
 __all__ = ["Cascade", "Similarities", "randomization", "stages"]

@@ -104,31 +104,31 @@ def gpu_precision(capability: tuple[int, int]) -> Literal["float32", "bfloat16",
     return "float16" if capability >= (7, 0) else "float32"
 
 
-def layer_output(card: ModelCard, method: Method, layer: str) -> str:
-    """The model output that holds a method's map at a layer."""
-    return method.value if layer == card.layers[-1].name else f"{method.value}_{layer}"
+def layer_output(card: ModelCard, name: str, layer: str) -> str:
+    """The model output that holds a map at a layer: a method's, or `foreground`."""
+    return name if layer == card.layers[-1].name else f"{name}_{layer}"
 
 
 def output_names(card: ModelCard, cut: Cut) -> list[str]:
     """The outputs of a cut.
 
-    `predict`: logits and probabilities. `explain`: those, the target, and every map at the last
-    layer. `explain_deep`: those, and every map at the layers before.
+    `predict`: logits and probabilities. `explain`: those, the target, novelty, every map at the
+    last layer, and the foreground's at its layers. `explain_deep`: those, and every map at the
+    layers before.
     """
     names = ["logits", "probabilities"]
     if cut is Cut.PREDICT:
         return names
-    at_layer = [method for method in card.methods if method is not Method.CAM]
-    names += ["target_index", "foreground", *at_layer]
+    at_layer = ["foreground", *(method for method in card.methods if method is not Method.CAM)]
+    names += ["target_index", *at_layer]
+    if card.novelty:
+        names.append("novelty")
     if card.has_cam:
         names.append(Method.CAM)
+    earlier = [layer_output(card, "foreground", layer) for layer in card.foreground_layers]
     if cut is Cut.EXPLAIN_DEEP:
-        names += [
-            f"{name}_{layer}"
-            for layer in card.layer_names[:-1]
-            for name in ("foreground", *at_layer)
-        ]
-    return [str(name) for name in names]
+        earlier += [f"{name}_{layer}" for layer in card.layer_names[:-1] for name in at_layer]
+    return list(dict.fromkeys(str(name) for name in (*names, *earlier)))
 
 
 def pad_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

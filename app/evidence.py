@@ -1,0 +1,147 @@
+"""From one photo's row of outputs to what it shows: heatmap, box and peak, by the rule asked for.
+
+The service, calibration and evaluation all go through here, so that what is measured is what is
+served.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app import engines, heatmaps, images
+from app.bundle import Method, ModelCard, Rule
+from app.errors import MethodUnavailable
+from app.heatmaps import Heatmap
+from app.images import Box
+
+__all__ = ["Evidence", "LayerSet", "enlarged", "find", "foreground_of", "heatmap_of"]
+
+Map = npt.NDArray[np.float32]
+Outputs = Mapping[str, npt.NDArray[Any]]
+"""One photo's row of the model's outputs, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSet:
+    """A method with the layers it is taken at, under the name by which these are calibrated."""
+
+    method: Method
+    name: str
+    layers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, card: ModelCard, method: Method, layers: Sequence[str]) -> "LayerSet":
+        """With the name that the model's card has for the layers."""
+        return cls(method, card.layer_set(layers), tuple(layers))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a method shows of a photo.
+
+    Attributes:
+        heatmap: at its map's size.
+        values: the heatmap at the model's input size, `[S, S]`; None unless its status is `ok`.
+        rule: what the box is put around.
+        threshold: share of `searched`'s maximum.
+        searched: `[S, S]`, where the box is looked for: `values` by the rule `heatmap`.
+    """
+
+    heatmap: Heatmap
+    values: Map | None
+    rule: Rule
+    threshold: float
+    searched: Map | None
+
+    def box(self, width: int, height: int) -> Box | None:
+        """The box in an upright photo of that size, pixels; None without evidence."""
+        if self.searched is None:
+            return None
+        return _in_photo(
+            heatmaps.locate(self.searched, self.threshold), self.searched, width, height
+        )
+
+    def boxes(self, thresholds: Sequence[float], width: int, height: int) -> list[Box | None]:
+        """The boxes at several rising thresholds; see `box`."""
+        if self.searched is None:
+            return [None] * len(thresholds)
+        found = heatmaps.locate_all(self.searched, thresholds)
+        return [_in_photo(box, self.searched, width, height) for box in found]
+
+    def peak(self, width: int, height: int) -> tuple[float, float] | None:
+        """Where the heatmap is greatest, x and y in photo pixels; None without evidence."""
+        if self.values is None:
+            return None
+        rows, columns = self.heatmap.values.shape
+        point = heatmaps.peak(self.heatmap.values)
+        return images.scale_point(point, (columns, rows), (width, height))
+
+
+def find(
+    card: ModelCard,
+    outputs: Outputs,
+    layers: LayerSet,
+    *,
+    rule: Rule | None = None,
+    threshold: float | None = None,
+) -> Evidence:
+    """The evidence of a method at its layers.
+
+    Args:
+        card: the model's.
+        outputs: one photo's.
+        layers: the method and its layers.
+        rule: default: `fused` where it is calibrated for these layers, else `heatmap`.
+        threshold: share of the maximum, over 0 to 1; default: the calibrated one.
+
+    Raises:
+        MethodUnavailable: `fused` is asked for and not calibrated for these layers.
+    """
+    fused = card.fused.get(layers.method, {}).get(layers.name)
+    if fused is None and rule is Rule.FUSED:
+        raise MethodUnavailable(
+            f"The rule `fused` is not calibrated for {layers.method.value} at these layers of "
+            f"model {card.name!r}. Use `heatmap`."
+        )
+    if rule is Rule.HEATMAP:
+        fused = None
+    heatmap = heatmap_of(card, outputs, layers)
+    values = enlarged(card, heatmap) if heatmap.status == "ok" else None
+    searched = values
+    if fused and values is not None:
+        foreground = enlarged(card, foreground_of(card, outputs))
+        searched = heatmaps.blend(values, foreground, fused.foreground)
+    calibrated = fused.threshold if fused else card.threshold(layers.method, layers.name)
+    return Evidence(
+        heatmap=heatmap,
+        values=values,
+        rule=Rule.FUSED if fused else Rule.HEATMAP,
+        threshold=calibrated if threshold is None else threshold,
+        searched=searched,
+    )
+
+
+def heatmap_of(card: ModelCard, outputs: Outputs, layers: LayerSet) -> Heatmap:
+    """A method's heatmap at its map's size."""
+    method = layers.method
+    maps = [outputs[engines.layer_output(card, method.value, layer)] for layer in layers.layers]
+    return heatmaps.from_maps(maps, signed=method.signed)
+
+
+def foreground_of(card: ModelCard, outputs: Outputs) -> Heatmap:
+    """The foreground's heatmap, of no class, at the finest of its maps' sizes."""
+    names = [engines.layer_output(card, "foreground", layer) for layer in card.foreground_layers]
+    return heatmaps.from_maps([outputs[name] for name in names], signed=card.foreground.signed)
+
+
+def enlarged(card: ModelCard, heatmap: Heatmap) -> Map:
+    """A heatmap's values at the model's input size, `[S, S]`."""
+    return heatmaps.resize(heatmap.values, card.input.size, card.input.size)
+
+
+def _in_photo(box: Box | None, searched: Map, width: int, height: int) -> Box | None:
+    rows, columns = searched.shape
+    return images.scale_box(box, (columns, rows), (width, height)) if box else None

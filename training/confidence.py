@@ -1,0 +1,106 @@
+"""How probabilities are calibrated and when an answer is doubted: found on validation photos."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bundle import Bundle, Confidence
+from app.confidence import probabilities
+from app.engines import Cut, Engine
+from training.data import Example
+from training.errors import DataError
+from training.explanations import Explained, explain
+from training.metrics import expected_calibration_error
+
+__all__ = ["SURE", "best_temperature", "calibrate_confidence", "limits"]
+
+Floats = npt.NDArray[np.floating]
+
+SURE = 0.95
+"""Share of the validation photos whose `confidence` is to be ok."""
+
+
+def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> Confidence:
+    """The temperature and the limits of confidence.
+
+    Args:
+        bundle: the model version.
+        engine: runs it.
+        examples: photos that the model was not trained on, of the validation split.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not examples:
+        raise DataError("There are no validation photos to calibrate probabilities on.")
+    measures = bundle.card.novelty is not None
+
+    def read(row: Explained) -> tuple[npt.NDArray[np.float32], float]:
+        return row.outputs["logits"], float(row.outputs["novelty"]) if measures else 0.0
+
+    found = list(explain(bundle.card, engine, examples, Cut.EXPLAIN, read, "confidence"))
+    logits = np.stack([each for each, _ in found])
+    labels = np.array([example.label for example in examples])
+    temperature = best_temperature(logits, labels)
+    calibrated = probabilities(logits, temperature)
+    novelty = np.array([each for _, each in found]) if measures else None
+    least_probability, most_novelty = limits(calibrated.max(axis=1), novelty)
+    return Confidence(
+        temperature=temperature,
+        least_probability=least_probability,
+        most_novelty=most_novelty,
+        photos=len(examples),
+        ece=round(expected_calibration_error(calibrated, labels), 4),
+        ece_before=round(expected_calibration_error(probabilities(logits, 1.0), labels), 4),
+    )
+
+
+def best_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
+    """The temperature with the least negative log likelihood, 0.05 to 20.
+
+    The likelihood's slope in the inverse temperature falls steadily, so that halving finds its
+    zero.
+
+    Args:
+        logits: `[N, classes]`.
+        labels: `[N]`.
+    """
+    exact = logits.astype(np.float64)
+    own = exact[np.arange(len(labels)), labels]
+    low, high = 1 / 20, 1 / 0.05
+    for _ in range(60):
+        middle = (low + high) / 2
+        expected = (probabilities(exact, 1 / middle) * exact).sum(axis=1)
+        if float((own - expected).mean()) > 0:
+            low = middle
+        else:
+            high = middle
+    return round(2 / (low + high), 4)
+
+
+def limits(
+    likeliest: Floats, novelty: Floats | None, sure: float = SURE
+) -> tuple[float, float | None]:
+    """The strictest pair of limits that leaves a share of photos ok, each as strict as the other.
+
+    Args:
+        likeliest: the likeliest class's calibrated probability, `[N]`.
+        novelty: `[N]`, or None.
+        sure: the share.
+
+    Returns:
+        The least probability and the most novelty that are ok.
+    """
+    if novelty is None:
+        return float(np.quantile(likeliest, 1 - sure, method="lower")), None
+    found = (0.0, float(novelty.max()))
+    for tail in np.arange(0, 1 - sure + 1e-9, 0.0005):
+        pair = (
+            float(np.quantile(likeliest, tail, method="lower")),
+            float(np.quantile(novelty, 1 - tail, method="higher")),
+        )
+        if np.mean((likeliest >= pair[0]) & (novelty <= pair[1])) < sure:
+            break
+        found = pair
+    return found

@@ -174,7 +174,7 @@ class Explainer:
             if int(rows["target_index"]) == versus:
                 raise RequestError("`versus` names the class that is explained: the likeliest.")
             with clock.lap("render"):
-                explanation, values = self._locate(rows, query, layers, photo)
+                explanation, values = self._locate(rows, query, layers, photo, versus)
                 file, picture = b"", None
                 if decoded.pixels is not None:
                     pixels = _draw(decoded.pixels, values, query, photo, explanation.box, given)
@@ -246,7 +246,7 @@ class Explainer:
     # -- locate
 
     def _locate(
-        self, rows: Rows, query: ExplainQuery, layers: list[str], photo: ImageInfo
+        self, rows: Rows, query: ExplainQuery, layers: list[str], photo: ImageInfo, versus: int
     ) -> tuple[Explanation, npt.NDArray[np.float32] | None]:
         """The explanation, and the heatmap at the model's input size if it has evidence."""
         outputs = [engines.layer_output(self.card, query.method, layer) for layer in layers]
@@ -265,7 +265,6 @@ class Explainer:
             box = images.scale_box(box, (size, size), whole) if box else None
             height, width = heatmap.values.shape
             point = images.scale_point(heatmaps.peak(heatmap.values), (width, height), whole)
-        versus = self._class_index("versus", query.versus)
         explanation = Explanation(
             method=query.method,
             layers=layers,

@@ -34,7 +34,10 @@ def calibrate(
     """
     boxed = [example for example in examples if example.boxes]
     if not boxed:
-        raise DataError("No photo of this split has a box.")
+        raise DataError(
+            "Thresholds are found on boxes, and no photo to train on has one: they stay as they "
+            "are. evaluate works without."
+        )
     sets = layer_sets(bundle.card)
 
     def ious(row: Explained) -> npt.NDArray[np.float64]:

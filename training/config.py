@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from app.bundle import Architecture
+from training.errors import RunError
 
 __all__ = ["Precision", "PresetName", "Schedule", "Source", "Stage", "TrainConfig"]
 
@@ -120,6 +128,21 @@ class TrainConfig(BaseModel):
                 f"custom_cnn trains at its input size alone: --stages {self.input_size}xEPOCHS"
             )
         return self
+
+    @classmethod
+    def of_run(cls, run_dir: Path) -> Self:
+        """What a run's directory says it was configured as.
+
+        Raises:
+            RunError: it holds no run, or one whose `config.json` cannot be read.
+        """
+        path = run_dir / "config.json"
+        if not path.exists():
+            raise RunError(f"{run_dir} holds no run.")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
 
     def public(self) -> dict[str, Any]:
         """What `model.json` keeps: everything but where things lay on one machine."""

@@ -82,7 +82,10 @@ class TrainConfig(BaseModel):
     )
     input_size: int = Field(224, ge=32, le=1024, description="pixels, at validation and serving")
     batch_size: int = Field(
-        32, ge=2, description="photos in a step, over all devices and hosts together"
+        32,
+        ge=2,
+        description="photos in a step, over all devices and hosts together; an epoch leaves out "
+        "what does not fill its last step, other photos each time",
     )
     schedule: Schedule = Field("one_cycle", description="of the rate")
     learning_rate: float = Field(

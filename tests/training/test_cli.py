@@ -48,6 +48,15 @@ def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--no-such-option" in told
 
 
+def test_help_tells_what_an_epoch_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["train", "--help"])
+
+    told = " ".join(capsys.readouterr().out.split())
+    _, _, of_batches = told.partition("--batch-size int photos in a step")
+    assert "leaves out what does not fill its last step" in of_batches[:200]
+
+
 def test_resume_needs_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _ = _error(capsys, ["train", "--run", str(tmp_path), "--resume"])
 

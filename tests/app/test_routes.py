@@ -365,6 +365,8 @@ async def test_openapi_documents_bodies_and_problems(
             if status != "200":
                 assert list(response["content"]) == ["application/problem+json"]
         assert ("image/png" in operation["responses"]["200"]["content"]) == (path in EXPLAIN)
+        told = {each["name"]: each.get("description", "") for each in operation["parameters"]}
+        assert "at most as many as the model has" in told["top_k"]
         parameters = {each["name"]: each["in"] for each in operation["parameters"]}
         assert set(parameters.values()) == {"query"}
         common = {"top_k"}

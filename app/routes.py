@@ -80,6 +80,12 @@ _BODY = {
 }
 
 
+_HOW_TO_SEND = (
+    "Send a photo: as multipart/form-data in the field `file`, or by itself as image/* or "
+    "application/octet-stream."
+)
+
+
 def _problems(*absent: int) -> dict[int | str, dict[str, Any]]:
     return {status: told for status, told in _PROBLEMS.items() if status not in absent}
 
@@ -273,9 +279,9 @@ async def _read_image(request: Request, settings: Settings, take: Callable[[int]
 
     Raises:
         QueueFull: bodies in work take all the memory there is for them.
-        UnsupportedMediaType: another content type.
+        UnsupportedMediaType: a body of another content type.
         TooManyBytes: over the limit, by the header or as counted.
-        MissingImage: no `file`, or nothing in it, or the client hung up.
+        MissingImage: no body, no `file`, or nothing in it, or the client hung up.
         DeadlineExceeded: the body did not arrive in time.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -283,9 +289,10 @@ async def _read_image(request: Request, settings: Settings, take: Callable[[int]
     if not (
         multipart or content_type.startswith("image/") or content_type == "application/octet-stream"
     ):
+        if not _has_body(request):
+            raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
         raise UnsupportedMediaType(
-            f"Content type {content_type or '(none)'!r} is not taken. Send multipart/form-data "
-            "with a field `file`, or the image itself as image/* or application/octet-stream."
+            f"Content type {content_type or '(none)'!r} is not taken. {_HOW_TO_SEND}"
         )
     try:
         async with asyncio.timeout(settings.deadline_s):
@@ -302,6 +309,13 @@ async def _read_image(request: Request, settings: Settings, take: Callable[[int]
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
     return data
+
+
+def _has_body(request: Request) -> bool:
+    """Whether the header announces one, as it has to in HTTP/1.1 (RFC 9112, 6.3)."""
+    if "transfer-encoding" in request.headers:
+        return True
+    return request.headers.get("content-length", "0").strip("0") != ""
 
 
 async def _limited(

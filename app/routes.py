@@ -37,6 +37,7 @@ from app.settings import Settings
 __all__ = ["router"]
 
 T = TypeVar("T")
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 router = APIRouter()
 
@@ -99,6 +100,21 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 }
 
 
+_READ = ["GET", "HEAD"]
+
+
+def _read(path: str, **told: Any) -> Callable[[Endpoint], Endpoint]:
+    """A route for GET and for HEAD, which load balancers ask by, but for GET alone in OpenAPI."""
+
+    def add(endpoint: Endpoint) -> Endpoint:
+        # The first one answers everything, a 405 with its `Allow` too; the second is documented.
+        router.add_api_route(path, endpoint, methods=_READ, include_in_schema=False)
+        router.add_api_route(path, endpoint, methods=["GET"], **told)
+        return endpoint
+
+    return add
+
+
 @router.post(
     "/predict", response_model=PredictResponse, responses=_problems(409), openapi_extra=_BODY
 )
@@ -135,26 +151,26 @@ async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> 
     return await _explain(request, query)
 
 
-@router.get("/model", responses={503: _PROBLEMS[503]})
+@_read("/model", responses={503: _PROBLEMS[503]})
 async def model(request: Request) -> ModelInfo:
     """The model in service, its numbers, and the engine that runs it."""
     return _explainer(request).describe()
 
 
-@router.get("/livez")
+@_read("/livez")
 async def livez() -> dict[str, str]:
     """The event loop turns."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: _PROBLEMS[503]})
+@_read("/readyz", responses={503: _PROBLEMS[503]})
 async def readyz(request: Request) -> dict[str, str]:
     """The model is loaded and warm, and its worker lives."""
     _explainer(request)
     return {"status": "ready"}
 
 
-@router.get("/", include_in_schema=False)
+@router.api_route("/", methods=_READ, include_in_schema=False)
 async def index() -> RedirectResponse:
     """The documentation is the front page for now."""
     return RedirectResponse("/docs")

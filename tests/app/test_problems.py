@@ -209,6 +209,10 @@ async def test_paths_and_verbs_that_do_not_exist(client: httpx.AsyncClient) -> N
         response = await client.get(path)
         problem(response, 405, "method-not-allowed")
         assert response.headers["Allow"] == "POST"
+    for path in ("/livez", "/readyz", "/model", "/"):
+        response = await client.post(path)
+        problem(response, 405, "method-not-allowed")
+        assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
 async def stalled(begun: asyncio.Event) -> AsyncIterator[bytes]:

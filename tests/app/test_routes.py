@@ -374,5 +374,16 @@ async def test_openapi_documents_bodies_and_problems(
         assert set(parameters) == common | (set(explained) if path in EXPLAIN else set()) | (
             {"method", "layers"} if path == "/gradcam" else set()
         )
+    for path in ("/model", "/livez", "/readyz"):
+        assert list(document["paths"][path]) == ["get"]
+    assert "/" not in document["paths"]
     assert "HTTPValidationError" not in str(document)
     assert (await client.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/model", "/", "/docs", "/openapi.json"])
+async def test_head_tells_of_what_get_gives(client: httpx.AsyncClient, path: str) -> None:
+    got, head = await client.get(path), await client.head(path)
+    assert head.status_code == got.status_code == (307 if path == "/" else 200)
+    told = got.headers.keys() - {"x-request-id"}
+    assert {name: head.headers[name] for name in told} == {name: got.headers[name] for name in told}

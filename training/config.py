@@ -65,7 +65,11 @@ class TrainConfig(BaseModel):
         Architecture.RESNET50, description="custom_cnn: a plain network, from nothing"
     )
     breeds: tuple[str, ...] = Field((), description="synsets or names; default: all present")
-    limit: int | None = Field(None, ge=20, description="at most this many photos of a split")
+    limit: int | None = Field(
+        None,
+        ge=20,
+        description="at most this many photos of a split, before validation's share is taken",
+    )
     validation_share: float = Field(0.1, gt=0, lt=1, description="taken from the training split")
     test_share: float = Field(0.1, ge=0, lt=1, description="of a folder that has no test split")
     weights: str = Field("imagenet", description="imagenet, none or a file")

@@ -114,6 +114,8 @@ def test_breeds_and_limit(tmp_path: Path) -> None:
     assert [each.name for each in read.labels] == ["blue dog", "red dog"]
     assert len(read.train) + len(read.validation) == 8
     assert len(read.test) == 2
+    with pytest.raises(DataError, match=r"photos \(1\): .*, with --limit 2, need 2"):
+        folder(tmp_path, breeds=("red-dog", "blue-dog"), limit=2)
     with pytest.raises(DataError, match="No such breed: dog"):
         folder(tmp_path, breeds=("dog", "poodle"))
 

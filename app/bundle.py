@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -233,15 +234,7 @@ class ModelCard(_Strict):
 
         Case, underscores and hyphens between letters do not matter.
         """
-        return self._class_names().get(_spelling(name))
-
-    def _class_names(self) -> dict[str, int]:
-        names = {str(label.index): label.index for label in self.labels}
-        for label in self.labels:
-            for name in (label.name, label.synset):
-                if name:
-                    names.setdefault(_spelling(name), label.index)
-        return names
+        return _class_names(self.labels).get(_spelling(name))
 
     def threshold(self, method: Method, layer_set: str) -> float:
         """The calibrated threshold, or `DEFAULT_THRESHOLD` where there is none."""
@@ -304,6 +297,17 @@ def load(path: Path) -> Bundle:
         if found[name] != card.checksums[name]:
             raise BundleError(f"{version_dir / name} differs from its checksum in model.json.")
     return Bundle(version_dir, card)
+
+
+@lru_cache(maxsize=8)
+def _class_names(labels: tuple[Label, ...]) -> dict[str, int]:
+    """Each class's index by everything it is called; indexes count before names."""
+    names = {str(label.index): label.index for label in labels}
+    for label in labels:
+        for name in (label.name, label.synset):
+            if name:
+                names.setdefault(_spelling(name), label.index)
+    return names
 
 
 def _spelling(name: str) -> str:

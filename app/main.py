@@ -18,6 +18,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
@@ -72,16 +74,38 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
         summary="Dog breeds with their reasons: predictions, heatmaps and boxes.",
         version="0.1.0",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.include_router(router)
+    _add_docs(app)
     app.add_exception_handler(BreedCAMError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unknown)
     app.add_middleware(RequestLog)
     return app
+
+
+def _add_docs(app: FastAPI) -> None:
+    """Swagger UI at `/docs`, from files that are installed here: networks may be closed.
+
+    Its links are relative, so that they hold behind a proxy's prefix too.
+    """
+    page = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=app.title,
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="docs/favicon.png",
+    )
+
+    async def docs() -> Response:
+        return page
+
+    app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
+    app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
 
 
 def _problem(

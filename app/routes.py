@@ -40,6 +40,7 @@ from app.settings import Settings
 __all__ = ["router"]
 
 T = TypeVar("T")
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 router = APIRouter()
 
@@ -83,6 +84,12 @@ _BODY = {
 }
 
 
+_HOW_TO_SEND = (
+    "Send a photo: as multipart/form-data in the field `file`, or by itself as image/* or "
+    "application/octet-stream."
+)
+
+
 def _problems(*absent: int) -> dict[int | str, dict[str, Any]]:
     return {status: told for status, told in _PROBLEMS.items() if status not in absent}
 
@@ -95,6 +102,21 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
         "`-Rule`, `-Box` and `-IoU`; those of several explanations with semicolons between",
     }
 }
+
+
+_READ = ["GET", "HEAD"]
+
+
+def _read(path: str, **told: Any) -> Callable[[Endpoint], Endpoint]:
+    """A route for GET and for HEAD, which load balancers ask by, but for GET alone in OpenAPI."""
+
+    def add(endpoint: Endpoint) -> Endpoint:
+        # The first one answers everything, a 405 with its `Allow` too; the second is documented.
+        router.add_api_route(path, endpoint, methods=_READ, include_in_schema=False)
+        router.add_api_route(path, endpoint, methods=["GET"], **told)
+        return endpoint
+
+    return add
 
 
 @router.post(
@@ -148,26 +170,26 @@ async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> 
     return await _explain(request, query, Explainer.compare)
 
 
-@router.get("/model", responses={503: _PROBLEMS[503]})
+@_read("/model", responses={503: _PROBLEMS[503]})
 async def model(request: Request) -> ModelInfo:
     """The model in service, its numbers, and the engine that runs it."""
     return _explainer(request).describe()
 
 
-@router.get("/livez")
+@_read("/livez")
 async def livez() -> dict[str, str]:
     """The event loop turns."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: _PROBLEMS[503]})
+@_read("/readyz", responses={503: _PROBLEMS[503]})
 async def readyz(request: Request) -> dict[str, str]:
     """The model is loaded and warm, and its worker lives."""
     _explainer(request)
     return {"status": "ready"}
 
 
-@router.get("/", include_in_schema=False)
+@router.api_route("/", methods=_READ, include_in_schema=False)
 async def index() -> RedirectResponse:
     """The documentation is the front page for now."""
     return RedirectResponse("/docs")
@@ -303,9 +325,9 @@ async def _read_image(request: Request, settings: Settings, take: Callable[[int]
 
     Raises:
         QueueFull: bodies in work take all the memory there is for them.
-        UnsupportedMediaType: another content type.
+        UnsupportedMediaType: a body of another content type.
         TooManyBytes: over the limit, by the header or as counted.
-        MissingImage: no `file`, or nothing in it, or the client hung up.
+        MissingImage: no body, no `file`, or nothing in it, or the client hung up.
         DeadlineExceeded: the body did not arrive in time.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -313,9 +335,10 @@ async def _read_image(request: Request, settings: Settings, take: Callable[[int]
     if not (
         multipart or content_type.startswith("image/") or content_type == "application/octet-stream"
     ):
+        if not _has_body(request):
+            raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
         raise UnsupportedMediaType(
-            f"Content type {content_type or '(none)'!r} is not taken. Send multipart/form-data "
-            "with a field `file`, or the image itself as image/* or application/octet-stream."
+            f"Content type {content_type or '(none)'!r} is not taken. {_HOW_TO_SEND}"
         )
     try:
         async with asyncio.timeout(settings.deadline_s):
@@ -332,6 +355,13 @@ async def _read_image(request: Request, settings: Settings, take: Callable[[int]
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
     return data
+
+
+def _has_body(request: Request) -> bool:
+    """Whether the header announces one, as it has to in HTTP/1.1 (RFC 9112, 6.3)."""
+    if "transfer-encoding" in request.headers:
+        return True
+    return request.headers.get("content-length", "0").strip("0") != ""
 
 
 async def _limited(

@@ -63,7 +63,12 @@ class _Query(BaseModel):
 class PredictQuery(_Query):
     """Parameters of `/predict`."""
 
-    top_k: int = Field(5, ge=1, le=1000, description="how many classes to list")
+    top_k: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="how many classes to list; at most as many as the model has",
+    )
 
 
 class CompareQuery(PredictQuery):

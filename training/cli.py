@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -17,6 +18,7 @@ from app.engines import Engine, EngineUnavailable
 from training.config import Source as PhotoSource
 from training.config import TrainConfig
 from training.errors import ExportError, RunError, TrainingError
+from training.hints import command, photo_options
 from training.presets import PRESETS, Finetune
 
 if TYPE_CHECKING:
@@ -62,26 +64,20 @@ class Train(Finetune):
         except Interrupted:
             say(
                 f"Saved at step {run.step} of {run.total_steps}. Continue with:\n"
-                f"  python -m training train --run {self.run} --resume"
+                f"  {command('train', '--run', self.run, '--resume')}"
             )
             sys.exit(EXIT_INTERRUPTED)
         if run.stopped_early:
             say(f"Stopped after epoch {run.epochs}: validation did not improve any more.")
         if run.devices.is_chief:
             print(summarise(run))
-        say(f"Done. Next: python -m training export --run {self.run}")
+        say(f"Done. Next:\n  {command('export', '--run', self.run)}")
 
     def _config(self) -> TrainConfig:
         """What to run: the stored configuration when resuming, else the options."""
-        path = self.run / "config.json"
         if self.resume:
-            if not path.exists():
-                raise RunError(f"{self.run} holds no run to resume.")
-            try:
-                return TrainConfig.model_validate_json(path.read_bytes())
-            except ValidationError as error:
-                raise RunError(f"{path} cannot be read: {error}") from error
-        if path.exists():
+            return TrainConfig.of_run(self.run)
+        if (self.run / "config.json").exists():
             raise RunError(f"{self.run} holds a run already: pass --resume, or another --run.")
         given = self.model_dump(exclude={"run", "resume"}, exclude_unset=True)
         # Absolute, so that a run can be resumed and exported from anywhere.
@@ -111,6 +107,10 @@ class _NewVersion(BaseModel):
     def told(self) -> dict[str, Any]:
         """What every export is told."""
         return self.model_dump(include={"licence", "provenance", "overwrite"})
+
+    @staticmethod
+    def _say_next(place: Path, photos: Sequence[str | Path] = ()) -> None:
+        say(f"Wrote {place}. Next:\n  {command('calibrate', '--model', place, *photos)}")
 
 
 _OF_A_RUN, _OF_KERAS = ("run", "photos"), ("labels", "input_size", "preprocessing")
@@ -144,7 +144,7 @@ class Export(_NewVersion):
         from training.export import export_run
 
         export_run(self.run, place, photos=self.photos, **self.told)
-        say(f"Wrote {place}. Next: python -m training calibrate --model {place}")
+        self._say_next(place, photo_options(TrainConfig.of_run(self.run)))
 
     def _check_given(self) -> None:
         """Refuse options that would have no effect."""
@@ -185,7 +185,7 @@ class Bootstrap(_NewVersion):
 
         place = self.place
         bootstrap(place, weights=self.weights, **self.told)
-        say(f"Wrote {place}. Next: python -m training calibrate --model {place}")
+        self._say_next(place)
 
 
 class _OnModel(BaseModel):

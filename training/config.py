@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from app.bundle import Architecture
+from training.errors import RunError
 
 __all__ = ["Precision", "PresetName", "Schedule", "Source", "Stage", "TrainConfig"]
 
@@ -57,7 +65,11 @@ class TrainConfig(BaseModel):
         Architecture.RESNET50, description="custom_cnn: a plain network, from nothing"
     )
     breeds: tuple[str, ...] = Field((), description="synsets or names; default: all present")
-    limit: int | None = Field(None, ge=20, description="at most this many photos of a split")
+    limit: int | None = Field(
+        None,
+        ge=20,
+        description="at most this many photos of a split, before validation's share is taken",
+    )
     validation_share: float = Field(0.1, gt=0, lt=1, description="taken from the training split")
     test_share: float = Field(0.1, ge=0, lt=1, description="of a folder that has no test split")
     weights: str = Field("imagenet", description="imagenet, none or a file")
@@ -74,7 +86,10 @@ class TrainConfig(BaseModel):
     )
     input_size: int = Field(224, ge=32, le=1024, description="pixels, at validation and serving")
     batch_size: int = Field(
-        32, ge=2, description="photos in a step, over all devices and hosts together"
+        32,
+        ge=2,
+        description="photos in a step, over all devices and hosts together; an epoch leaves out "
+        "what does not fill its last step, other photos each time",
     )
     schedule: Schedule = Field("one_cycle", description="of the rate")
     learning_rate: float = Field(
@@ -120,6 +135,21 @@ class TrainConfig(BaseModel):
                 f"custom_cnn trains at its input size alone: --stages {self.input_size}xEPOCHS"
             )
         return self
+
+    @classmethod
+    def of_run(cls, run_dir: Path) -> Self:
+        """What a run's directory says it was configured as.
+
+        Raises:
+            RunError: it holds no run, or one whose `config.json` cannot be read.
+        """
+        path = run_dir / "config.json"
+        if not path.exists():
+            raise RunError(f"{run_dir} holds no run.")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
 
     def public(self) -> dict[str, Any]:
         """What `model.json` keeps: everything but where things lay on one machine."""

@@ -263,10 +263,9 @@ def export_run(
         ExportError: the version exists.
         DataError: the run's photos are gone.
     """
-    config_path, weights_path = run_dir / "config.json", run_dir / "best.weights.h5"
-    if not config_path.exists() or not weights_path.exists():
+    config, weights_path = TrainConfig.of_run(run_dir), run_dir / "best.weights.h5"
+    if not weights_path.exists():
         raise RunError(f"{run_dir} holds no run with a finished epoch.")
-    config = TrainConfig.model_validate_json(config_path.read_bytes())
     dataset = load_dataset(config)
     check_same(run_dir, dataset)
     classes, size = len(dataset.labels), config.input_size

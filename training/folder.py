@@ -87,7 +87,8 @@ def folder(
         limited(splits[name], limit, seed) for name in ("train", "validation", "test")
     )
     if train and not validation:
-        _check_enough(train, names, 2, "training and validation")
+        cut = f", with --limit {limit}," if len(train) < len(splits["train"]) else ""
+        _check_enough(train, names, 2, f"training and validation{cut}")
         train, validation = draw(train, validation_share, f"validation {seed}")
     labels = tuple(label(index, name) for index, name in enumerate(names))
     return Dataset(directory.resolve().name, labels, train, validation, test)

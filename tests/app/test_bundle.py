@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app import bundle
 from app.bundle import (
     CARD_PATH,
     DEFAULT_THRESHOLD,
@@ -173,3 +174,46 @@ class TestCard:
 
     def test_only_cam_is_signed(self) -> None:
         assert [method for method in Method if method.signed] == [Method.CAM]
+
+
+class TestClassIndex:
+    LABELS = (
+        Label(index=0, synset="n1", name="old-english sheepdog"),
+        Label(index=1, synset="n2", name="n1"),
+        Label(index=2, name="0"),
+    )
+
+    @pytest.mark.parametrize(
+        ("name", "index"),
+        [
+            ("Old_English Sheepdog", 0),
+            ("n1", 0),  # of two classes that are called so, the first
+            ("N2", 1),
+            ("0", 0),  # an index comes before a name
+            ("2", 2),
+            ("-1", None),
+            ("3", None),
+        ],
+    )
+    def test_by_index_synset_or_name(self, name: str, index: int | None) -> None:
+        assert card(labels=self.LABELS).class_index(name) == index
+
+    def test_a_copy_with_other_labels_has_their_names(self) -> None:
+        first = card()
+        assert first.class_index("pug") == 1
+        other = first.model_copy(update={"labels": self.LABELS})
+        assert other.class_index("pug") is None
+        assert other.class_index("n2") == 1
+
+    def test_the_names_are_gone_through_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        spelt: list[str] = []
+
+        def spell(name: str) -> str:
+            spelt.append(name)
+            return name
+
+        monkeypatch.setattr(bundle, "_spelling", spell)
+        told = card(labels=(Label(index=0, name="only here"), Label(index=1, name="and here")))
+        for _ in range(3):
+            assert told.class_index("and here") == 1
+        assert sorted(spelt) == ["and here"] * 4 + ["only here"]

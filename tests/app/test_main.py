@@ -70,8 +70,8 @@ async def test_a_model_that_cannot_be_served_stops_the_start(
     error: type[BreedCAMError],
     told: str,
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     app = create_app(settings.model_copy(update=change))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(error, match=told):
         async with app.router.lifespan_context(app):
             pytest.fail("started")

@@ -115,6 +115,7 @@ async def test_each_endpoint_has_its_own_parameters(
         (encode(picture(), "PNG")[:-2000], "image/png", 422, "undecodable-image"),
         (huge_png(), "image/png", 413, "too-many-pixels"),
         (b"", "image/jpeg", 400, "missing-image"),
+        (b"", "text/plain", 400, "missing-image"),
         (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "missing-image"),
         (b"nonsense", "multipart/form-data; boundary=x", 400, "invalid-parameter"),
         (b"--x\r\n", "multipart/form-data", 400, "invalid-parameter"),
@@ -137,6 +138,27 @@ async def test_a_body_that_cannot_be_used(
 )
 async def test_multipart_without_an_image(client: httpx.AsyncClient, files: dict[str, Any]) -> None:
     problem(await client.post("/cam", files=files), 400, "missing-image")
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "0"}, {"Content-Length": "00"}])
+async def test_no_body_is_no_image(
+    client: httpx.AsyncClient, path: str, headers: dict[str, str]
+) -> None:
+    request = client.build_request("POST", path)
+    del request.headers["Content-Length"]
+    request.headers.update(headers)
+    assert "Content-Type" not in request.headers
+    assert "Send a photo: " in problem(await client.send(request), 400, "missing-image")
+
+
+@pytest.mark.parametrize("content_type", ["image/jpeg", "multipart/form-data; boundary=x"])
+async def test_an_announced_body_may_be_empty(client: httpx.AsyncClient, content_type: str) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    response = await post(client, "/predict", nothing(), content_type=content_type)
+    problem(response, 400, "missing-image")
 
 
 async def test_an_unused_body_is_not_read(serve: Serve) -> None:
@@ -187,6 +209,10 @@ async def test_paths_and_verbs_that_do_not_exist(client: httpx.AsyncClient) -> N
         response = await client.get(path)
         problem(response, 405, "method-not-allowed")
         assert response.headers["Allow"] == "POST"
+    for path in ("/livez", "/readyz", "/model", "/"):
+        response = await client.post(path)
+        problem(response, 405, "method-not-allowed")
+        assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
 async def stalled(begun: asyncio.Event) -> AsyncIterator[bytes]:

@@ -1,6 +1,8 @@
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import numpy as np
@@ -365,6 +367,8 @@ async def test_openapi_documents_bodies_and_problems(
             if status != "200":
                 assert list(response["content"]) == ["application/problem+json"]
         assert ("image/png" in operation["responses"]["200"]["content"]) == (path in EXPLAIN)
+        told = {each["name"]: each.get("description", "") for each in operation["parameters"]}
+        assert "at most as many as the model has" in told["top_k"]
         parameters = {each["name"]: each["in"] for each in operation["parameters"]}
         assert set(parameters.values()) == {"query"}
         common = {"top_k"}
@@ -372,5 +376,36 @@ async def test_openapi_documents_bodies_and_problems(
         assert set(parameters) == common | (set(explained) if path in EXPLAIN else set()) | (
             {"method", "layers"} if path == "/gradcam" else set()
         )
+    for path in ("/model", "/livez", "/readyz"):
+        assert list(document["paths"][path]) == ["get"]
+    assert "/" not in document["paths"]
     assert "HTTPValidationError" not in str(document)
     assert (await client.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/model", "/", "/docs", "/openapi.json"])
+async def test_head_tells_of_what_get_gives(client: httpx.AsyncClient, path: str) -> None:
+    got, head = await client.get(path), await client.head(path)
+    assert head.status_code == got.status_code == (307 if path == "/" else 200)
+    told = got.headers.keys() - {"x-request-id"}
+    assert {name: head.headers[name] for name in told} == {name: got.headers[name] for name in told}
+
+
+async def test_docs_need_no_other_server(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/docs")).text
+    links = re.findall(r"""(?:src|href)="(.*?)"|url: ['"](.*?)['"]""", page)
+    linked = ["".join(each) for each in links]
+    assert len(linked) == 4
+    assert "http" not in page
+    paths = {urljoin("/behind/a/proxy/docs", link) for link in linked}
+    assert all(path.startswith("/behind/a/proxy/") for path in paths)
+    answers = {link: await client.get(urljoin("/docs", link)) for link in linked}
+    assert {link.partition("/")[2]: answer.status_code for link, answer in answers.items()} == {
+        "": 200,  # openapi.json
+        "swagger-ui.css": 200,
+        "swagger-ui-bundle.js": 200,
+        "favicon.png": 200,
+    }
+    assert answers["openapi.json"].json()["info"]["title"] == "BreedCAM"
+    assert b"SwaggerUIBundle=" in answers["docs/swagger-ui-bundle.js"].content
+    problem(await client.get("/docs/nothing.js"), 404, "not-found")

@@ -1,18 +1,26 @@
 """The command line in a process of its own."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from app.settings import PROJECT
 
-__all__ = ["training"]
+__all__ = ["hint", "shell", "training"]
 
 
 def training(*arguments: str | Path) -> str:
     """Run a subcommand that has to succeed; returns its standard output."""
+    words = [sys.executable, "-m", "training", *map(str, arguments)]
+    return shell(shlex.join(words)).stdout
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line that has to succeed, as one would who pastes it at the project's root."""
     done = subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
+        f"exec {line}",  # in the shell's own process: past the time limit, none stays behind
+        shell=True,
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -20,4 +28,10 @@ def training(*arguments: str | Path) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
+
+
+def hint(told: str) -> str:
+    """The command that a subcommand's standard error names as the next one."""
+    *_, last = (line for line in told.splitlines() if " -m training " in line)
+    return last.strip()

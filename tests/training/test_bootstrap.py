@@ -9,10 +9,12 @@ import pytest
 import tensorflow as tf
 
 from app.bundle import load
+from tests.training.commands import hint
 from training import cli, gradients
 from training.architectures import RESNET50_LAYERS, imagenet_resnet50
 from training.bootstrap import COLUMNS, breeds
 from training.errors import WeightsError
+from training.hints import command
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +66,12 @@ def test_exported_model(
     tmp_path: Path,
     photos: npt.NDArray[np.uint8],
     expected: npt.NDArray[np.float32],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cli.main(["bootstrap", "--weights", str(weights), "--models-dir", str(tmp_path)])
 
     bundle = load(tmp_path / "dogs120" / "1")
+    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path)
     card = bundle.card
     assert (card.architecture, card.head, card.input.size) == ("resnet50", "gap_dense", 224)
     assert card.layer_names == list(RESNET50_LAYERS)

@@ -10,7 +10,7 @@ import pytest
 
 from app import bundle as bundles
 from app.settings import PROJECT
-from tests.training.commands import training
+from tests.training.commands import hint, shell, training
 from tests.training.nets import tiny_net
 from training import cli
 
@@ -48,18 +48,28 @@ def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--no-such-option" in told
 
 
+def test_help_tells_what_an_epoch_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["train", "--help"])
+
+    told = " ".join(capsys.readouterr().out.split())
+    _, _, of_batches = told.partition("--batch-size int photos in a step")
+    assert "leaves out what does not fill its last step" in of_batches[:200]
+
+
 def test_resume_needs_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _ = _error(capsys, ["train", "--run", str(tmp_path), "--resume"])
 
-    assert code == f"error: {tmp_path} holds no run to resume."
+    assert code == f"error: {tmp_path} holds no run."
 
 
+@pytest.mark.parametrize("command", [["train", "--resume"], ["export"]])
 def test_configuration_that_cannot_be_read(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
 ) -> None:
     (tmp_path / "config.json").write_text('{"seed": "half a')
 
-    code, _ = _error(capsys, ["train", "--run", str(tmp_path), "--resume"])
+    code, _ = _error(capsys, [*command, "--run", str(tmp_path)])
 
     assert str(code).startswith(f"error: {tmp_path}/config.json cannot be read")
 
@@ -75,7 +85,8 @@ def test_finished_run_says_so(
     monkeypatch.setattr(loop, "_build", lambda config, classes: tiny_net(classes))
     run = ["--run", str(tmp_path / "run")]
     cli.main([*TRAIN, *OPTIONS, *run, "--data-dir", str(prepared)])
-    assert "Done. Next: " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert hint(told) == f"{sys.executable} -m training export --run {tmp_path}/run"
 
     cli.main(["train", *run, "--resume"])
 
@@ -123,7 +134,7 @@ def test_figures_that_could_not_be_written(
         (["--preprocessing", "none"], "--preprocessing goes with --keras FILE alone."),
         (["--keras", "own.h5", "--run", "runs/dogs"], "--run is of a run"),
         (["--keras", "own.h5", "--labels", "l.txt", "--photos", "1000"], "--photos is of a run"),
-        ([], "runs/dogs holds no run with a finished epoch."),
+        ([], "runs/dogs holds no run."),
         (["--keras", "own.h5", "--labels", "l.txt"], "The labels l.txt cannot be read"),
     ],
 )
@@ -157,9 +168,9 @@ def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -
     os.kill(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert f"python -m training train --run {run} --resume" in told
+    assert hint(told).endswith(f"train --run {run} --resume")
 
-    training("train", "--run", run, "--resume")
+    shell(hint(told))
     rows = (run / "history.csv").read_text().splitlines()
     assert [row.split(",")[:3] for row in rows[1:]] == [["1", "32", "9"], ["2", "48", "18"]]
 

@@ -10,12 +10,13 @@ from PIL import Image
 
 from app import bundle as bundles
 from tests.app.services import serving
-from tests.training.commands import training
+from tests.training.commands import hint, shell, training
 from tests.training.folders import CLASSES, pixel_box, voc, write_photos
 from tests.training.pictures import photo
 from training.errors import DataError
 from training.examples import Dataset
 from training.folder import folder
+from training.hints import command
 
 
 def _names(dataset: Dataset) -> dict[str, set[str]]:
@@ -113,6 +114,8 @@ def test_breeds_and_limit(tmp_path: Path) -> None:
     assert [each.name for each in read.labels] == ["blue dog", "red dog"]
     assert len(read.train) + len(read.validation) == 8
     assert len(read.test) == 2
+    with pytest.raises(DataError, match=r"photos \(1\): .*, with --limit 2, need 2"):
+        folder(tmp_path, breeds=("red-dog", "blue-dog"), limit=2)
     with pytest.raises(DataError, match="No such breed: dog"):
         folder(tmp_path, breeds=("dog", "poodle"))
 
@@ -248,7 +251,7 @@ def test_folder_beside_given_splits_is_told(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path) -> None:
-    photos, run, models = tmp_path / "photos", tmp_path / "run", tmp_path / "models"
+    photos, run, models = tmp_path / "my photos", tmp_path / "run", tmp_path / "models"
     for path in write_photos(photos, 8):
         label, index = map(int, path.stem.split("-"))
         path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
@@ -261,9 +264,11 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
     assert "most confused" in told or "accuracy 1.000" in told
     assert (run / "confusion.png").is_file()
     assert json.loads((run / "summary.json").read_text())["photos"] == 2
-    training("export", "--run", run, "--models-dir", models, "--name", "colours")
+    export = command("export", "--run", run, "--models-dir", models, "--name", "colours")
     version = models / "colours" / "1"
-    training("calibrate", "--model", version, *source)
+    calibrate = hint(shell(export).stderr)
+    assert calibrate == command("calibrate", "--model", version, *source)
+    shell(calibrate)
     figures = json.loads(training("evaluate", "--model", version, *source))
 
     card = bundles.load(version).card

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 __all__ = ["DIMENSIONS", "Subspace", "principal_subspace"]
 
-DIMENSIONS = 128
+DIMENSIONS = 256
 """Of the subspace at most; a quarter of the photos and half of the features are limits too."""
 
 

@@ -42,14 +42,9 @@ help: ## this list
 serve: $(VENV)/.serve ## serve on http://127.0.0.1:8000; BREEDCAM_* variables are its settings
 	@$(run) -m app.main
 
-# The training loop's tests have a process of their own: after all the others, one of them ends in a
-# segmentation fault inside of TensorFlow. pytest's 5 is for none that ARGS chooses.
-loop := tests/training/test_training.py
-
 .PHONY: test
 test: $(VENV)/.dev ## run the tests but the slow ones
-	$(run) -m pytest -m 'not slow' $(ARGS) --ignore $(loop) || test $$? = 5
-	$(run) -m pytest -m 'not slow' $(ARGS) $(loop) || test $$? = 5
+	$(run) -m pytest -m 'not slow' $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## run the slow tests only

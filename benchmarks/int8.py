@@ -10,6 +10,7 @@ from app import bundle as bundles
 from app import images
 from app.bundle import Bundle
 from app.engines import Cut, Engine, create, output_names
+from app.engines.openvino import CORE
 from app.settings import Settings
 from benchmarks import cuts, environments
 from benchmarks.protocol import Worker
@@ -41,7 +42,7 @@ def run(rounds: int, data_dir: Path) -> Part:
     _quantise(shallow, dataset, target)
     served: Engine = create(shallow, engine="openvino", device="cpu")
     trial: Any = create(shallow, engine="openvino", device="cpu")
-    trial._model = trial._core.read_model(str(target))
+    trial._model = CORE.read_model(str(target))
     engines: dict[str, Engine] = {served.info.precision: served, "int8": trial}
     found = {name: evaluate(shallow, engine, dataset.test) for name, engine in engines.items()}
     part = Part(

@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,24 @@ from app.settings import PROJECT
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
 )
+
+
+ENGINES_THAT_COME_AND_GO = """
+import signal, sys, threading
+from pathlib import Path
+from app import bundle, engines
+
+model = bundle.load(Path(sys.argv[1]))
+held = [engines.create(model, engine="openvino") for _ in range(2)]
+if sys.argv[2] == "first":
+    del held[0], held[0]
+else:
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +61,21 @@ def test_a_gpu_that_is_absent_is_a_warning(
     assert engine.info.name == "openvino"
     assert "GPU was asked for" in engine.info.warnings[0]
     assert not engine.on_gpu
+
+
+@pytest.mark.parametrize("ended", ["first", "on another thread"])
+def test_signals_are_handled_after_engines_have_gone(ended: str) -> None:
+    script = [sys.executable, "-c", ENGINES_THAT_COME_AND_GO]
+
+    done = subprocess.run(
+        [*script, str(PROJECT / "models/dogs10"), ended],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=200,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "handled\n")
 
 
 @needs_tensorflow

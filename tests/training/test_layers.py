@@ -6,10 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 import pytest
 import tensorflow as tf
 
+from app.engines.openvino import CORE
 from tests.training.nets import NETWORKS
 from training import gradients
 from training.architectures import RESNET50_LAYERS, custom_cnn, resnet50
@@ -118,8 +118,7 @@ def _explained(
 
 
 def _openvino(path: Path, inputs: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    core = ov.Core()
-    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = CORE.compile_model(CORE.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return {output.any_name: value for output, value in compiled(inputs).items()}
 
 

@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from app.errors import BundleError
 
@@ -132,7 +139,7 @@ class Foreground(_Strict):
 class Fused(_Strict):
     """The rule `fused` for one method and layer set, calibrated on boxes of the training split."""
 
-    foreground: float = Field(gt=0, le=1, description="the foreground heatmap's weight")
+    foreground: float = Field(gt=0, lt=1, description="the foreground heatmap's weight")
     threshold: Threshold
 
 
@@ -201,6 +208,16 @@ class ModelCard(_Strict):
         if [label.index for label in labels] != list(range(len(labels))):
             raise ValueError("labels are to be in the order of their indexes, from 0")
         return labels
+
+    @model_validator(mode="after")
+    def _has_outputs(self) -> Self:
+        """What box and confidence are made of has to be among the model's outputs."""
+        if not set(self.foreground.layers) <= set(self.layer_names):
+            raise ValueError("foreground.layers are to be among the layers")
+        limits = self.confidence
+        if limits and limits.most_novelty is not None and self.novelty is None:
+            raise ValueError("confidence limits the novelty, which the model does not measure")
+        return self
 
     @property
     def layer_names(self) -> list[str]:

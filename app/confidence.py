@@ -49,7 +49,7 @@ def is_ok(card: ModelCard, outputs: Outputs) -> bool | None:
     limits = card.confidence
     if limits is None:
         return None
-    if limits.most_novelty is not None and outputs["novelty"] > limits.most_novelty:
-        return False
+    if limits.most_novelty is not None and not outputs["novelty"] <= limits.most_novelty:
+        return False  # NaN included
     likeliest = probabilities(outputs["logits"], limits.temperature).max()
     return bool(likeliest >= limits.least_probability)

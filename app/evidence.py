@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from app import engines, heatmaps, images
-from app.bundle import Method, ModelCard, Rule
+from app.bundle import Fused, Method, ModelCard, Rule
 from app.errors import MethodUnavailable
 from app.heatmaps import Heatmap
 from app.images import Box
 
-__all__ = ["Evidence", "LayerSet", "enlarged", "find", "foreground_of", "heatmap_of"]
+__all__ = ["Evidence", "LayerSet", "enlarged", "find", "foreground_of", "fused_rule", "heatmap_of"]
 
 Map = npt.NDArray[np.float32]
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -80,6 +80,28 @@ class Evidence:
         return images.scale_point(point, (columns, rows), (width, height))
 
 
+def fused_rule(card: ModelCard, layers: LayerSet, rule: Rule | None) -> Fused | None:
+    """How the rule `fused` goes where it applies; None where `heatmap` does.
+
+    Args:
+        card: the model's.
+        layers: the method and its layers.
+        rule: the one asked for; default: `fused` where it is calibrated for these layers.
+
+    Raises:
+        MethodUnavailable: `fused` is asked for and not calibrated for these layers.
+    """
+    if rule is Rule.HEATMAP:
+        return None
+    fused = card.fused.get(layers.method, {}).get(layers.name)
+    if fused is None and rule is Rule.FUSED:
+        raise MethodUnavailable(
+            f"The rule `fused` is not calibrated for {layers.method.value} at these layers of "
+            f"model {card.name!r}. Use `heatmap`."
+        )
+    return fused
+
+
 def find(
     card: ModelCard,
     outputs: Outputs,
@@ -94,20 +116,13 @@ def find(
         card: the model's.
         outputs: one photo's.
         layers: the method and its layers.
-        rule: default: `fused` where it is calibrated for these layers, else `heatmap`.
+        rule: see `fused_rule`.
         threshold: share of the maximum, over 0 to 1; default: the calibrated one.
 
     Raises:
         MethodUnavailable: `fused` is asked for and not calibrated for these layers.
     """
-    fused = card.fused.get(layers.method, {}).get(layers.name)
-    if fused is None and rule is Rule.FUSED:
-        raise MethodUnavailable(
-            f"The rule `fused` is not calibrated for {layers.method.value} at these layers of "
-            f"model {card.name!r}. Use `heatmap`."
-        )
-    if rule is Rule.HEATMAP:
-        fused = None
+    fused = fused_rule(card, layers, rule)
     heatmap = heatmap_of(card, outputs, layers)
     values = enlarged(card, heatmap) if heatmap.status == "ok" else None
     searched = values

@@ -217,6 +217,8 @@ class Explainer:
         picture_as: str | None,
     ) -> Answer[Response]:
         """Ask the model once, and locate and draw each layer set's evidence."""
+        for layers in sets:
+            evidence.fused_rule(self.card, layers, query.rule)  # refused before any work
         asked = await self._ask(data, query, clock, sets)
 
         def finish() -> Answer[Response]:

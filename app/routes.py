@@ -54,7 +54,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "A parameter that cannot be right, an unknown target, or no image",
         406: "No representation that `Accept` allows",
-        409: "The model does not carry the method",
+        409: "The model does not carry the method, or the rule is not calibrated for it",
         413: "Too many bytes or pixels",
         415: "Neither an accepted content type nor an allowed image format",
         422: "An allowed format that does not decode",
@@ -261,7 +261,8 @@ def _figures(answer: ExplainResponse | CompareResponse) -> dict[str, str]:
     told = [answer] if isinstance(answer, ExplainResponse) else answer.explanations
     each = [_figures_of(one.explanation, one.localization) for one in told]
     names = dict.fromkeys(name for headers in each for name in headers)
-    return figures | {name: "; ".join(one.get(name, "") for one in each) for name in names}
+    # Without a space at either end: there, HTTP allows none.
+    return figures | {name: "; ".join(one.get(name, "") for one in each).strip() for name in names}
 
 
 def _figures_of(explanation: Explanation, localization: Localization | None) -> dict[str, str]:

@@ -95,7 +95,8 @@ class CompareQuery(PredictQuery):
         gt=0,
         le=1,
         allow_inf_nan=False,
-        description="share of the heatmap's maximum; default: calibrated",
+        description="share of the maximum of what the box is put around, see `rule`; default: "
+        "calibrated",
     )
     colormap: Colormap = "jet"
     alpha: float = Field(0.5, ge=0, le=1, description="weight of the heatmap in the overlay")
@@ -103,7 +104,8 @@ class CompareQuery(PredictQuery):
         None,
         ge=16,
         le=MAX_OVERLAY_SIZE,
-        description="longest side of the overlay, pixels; never more than the photo's",
+        description="longest side of the overlay, side by side of each, pixels; never more than "
+        "the photo's",
     )
     overlay: bool = Field(True, description="false: the figures alone")
     rule: Rule | None = Field(
@@ -229,8 +231,8 @@ class _PhotoAnswer(_Answer):
     image: ImageInfo
     predictions: list[Prediction]
     confidence: Literal["ok", "low"] | None = Field(
-        description="low: the photo is like none of those the model was validated on; null where "
-        "the model is not calibrated"
+        description="low: the likeliest class is less likely, or the photo less like those of "
+        "training, than with most validation photos; null where the model is not calibrated"
     )
 
 

@@ -1,13 +1,7 @@
 """What the README says is so."""
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +10,9 @@ import pytest
 
 from app import bundle as bundles
 from app.settings import PROJECT, Settings
+from tests import readme
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
-PHOTOS = PROJECT / "../shared/photos"
-
-BLOCK = re.compile(r"```sh\n(?P<command>.*?)```(?:\s*```(?:json|http)\n(?P<answer>.*?)```)?", re.S)
-
-
-def _commands() -> list[Any]:
-    return [
-        pytest.param(match["command"], match["answer"], id=f"{number}")
-        for number, match in enumerate(BLOCK.finditer(README))
-    ]
+README = readme.README.read_text(encoding="utf-8")
 
 
 def test_settings_table_is_that_of_the_settings() -> None:
@@ -86,59 +71,27 @@ def test_files_that_are_linked_exist() -> None:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A server as `make serve` starts it, on a port of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "app.main"],
-        cwd=PROJECT,
-        env=os.environ | {"BREEDCAM_PORT": str(port), "BREEDCAM_ENGINE": "openvino"},
-    )
-    try:
-        for _ in range(600):
-            assert server.poll() is None
-            try:
-                urllib.request.urlopen(f"http://localhost:{port}/readyz").close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"localhost:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
+    with readme.serve() as address:
+        yield address
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs ../shared/photos")
-@pytest.mark.parametrize(("command", "answer"), _commands())
-def test_commands_work_as_printed(
-    address: str, tmp_path: Path, command: str, answer: str | None
-) -> None:
-    photo = (PHOTOS / "n02093754_Border_terrier.JPEG").resolve()
-    assert command.count("curl ") == 1
-    done = subprocess.run(
-        ["bash", "-c", command.replace("localhost:8000", address)],
-        cwd=tmp_path,
-        env=os.environ | {"PHOTO": str(photo)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+@pytest.mark.skipif(not readme.PHOTOS.is_dir(), reason="needs ../shared/photos")
+@pytest.mark.parametrize("example", readme.examples(README), ids=lambda each: each.command[:80])
+def test_commands_work_as_printed(address: str, tmp_path: Path, example: readme.Example) -> None:
+    assert example.command.count("curl ") == 1
+    given = example.run(address, tmp_path)
 
-    if "-D -" in command:
-        assert answer is not None
+    if example.gives_headers:
+        assert example.answer is not None
         assert (tmp_path / "overlay.png").read_bytes().startswith(b"\x89PNG")
-        told = {line.partition(":")[0].lower() for line in answer.splitlines() if ":" in line}
-        given = {line.partition(":")[0].lower() for line in done.stdout.splitlines() if ":" in line}
-        assert {name for name in told if name.startswith("breedcam-")} <= given
+        told = {line.partition(":")[0].lower() for line in example.answer.splitlines()}
+        names = {line.partition(":")[0].lower() for line in given.splitlines()}
+        assert {name for name in told if name.startswith("breedcam-")} <= names
         assert "breedcam-iou" in told
-        return
-    given_json = json.loads(done.stdout)
-    if answer is None:
-        assert given_json["name"] == "dogs10"
-        return
-    _check_like(given_json, json.loads(answer))
+    elif example.answer is None:
+        assert json.loads(given)["name"] == "dogs10"
+    else:
+        _check_like(json.loads(given), json.loads(example.answer))
 
 
 def _check_like(given: Any, told: Any, key: str = "") -> None:

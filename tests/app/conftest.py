@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from app.bundle import Bundle, ModelCard
+from app.bundle import Bundle, Confidence, Foreground, Fused, ModelCard, Novelty
 from app.engines import Cut, Engine, output_names
 from app.explainer import Explainer
 from app.main import create_app
@@ -58,7 +58,10 @@ class Borrowed:
 
 
 class Painted(Borrowed):
-    """Answers with maps made by hand: by output name, else `default`, else zeros."""
+    """Answers with maps made by hand: by output name, else `default`, else zeros.
+
+    Class number i has the logit log(i + 1).
+    """
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class Painted(Borrowed):
         default: npt.ArrayLike = 0.0,
     ) -> None:
         super().__init__(engine)
-        self._card = card
+        self.card = card
         self._maps = dict(maps or {})
         self._default = default
 
@@ -79,7 +82,7 @@ class Painted(Borrowed):
         class_index: npt.NDArray[np.int32],
         versus_index: npt.NDArray[np.int32],
     ) -> Arrays:
-        rows, classes = len(image), len(self._card.labels)
+        rows, classes = len(image), len(self.card.labels)
         spread = np.arange(1, classes + 1, dtype=np.float32)
         chosen = np.where(class_index < 0, classes - 1, class_index)
         arrays: Arrays = {
@@ -87,12 +90,11 @@ class Painted(Borrowed):
             "probabilities": np.tile(spread / spread.sum(), (rows, 1)),
             "target_index": chosen.astype(np.int32),
         }
-        sizes = {layer.name: (layer.height, layer.width) for layer in self._card.layers}
-        for name in output_names(self._card, cut):
-            if name not in arrays:
-                size = sizes.get(name.partition("_")[2], sizes[self._card.layers[-1].name])
-                drawn = np.asarray(self._maps.get(name, self._default), np.float32)
-                arrays[name] = np.broadcast_to(drawn, (rows, *size))
+        sizes = {layer.name: (layer.height, layer.width) for layer in self.card.layers}
+        for name in set(output_names(self.card, cut)) - set(arrays):
+            size = sizes.get(name.partition("_")[2], sizes[self.card.layers[-1].name])
+            drawn = np.asarray(self._maps.get(name, self._default), np.float32)
+            arrays[name] = np.broadcast_to(drawn, (rows, *(() if name == "novelty" else size)))
         return arrays
 
 
@@ -127,8 +129,9 @@ def pixels(data: bytes) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-ENDPOINTS = ("/predict", "/cam", "/gradcam")
 EXPLAIN = ("/cam", "/gradcam")
+PICTURED = (*EXPLAIN, "/compare")
+ENDPOINTS = ("/predict", *PICTURED)
 JPEG = encode(picture())
 """What `post` sends unless told otherwise: 320 x 240."""
 
@@ -206,14 +209,50 @@ def card(shipped: Explainer) -> ModelCard:
 
 
 @pytest.fixture
+def uncalibrated(card: ModelCard) -> ModelCard:
+    """The shipped model's, as if neither fused rules nor confidence had been calibrated."""
+    foreground = Foreground(rule="ddt", photos=1000)
+    changes = {"foreground": foreground, "fused": {}, "novelty": None, "confidence": None}
+    return card.model_copy(update=changes)
+
+
+@pytest.fixture
+def calibrated(uncalibrated: ModelCard) -> ModelCard:
+    """The same with all of them, and the foreground of two layers; for `Painted`."""
+    names = uncalibrated.layer_names
+    fused = {
+        "last": Fused(foreground=0.5, threshold=0.4),
+        "last6": Fused(foreground=0.25, threshold=0.3),
+    }
+    changes = {
+        "foreground": Foreground(rule="boxes", photos=500, layers=(names[2], names[-1])),
+        "fused": {method: fused for method in uncalibrated.methods},
+        "novelty": Novelty(dimensions=128, photos=1000),
+        "confidence": Confidence(
+            temperature=0.5,
+            least_probability=0.2,
+            most_novelty=7.0,
+            photos=1000,
+            ece=0.01,
+            ece_before=0.05,
+        ),
+    }
+    return uncalibrated.model_copy(update=changes)
+
+
+@pytest.fixture
 def make_explainer(shipped: Explainer, settings: Settings) -> Callable[..., Explainer]:
-    """`make_explainer(engine=..., card=..., **settings)`; not started."""
+    """`make_explainer(engine=..., card=..., **settings)`; not started.
+
+    The card is the painted engine's where there is one, else the shipped model's.
+    """
 
     def make(
         engine: Engine | None = None, card: ModelCard | None = None, **changes: Any
     ) -> Explainer:
+        painted = engine.card if isinstance(engine, Painted) else None
         return Explainer(
-            Bundle(settings.model_path, card or shipped.card),
+            Bundle(settings.model_path, card or painted or shipped.card),
             engine or Borrowed(shipped.engine),
             settings.model_copy(update=changes),
         )

@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -8,12 +8,15 @@ from app import bundle
 from app.bundle import (
     CARD_PATH,
     DEFAULT_THRESHOLD,
+    Confidence,
     Foreground,
+    Fused,
     Input,
     Label,
     Layer,
     Method,
     ModelCard,
+    Novelty,
     checksums,
     find_version,
     load,
@@ -37,6 +40,16 @@ def card(**changes: Any) -> ModelCard:
         "foreground": Foreground(rule="ddt", photos=12),
     }
     return ModelCard(**fields | changes)
+
+
+LIMITS = Confidence(
+    temperature=1.5,
+    least_probability=0.3,
+    most_novelty=None,
+    photos=100,
+    ece=0.02,
+    ece_before=0.06,
+)
 
 
 @pytest.fixture
@@ -118,6 +131,14 @@ class TestLoad:
             {"input": {"size": 0}},
             {"thresholds": {"guesscam": {"last": 0.2}}},
             {"foreground": {"rule": "magic", "photos": 1}},
+            {"foreground": {"rule": "boxes", "photos": 1, "layers": ["early", "stem"]}},
+            {"novelty": {"dimensions": 0, "photos": 100}},
+            {"fused": {"cam": {"last": {"foreground": 0, "threshold": 0.3}}}},
+            # Of the foreground alone: then a box would not be of its heatmap.
+            {"fused": {"cam": {"last": {"foreground": 1, "threshold": 0.3}}}},
+            {"fused": {"cam": {"last": {"foreground": 0.5, "threshold": 0}}}},
+            {"confidence": LIMITS.model_dump() | {"temperature": 0}},
+            {"confidence": LIMITS.model_dump() | {"most_novelty": 2.0}},
         ],
         ids=lambda change: next(iter(change)),
     )
@@ -171,6 +192,34 @@ class TestCard:
         thresholds = {Method.CAM: {"last": 0.55}, Method.LAYERCAM: {"last6": 0.21}}
         card(thresholds=thresholds, checksums=checksums(version)).write(version)
         assert load(version).card.thresholds == thresholds
+
+    def test_what_is_calibrated_survives_the_disk(self, version: Path) -> None:
+        fused = Fused(foreground=0.25, threshold=0.4)
+        changes: dict[str, Any] = {
+            "foreground": Foreground(rule="boxes", photos=7, layers=("early", "late")),
+            "fused": {Method.CAM: {"last": fused}, Method.LAYERCAM: {"last6": fused}},
+            "novelty": Novelty(dimensions=2, photos=9),
+            "confidence": LIMITS.model_copy(update={"most_novelty": 4.5}),
+        }
+        card(**changes, checksums=checksums(version)).write(version)
+        told = load(version).card
+        assert {name: getattr(told, name) for name in changes} == changes
+
+    def test_a_card_from_before_has_none_of_it(self) -> None:
+        told = card()
+        assert (told.fused, told.novelty, told.confidence) == ({}, None, None)
+
+    def test_the_foreground_is_of_the_last_layer_unless_others_are_named(self) -> None:
+        assert card().foreground_layers == ["late"]
+        both = Foreground(rule="boxes", photos=7, layers=("early", "late"))
+        assert card(foreground=both).foreground_layers == ["early", "late"]
+
+    def test_only_what_boxes_teach_has_a_zero_of_its_own(self) -> None:
+        signed = {
+            rule: Foreground(rule=rule, photos=0).signed
+            for rule in get_args(Foreground.model_fields["rule"].annotation)
+        }
+        assert signed == {"boxes": False, "ddt": True, "channel_sum": True}
 
     def test_only_cam_is_signed(self) -> None:
         assert [method for method in Method if method.signed] == [Method.CAM]

@@ -6,8 +6,8 @@ import pytest
 
 from app import bundle as bundles
 from app import engines
-from app.bundle import Bundle
-from app.engines.base import BATCH_SIZES, pad_rows
+from app.bundle import Bundle, Foreground, ModelCard
+from app.engines.base import BATCH_SIZES, Cut, layer_output, output_names, pad_rows
 from app.errors import EngineUnavailable
 from app.settings import PROJECT
 
@@ -115,6 +115,58 @@ def test_tensorflow_that_is_not_installed(
 
     with pytest.raises(EngineUnavailable, match="TensorFlow is not installed"):
         engines.create(shipped_bundle, engine="tensorflow")
+
+
+MAPS = {"cam", "gradcam", "gradcampp", "layercam", "hirescam", "foreground"}
+EXPLAINED = {"logits", "probabilities", "target_index", *MAPS}
+
+
+class TestOutputs:
+    """Of cuts of the shipped model, in each state of its card."""
+
+    @staticmethod
+    def names(card: ModelCard, cut: Cut) -> set[str]:
+        names = output_names(card, cut)
+        assert len(names) == len(set(names))
+        assert all(type(name) is str for name in names)
+        return set(names)
+
+    def test_of_a_model_without_novelty(self, uncalibrated: ModelCard) -> None:
+        assert self.names(uncalibrated, Cut.PREDICT) == {"logits", "probabilities"}
+        assert self.names(uncalibrated, Cut.EXPLAIN) == EXPLAINED
+
+    def test_novelty_and_the_foregrounds_layers_are_in_what_explains_the_last(
+        self, calibrated: ModelCard
+    ) -> None:
+        assert self.names(calibrated, Cut.PREDICT) == {"logits", "probabilities"}
+        asked = EXPLAINED | {"novelty", "foreground_conv4_block6_out"}
+        assert self.names(calibrated, Cut.EXPLAIN) == asked
+
+    @pytest.mark.parametrize("measured", [False, True])
+    def test_earlier_layers_have_every_method_but_cam(
+        self, uncalibrated: ModelCard, calibrated: ModelCard, measured: bool
+    ) -> None:
+        card = calibrated if measured else uncalibrated
+        deep = {f"{name}_{layer}" for layer in card.layer_names[:-1] for name in MAPS - {"cam"}}
+        assert len(deep) == 25
+        expected = EXPLAINED | deep | ({"novelty"} if measured else set())
+        assert self.names(card, Cut.EXPLAIN_DEEP) == expected
+
+    def test_the_last_layer_alone_among_the_foregrounds_adds_nothing(
+        self, uncalibrated: ModelCard
+    ) -> None:
+        last = Foreground(rule="boxes", photos=200, layers=tuple(uncalibrated.layer_names[-1:]))
+        card = uncalibrated.model_copy(update={"foreground": last})
+        assert self.names(card, Cut.EXPLAIN) == EXPLAINED
+
+    def test_without_a_head_for_it_there_is_no_cam(self, uncalibrated: ModelCard) -> None:
+        card = uncalibrated.model_copy(update={"head": "other"})
+        assert self.names(card, Cut.EXPLAIN) == EXPLAINED - {"cam"}
+
+    def test_only_earlier_layers_are_named(self, uncalibrated: ModelCard) -> None:
+        assert layer_output(uncalibrated, "foreground", "conv5_block3_out") == "foreground"
+        earlier = layer_output(uncalibrated, "foreground", "conv4_block6_out")
+        assert earlier == "foreground_conv4_block6_out"
 
 
 @pytest.mark.parametrize(("rows", "padded"), [(1, 1), (2, 2), (3, 4), (5, 8), (33, 64)])

@@ -2,7 +2,7 @@ import asyncio
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from app import images
-from app.bundle import BundleError, Label, Method, ModelCard, find_version
+from app.bundle import BundleError, Label, Method, ModelCard, Rule, find_version
+from app.clock import Clock
 from app.engines import Cut
 from app.errors import (
     BreedCAMError,
@@ -25,8 +26,8 @@ from app.errors import (
     RequestError,
     UnknownTarget,
 )
-from app.explainer import Explainer, _Clock
-from app.schemas import CamQuery, ExplainQuery, GradcamQuery, PredictQuery
+from app.explainer import Explainer
+from app.schemas import CamQuery, CompareQuery, ExplainQuery, GradcamQuery, PredictQuery
 from app.settings import Settings
 from tests.app.conftest import JPEG, Arrays, Borrowed, Held, Painted, encode, picture
 
@@ -149,17 +150,18 @@ async def test_class_names(
 async def test_layer_sets_and_their_thresholds(
     make_explainer: Make,
     engine: Borrowed,
-    card: ModelCard,
+    uncalibrated: ModelCard,
     names: str,
     expected: list[str],
     known_as: str,
 ) -> None:
     sets = ("last", "last6", "c1", "c1,c3")
     layers = tuple(
-        layer.model_copy(update={"name": f"c{index}"}) for index, layer in enumerate(card.layers)
+        layer.model_copy(update={"name": f"c{index}"})
+        for index, layer in enumerate(uncalibrated.layers)
     )
     thresholds = {name: 0.1 * (1 + place) for place, name in enumerate(sets)}
-    toy = card.model_copy(
+    toy = uncalibrated.model_copy(
         update={"layers": layers, "thresholds": {Method.LAYERCAM: thresholds}},
     )
     assert len(layers) == 6
@@ -177,16 +179,29 @@ async def test_layer_sets_and_their_thresholds(
         (GradcamQuery(layers="last,last6"), RequestError),
         (GradcamQuery(layers=" "), RequestError),
         (GradcamQuery(target="1", versus="1"), RequestError),
+        (GradcamQuery(rule=Rule.FUSED), MethodUnavailable),
         (CamQuery(), MethodUnavailable),
+        (CompareQuery(target="1", versus="1"), RequestError),
+        (CompareQuery(target="tabby"), UnknownTarget),
+        (CompareQuery(rule=Rule.FUSED), MethodUnavailable),
     ],
 )
 async def test_a_bad_question_is_refused_before_any_work(
-    make_explainer: Make, card: ModelCard, query: ExplainQuery, error: type[BreedCAMError]
+    make_explainer: Make,
+    uncalibrated: ModelCard,
+    query: ExplainQuery | CompareQuery,
+    error: type[BreedCAMError],
 ) -> None:
-    with started(make_explainer(card=card.model_copy(update={"head": "other"}))) as explainer:
+    other = uncalibrated.model_copy(update={"head": "other"})
+    with started(make_explainer(card=other)) as explainer:
+        # Not an image: decoding would raise another error.
+        asked: Coroutine[Any, Any, Any] = (
+            explainer.explain(b"", query, LONG)
+            if isinstance(query, ExplainQuery)
+            else explainer.compare(b"", query, LONG)
+        )
         with pytest.raises(error) as raised:
-            # Not an image: decoding would raise another error.
-            await explainer.explain(b"", query, LONG)
+            await asked
         assert type(raised.value) is error
 
 
@@ -332,7 +347,7 @@ def test_a_photo_is_held_no_larger_than_its_overlay(
 ) -> None:
     explainer = make_explainer()
     with started(explainer):
-        decoded = explainer._decode(_Clock(LONG), encode(picture(3000, 1500), "PNG"), size)
+        decoded = explainer._decode(Clock(LONG), encode(picture(3000, 1500), "PNG"), size)
     assert (decoded.photo.width, decoded.photo.height) == (3000, 1500)
     assert (None if decoded.pixels is None else decoded.pixels.shape) == held
     # The model's input is made of all the pixels, not of the reduced ones.

@@ -44,12 +44,13 @@ PHOTO = encode(picture(280, 210))
 
 @pytest.mark.parametrize(("path", "output"), [("/cam", "cam"), ("/gradcam", "gradcam")])
 async def test_figures_follow_from_the_map(
-    serve: Serve, engine: Borrowed, card: ModelCard, path: str, output: str
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard, path: str, output: str
 ) -> None:
     boxes = ["0,0,80,75", "40,60,120,150", "-50,-3.5,500,1000", "200,10,210,20"]
-    async with serve(engine=Painted(engine, card, {output: BLOCK})) as client:
+    async with serve(engine=Painted(engine, uncalibrated, {output: BLOCK})) as client:
         answer = await ask(client, path, PHOTO, box=boxes, threshold=0.5)
     assert answer["explanation"]["status"] == "ok"
+    assert answer["explanation"]["rule"] == "heatmap"
     assert answer["explanation"]["threshold"] == 0.5
     assert answer["explanation"]["box"] == BLOCK_BOX
     assert answer["explanation"]["peak"] == [60.0, 75.0]
@@ -72,9 +73,9 @@ async def test_figures_follow_from_the_map(
 
 
 async def test_the_best_box_is_the_one_that_energy_and_peak_are_of(
-    serve: Serve, engine: Borrowed, card: ModelCard
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
 ) -> None:
-    async with serve(engine=Painted(engine, card, {"gradcam": BLOCK})) as client:
+    async with serve(engine=Painted(engine, uncalibrated, {"gradcam": BLOCK})) as client:
         away = await ask(client, "/gradcam", PHOTO, box=["200,10,210,20", "160,10,210,20"])
         whole = await ask(client, "/gradcam", PHOTO, box=["200,10,210,20", "0,0,280,210"])
     assert away["localization"]["box"] == [200, 10, 210, 20]
@@ -87,21 +88,21 @@ async def test_the_best_box_is_the_one_that_energy_and_peak_are_of(
 
 
 async def test_energy_is_counted_in_the_heatmap(
-    serve: Serve, engine: Borrowed, card: ModelCard
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
 ) -> None:
     # The block lies across the middle, so that each half of the photo has half of it.
-    async with serve(engine=Painted(engine, card, {"gradcam": BLOCK})) as client:
+    async with serve(engine=Painted(engine, uncalibrated, {"gradcam": BLOCK})) as client:
         answer = await ask(client, "/gradcam", PHOTO, box="0,0,280,105")
     assert answer["localization"]["energy_in_box"] == pytest.approx(0.5)
 
 
 async def test_cam_counts_from_its_least_value_and_gradcam_from_zero(
-    serve: Serve, engine: Borrowed, card: ModelCard
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
 ) -> None:
     # Beside the block: 0.2 of the maximum from zero, 0.6 of the way from the least.
     signed = np.where(BLOCK > 0, 1.0, -1.0)
     signed[2:5, 3:6] = 0.2
-    async with serve(engine=Painted(engine, card, default=signed)) as client:
+    async with serve(engine=Painted(engine, uncalibrated, default=signed)) as client:
         cam, gradcam = [
             (await ask(client, path, PHOTO, threshold=0.5))["explanation"]["box"]
             for path in EXPLAIN
@@ -110,14 +111,14 @@ async def test_cam_counts_from_its_least_value_and_gradcam_from_zero(
     assert cam[2] == pytest.approx(240, abs=20)
 
 
-async def test_layers_are_fused(serve: Serve, engine: Borrowed, card: ModelCard) -> None:
-    early = card.layers[0]
+async def test_layers_are_fused(serve: Serve, engine: Borrowed, uncalibrated: ModelCard) -> None:
+    early = uncalibrated.layers[0]
     corner = np.zeros((early.height, early.width), np.float32)
     corner[0, 0] = 5
-    painted = Painted(engine, card, {"gradcam": BLOCK, f"gradcam_{early.name}": corner})
+    painted = Painted(engine, uncalibrated, {"gradcam": BLOCK, f"gradcam_{early.name}": corner})
     async with serve(engine=painted) as client:
         one = await ask(client, "/gradcam", PHOTO, layers=early.name, threshold=0.5)
-        names = f"{card.layers[-1].name},{early.name}"
+        names = f"{uncalibrated.layers[-1].name},{early.name}"
         both = await ask(client, "/gradcam", PHOTO, layers=names)
         energy = await ask(client, "/gradcam", PHOTO, layers=names, box="0,0,30,22")
     assert one["explanation"]["peak"] == [10, 7.5]
@@ -128,7 +129,7 @@ async def test_layers_are_fused(serve: Serve, engine: Borrowed, card: ModelCard)
     block = cv2.resize(BLOCK, (14, 14), interpolation=cv2.INTER_LINEAR)
     fused += block / 2
     row, column = np.unravel_index(np.argmax(fused), fused.shape)
-    assert both["explanation"]["layers"] == [early.name, card.layers[-1].name]
+    assert both["explanation"]["layers"] == [early.name, uncalibrated.layers[-1].name]
     assert both["explanation"]["peak"] == [(column + 0.5) * 20, (row + 0.5) * 15]
     whole = fused / fused.max()
     corner_share = whole[0, 0] / whole.sum()
@@ -137,11 +138,11 @@ async def test_layers_are_fused(serve: Serve, engine: Borrowed, card: ModelCard)
 
 
 async def test_a_higher_threshold_gives_a_smaller_box(
-    serve: Serve, engine: Borrowed, card: ModelCard
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
 ) -> None:
     rows, columns = np.mgrid[:7, :7]
     cone = np.maximum(0, 3.5 - np.hypot(rows - 3, columns - 3))
-    async with serve(engine=Painted(engine, card, {"gradcam": cone})) as client:
+    async with serve(engine=Painted(engine, uncalibrated, {"gradcam": cone})) as client:
         boxes = [
             (await ask(client, "/gradcam", PHOTO, threshold=threshold))["explanation"]["box"]
             for threshold in (0.05, 0.3, 0.6, 0.9)
@@ -167,14 +168,14 @@ async def test_a_higher_threshold_gives_a_smaller_box(
 async def test_without_evidence_there_is_no_box(
     serve: Serve,
     engine: Borrowed,
-    card: ModelCard,
+    uncalibrated: ModelCard,
     path: str,
     layers: str,
     value: float,
     status: str,
 ) -> None:
     params: dict[str, Any] = {} if path == "/cam" else {"layers": layers}
-    async with serve(engine=Painted(engine, card, default=value)) as client:
+    async with serve(engine=Painted(engine, uncalibrated, default=value)) as client:
         answer = await ask(client, path, PHOTO, box=["1,2,30,40", "5,6,7,8"], **params)
         bare = await post(client, path, PHOTO, headers={"Accept": "image/png"}, **params)
     assert answer["explanation"]["status"] == status
@@ -222,11 +223,11 @@ async def test_the_bare_picture_is_the_one_in_the_json(
 
 
 async def test_alpha_weighs_photo_and_colours(
-    serve: Serve, engine: Borrowed, card: ModelCard
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
 ) -> None:
     other = encode(picture(280, 210, seed=1))
 
-    async with serve(engine=Painted(engine, card, {"gradcam": BLOCK})) as client:
+    async with serve(engine=Painted(engine, uncalibrated, {"gradcam": BLOCK})) as client:
 
         async def draw(photo: bytes, **params: Any) -> npt.NDArray[np.uint8]:
             return overlay(await ask(client, "/gradcam", photo, **params))
@@ -271,9 +272,9 @@ async def test_the_size_of_the_overlay_is_bounded(
 
 
 async def test_given_boxes_are_drawn_in_white_and_the_found_one_in_green(
-    serve: Serve, engine: Borrowed, card: ModelCard
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
 ) -> None:
-    async with serve(engine=Painted(engine, card, {"gradcam": BLOCK})) as client:
+    async with serve(engine=Painted(engine, uncalibrated, {"gradcam": BLOCK})) as client:
         drawn = overlay(
             await ask(client, "/gradcam", PHOTO, box="150,20,250,190", alpha=0, threshold=0.5)
         )

@@ -11,12 +11,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from app.heatmaps import (
     Box,
     Heatmap,
+    blend,
     energy_in_box,
     from_maps,
     fuse,
     iou,
     locate,
+    locate_all,
     min_max,
+    overlap,
     peak,
     peak_in_box,
     relu_max,
@@ -198,6 +201,25 @@ class TestFuse:
         np.testing.assert_allclose(signed.values, [[0.0, 1.0, 1 / 3, 2 / 3]], rtol=1e-6)
 
 
+class TestBlend:
+    def test_by_hand(self) -> None:
+        blended = blend(as_map([[1, 0, 0.5]]), as_map([[0, 1, 1]]), 0.25)
+        assert blended.dtype == np.float32
+        np.testing.assert_allclose(blended, [[0.75, 0.25, 0.625]], rtol=1e-6)
+
+    @pytest.mark.parametrize("weight", [0.0, 1.0])
+    def test_all_of_one_is_that_one(self, weight: float) -> None:
+        one, other = as_map([[0.1, 0.7]]), as_map([[0.9, 0.3]])
+        np.testing.assert_array_equal(blend(one, other, weight), [one, other][int(weight)])
+
+    @given(
+        weight=st.floats(0, 1),
+        values=arrays(np.float32, (4, 3), elements=st.floats(0, 1, width=32)),
+    )
+    def test_of_a_heatmap_with_itself_it_is_the_heatmap(self, weight: float, values: Map) -> None:
+        np.testing.assert_allclose(blend(values, values, weight), values, atol=1e-6)
+
+
 class TestResize:
     def test_by_hand(self) -> None:
         wide = resize(as_map([[0, 8]]), 4, 1)
@@ -330,6 +352,36 @@ class TestLocate:
         assert locate(values, threshold) in (expected or [None])
 
 
+THRESHOLDS = (0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
+
+
+class TestLocateAll:
+    @settings(deadline=None)
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.integers(1, 5))
+    def test_its_boxes_are_those_of_locate(
+        self, seed: int, height: int, width: int, levels: int
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(0, levels + 1, (height, width)).astype(np.float32)  # many alike
+        smooth = resize(rng.random((3, 4), np.float32), width, height)
+        for values in (coarse, smooth):
+            assert locate_all(values, THRESHOLDS) == [
+                locate(values, threshold) for threshold in THRESHOLDS
+            ]
+
+    def test_a_large_map_with_more_regions_than_16_bits_number(self) -> None:
+        values = np.zeros((514, 514), np.float32)
+        values[::2, ::2] = 1  # 66,049 single pixels
+        values[512, 511:513] = 1
+        assert locate_all(values, (0.5,)) == [locate(values, 0.5)] == [(510.0, 512.0, 513.0, 513.0)]
+
+    def test_nothing_is_found_where_there_is_nothing(self) -> None:
+        assert locate_all(np.zeros((4, 4), np.float32), THRESHOLDS) == [None] * 6
+
+    def test_a_threshold_of_zero_keeps_the_whole_frame(self) -> None:
+        assert locate_all(relu_max(FIVE).values, (0.0, 0.9)) == [(0, 0, 5, 5), (2, 2, 3, 3)]
+
+
 class TestPeak:
     def test_by_hand(self) -> None:
         assert peak(FIVE) == (2.5, 2.5)
@@ -401,6 +453,29 @@ class TestIoU:
             return box[0] * x, box[1] * y, box[2] * x, box[3] * y
 
         assert iou(stretched(a), stretched(b)) == pytest.approx(iou(a, b))
+
+
+class TestOverlap:
+    @pytest.mark.parametrize(
+        ("low", "high", "expected"),
+        [
+            (0, 4, [1, 1, 1, 1]),
+            (1, 3, [0, 1, 1, 0]),
+            (0.25, 2.5, [0.75, 1, 0.5, 0]),
+            (1.25, 1.75, [0, 0.5, 0, 0]),
+            (-3, 0.5, [0.5, 0, 0, 0]),
+            (3.5, 9, [0, 0, 0, 0.5]),
+            (4, 9, [0, 0, 0, 0]),
+            (2, 2, [0, 0, 0, 0]),
+        ],
+    )
+    def test_by_hand(self, low: float, high: float, expected: list[float]) -> None:
+        assert overlap(4, low, high).tolist() == expected
+
+    @given(low=st.floats(-5, 15), high=st.floats(-5, 15))
+    def test_its_sum_is_the_length_within(self, low: float, high: float) -> None:
+        length = max(0, min(high, 10) - max(low, 0))
+        assert overlap(10, low, high).sum() == pytest.approx(length, abs=1e-9)
 
 
 class TestEnergyInBox:

@@ -26,6 +26,7 @@ PATHS = (
     "/cam?box=1,1,30,30",
     "/gradcam?size=300&method=layercam",
     "/gradcam?layers=last6&overlay=false",
+    "/compare?size=300&box=1,1,30,30&curve=true",
 )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from app import schemas
 from app.images import decode
-from app.overlay import COLORMAPS, MEDIA_TYPES, Box, draw_boxes, encode, render
+from app.overlay import COLORMAPS, MEDIA_TYPES, Box, draw_boxes, encode, render, side_by_side
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -165,6 +165,24 @@ class TestDrawBoxes:
 
     def test_no_boxes_no_change(self) -> None:
         assert (drawn() == GREY).all()
+
+
+class TestSideBySide:
+    def test_one_alone_stays_as_it_is(self) -> None:
+        assert side_by_side([PHOTO]) is PHOTO
+
+    # A sixty-fourth of a picture's width, and two pixels at least.
+    @pytest.mark.parametrize(("width", "gap"), [(5, 2), (128, 2), (191, 2), (192, 3), (640, 10)])
+    def test_in_a_row_with_white_between_and_none_at_the_ends(self, width: int, gap: int) -> None:
+        rng = np.random.default_rng(width)
+        three = [rng.integers(0, 255, (6, width, 3)).astype(np.uint8) for _ in range(3)]
+        row = side_by_side(three)
+        assert row.dtype == np.uint8
+        assert row.shape == (6, 3 * width + 2 * gap, 3)
+        for place, picture in enumerate(three):
+            left = place * (width + gap)
+            np.testing.assert_array_equal(row[:, left : left + width], picture)
+            assert (row[:, left + width : left + width + gap] == 255).all()
 
 
 class TestEncode:

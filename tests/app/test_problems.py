@@ -15,9 +15,11 @@ from app.explainer import Explainer
 from tests.app.conftest import (
     ENDPOINTS,
     JPEG,
+    PICTURED,
     Arrays,
     Borrowed,
     Held,
+    Painted,
     Serve,
     ask,
     encode,
@@ -82,24 +84,50 @@ def huge_png(width: int = 20_000, height: int = 10_000) -> bytes:
         ({"target": "10000"}, "unknown-target", "10000"),
         ({"versus": "n00000000"}, "unknown-target", "n00000000"),
         ({"target": "3", "versus": "3"}, "invalid-parameter", "versus"),
-        ({"method": "cam"}, "invalid-parameter", "method"),
-        ({"layers": "conv1"}, "invalid-parameter", "conv1"),
-        ({"layers": ","}, "invalid-parameter", "layers"),
+        ({"rule": "magic"}, "invalid-parameter", "rule"),
+        ({"curve": "perhaps"}, "invalid-parameter", "curve"),
     ],
     ids=str,
 )
+@pytest.mark.parametrize("path", PICTURED)
 async def test_a_parameter_that_cannot_be_right(
-    client: httpx.AsyncClient, params: dict[str, Any], code: str, told: str
+    client: httpx.AsyncClient, path: str, params: dict[str, Any], code: str, told: str
 ) -> None:
-    assert told in problem(await post(client, "/gradcam", **params), 400, code)
+    assert told in problem(await post(client, path, **params), 400, code)
 
 
-@pytest.mark.parametrize("params", [{"method": "gradcam"}, {"layers": "last"}, {"box": "9"}])
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"method": "cam"}, "method"),
+        ({"layers": "conv1"}, "conv1"),
+        ({"layers": ","}, "layers"),
+    ],
+)
+async def test_a_method_or_layer_that_there_is_not(
+    client: httpx.AsyncClient, params: dict[str, Any], told: str
+) -> None:
+    response = await post(client, "/gradcam", **params)
+    assert told in problem(response, 400, "invalid-parameter")
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        ("/predict", {"box": "1,2,3,4"}),
+        ("/predict", {"rule": "heatmap"}),
+        ("/predict", {"curve": "true"}),
+        ("/cam", {"method": "gradcam"}),
+        ("/cam", {"layers": "last"}),
+        ("/compare", {"method": "gradcam"}),
+        ("/compare", {"layers": "last"}),
+    ],
+)
 async def test_each_endpoint_has_its_own_parameters(
-    client: httpx.AsyncClient, params: dict[str, Any]
+    client: httpx.AsyncClient, path: str, params: dict[str, str]
 ) -> None:
-    path = "/predict" if "box" in params else "/cam"
-    problem(await post(client, path, **params), 400, "invalid-parameter")
+    detail = problem(await post(client, path, **params), 400, "invalid-parameter")
+    assert f"`{next(iter(params))}`: there is no such parameter" in detail
 
 
 @pytest.mark.parametrize(
@@ -224,17 +252,17 @@ async def stalled(begun: asyncio.Event) -> AsyncIterator[bytes]:
 
 async def test_no_more_requests_than_places(serve: Serve, engine: Borrowed) -> None:
     held = Held(engine)
-    async with serve(engine=held, max_pending=3) as client:
+    async with serve(engine=held, max_pending=len(ENDPOINTS)) as client:
         requests = [asyncio.create_task(post(client, path)) for path in ENDPOINTS]
         assert await asyncio.to_thread(held.busy.wait, 20)
-        await asyncio.sleep(0.1)  # for the other two to take their places
+        await asyncio.sleep(0.1)  # for the others to take their places
         for path in ENDPOINTS:
             refused = await post(client, path)
             problem(refused, 429, "queue-full")
             assert int(refused.headers["Retry-After"]) >= 1
         assert (await client.get("/readyz")).status_code == 200
         held.go.set()
-        assert [each.status_code for each in await asyncio.gather(*requests)] == [200] * 3
+        assert {each.status_code for each in await asyncio.gather(*requests)} == {200}
         # Each request after the other gets a place again, bad ones included.
         for _ in range(2):
             assert (await post(client, "/predict")).status_code == 200
@@ -317,10 +345,26 @@ async def test_cam_needs_a_head_that_has_it(serve: Serve, card: ModelCard) -> No
         for headers in ({}, {"Accept": "image/png"}):
             detail = problem(await post(client, "/cam", headers=headers), 409, "method-unavailable")
             assert "/gradcam" in detail
-        assert (await post(client, "/gradcam")).status_code == 200
-        assert (await post(client, "/predict")).status_code == 200
+        for path in ("/predict", "/gradcam", "/compare"):
+            assert (await post(client, path)).status_code == 200
         methods = (await client.get("/model")).json()["methods"]
         assert methods == ["gradcam", "gradcampp", "layercam", "hirescam"]
+
+
+@pytest.mark.parametrize("path", PICTURED)
+async def test_a_rule_needs_to_be_calibrated(
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard, calibrated: ModelCard, path: str
+) -> None:
+    async with serve(card=uncalibrated) as client:
+        for headers in ({}, {"Accept": "image/png"}):
+            response = await post(client, path, rule="fused", headers=headers)
+            assert "`heatmap`" in problem(response, 409, "method-unavailable")
+        assert (await post(client, path, rule="heatmap")).status_code == 200
+    async with serve(engine=Painted(engine, calibrated)) as client:
+        assert (await post(client, path, rule="fused")).status_code == 200
+        names = "conv4_block4_out,conv4_block5_out"
+        one_by_one = await post(client, "/gradcam", rule="fused", layers=names)
+        assert "gradcam at these layers" in problem(one_by_one, 409, "method-unavailable")
 
 
 class Fragile(Borrowed):
@@ -332,11 +376,14 @@ class Fragile(Borrowed):
         return super().run(cut, *arrays)
 
 
-async def test_a_photo_that_the_model_fails_on_fails_alone(serve: Serve, engine: Borrowed) -> None:
+@pytest.mark.parametrize("path", ["/cam", "/compare"])
+async def test_a_photo_that_the_model_fails_on_fails_alone(
+    serve: Serve, engine: Borrowed, path: str
+) -> None:
     magenta = encode(Image.new("RGB", (64, 64), (255, 0, 255)), "PNG")
     photos = [JPEG, magenta, JPEG]
     async with serve(engine=Fragile(engine), max_batch=3, batch_wait_ms=1000) as client:
-        good, bad, other = await asyncio.gather(*(post(client, "/cam", each) for each in photos))
+        good, bad, other = await asyncio.gather(*(post(client, path, each) for each in photos))
         assert "secret" not in problem(bad, 500, "engine-failed")
         assert untimed(good.json()) == untimed(other.json())
         assert (await client.get("/readyz")).status_code == 200
@@ -410,9 +457,10 @@ async def test_details_are_in_plain_words(client: httpx.AsyncClient, query: str,
     assert "Method." not in detail
 
 
-async def test_versus_the_likeliest_class_itself(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("path", PICTURED)
+async def test_versus_the_likeliest_class_itself(client: httpx.AsyncClient, path: str) -> None:
     likeliest = (await ask(client, "/predict"))["predictions"][0]["label"]
-    response = await post(client, "/cam", versus=likeliest)
+    response = await post(client, path, versus=likeliest)
     assert "likeliest" in problem(response, 400, "invalid-parameter")
 
 

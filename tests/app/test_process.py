@@ -16,7 +16,7 @@ import pytest
 
 from app.bundle import CARD_PATH, find_version
 from app.settings import PROJECT, Settings
-from tests.app.conftest import JPEG, pixels, problem
+from tests.app.conftest import ENDPOINTS, JPEG, pixels, problem
 from tests.app.services import LONG, Service, environment, serving
 
 WITHOUT_TENSORFLOW = """
@@ -37,7 +37,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.mark.parametrize("path", ["/predict", "/cam", "/gradcam"])
+@pytest.mark.parametrize("path", ENDPOINTS)
 def test_answers_over_a_socket(service: Service, path: str) -> None:
     with httpx.Client(base_url=service.url, timeout=LONG) as client:
         raw = client.post(path, content=JPEG, headers={"Content-Type": "image/jpeg"})

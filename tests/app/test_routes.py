@@ -17,6 +17,7 @@ from tests.app.conftest import (
     ENDPOINTS,
     EXPLAIN,
     JPEG,
+    PICTURED,
     Answer,
     Arrays,
     Borrowed,
@@ -55,8 +56,17 @@ async def test_every_way_of_sending_the_photo_gives_the_same_answer(
     ]
     expected = untimed(multipart.json())
     assert [untimed(answer) for answer in raw] == [expected] * 3
-    assert set(expected) == {"model", "image", "predictions"} | (
-        set() if path == "/predict" else {"target", "explanation", "localization", "overlay"}
+    assert (
+        set(expected)
+        == {"model", "image", "predictions", "confidence"}
+        | (
+            {
+                "/predict": set(),
+                "/cam": {"target", "explanation", "localization", "overlay"},
+                "/gradcam": {"target", "explanation", "localization", "overlay"},
+                "/compare": {"target", "explanations", "overlay"},
+            }[path]
+        )
     )
     assert expected["image"] == {"width": 320, "height": 240}
     assert all(time >= 0 for time in multipart.json()["timings_ms"].values())
@@ -171,11 +181,13 @@ async def test_target_and_versus_reach_the_model(serve: Serve, engine: Borrowed)
         await ask(client, "/cam", target="3")
         await ask(client, "/gradcam", versus="3")
         await ask(client, "/gradcam", target="2", versus="1", layers="last6")
+        await ask(client, "/compare", target="1", versus="2")
     assert asked == [
         (Cut.EXPLAIN, -1, -1),
         (Cut.EXPLAIN, 3, -1),
         (Cut.EXPLAIN, -1, 3),
         (Cut.EXPLAIN_DEEP, 2, 1),
+        (Cut.EXPLAIN_DEEP, 1, 2),
     ]
 
 
@@ -213,10 +225,10 @@ async def test_methods_and_layers(
         # The order and repetitions of the names do not matter.
         "two": (f"{names[2]}, {names[1]},{names[2]}", names[1:3], ""),
     }[layers]
-    answer = await ask(
-        client, "/gradcam", method=method, layers=asked, box="0,0,320,240", overlay="false"
-    )
+    params = {"method": method, "layers": asked, "rule": "heatmap", "overlay": "false"}
+    answer = await ask(client, "/gradcam", box="0,0,320,240", **params)
     told = answer["explanation"]
+    assert told["rule"] == "heatmap"
     assert told["method"] == method
     assert told["layers"] == expected
     assert told["status"] == "ok"
@@ -234,7 +246,7 @@ async def test_methods_and_layers(
 
 
 async def test_cam_is_of_the_last_layer(client: httpx.AsyncClient, card: ModelCard) -> None:
-    answer = await ask(client, "/cam", overlay="false")
+    answer = await ask(client, "/cam", rule="heatmap", overlay="false")
     assert answer["explanation"]["method"] == "cam"
     assert answer["explanation"]["layers"] == [card.layers[-1].name]
     assert answer["explanation"]["threshold"] == card.threshold(Method.CAM, "last")
@@ -284,7 +296,7 @@ async def test_accept_decides(
             assert response.headers["content-type"] == expected
 
 
-@pytest.mark.parametrize("path", ["/predict", "/cam?overlay=false", "/gradcam?overlay=false"])
+@pytest.mark.parametrize("path", ["/predict", *(f"{path}?overlay=false" for path in PICTURED)])
 async def test_there_is_no_picture_of_figures(client: httpx.AsyncClient, path: str) -> None:
     headers = {"Accept": "image/png", "Content-Type": "image/jpeg"}
     response = await client.post(path, content=JPEG, headers=headers)
@@ -347,6 +359,8 @@ async def test_model_tells_what_is_served(client: httpx.AsyncClient, card: Model
     assert told["engine"]["name"] == "openvino"
     assert told["engine"]["precision"] == "float32"
     assert told["thresholds"]["gradcam"]["last"] == card.threshold(Method.GRADCAM, "last")
+    for name in ("fused", "confidence", "foreground"):
+        assert told[name] == card.model_dump(mode="json")[name]
     assert "checksums" not in told
     assert not any(checksum in response.text for checksum in card.checksums.values())
     assert str(PROJECT) not in response.text
@@ -362,18 +376,19 @@ async def test_openapi_documents_bodies_and_problems(
         assert set(bodies) == {"multipart/form-data", "image/*", "application/octet-stream"}
         assert bodies["multipart/form-data"]["schema"]["required"] == ["file"]
         expected = {"200", *["400", "406", "413", "415", "422", "429", "500", "503", "504"]}
-        assert set(operation["responses"]) == expected | ({"409"} if path == "/cam" else set())
+        assert set(operation["responses"]) == expected | ({"409"} if path in PICTURED else set())
         for status, response in operation["responses"].items():
             if status != "200":
                 assert list(response["content"]) == ["application/problem+json"]
-        assert ("image/png" in operation["responses"]["200"]["content"]) == (path in EXPLAIN)
+        assert ("image/png" in operation["responses"]["200"]["content"]) == (path in PICTURED)
         told = {each["name"]: each.get("description", "") for each in operation["parameters"]}
         assert "at most as many as the model has" in told["top_k"]
         parameters = {each["name"]: each["in"] for each in operation["parameters"]}
         assert set(parameters.values()) == {"query"}
         common = {"top_k"}
-        explained = ["target", "versus", "box", "threshold", "colormap", "alpha", "size", "overlay"]
-        assert set(parameters) == common | (set(explained) if path in EXPLAIN else set()) | (
+        explained = {"target", "versus", "box", "threshold", "rule", "curve"}
+        drawn = {"colormap", "alpha", "size", "overlay"}
+        assert set(parameters) == common | (explained | drawn if path in PICTURED else set()) | (
             {"method", "layers"} if path == "/gradcam" else set()
         )
     for path in ("/model", "/livez", "/readyz"):

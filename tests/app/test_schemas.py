@@ -9,13 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from app.bundle import Method
-from app.schemas import MAX_OVERLAY_SIZE, CamQuery, GradcamQuery, PredictQuery, Problem
+from app.bundle import Method, Rule
+from app.schemas import (
+    MAX_OVERLAY_SIZE,
+    CamQuery,
+    CompareQuery,
+    GradcamQuery,
+    PredictQuery,
+    Problem,
+)
 from app.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
-QUERIES: list[type[PredictQuery]] = [PredictQuery, CamQuery, GradcamQuery]
+EXPLAINED: list[type[CompareQuery]] = [CamQuery, GradcamQuery, CompareQuery]
+QUERIES: list[type[PredictQuery]] = [PredictQuery, *EXPLAINED]
 
 
 def boxes(*texts: str) -> list[tuple[float, float, float, float]]:
@@ -97,12 +105,14 @@ class TestBounds:
             ("size", {"16": 16, "1024": MAX_OVERLAY_SIZE}, ["15", "1025", "nan", "99.5"]),
             ("colormap", {"jet": "jet", "viridis": "viridis"}, ["Jet", "rainbow", ""]),
             ("overlay", {"true": True, "false": False, "0": False}, ["maybe", ""]),
+            ("rule", {"heatmap": Rule.HEATMAP, "fused": Rule.FUSED}, ["", "Fused", "cam"]),
+            ("curve", {"true": True, "false": False, "0": False}, ["maybe", ""]),
             ("target", {"6": "6", "golden retriever": "golden retriever"}, [""]),
             ("versus", {"pug": "pug"}, [""]),
         ],
     )
-    def test_cam_and_gradcam(self, name: str, good: dict[str, Any], bad: list[str]) -> None:
-        for kind in (CamQuery, GradcamQuery):
+    def test_what_explains(self, name: str, good: dict[str, Any], bad: list[str]) -> None:
+        for kind in EXPLAINED:
             for text, value in good.items():
                 assert getattr(kind.model_validate({name: text}), name) == value
             for text in bad:
@@ -127,7 +137,7 @@ class TestBounds:
         query = GradcamQuery.model_validate({})
         assert (query.method, query.layers) == (Method.GRADCAM, "last")
         assert (query.target, query.versus, query.threshold, query.size) == (None,) * 4
-        assert (query.box, query.overlay) == ([], True)
+        assert (query.box, query.overlay, query.rule, query.curve) == ([], True, None, False)
         cam = CamQuery.model_validate({})
         assert (cam.method, cam.layers) == (Method.CAM, "last")
 
@@ -136,12 +146,13 @@ class TestBounds:
         with pytest.raises(ValidationError, match="topk"):
             kind.model_validate({"topk": "3"})
 
+    @pytest.mark.parametrize("kind", [CamQuery, CompareQuery])
     @pytest.mark.parametrize("name", ["method", "layers"])
-    def test_cam_has_neither_method_nor_layers(self, name: str) -> None:
+    def test_only_gradcam_has_method_and_layers(self, kind: type[BaseModel], name: str) -> None:
         with pytest.raises(ValidationError, match=name):
-            CamQuery.model_validate({name: "last"})
+            kind.model_validate({name: "last"})
 
-    @pytest.mark.parametrize("name", ["target", "box", "alpha", "overlay"])
+    @pytest.mark.parametrize("name", ["target", "box", "alpha", "overlay", "rule", "curve"])
     def test_predict_explains_nothing(self, name: str) -> None:
         with pytest.raises(ValidationError, match=name):
             PredictQuery.model_validate({name: "1"})

@@ -1,10 +1,8 @@
-"""Boxes at many thresholds, MaxBoxAccV2 and the pointing game, by hand."""
+"""MaxBoxAccV2 and the pointing game, by hand."""
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from app import heatmaps
 from training.localization import (
@@ -12,48 +10,13 @@ from training.localization import (
     box_hits,
     energy_in_area,
     hits_at_levels,
-    locate_all,
     max_box_acc,
     pointing_hit,
 )
 from training.metrics import Floats
 
-THRESHOLDS = (0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 ALL = np.array([[0.5, 0.5]])
 """Weights of two photos that count alike."""
-
-
-def _straight(values: npt.NDArray[np.float32]) -> list[heatmaps.Box | None]:
-    return [heatmaps.locate(values, threshold) for threshold in THRESHOLDS]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.integers(1, 5))
-def test_boxes_at_several_thresholds_are_those_of_the_service(
-    seed: int, height: int, width: int, levels: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, levels + 1, (height, width)).astype(np.float32)  # many equal regions
-    smooth = heatmaps.resize(rng.random((3, 4), np.float32), width, height)
-
-    assert locate_all(coarse, THRESHOLDS) == _straight(coarse)
-    assert locate_all(smooth, THRESHOLDS) == _straight(smooth)
-
-
-def test_boxes_of_a_large_map_with_more_regions_than_16_bits_number() -> None:
-    values = np.zeros((514, 514), np.float32)
-    values[::2, ::2] = 1  # 66,049 single pixels
-    values[512, 511:513] = 1
-
-    assert (
-        locate_all(values, (0.5,))
-        == [heatmaps.locate(values, 0.5)]
-        == [(510.0, 512.0, 513.0, 513.0)]
-    )
-
-
-def test_no_evidence_has_no_box() -> None:
-    assert locate_all(np.zeros((4, 4), np.float32), THRESHOLDS) == [None] * 6
 
 
 def _in_box(inside: float, outside: float) -> npt.NDArray[np.float32]:

@@ -1,0 +1,297 @@
+"""`/compare` beside `/cam` and `/gradcam`: one call of the model, and the same figures."""
+
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from app.bundle import Fused, Method, ModelCard
+from app.engines import Cut
+from tests.app.conftest import (
+    JPEG,
+    Answer,
+    Arrays,
+    Borrowed,
+    Painted,
+    Serve,
+    ask,
+    encode,
+    overlay,
+    picture,
+    pixels,
+    post,
+)
+
+pytestmark = pytest.mark.anyio
+
+SINGLE: list[tuple[str, dict[str, str]]] = [
+    ("/cam", {}),
+    ("/gradcam", {}),
+    ("/gradcam", {"layers": "last6"}),
+]
+"""What the panels are, left to right."""
+
+
+class Deep(Borrowed):
+    """Runs what has every output, whatever is asked: cuts differ in their last digits."""
+
+    def __init__(self, engine: Any) -> None:
+        super().__init__(engine)
+        self.asked: list[Cut] = []
+
+    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
+        self.asked.append(cut)
+        return super().run(Cut.EXPLAIN_DEEP, *arrays)
+
+
+@pytest.fixture
+def fused(uncalibrated: ModelCard) -> ModelCard:
+    """The shipped model with rules for what is compared, each another."""
+    rules = {
+        Method.CAM: {"last": Fused(foreground=0.25, threshold=0.3)},
+        Method.GRADCAM: {
+            "last": Fused(foreground=0.5, threshold=0.4),
+            "last6": Fused(foreground=0.75, threshold=0.5),
+        },
+    }
+    return uncalibrated.model_copy(update={"fused": rules})
+
+
+def panels(drawn: npt.NDArray[np.uint8], count: int, width: int) -> list[npt.NDArray[np.uint8]]:
+    """Cut a row of pictures with white between."""
+    gap = max(2, width // 64)
+    assert drawn.shape[1] == count * width + (count - 1) * gap
+    lefts = [place * (width + gap) for place in range(count)]
+    for left in lefts[1:]:
+        assert (drawn[:, left - gap : left] == 255).all()
+    return [drawn[:, left : left + width] for left in lefts]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"rule": "heatmap"},
+        {"rule": "fused", "threshold": 0.6},
+        {"box": ["20,30,200,220", "5,5,60,60", "-9,-9,500,500"], "curve": True},
+        {"rule": "heatmap", "box": "20,30,200,220", "curve": True, "target": "3", "versus": "5"},
+        {"size": 200, "colormap": "viridis", "alpha": 0.7, "target": "2", "top_k": 2},
+    ],
+    ids=str,
+)
+async def test_each_panel_is_what_is_answered_alone(
+    serve: Serve, engine: Borrowed, fused: ModelCard, params: dict[str, Any]
+) -> None:
+    async with serve(engine=Deep(engine), card=fused) as client:
+        together = await ask(client, "/compare", **params)
+        alone = [await ask(client, path, **params, **more) for path, more in SINGLE]
+    assert together["explanations"] == [
+        {name: answer[name] for name in ("explanation", "localization")} for answer in alone
+    ]
+    for answer in alone:
+        for name in ("model", "image", "predictions", "confidence", "target"):
+            assert together[name] == answer[name]
+    told = together["overlay"]
+    drawn = overlay(together)
+    assert told["media_type"] == "image/png"
+    assert drawn.shape == (told["height"], told["width"], 3)
+    each = panels(drawn, 3, alone[0]["overlay"]["width"])
+    for panel, answer in zip(each, alone, strict=True):
+        np.testing.assert_array_equal(panel, overlay(answer))
+
+
+async def test_order_and_layers(client: httpx.AsyncClient, card: ModelCard) -> None:
+    answer = await ask(client, "/compare", overlay="false")
+    told = [each["explanation"] for each in answer["explanations"]]
+    assert [(each["method"], each["layers"]) for each in told] == [
+        ("cam", card.layer_names[-1:]),
+        ("gradcam", card.layer_names[-1:]),
+        ("gradcam", card.layer_names),
+    ]
+    assert answer["overlay"] is None
+    assert [each["localization"] for each in answer["explanations"]] == [None] * 3
+    assert set(answer["timings_ms"]) == {"decode", "queue", "inference", "render"}
+
+
+async def test_the_model_is_called_once(serve: Serve, engine: Borrowed) -> None:
+    listening = Deep(engine)
+    async with serve(engine=listening) as client:
+        await ask(client, "/compare")
+    assert listening.asked == [Cut.EXPLAIN_DEEP]
+
+
+async def test_without_a_head_for_cam_there_are_two(
+    serve: Serve, engine: Borrowed, fused: ModelCard
+) -> None:
+    other = fused.model_copy(update={"head": "other"})
+    async with serve(engine=Deep(engine), card=other) as client:
+        together = await ask(client, "/compare")
+        alone = [await ask(client, path, **more) for path, more in SINGLE[1:]]
+        bare = await post(client, "/compare", headers={"Accept": "image/png"})
+    assert [each["explanation"] for each in together["explanations"]] == [
+        answer["explanation"] for answer in alone
+    ]
+    each = panels(overlay(together), 2, 320)
+    for panel, answer in zip(each, alone, strict=True):
+        np.testing.assert_array_equal(panel, overlay(answer))
+    assert bare.headers["BreedCAM-Status"] == "ok; ok"
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_gradcam_of_the_last_layer_is_cam_after_a_relu(
+    client: httpx.AsyncClient, card: ModelCard, seed: int
+) -> None:
+    """With this head gradcam == relu(cam) / (h * w), so that their greatest values coincide."""
+    photo = encode(picture(seed=seed))
+    peaks = set()
+    for label in card.labels:
+        params = {"target": str(label.index), "overlay": "false"}
+        answer = await ask(client, "/compare", photo, **params)
+        cam, gradcam, _ = [each["explanation"] for each in answer["explanations"]]
+        assert gradcam["status"] == cam["status"]
+        assert gradcam["peak"] == cam["peak"]
+        peaks.add(tuple(cam["peak"] or ()))
+    assert len(peaks) > 1
+
+
+# -- the picture alone
+
+
+async def test_headers_hold_the_figures_of_all_three(
+    serve: Serve, engine: Borrowed, fused: ModelCard
+) -> None:
+    params = {"box": "20,30,200,220"}
+    async with serve(engine=engine, card=fused) as client:
+        answer = await ask(client, "/compare", **params)
+        bare = await post(client, "/compare", headers={"Accept": "image/png"}, **params)
+    assert bare.headers["content-type"] == "image/png"
+    np.testing.assert_array_equal(pixels(bare.content), overlay(answer))
+    assert bare.headers["BreedCAM-Target"] == answer["target"]["label"]
+    assert float(bare.headers["BreedCAM-Probability"]) == pytest.approx(
+        answer["target"]["probability"], abs=1e-6
+    )
+    assert bare.headers["BreedCAM-Rule"] == "fused; fused; fused"
+    assert bare.headers["BreedCAM-Status"] == "ok; ok; ok"
+    assert "BreedCAM-Confidence" not in bare.headers
+    told = answer["explanations"]
+    for name, expected in [
+        ("BreedCAM-Box", [each["explanation"]["box"] for each in told]),
+        ("BreedCAM-IoU", [[each["localization"]["iou"]] for each in told]),
+    ]:
+        given = [part.split(",") for part in bare.headers[name].split("; ")]
+        assert [[float(number) for number in part] for part in given] == [
+            pytest.approx(numbers, abs=1e-4) for numbers in expected
+        ]
+
+
+BLOCK = np.zeros((7, 7), np.float32)
+BLOCK[2:5, 1:3] = 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "status", "box"),
+    [
+        ("cam", "ok; empty; empty", "40,60,120,150; ;"),
+        ("gradcam", "empty; ok; ok", "; 40,60,120,150; 40,60,120,150"),
+    ],
+)
+async def test_what_one_panel_lacks_is_left_empty_in_its_place(
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard, seen: str, status: str, box: str
+) -> None:
+    photo = encode(picture(280, 210))
+    async with serve(engine=Painted(engine, uncalibrated, {seen: BLOCK})) as client:
+        bare = await post(client, "/compare", photo, threshold=0.5, headers={"Accept": "image/png"})
+        answer = await ask(client, "/compare", photo, threshold=0.5, box="40,60,120,150")
+    assert bare.headers["BreedCAM-Status"] == status
+    assert bare.headers["BreedCAM-Rule"] == "heatmap; heatmap; heatmap"
+    # HTTP allows no space at a header's end.
+    [raw] = [value for name, value in bare.headers.raw if name.lower() == b"breedcam-box"]
+    assert raw.decode() == box
+    assert "BreedCAM-IoU" not in bare.headers
+    for told, found in zip(answer["explanations"], status.split("; "), strict=True):
+        assert told["explanation"]["status"] == found
+        assert told["localization"]["iou"] == (1 if found == "ok" else 0)
+
+
+async def test_no_panel_with_evidence_has_no_header_for_boxes(
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
+) -> None:
+    async with serve(engine=Painted(engine, uncalibrated)) as client:
+        bare = await post(client, "/compare", headers={"Accept": "image/png"})
+    assert bare.headers["BreedCAM-Status"] == "empty; empty; empty"
+    assert "BreedCAM-Box" not in bare.headers
+    for panel in panels(pixels(bare.content), 3, 320):
+        np.testing.assert_array_equal(panel, pixels(JPEG))
+
+
+# -- confidence, of every endpoint that answers
+
+
+async def answers(client: httpx.AsyncClient) -> list[Answer]:
+    paths = ("/predict", "/cam", "/gradcam", "/compare")
+    return [await ask(client, path, top_k=1000) for path in paths]
+
+
+async def test_probabilities_are_calibrated_everywhere(
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard, calibrated: ModelCard
+) -> None:
+    ranks = np.arange(len(calibrated.labels), 0, -1)
+    for card, powers in ((uncalibrated, ranks), (calibrated, ranks**2)):
+        async with serve(engine=Painted(engine, card)) as client:
+            for answer in await answers(client):
+                # The logits are log 1, log 2, ...; halving the temperature squares their powers.
+                told = [each["probability"] for each in answer["predictions"]]
+                assert told == pytest.approx(list(powers / powers.sum()), rel=1e-5)
+                if "target" in answer:
+                    assert answer["target"] == answer["predictions"][0]
+            against = await ask(client, "/cam", versus="0")
+            assert against["explanation"]["versus"]["probability"] == pytest.approx(
+                1 / powers.sum(), rel=1e-5
+            )
+
+
+@pytest.mark.parametrize(("novelty", "confidence"), [(7.0, "ok"), (7.1, "low")])
+async def test_confidence_is_told_everywhere(
+    serve: Serve, engine: Borrowed, calibrated: ModelCard, novelty: float, confidence: str
+) -> None:
+    painted = Painted(engine, calibrated, {"novelty": novelty, "gradcam": BLOCK})
+    async with serve(engine=painted) as client:
+        assert [answer["confidence"] for answer in await answers(client)] == [confidence] * 4
+        bare = await post(client, "/gradcam", headers={"Accept": "image/png"})
+        row = await post(client, "/compare", headers={"Accept": "image/png"})
+    assert bare.headers["BreedCAM-Confidence"] == confidence
+    assert bare.headers["BreedCAM-Rule"] == "fused"
+    assert row.headers["BreedCAM-Confidence"] == confidence
+
+
+async def test_without_calibration_there_is_no_confidence(
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
+) -> None:
+    async with serve(engine=Painted(engine, uncalibrated)) as client:
+        assert [answer["confidence"] for answer in await answers(client)] == [None] * 4
+        bare = await post(client, "/cam", headers={"Accept": "image/png"})
+    assert "BreedCAM-Confidence" not in bare.headers
+
+
+# -- the rule, as a request has it
+
+
+async def test_the_foreground_of_two_layers_moves_the_box_and_nothing_else(
+    serve: Serve, engine: Borrowed, calibrated: ModelCard
+) -> None:
+    beside = np.zeros((7, 7), np.float32)
+    beside[2:5, 3:6] = 1
+    finer = beside.repeat(2, 0).repeat(2, 1)
+    maps = {"gradcam": BLOCK, "foreground": beside, "foreground_conv4_block6_out": finer}
+    photo = encode(picture(280, 210))
+    async with serve(engine=Painted(engine, calibrated, maps)) as client:
+        own = await ask(client, "/gradcam", photo, rule="heatmap", threshold=0.5)
+        both = await ask(client, "/gradcam", photo)
+    assert own["explanation"]["rule"] == "heatmap"
+    assert own["explanation"]["box"] == [40, 60, 120, 150]
+    assert (both["explanation"]["rule"], both["explanation"]["threshold"]) == ("fused", 0.4)
+    # Halves that touch: 0.4 of their maximum of about a half joins them.
+    assert both["explanation"]["box"] == pytest.approx([40, 60, 240, 150], abs=10)
+    assert both["explanation"]["peak"] == own["explanation"]["peak"]

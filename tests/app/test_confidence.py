@@ -1,0 +1,103 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from app.bundle import Confidence, ModelCard
+from app.confidence import is_ok, probabilities
+
+LOG2 = np.log(2).astype(np.float32)
+
+
+class TestProbabilities:
+    @pytest.mark.parametrize(
+        ("temperature", "expected"),
+        [
+            # Logits 0, log 2 and 2 log 2: 1, 2 and 4 to the power of 1 / temperature.
+            (1.0, [1 / 7, 2 / 7, 4 / 7]),
+            (0.5, [1 / 21, 4 / 21, 16 / 21]),
+            (2.0, [1 / (3 + 2**0.5), 2**0.5 / (3 + 2**0.5), 2 / (3 + 2**0.5)]),
+            (1e6, [1 / 3, 1 / 3, 1 / 3]),
+            (1e-3, [0, 0, 1]),
+        ],
+    )
+    def test_by_hand(self, temperature: float, expected: list[float]) -> None:
+        found = probabilities(np.array([0, LOG2, 2 * LOG2], np.float32), temperature)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+    def test_each_row_by_itself(self) -> None:
+        logits = np.array([[[0, LOG2]], [[5, 5]]], np.float32)
+        np.testing.assert_allclose(
+            probabilities(logits, 1.0), [[[1 / 3, 2 / 3]], [[1 / 2, 1 / 2]]], rtol=1e-6
+        )
+
+    @pytest.mark.parametrize("shift", [0, 1000, -1000])
+    def test_great_logits_do_not_overflow(self, shift: float) -> None:
+        logits = np.array([0, 1, 2], np.float32) + np.float32(shift)
+        exact = np.exp([0, 4, 8]) / np.exp([0, 4, 8]).sum()
+        np.testing.assert_allclose(probabilities(logits, 0.25), exact, rtol=1e-5)
+
+    @given(
+        logits=arrays(np.float32, 5, elements=st.floats(-30, 30, width=32)),
+        temperature=st.floats(0.05, 20),
+    )
+    def test_they_sum_to_1_and_keep_their_order(
+        self, logits: npt.NDArray[np.float32], temperature: float
+    ) -> None:
+        found = probabilities(logits, temperature)
+        assert found.sum() == pytest.approx(1, abs=1e-5)
+        assert (np.diff(found[np.argsort(logits, kind="stable")]) >= 0).all()
+
+
+def limited(card: ModelCard, **changes: Any) -> ModelCard:
+    limits = Confidence(
+        temperature=0.5,
+        least_probability=0.75,
+        most_novelty=3.0,
+        photos=100,
+        ece=0.01,
+        ece_before=0.1,
+    )
+    return card.model_copy(update={"confidence": limits.model_copy(update=changes)})
+
+
+# With temperature 0.5: 16/21 = 0.762 for the likeliest; without, 4/7 = 0.571.
+SURE = {"logits": np.array([0, LOG2, 2 * LOG2], np.float32), "novelty": np.float32(3.0)}
+
+
+class TestIsOk:
+    def test_within_both_limits(self, uncalibrated: ModelCard) -> None:
+        assert is_ok(limited(uncalibrated), SURE) is True
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"least_probability": 0.77},
+            {"temperature": 1.0},
+            {"most_novelty": 2.99},
+        ],
+        ids=str,
+    )
+    def test_each_limit_alone_makes_it_low(
+        self, uncalibrated: ModelCard, changes: dict[str, float]
+    ) -> None:
+        assert is_ok(limited(uncalibrated, **changes), SURE) is False
+
+    @pytest.mark.parametrize("novelty", [np.nan, np.inf])
+    def test_novelty_that_is_no_number_is_low(
+        self, uncalibrated: ModelCard, novelty: float
+    ) -> None:
+        assert is_ok(limited(uncalibrated), SURE | {"novelty": np.float32(novelty)}) is False
+
+    def test_without_a_limit_novelty_is_not_read(self, uncalibrated: ModelCard) -> None:
+        card = limited(uncalibrated, most_novelty=None)
+        assert is_ok(card, {"logits": SURE["logits"]}) is True
+        assert is_ok(card, {"logits": np.zeros(3, np.float32)}) is False
+
+    def test_none_where_the_model_is_not_calibrated(self, uncalibrated: ModelCard) -> None:
+        assert is_ok(uncalibrated, SURE) is None

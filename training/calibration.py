@@ -60,7 +60,8 @@ def calibrate(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> Bo
     candidates = _candidates(bundle.card)
 
     def ious(row: Explained) -> npt.NDArray[np.float64]:
-        return np.stack([_ious(row, candidate) for candidate in candidates])
+        foreground = row.foreground
+        return np.stack([_ious(row, candidate, foreground) for candidate in candidates])
 
     total = np.zeros((len(candidates), len(THRESHOLDS)))
     for table in explain(bundle.card, engine, boxed, Cut.EXPLAIN_DEEP, ious, "calibrate"):
@@ -76,12 +77,14 @@ def _candidates(card: ModelCard) -> list[_Candidate]:
     ]
 
 
-def _ious(row: Explained, candidate: _Candidate) -> npt.NDArray[np.float64]:
+def _ious(
+    row: Explained, candidate: _Candidate, foreground: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
     """One photo's IoU at each threshold."""
     values = row.evidence(candidate.layers, Rule.HEATMAP).values
     if values is None:
         return np.zeros(len(THRESHOLDS))
-    searched = heatmaps.blend(values, row.foreground, candidate.weight)
+    searched = heatmaps.blend(values, foreground, candidate.weight)
     boxes = row.boxes
     found = heatmaps.locate_all(searched, THRESHOLDS)
     return np.array([best_iou(row.in_photo(box), boxes) for box in found])

@@ -59,20 +59,24 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
 def best_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
     """The temperature with the least negative log likelihood, 0.05 to 20.
 
-    The likelihood's slope in the inverse temperature falls steadily, so that halving finds its
-    zero.
+    Photos that are all right have none: the surer, the likelier. So the likeliest class's
+    probability may come to (N + 1) / (N + 2) on average and no more, by Laplace's rule of
+    succession.
 
     Args:
         logits: `[N, classes]`.
         labels: `[N]`.
     """
-    exact = logits.astype(np.float64)
-    own = exact[np.arange(len(labels)), labels]
+    count = len(labels)
+    beyond = logits.astype(np.float64)
+    beyond -= beyond[np.arange(count), labels][:, None]  # an own class of 0: nothing cancels
     low, high = 1 / 20, 1 / 0.05
+    # In the inverse temperature the likelihood's slope falls and sureness rises, both steadily.
     for _ in range(60):
         middle = (low + high) / 2
-        expected = (probabilities(exact, 1 / middle) * exact).sum(axis=1)
-        if float((own - expected).mean()) > 0:
+        found = probabilities(beyond, 1 / middle)
+        gains = (found * beyond).sum() < 0
+        if gains and found.max(axis=1).mean() < (count + 1) / (count + 2):
             low = middle
         else:
             high = middle
@@ -82,7 +86,9 @@ def best_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
 def limits(
     likeliest: Floats, novelty: Floats | None, sure: float = SURE
 ) -> tuple[float, float | None]:
-    """The strictest pair of limits that leaves a share of photos ok, each as strict as the other.
+    """The strictest pair of limits that leaves a share of photos ok.
+
+    Each is as strict as the other: as many photos lie beyond either.
 
     Args:
         likeliest: the likeliest class's calibrated probability, `[N]`.
@@ -92,15 +98,10 @@ def limits(
     Returns:
         The least probability and the most novelty that are ok.
     """
-    if novelty is None:
-        return float(np.quantile(likeliest, 1 - sure, method="lower")), None
-    found = (0.0, float(novelty.max()))
-    for tail in np.arange(0, 1 - sure + 1e-9, 0.0005):
-        pair = (
-            float(np.quantile(likeliest, tail, method="lower")),
-            float(np.quantile(novelty, 1 - tail, method="higher")),
-        )
-        if np.mean((likeliest >= pair[0]) & (novelty <= pair[1])) < sure:
+    measured = np.zeros_like(likeliest) if novelty is None else novelty
+    strictest = (0.0, 0.0)
+    for least, most in zip(np.sort(likeliest), np.sort(measured)[::-1], strict=True):
+        if np.mean((likeliest >= least) & (measured <= most)) < sure:
             break
-        found = pair
-    return found
+        strictest = (float(least), float(most))
+    return strictest[0], None if novelty is None else strictest[1]

@@ -14,8 +14,8 @@ from training.stanford_dogs import stanford_dogs
 __all__ = ["Dataset", "Example", "load_dataset", "load_for_model"]
 
 
-_SPLITTING = ("validation_share", "test_share", "seed", "breeds")
-"""What decides how a folder is split."""
+_SPLITTING = ("validation_share", "seed")
+"""What decides which photos are held out for validation; of a folder, there is more."""
 
 
 def load_dataset(config: TrainConfig) -> Dataset:
@@ -62,17 +62,21 @@ def load_for_model(
         labels: the model's.
         boxes: see `folder`.
         config: the model's training configuration, as `model.json` has it: its seed and shares
-            split the folder that it was trained on as they did then. Photos that have been added
-            since leave the others in their splits, but for classes of few photos: see
+            split the photos that it was trained on as they did then. Photos that have been added
+            to a folder since leave the others in their splits, but for classes of few photos: see
             `examples.draw`. One that was renamed is drawn anew.
 
     Raises:
         DataError: see `stanford_dogs` and `folder`; or the classes differ.
     """
+
+    def told(*names: str) -> dict[str, Any]:
+        return {name: config[name] for name in names if name in config}
+
     if source == "stanford_dogs":
         breeds = [label.synset or label.name for label in labels]
-        return as_labelled(stanford_dogs(data_dir, breeds=breeds), labels)
-    drawn = {name: config[name] for name in _SPLITTING if name in config}
+        return as_labelled(stanford_dogs(data_dir, breeds=breeds, **told(*_SPLITTING)), labels)
+    drawn = told(*_SPLITTING, "test_share", "breeds")
     return as_labelled(folder(_directory(data_dir), boxes=boxes, **drawn), labels)
 
 

@@ -21,7 +21,7 @@ __all__ = ["FUSED", "Explained", "explain", "layer_sets", "squashed"]
 BATCH = 8
 
 FUSED = ("last", "last6")
-"""The layer sets that the rule `fused` is calibrated for, and whose figures are slow, or many."""
+"""The layer sets that the rule `fused` is calibrated for, and those of figures that take long."""
 
 T = TypeVar("T")
 
@@ -70,13 +70,13 @@ class Explained:
 def layer_sets(card: ModelCard) -> list[LayerSet]:
     """What is calibrated and evaluated: CAM; the other methods at each layer and the last six."""
     names = card.layer_names
-    sets = {"last": names[-1:], "last6": names[-6:], **{name: [name] for name in names[:-1]}}
-    return [
+    every = [names[-1:], names[-6:], *([name] for name in names[:-1])]
+    sets = [
         LayerSet.of(card, method, layers)
         for method in card.methods
-        for name, layers in sets.items()
-        if method is not Method.CAM or name == "last"
+        for layers in (every[:1] if method is Method.CAM else every)
     ]
+    return list(dict.fromkeys(sets))  # of one layer, the last is the last six
 
 
 def explain(

@@ -253,7 +253,7 @@ def export_run(
     Args:
         run_dir: where `python -m training train` left it.
         version_dir: `models/<name>/<version>`.
-        photos: training photos on which to find the `foreground` directions and what is novel.
+        photos: training photos at most, to find the foreground and what is novel on.
         licence: of the weights, for `model.json`.
         provenance: of the weights, for `model.json`.
         overwrite: whether a version that is there already may be replaced.
@@ -296,8 +296,9 @@ def export_run(
             photos=found.photos,
             layers=fused_layers({layer: sizes[layer] for layer in layers}),
         ),
-        novelty=found.subspace
-        and Novelty(dimensions=found.subspace.basis.shape[1], photos=found.surveyed),
+        novelty=Novelty(dimensions=found.subspace.basis.shape[1], photos=found.surveyed)
+        if found.subspace
+        else None,
         training=config.public(),
         data=Data(name=dataset.name, splits=dataset.sizes),
         licence=licence,

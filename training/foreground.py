@@ -81,55 +81,70 @@ def box_shares(boxes: Sequence[Box], height: int, width: int) -> npt.NDArray[np.
     return shares.astype(np.float32)
 
 
+class _Moments:
+    """Mean and covariance of descriptors, batch by batch."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum: npt.NDArray[np.float64] | float = 0.0
+        self._squares: npt.NDArray[np.float64] | float = 0.0
+
+    def add(self, descriptors: npt.NDArray[np.float32]) -> None:
+        """Take in descriptors, `[N, C]`."""
+        self.count += len(descriptors)
+        self._sum += descriptors.sum(axis=0, dtype=np.float64)
+        self._squares += (descriptors.T @ descriptors).astype(np.float64)
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:
+        return np.asarray(self._sum / self.count)
+
+    @property
+    def covariance(self) -> npt.NDArray[np.float64]:
+        return np.asarray(self._squares / self.count - np.outer(self.mean, self.mean))
+
+
 class RidgeRegression:
     """Of the share of each position that lies in a box, on its descriptor; batch by batch."""
 
     def __init__(self) -> None:
         """Begin with no photos."""
-        self._count = 0
-        self._sum: npt.NDArray[np.float64] | float = 0.0
-        self._squares: npt.NDArray[np.float64] | float = 0.0
+        self._moments = _Moments()
         self._products: npt.NDArray[np.float64] | float = 0.0
         self._shares = 0.0
 
     def add(self, maps: Maps, boxes: Sequence[Sequence[Box]]) -> None:
         """Take in activations and each photo's boxes, as shares of its width and height."""
         height, width, channels = maps.shape[1:]
-        flat = maps.reshape(-1, channels)
+        descriptors = maps.reshape(-1, channels)
         shares = np.stack([box_shares(of_photo, height, width) for of_photo in boxes]).ravel()
-        self._count += len(flat)
-        self._sum += flat.sum(axis=0, dtype=np.float64)
-        self._squares += (flat.T @ flat).astype(np.float64)
-        self._products += (flat.T @ shares).astype(np.float64)
+        self._moments.add(descriptors)
+        self._products += (descriptors.T @ shares).astype(np.float64)
         self._shares += float(shares.sum(dtype=np.float64))
 
     def projection(self) -> Projection:
         """The direction and offset with the least squared error, large directions held back."""
-        mean, share = self._sum / self._count, self._shares / self._count
-        covariance = self._squares / self._count - np.outer(mean, mean)
+        mean, covariance = self._moments.mean, self._moments.covariance
+        share = self._shares / self._moments.count
         diagonal = np.diag_indices_from(covariance)
         covariance[diagonal] += PENALTY * covariance[diagonal].mean() + np.finfo(np.float32).tiny
-        direction = np.linalg.solve(covariance, self._products / self._count - mean * share)
+        products = self._products / self._moments.count - mean * share
+        direction = np.linalg.solve(covariance, products)
         return Projection(direction.astype(np.float32), float(mean @ direction - share))
 
 
 class DescriptorTransform:
-    """Mean and covariance of descriptors, and how their middles differ from their borders."""
+    """The first principal direction of descriptors; batch by batch."""
 
     def __init__(self) -> None:
         """Begin with no photos."""
-        self._count = 0
-        self._sum: npt.NDArray[np.float64] | float = 0.0
-        self._squares: npt.NDArray[np.float64] | float = 0.0
+        self._moments = _Moments()
         self._contrast: npt.NDArray[np.float64] | float = 0.0
 
     def add(self, maps: Maps) -> None:
         """Take in activations."""
         height, width, channels = maps.shape[1:]
-        flat = maps.reshape(-1, channels)
-        self._count += len(flat)
-        self._sum += flat.sum(axis=0, dtype=np.float64)
-        self._squares += (flat.T @ flat).astype(np.float64)
+        self._moments.add(maps.reshape(-1, channels))
         top, left = _margin(height), _margin(width)
         inner = maps[:, top : height - top, left : width - left]
         self._contrast += len(maps) * (inner.mean(axis=(0, 1, 2)) - maps.mean(axis=(0, 1, 2)))
@@ -140,9 +155,8 @@ class DescriptorTransform:
         Zero is the mean descriptor. Maps too small to have a middle give no contrast; then the mean
         descriptor's own length decides which way is up.
         """
-        mean = self._sum / self._count
-        covariance = self._squares / self._count - np.outer(mean, mean)
-        direction = principal_direction(covariance)
+        mean = self._moments.mean
+        direction = principal_direction(self._moments.covariance)
         if (direction @ self._contrast or direction @ mean) < 0:
             direction = -direction
         return Projection(direction.astype(np.float32), float(mean @ direction))

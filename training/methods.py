@@ -98,7 +98,8 @@ def novelty(features: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
     centred = features - mean
     inside = tf.linalg.matmul(centred, basis)
     rest = centred - tf.linalg.matmul(inside, basis, transpose_b=True)
-    return tf.sqrt(tf.reduce_sum(rest * rest, axis=-1))
+    # A mean in place of a sum, which half precision may not hold.
+    return tf.sqrt(tf.reduce_mean(rest * rest, axis=-1)) * float(rest.shape[-1]) ** 0.5
 
 
 def _weighted_sum(A: Tensor, weights: Tensor) -> Tensor:

@@ -57,7 +57,10 @@ def survey(
     size: int,
     preprocessing: Preprocessing,
 ) -> Survey:
-    """Run photos through a network; but for their boxes, without regard to their labels.
+    """Run photos through a network once, and learn from their maps, features and boxes.
+
+    Labels play no part. From `ENOUGH_BOXES` photos with boxes on, the projections are learnt from
+    these photos alone, by ridge regression; with fewer, from all, by descriptor transforming.
 
     Args:
         model: takes what `preprocessing` makes, and ends in a Dense layer.

@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from app.bundle import Bundle, Foreground, Input, Label, ModelCard, load
+from app.bundle import Bundle, Foreground, Input, Label, ModelCard, Novelty, load
 from tests.training.nets import LAYERS, small_resnet
 from tests.training.prepared import write_stanford_dogs
 from training.export import ExplainedNetwork, write
-from training.foreground import Projection
+from training.foreground import Projection, fused_layers
 from training.keras_reader import from_keras
+from training.novelty import Subspace
 
 SIZE, CLASSES = 32, 5
 
@@ -24,17 +25,30 @@ def projections(keras_model: keras.Model) -> dict[str, Projection]:
     rng = np.random.default_rng(11)
     channels = {name: keras_model.get_layer(name).output.shape[-1] for name in LAYERS}
     return {
-        name: Projection(
-            rng.normal(0, 1, count).astype(np.float32), rng.normal(0, 1, count).astype(np.float32)
-        )
+        name: Projection(rng.normal(0, 1, count).astype(np.float32), float(rng.normal(0, 1)))
         for name, count in channels.items()
     }
 
 
 @pytest.fixture(scope="session")
-def explained(keras_model: keras.Model, projections: dict[str, Projection]) -> ExplainedNetwork:
+def subspace(keras_model: keras.Model) -> Subspace:
+    """Of some dimensions, not those in which features vary most: much is left beside it."""
+    rng = np.random.default_rng(12)
+    width = keras_model.layers[-1].input.shape[-1]
+    basis = np.linalg.qr(rng.normal(0, 1, (width, 5))).Q
+    return Subspace(rng.normal(0, 1, width).astype(np.float32), basis.astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def explained(
+    keras_model: keras.Model, projections: dict[str, Projection], subspace: Subspace
+) -> ExplainedNetwork:
     return ExplainedNetwork(
-        from_keras(keras_model), input_size=SIZE, layers=LAYERS, projections=projections
+        from_keras(keras_model),
+        input_size=SIZE,
+        layers=LAYERS,
+        projections=projections,
+        subspace=subspace,
     )
 
 
@@ -48,7 +62,14 @@ def card(explained: ExplainedNetwork) -> ModelCard:
         input=Input(size=SIZE),
         labels=tuple(Label(index=i, name=f"class {i}") for i in range(CLASSES)),
         layers=explained.map_sizes,
-        foreground=Foreground(rule="channel_sum", photos=0),
+        foreground=Foreground(
+            rule="channel_sum",
+            photos=0,
+            layers=fused_layers(
+                {layer.name: (layer.height, layer.width) for layer in explained.map_sizes}
+            ),
+        ),
+        novelty=Novelty(dimensions=5, photos=20),
     )
 
 

@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from app.bundle import load
+from tests.training.asking import ask
 from tests.training.commands import hint
+from tests.training.pictures import photo
 from training import cli, gradients
 from training.architectures import RESNET50_LAYERS, imagenet_resnet50
 from training.bootstrap import COLUMNS, breeds
@@ -75,6 +77,8 @@ def test_exported_model(
     card = bundle.card
     assert (card.architecture, card.head, card.input.size) == ("resnet50", "gap_dense", 224)
     assert card.layer_names == list(RESNET50_LAYERS)
+    assert (card.foreground.rule, card.foreground.layers) == ("channel_sum", ())
+    assert card.novelty is None
     assert (len(card.labels), card.labels[0].synset) == (120, "n02085620")
     assert "imagenet.weights.h5" in card.provenance
     assert str(weights.parent) not in card.model_dump_json()
@@ -82,6 +86,9 @@ def test_exported_model(
     logits = predict(image=tf.constant(photos))["logits"].numpy()
     scale = np.abs(expected).max()
     np.testing.assert_allclose(logits, expected, rtol=0.02, atol=0.02 * scale)
+    (answer,) = ask(bundle.path, photo(0, 0).read(), "/predict")
+    assert answer.status_code == 200
+    assert answer.json()["confidence"] is None  # not calibrated
 
 
 def test_weights_without_the_top_are_refused(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ import numpy.typing as npt
 import pytest
 
 from app import engines, heatmaps, images
-from app.bundle import Bundle, Method, ModelCard
+from app.bundle import Bundle, Foreground, Fused, Method, ModelCard
 from app.engines import Engine
+from app.evidence import LayerSet
 from tests.training.pictures import dataset
 from tests.training.pretend import Pretend
-from training.calibration import THRESHOLDS, calibrate
+from training.calibration import THRESHOLDS, WEIGHTS, BoxRules, calibrate
 from training.data import Example
 from training.errors import DataError
-from training.explanations import LayerSet, layer_sets
+from training.explanations import layer_sets
 from training.metrics import best_iou
 
 Array = npt.NDArray[Any]
@@ -35,7 +36,7 @@ def _noise(card: ModelCard, photos: npt.NDArray[np.uint8]) -> dict[str, Array]:
     """Maps that depend on the photo alone, whatever the batch."""
     seeds = [int(photo.sum(dtype=np.int64)) for photo in photos]
     return {
-        engines.layer_output(card, method, layer.name): np.stack(
+        engines.layer_output(card, name, layer.name): np.stack(
             [
                 np.random.default_rng((seed, index, order))
                 .normal(0.3, 1, (layer.height, layer.width))
@@ -43,42 +44,88 @@ def _noise(card: ModelCard, photos: npt.NDArray[np.uint8]) -> dict[str, Array]:
                 for seed in seeds
             ]
         )
-        for index, method in enumerate(card.methods)
+        for index, name in enumerate([*card.methods, "foreground"])
         for order, layer in enumerate(card.layers)
     }
 
 
-def test_thresholds_are_those_of_the_straight_loop(small_bundle: Bundle) -> None:
-    card = small_bundle.card
-    sums: dict[LayerSet, Array] = {}
+def _heatmap(rows: dict[str, Array], names: list[str], *, signed: bool) -> Array:
+    """At the model's input size, of the first photo."""
+    heatmap = heatmaps.from_maps([rows[name][0] for name in names], signed=signed)
+    assert heatmap.status == "ok"
+    return heatmaps.resize(heatmap.values, 32, 32)
+
+
+def _sums(card: ModelCard) -> dict[tuple[LayerSet, float], Array]:
+    """IoUs at each threshold, summed over the photos, by layer set and the foreground's weight."""
+    sums: dict[tuple[LayerSet, float], Array] = {}
     for example in EXAMPLES:
         photo = images.decode(example.read())
         size = (photo.width, photo.height)
         rows = _noise(card, images.squash(photo.pixels, 32)[None])
         true = [images.scale_box(box, (1, 1), size) for box in example.boxes]
+        foreground = _heatmap(
+            rows, ["foreground_early_out", "foreground"], signed=card.foreground.rule != "boxes"
+        )
         for layers in layer_sets(card):
-            maps = [rows[engines.layer_output(card, layers.method, x)][0] for x in layers.layers]
-            heatmap = heatmaps.from_maps(maps, signed=layers.method.signed)
-            assert heatmap.status == "ok"
-            values = heatmaps.resize(heatmap.values, 32, 32)
-            row = []
-            for threshold in THRESHOLDS:
-                found = heatmaps.locate(values, threshold)
-                assert found is not None
-                row.append(best_iou(images.scale_box(found, (32, 32), size), true))
-            sums[layers] = sums.get(layers, np.zeros(len(THRESHOLDS))) + np.array(row)
+            names = [engines.layer_output(card, layers.method, x) for x in layers.layers]
+            values = _heatmap(rows, names, signed=layers.method is Method.CAM)
+            for weight in (0.0, *WEIGHTS):
+                mixed = ((1 - weight) * values + weight * foreground).astype(np.float32)
+                ious = []
+                for threshold in THRESHOLDS:
+                    found = heatmaps.locate(mixed, threshold)
+                    assert found is not None
+                    ious.append(best_iou(images.scale_box(found, (32, 32), size), true))
+                total = sums.setdefault((layers, weight), np.zeros(len(THRESHOLDS)))
+                total += ious
+    return sums
 
-    expected: dict[Method, dict[str, float]] = {}
-    for layers, total in sums.items():
-        assert total.min() < total.max()
-        expected.setdefault(layers.method, {})[layers.name] = THRESHOLDS[int(total.argmax())]
-    engine = Pretend(partial(_noise, card))
-    assert calibrate(small_bundle, engine, EXAMPLES) == expected
-    assert len({value for found in expected.values() for value in found.values()}) > 3
+
+@pytest.mark.parametrize("rule", ["boxes", "ddt"])
+def test_rules_are_those_of_the_straight_loop(small_bundle: Bundle, rule: Any) -> None:
+    layers = small_bundle.card.foreground.layers
+    foreground = Foreground(rule=rule, photos=200, layers=layers)
+    card = small_bundle.card.model_copy(update={"foreground": foreground})
+    sums = _sums(card)
+
+    thresholds: dict[Method, dict[str, float]] = {}
+    fused: dict[Method, dict[str, Fused]] = {}
+    left_out = 0
+    for each in layer_sets(card):
+        plain = sums[each, 0.0]
+        assert plain.min() < plain.max()
+        thresholds.setdefault(each.method, {})[each.name] = THRESHOLDS[int(plain.argmax())]
+        if each.name not in ("last", "last6"):
+            continue
+        weight = max(WEIGHTS, key=lambda weight: float(sums[each, weight].max()))
+        if sums[each, weight].max() > plain.max():
+            best = THRESHOLDS[int(sums[each, weight].argmax())]
+            fused.setdefault(each.method, {})[each.name] = Fused(foreground=weight, threshold=best)
+        else:
+            left_out += 1
+    found = calibrate(Bundle(small_bundle.path, card), Pretend(partial(_noise, card)), EXAMPLES)
+    assert found == BoxRules(thresholds, fused)
+    assert len({value for by_set in thresholds.values() for value in by_set.values()}) > 3
+    assert left_out or rule == "boxes"  # of these maps, ddt's do not help everywhere
+    assert len({one.foreground for by_set in fused.values() for one in by_set.values()}) > 1
+
+
+def test_no_weight_is_kept_of_a_foreground_that_shows_nothing(small_bundle: Bundle) -> None:
+    """It changes no box: no weight is better than the plain rule."""
+
+    def outputs(photos: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        rows = _noise(small_bundle.card, photos)
+        return {k: v * 0 if k.startswith("foreground") else v for k, v in rows.items()}
+
+    found = calibrate(small_bundle, Pretend(outputs), EXAMPLES[:3])
+
+    assert found.fused == {}
+    assert found.thresholds
 
 
 def test_every_layer_set_has_a_threshold(small_bundle: Bundle, engine: Engine) -> None:
-    thresholds = calibrate(small_bundle, engine, EXAMPLES[:2])
+    thresholds = calibrate(small_bundle, engine, EXAMPLES[:2]).thresholds
 
     assert {(method, name) for method in thresholds for name in thresholds[method]} == {
         (layers.method, layers.name) for layers in layer_sets(small_bundle.card)

@@ -185,13 +185,22 @@ def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -
     )
 
     card = bundles.load(version).card  # verifies the checksums
-    assert json.loads(calibrated)["cam"] == card.thresholds[bundles.Method.CAM]
+    assert card.data is not None
+    told = json.loads(calibrated)
+    assert told == card.model_dump(mode="json", include={"thresholds", "fused", "confidence"})
+    assert set(told["thresholds"]) == set(bundles.Method)
+    assert card.confidence is not None
+    assert card.confidence.photos == card.data.splits["validation"]
+    assert card.confidence.most_novelty is not None
     assert evaluated == json.loads((tmp_path / "figures.json").read_bytes())
     assert card.metrics == {name: evaluated[name] for name in card.metrics}
     assert {"top1", "mean_iou", "mean_iou_baselines"} <= card.metrics.keys()
     assert {"localization", "faithfulness", "breeds"} <= evaluated.keys() - card.metrics.keys()
     assert [label.synset for label in card.labels] == ["n02088364", "n02099601", "n02115641"]
-    assert card.foreground.rule == "ddt"
+    assert (card.foreground.rule, card.foreground.photos) == ("ddt", 36)
+    assert card.foreground.layers == ("conv4_block6_out", "conv5_block3_out")
+    assert card.novelty is not None
+    assert (card.novelty.dimensions, card.novelty.photos) == (9, 36)
     assert card.training["stages"] == [{"size": 32, "epochs": 1}, {"size": 48, "epochs": 1}]
     assert str(tmp_path) not in (version / bundles.CARD_PATH).read_text()
     assert str(prepared) not in (version / bundles.CARD_PATH).read_text()

@@ -1,19 +1,17 @@
 """The plain network from training to HTTP: no global average pooling, and so no CAM."""
 
-import asyncio
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
 from app import engines
 from app.bundle import Architecture, Bundle, Method, load
 from app.engines import Cut
-from app.main import create_app
-from app.settings import Settings
+from tests.training.asking import ask
 from tests.training.pictures import dataset
 from training import export
+from training import survey as surveys
 from training.calibration import calibrate
 from training.config import Stage, TrainConfig
 from training.errors import WeightsError
@@ -39,6 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     Run(place / "run", CONFIG, photos).fit()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "load_dataset", lambda _config: photos)
+        patch.setattr(surveys, "ENOUGH_BOXES", 6)
         export.export_run(place / "run", place / "models" / "plain" / "1", photos=6)
     return load(place / "models" / "plain" / "1")
 
@@ -49,7 +48,10 @@ def test_card(exported: Bundle) -> None:
     assert (card.architecture, card.head, card.input.size) == ("custom_cnn", "other", 32)
     assert card.layer_names == LAYERS
     assert [layer.height for layer in card.layers] == [32, 16, 8, 4, 2, 2]
-    assert card.foreground.rule == "ddt"
+    assert (card.foreground.rule, card.foreground.photos) == ("boxes", 6)
+    assert card.foreground.layers == ("conv4", "conv6")  # the last of 4 and of 2 positions
+    assert card.novelty is not None
+    assert (card.novelty.dimensions, card.novelty.photos) == (1, 6)
     assert Method.CAM not in card.methods
 
 
@@ -65,7 +67,7 @@ def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
     photos = dataset().train
     sets = {"last", "last6", *LAYERS[:-1]}
 
-    thresholds = calibrate(exported, engine, photos)
+    thresholds = calibrate(exported, engine, photos).thresholds
     figures = evaluate(exported, engine, photos)
 
     found = layer_sets(exported.card)
@@ -103,21 +105,8 @@ def test_openvino_agrees_with_tensorflow(exported: Bundle, precision: str) -> No
 
 
 def test_service_answers_gradcam_and_refuses_cam(exported: Bundle) -> None:
-    async def ask() -> list[httpx.Response]:
-        app = create_app(Settings(model=exported.path, engine="openvino", precision="float32"))
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
-        ):
-            headers = {"content-type": "image/png"}
-            content = dataset().train[0].read()
-            return [
-                await client.post(path, content=content, headers=headers)
-                for path in ("/predict", "/gradcam?layers=last6", "/cam")
-            ]
-
-    predict, gradcam, cam = asyncio.run(ask())
+    photo = dataset().train[0].read()
+    predict, gradcam, cam = ask(exported.path, photo, "/predict", "/gradcam?layers=last6", "/cam")
 
     assert predict.status_code == gradcam.status_code == 200
     assert gradcam.json()["explanation"]["layers"] == LAYERS

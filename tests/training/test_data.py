@@ -95,6 +95,16 @@ def test_other_classes_than_the_models(
         load_for_model("folder", tmp_path, labels, config={})
 
 
+def test_stanford_dogs_is_split_as_it_was_for_the_models_training(prepared: Path) -> None:
+    trained = load_dataset(TrainConfig(data_dir=prepared, seed=5, validation_share=0.3))
+    config = TrainConfig(data_dir=prepared, seed=5, validation_share=0.3).public()
+
+    read = load_for_model("stanford_dogs", prepared, trained.labels, config=config)
+
+    assert read == trained
+    assert load_for_model("stanford_dogs", prepared, trained.labels, config={}) != trained
+
+
 def test_folder_is_split_as_it_was_for_the_models_training(tmp_path: Path) -> None:
     write_photos(tmp_path, 12)
     config = TrainConfig(source="folder", data_dir=tmp_path, seed=5, test_share=0.25)

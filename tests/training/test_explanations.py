@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from app import engines, heatmaps, images
-from app.bundle import Bundle, Method
+from app.bundle import Bundle, Fused, Layer, Method, Rule
 from app.engines import Cut, Engine
+from app.evidence import LayerSet
 from tests.training.pictures import dataset
-from training.explanations import LayerSet, explain, layer_sets
+from training.explanations import explain, layer_sets
 
 EXAMPLES = dataset(train=11).train
 
@@ -35,6 +37,16 @@ def test_layer_sets(small_bundle: Bundle) -> None:
     }
     other = small_bundle.card.model_copy(update={"head": "other"})
     assert {each.method for each in layer_sets(other)} == set(Method) - {Method.CAM}
+
+
+def test_one_layer_is_one_set(small_bundle: Bundle) -> None:
+    card = small_bundle.card.model_copy(
+        update={"layers": (Layer(name="only", height=4, width=4),), "head": "other"}
+    )
+
+    assert layer_sets(card) == [
+        LayerSet(method, "last", ("only",)) for method in Method if method is not Method.CAM
+    ]
 
 
 def test_photos_come_in_order_with_their_size_boxes_and_input(
@@ -67,20 +79,43 @@ def test_likeliest_class_is_explained_where_that_is_asked_for(
     assert any(row.outputs["target_index"] != row.example.label for row in rows)
 
 
-def test_heatmap_is_the_service_s_at_the_model_s_input_size(
+def test_evidence_is_the_service_s_at_the_model_s_input_size(
     small_bundle: Bundle, engine: Engine
 ) -> None:
-    card = small_bundle.card
+    fused = {Method.CAM: {"last": Fused(foreground=0.25, threshold=0.5)}}
+    card = small_bundle.card.model_copy(update={"fused": fused})
     last = LayerSet(Method.CAM, "last", ("last_out",))
     (row,) = explain(card, engine, EXAMPLES[:1], Cut.EXPLAIN, lambda row: row, "test")
 
     raw = np.random.default_rng(0).normal(0, 1, (4, 4)).astype(np.float32)
     row.outputs["cam"] = raw
-    values = row.values(last)
-    assert values is not None
+    plain, both = row.evidence(last, Rule.HEATMAP), row.evidence(last)
     expected = heatmaps.resize((raw - raw.min()) / (raw.max() - raw.min()), 32, 32)
-    np.testing.assert_allclose(values, expected, atol=1e-6)
+    assert plain.values is not None
+    assert both.searched is not None
+    np.testing.assert_allclose(plain.values, expected, atol=1e-6)
+    np.testing.assert_allclose(both.searched, 0.75 * expected + 0.25 * row.foreground, atol=1e-6)
+    assert (plain.rule, both.rule, both.threshold) == (Rule.HEATMAP, Rule.FUSED, 0.5)
     row.outputs["cam"] = np.zeros((4, 4), np.float32)
-    assert row.values(last) is None
+    assert row.evidence(last).values is None
+
+
+def test_foreground_is_fused_of_its_layers(small_bundle: Bundle, engine: Engine) -> None:
+    (row,) = explain(small_bundle.card, engine, EXAMPLES[:1], Cut.EXPLAIN, lambda row: row, "test")
+    rng = np.random.default_rng(1)
+    fine, coarse = rng.random((8, 8), np.float32), rng.random((4, 4), np.float32)
+    row.outputs.update({"foreground_early_out": fine, "foreground": coarse})
+
+    def scaled(raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return (raw - raw.min()) / (raw.max() - raw.min())
+
+    mean = (scaled(fine) + heatmaps.resize(scaled(coarse), 8, 8)) / 2
+    expected = heatmaps.resize(mean / mean.max(), 32, 32)
+    np.testing.assert_allclose(row.foreground, expected, atol=1e-6)
+
+
+def test_boxes_are_carried_to_the_photo(small_bundle: Bundle, engine: Engine) -> None:
+    (row,) = explain(small_bundle.card, engine, EXAMPLES[:1], Cut.EXPLAIN, lambda row: row, "test")
+
     assert row.in_photo(None) is None
     assert row.in_photo((0.0, 8.0, 16.0, 32.0)) == (0.0, 12.0, 30.0, 48.0)

@@ -17,6 +17,7 @@ from training.errors import ExportError, RunError
 from training.export import ExplainedNetwork, export_run, next_version, write
 from training.foreground import Projection, channel_sum
 from training.keras_reader import from_keras
+from training.novelty import Subspace
 
 Array = npt.NDArray[np.float64]
 
@@ -93,7 +94,7 @@ def test_maps_are_those_of_gradient_tape(
     with np.errstate(invalid="ignore", divide="ignore"):
         alpha = np.nan_to_num(G**2 / (2 * G**2 + total * G**3))
     plus = (alpha * np.maximum(G, 0)).sum(axis=(1, 2))
-    direction, mean = projections[layer].direction, projections[layer].mean
+    direction, offset = projections[layer].direction, projections[layer].offset
 
     _close(actual["logits"], logits, limit)
     for name, expected in {
@@ -101,7 +102,7 @@ def test_maps_are_those_of_gradient_tape(
         "gradcampp": np.maximum(np.einsum("nhwc,nc->nhw", A, plus), 0),
         "layercam": (np.maximum(G, 0) * A).sum(axis=-1),
         "hirescam": (G * A).sum(axis=-1),
-        "foreground": (A - mean) @ direction,
+        "foreground": A @ direction - offset,
     }.items():
         _close(actual[f"{name}_{layer}"], expected, limit)
 
@@ -129,6 +130,31 @@ def test_identities_of_a_gap_dense_head(
     np.testing.assert_allclose(outputs["hirescam"], cam / positions, atol=1e-6)
     assert (cam < 0).any()
     assert (cam > 0).any()
+
+
+def test_novelty_is_the_distance_of_what_the_head_reads(
+    keras_model: keras.Model,
+    subspace: Subspace,
+    photos: npt.NDArray[np.uint8],
+    outputs: dict[str, npt.NDArray[np.float32]],
+) -> None:
+    image = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
+    head = keras.Model(keras_model.input, keras_model.layers[-1].input)
+    features = np.asarray(head(image, training=False), np.float64)
+    basis = subspace.basis.astype(np.float64)
+    off = (features - subspace.mean) @ (np.eye(len(basis)) - basis @ basis.T)
+
+    np.testing.assert_allclose(outputs["novelty"], np.linalg.norm(off, axis=1), rtol=0.01)
+
+
+def test_without_a_subspace_there_is_no_novelty(
+    keras_model: keras.Model, projections: dict[str, Projection]
+) -> None:
+    explained = ExplainedNetwork(
+        from_keras(keras_model), input_size=32, layers=LAYERS, projections=projections
+    )
+
+    assert "novelty" not in explained.serve.get_concrete_function().structured_outputs
 
 
 def test_targets_are_each_rows_own(outputs: dict[str, npt.NDArray[np.float32]]) -> None:
@@ -164,6 +190,7 @@ def test_signatures(small_bundle: Bundle) -> None:
         "probabilities",
         "target_index",
         "cam",
+        "novelty",
         *methods,
         *(f"{method}_{layer}" for method in methods for layer in LAYERS),
     }

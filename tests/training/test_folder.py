@@ -277,6 +277,8 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
     assert card.data.splits == {"train": 12, "validation": 2, "test": 2}
     assert [label.name for label in card.labels] == ["blue dog", "red dog"]
     assert set(card.thresholds) == set(bundles.Method)
+    assert card.confidence is not None
+    assert card.confidence.photos == 2
     assert str(tmp_path) not in (version / bundles.CARD_PATH).read_text()
     box = ",".join(str(edge) for edge in pixel_box(0, 3))
     sent = (photos / CLASSES[0] / "0-3.png").read_bytes()
@@ -290,4 +292,5 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
         )
     assert answer.status_code == 200
     assert answer.json()["target"]["synset"] == "n00000001"
+    assert answer.json()["confidence"] in ("ok", "low")
     assert 0 <= answer.json()["localization"]["iou"] <= 1

@@ -52,6 +52,7 @@ def test_exported_model_predicts_what_keras_predicts(
     assert (card.architecture, card.head, card.licence) == ("keras", head, "mine")
     assert card.layer_names == list(NETWORKS[name][1])
     assert (card.foreground.rule, card.foreground.photos) == ("channel_sum", 0)
+    assert card.novelty is None
     assert [(label.synset, label.name) for label in card.labels][:2] == [
         (None, "red"),
         ("n02099601", "golden retriever"),

@@ -5,6 +5,7 @@ from training.metrics import (
     CONSTANT_BOX,
     best_iou,
     estimate,
+    expected_calibration_error,
     in_top_k,
     interval,
     mean,
@@ -41,6 +42,29 @@ def test_in_top_k_tells_of_each_row() -> None:
     scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])
 
     assert in_top_k(scores, np.array([1, 2]), 1).tolist() == [True, False]
+
+
+def test_expected_calibration_error_by_hand() -> None:
+    sure = np.array([0.75, 0.75, 0.75, 0.75, 0.5, 1.0])
+    probabilities = np.stack([1 - sure, sure], axis=1)
+    labels = np.array([1, 1, 0, 0, 0, 1])  # of the four, two are right; of 0.5, the first counts
+
+    # (4 * |0.5 - 0.75| + |1 - 0.5| + |1 - 1|) / 6
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.25)
+
+
+def test_expected_calibration_error_is_of_each_bin_apart() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4]])
+
+    # In one bin, 0.1 over and 0.6 under would make 0.5 / 2.
+    assert expected_calibration_error(probabilities, np.array([0, 1])) == pytest.approx(0.35)
+
+
+def test_expected_calibration_error_of_what_is_right_as_often_as_it_says() -> None:
+    probabilities = np.repeat([[0.75, 0.25], [0.1, 0.9]], [4, 10], axis=0)
+    labels = np.array([0, 0, 0, 1, *[1] * 9, 0])
+
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0, abs=1e-12)
 
 
 def test_samples_draw_as_many_photos_with_replacement() -> None:

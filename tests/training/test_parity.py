@@ -118,6 +118,12 @@ def test_outputs_agree(
     assert not over, f"{engine.info.name} {engine.info.precision}: {over}"
 
 
+def test_foreground_and_novelty_are_among_what_is_compared(small_bundle: Bundle) -> None:
+    names = output_names(small_bundle.card, Cut.EXPLAIN)
+
+    assert {"foreground", "foreground_early_out", "novelty"} <= set(names)
+
+
 def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
     engine = create(bundle, engine="openvino", precision="float32")
     image, target, versus = _requests(bundle, 8)

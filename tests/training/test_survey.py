@@ -1,0 +1,133 @@
+"""What is learnt from photos, against Keras and numpy over the same photos."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.training.nets import small_resnet
+from tests.training.pictures import dataset
+from training import survey as surveys
+from training.data import Example
+from training.feeding import inference_batches
+from training.foreground import DescriptorTransform, RidgeRegression
+from training.novelty import principal_subspace
+from training.preprocessing import Preprocessing
+from training.survey import Survey, choose, survey
+
+LAYERS = ["middle_out", "last_out"]
+
+PHOTOS = dataset(train=37).train
+"""Two batches and a part of one."""
+
+MIXED = [
+    example if index % 3 else replace(example, boxes=()) for index, example in enumerate(PHOTOS)
+]
+"""Boxes of 24 among them, in each of the batches."""
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return small_resnet()
+
+
+@pytest.fixture(scope="module")
+def outputs(model: keras.Model) -> list[npt.NDArray[np.float32]]:
+    """Activations of `LAYERS` and the features of all photos, at once."""
+    (batch, _labels), *_ = inference_batches(PHOTOS, size=32, batch_size=len(PHOTOS))
+    image = keras.applications.resnet50.preprocess_input(np.array(batch))
+    names = [*LAYERS, "avg_pool"]
+    part = keras.Model(model.input, [model.get_layer(name).output for name in names])
+    return [np.asarray(each) for each in part(image, training=False)]
+
+
+def _survey(model: keras.Model, examples: list[Example]) -> Survey:
+    return survey(model, LAYERS, examples, size=32, preprocessing=Preprocessing.CAFFE)
+
+
+def _close(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
+    assert np.linalg.norm(actual - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
+def test_enough_boxes_teach_the_projections(
+    model: keras.Model,
+    outputs: list[npt.NDArray[np.float32]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(surveys, "ENOUGH_BOXES", 24)
+    boxed = [index for index, example in enumerate(MIXED) if example.boxes]
+
+    found = _survey(model, MIXED)
+
+    assert (found.rule, found.photos, found.surveyed) == ("boxes", 24, 37)
+    for name, maps in zip(LAYERS, outputs, strict=False):
+        ridge = RidgeRegression()
+        ridge.add(maps[boxed], [MIXED[index].boxes for index in boxed])
+        _close(found.projections[name].direction, ridge.projection().direction)
+        assert found.projections[name].offset == pytest.approx(ridge.projection().offset, rel=1e-3)
+
+
+def test_batches_without_a_box_teach_nothing(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surveys, "ENOUGH_BOXES", 10)
+    plain = [replace(example, boxes=()) for example in PHOTOS[16:]]
+
+    found, alone = _survey(model, [*PHOTOS[:16], *plain]), _survey(model, list(PHOTOS[:16]))
+
+    assert (found.photos, found.surveyed) == (16, 37)
+    for name in LAYERS:
+        _close(found.projections[name].direction, alone.projections[name].direction)
+
+
+def test_with_fewer_boxes_all_photos_are_transformed(
+    model: keras.Model,
+    outputs: list[npt.NDArray[np.float32]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(surveys, "ENOUGH_BOXES", 25)
+
+    found = _survey(model, MIXED)
+
+    assert (found.rule, found.photos, found.surveyed) == ("ddt", 37, 37)
+    for name, maps in zip(LAYERS, outputs, strict=False):
+        transform = DescriptorTransform()
+        transform.add(maps)
+        projection = found.projections[name]
+        _close(projection.direction, transform.projection().direction)
+        descriptors = maps.reshape(-1, maps.shape[-1]).astype(np.float64)
+        mean = descriptors.mean(axis=0)
+        first = np.linalg.svd(descriptors - mean, full_matrices=False).Vh[0]
+        assert abs(projection.direction @ first) == pytest.approx(1, abs=1e-4)
+        assert projection.offset == pytest.approx(mean @ projection.direction, rel=1e-3)
+
+
+def test_subspace_is_of_what_the_head_reads_of_all_photos(
+    model: keras.Model, outputs: list[npt.NDArray[np.float32]]
+) -> None:
+    found, expected = _survey(model, MIXED).subspace, principal_subspace(outputs[-1])
+
+    assert found is not None
+    assert expected is not None
+    assert found.basis.shape == (16, 8)
+    _close(found.mean, expected.mean)
+    _close(found.basis @ found.basis.T, expected.basis @ expected.basis.T)
+
+
+def test_too_few_photos_have_no_subspace(model: keras.Model) -> None:
+    assert _survey(model, list(PHOTOS[:3])).subspace is None
+
+
+def test_photos_with_boxes_are_chosen_first() -> None:
+    boxed = {example.name for example in MIXED if example.boxes}
+
+    few, more = choose(MIXED, 10, seed=1), choose(MIXED, 30, seed=1)
+
+    assert len(few) == len({example.name for example in few} & boxed) == 10
+    assert len(more) == len({example.name for example in more}) == 30
+    assert boxed < {example.name for example in more}
+    assert choose(MIXED, 10, seed=1) == few
+    assert choose(MIXED, 10, seed=2) != few
+    assert sorted(each.name for each in choose(MIXED, 99, 0)) == sorted(x.name for x in MIXED)

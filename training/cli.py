@@ -19,6 +19,7 @@ from training.config import Source as PhotoSource
 from training.config import TrainConfig
 from training.errors import ExportError, RunError, TrainingError
 from training.hints import command, photo_options
+from training.places import in_project
 from training.presets import PRESETS, Finetune
 
 if TYPE_CHECKING:
@@ -246,8 +247,9 @@ class Evaluate(_OnModel):
     """Measure a model version on the test split; print JSON.
 
     Accuracy over all photos; mean IoU, GT-known and top-1 localisation, MaxBoxAccV2, pointing game
-    and energy in box over those with boxes; insertion and deletion AUC and the model randomisation
-    check over a sample. Always beside a constant box and the full frame, with 95 % intervals.
+    and energy in box over those with boxes, by each box rule; insertion and deletion AUC and the
+    model randomisation check over a sample. Always beside a constant box and the full frame, with
+    95 % intervals. `--gallery` puts photos into the JSON: keep that file out of the repository.
     """
 
     write: bool = Field(False, description="keep the accuracy and IoUs in model.json as well")
@@ -255,30 +257,52 @@ class Evaluate(_OnModel):
     sample: int = Field(
         40, ge=0, description="photos for insertion, deletion and randomisation; 0: neither"
     )
-    seed: int = Field(0, ge=0, description="of the sample and of the intervals")
+    gallery: int = Field(
+        0,
+        ge=0,
+        description="photos of each kind (drawn by lot, best, worst) whose overlays go into the "
+        "file of --out, which has to be outside of the project: they show the photos",
+    )
+    seed: int = Field(0, ge=0, description="of the sample, the intervals and the gallery")
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         from training.evaluation import SHORT, evaluate
 
-        if self.out is not None and not self.out.parent.is_dir():
-            raise TrainingError(f"--out {self.out}: there is no directory {self.out.parent}.")
+        self._check_out()
         bundle, engine, dataset = self.load()
-        figures = evaluate(bundle, engine, dataset.test, sample=self.sample, seed=self.seed)
+        figures = evaluate(
+            bundle, engine, dataset.test, sample=self.sample, seed=self.seed, gallery=self.gallery
+        )
         figures = {"split": "test", **figures}
         if self.write:
-            kept = {name: figures[name] for name in ("split", *SHORT)}
+            kept = {name: figures[name] for name in ("split", *SHORT) if name in figures}
             bundle.card.model_copy(update={"metrics": kept}).write(bundle.path)
-        text = _json(figures)
         if self.out is not None:
-            self.out.write_text(text + "\n", encoding="utf-8")
-        print(text)
+            self.out.write_text(_json(figures) + "\n", encoding="utf-8")
+        figures.pop("gallery", None)  # no terminal shows a picture
+        print(_json(figures))
+
+    def _check_out(self) -> None:
+        """Refuse, before the work, a place that the figures could not or must not go to."""
+        if self.out is not None and not self.out.parent.is_dir():
+            raise TrainingError(f"--out {self.out}: there is no directory {self.out.parent}.")
+        if not self.gallery:
+            return
+        if self.out is None:
+            raise TrainingError("--gallery needs --out FILE: the pictures go there alone.")
+        if in_project(self.out):
+            raise TrainingError(
+                f"--out {self.out}: with --gallery the file shows photos, which must not get into "
+                "the repository. Name one outside of the project."
+            )
 
 
 def _json(figures: dict[str, Any]) -> str:
-    """With what holds numbers alone, as intervals do, on one line."""
+    """With what holds no list or object, as intervals do, on one line."""
     text = json.dumps(figures, indent=1)
-    return re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)
+    # Strings of JSON hold no line breaks, so that none is changed.
+    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda found: re.sub(r"\n *", " ", found[0]), text)
 
 
 class Training(

@@ -1,44 +1,33 @@
 """A model version over a split, through the service's own decoder, engine and box code."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from app import heatmaps, images
+from app import confidence
 from app.bundle import Bundle, ModelCard, Rule
 from app.engines import Cut, Engine
 from app.evidence import LayerSet
 from training.data import Example
 from training.errors import DataError
-from training.explanations import FUSED, Explained, explain, layer_sets
-from training.faithfulness import insertion_deletion
-from training.localization import (
-    SCORE_THRESHOLDS,
-    box_hits,
-    energy_in_area,
-    hits_at_levels,
-    max_box_acc,
-    pointing_hit,
-)
+from training.explanations import FUSED, Explained, explain
+from training.figures import BASELINES, Statistics, beside, of_methods, tree
+from training.gallery import drawn
+from training.localization import max_box_acc
 from training.metrics import (
-    CONSTANT_BOX,
-    FULL_FRAME,
     Floats,
-    Statistic,
-    best_iou,
     estimate,
+    expected_calibration_error,
     in_top_k,
     mean,
     resample,
 )
+from training.sampled import faithfulness, randomization
+from training.scoring import CURVE_THRESHOLDS, Score, Scored, localize
 
 __all__ = ["SHORT", "evaluate"]
-
-BASELINES = {"constant_box": CONSTANT_BOX, "full_frame": FULL_FRAME}
-"""Boxes as shares of the frame; as heatmaps, they are even inside."""
 
 SHORT = (
     "photos",
@@ -46,35 +35,33 @@ SHORT = (
     "top1",
     "top1_interval",
     "top5",
+    "ece",
+    "confidence_ok",
+    "gt_known_localization",
+    "gt_known_localization_interval",
     "mean_iou",
     "mean_iou_intervals",
+    "mean_iou_fused",
+    "mean_iou_fused_intervals",
     "mean_iou_baselines",
     "engine",
 )
-"""What of the figures `model.json` keeps."""
+"""What of the figures `model.json` keeps, as far as there is each."""
 
-T = TypeVar("T")
+_OF_BOX = ("mean_iou", "gt_known_localization", "top1_localization", "max_box_acc_v2")
+"""Figures of the box and of what it is searched in, not of the heatmap that is shown."""
 
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One photo's figures for one layer set or baseline.
-
-    Attributes:
-        iou: of the box, at the calibrated threshold, with the best of the true boxes.
-        points: whether the peak hits, as the pointing game counts.
-        energy: in the true box that fits the box best, as the service tells it.
-        hits: see `box_hits`.
-    """
-
-    iou: float
-    points: bool
-    energy: float
-    hits: npt.NDArray[np.bool_]
+Bools = npt.NDArray[np.bool_]
 
 
 def evaluate(
-    bundle: Bundle, engine: Engine, examples: Sequence[Example], *, sample: int = 0, seed: int = 0
+    bundle: Bundle,
+    engine: Engine,
+    examples: Sequence[Example],
+    *,
+    sample: int = 0,
+    seed: int = 0,
+    gallery: int = 0,
 ) -> dict[str, Any]:
     """Accuracy over all photos; localisation over those with boxes; the rest over a sample.
 
@@ -89,6 +76,8 @@ def evaluate(
         examples: the split.
         sample: photos for insertion, deletion and the model randomisation check; 0 for neither.
         seed: of the samples.
+        gallery: photos of each kind to draw, see `training.gallery`; the figures then hold
+            pictures of them. 0 for none.
 
     Returns:
         JSON-ready figures; those of `SHORT` at the top. Without a box in the split, there is no
@@ -100,278 +89,231 @@ def evaluate(
     if not examples:
         raise DataError("There are no photos in this split.")
     card = bundle.card
-    probabilities = np.stack(
-        list(explain(card, engine, examples, Cut.EXPLAIN, _probabilities, "accuracy"))
-    )
     labels = np.array([example.label for example in examples])
+    probabilities, answers = _answers(card, engine, examples, labels)
     right = in_top_k(probabilities, labels, 1)
     boxed = np.flatnonzero([bool(example.boxes) for example in examples])
-    scores = _localize(card, engine, [examples[index] for index in boxed.tolist()])
-    localization = _localization(scores, right[boxed], seed)
+    scored = localize(card, engine, [examples[index] for index in boxed.tolist()])
+    localization = _localization(scored, right[boxed], seed)
     figures = {
+        "model": {"name": card.name, "version": card.version, "head": card.head},
         "photos": len(examples),
         "photos_with_boxes": len(boxed),
         "top1": round(float(right.mean()), 4),
         "top1_interval": estimate(mean(right), resample(len(examples), seed=seed))["interval"],
         "top5": round(float(in_top_k(probabilities, labels, 5).mean()), 4),
-        **_mean_ious(localization),
+        **answers,
+        **_short(localization),
         "engine": f"{engine.info.name} {engine.info.precision}",
         "localization": localization,
-        "breeds": _breeds(card, labels, right, boxed, scores),
+        "curves": _curves(card, scored),
+        "breeds": _breeds(card, labels, right, scored),
+        "per_photo": _per_photo(card, scored, probabilities[boxed]),
     }
     if sample:
         rng = np.random.default_rng(seed)
-        drawn = rng.permutation(len(examples))[:sample]
-        chosen = [examples[index] for index in np.sort(drawn).tolist()]
-        figures["faithfulness"] = _faithfulness(card, engine, chosen, seed)
-        figures["randomization"] = _randomization(bundle, chosen, seed)
+        indices = np.sort(rng.permutation(len(examples))[:sample])
+        chosen = [examples[index] for index in indices.tolist()]
+        figures["faithfulness"] = faithfulness(card, engine, chosen, seed)
+        figures["randomization"] = randomization(bundle, chosen, seed)
+    if gallery and scored:
+        figures["gallery"] = {
+            kind: [figures["per_photo"][index] | {"overlays": of[index]} for index in of]
+            for kind, of in drawn(card, engine, scored, right[boxed], gallery, seed).items()
+        }
     return figures
 
 
-def _probabilities(row: Explained) -> npt.NDArray[np.float32]:
-    found: npt.NDArray[np.float32] = row.outputs["probabilities"]
-    return found
+def _answers(
+    card: ModelCard, engine: Engine, examples: Sequence[Example], labels: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
+    """Each photo's probabilities; and, where the card has limits, how far they can be trusted."""
+    limits = card.confidence
+
+    def read(row: Explained) -> tuple[npt.NDArray[np.float32], bool]:
+        if limits is None:
+            return row.outputs["probabilities"], False
+        calibrated = confidence.probabilities(row.outputs["logits"], limits.temperature)
+        return calibrated, bool(confidence.is_ok(card, row.outputs))
+
+    found = list(explain(card, engine, examples, Cut.EXPLAIN, read, "accuracy"))
+    probabilities = np.stack([each for each, _ in found])
+    if limits is None:
+        return probabilities, {}
+    return probabilities, {
+        "ece": round(expected_calibration_error(probabilities, labels), 4),
+        "confidence_ok": round(float(np.mean([ok for _, ok in found])), 4),
+    }
 
 
 # -- localisation
 
 
-def _localize(
-    card: ModelCard, engine: Engine, examples: Sequence[Example]
-) -> dict[LayerSet | str, list[Score]]:
-    """The scores of the photos, by layer set and baseline."""
-    sets = layer_sets(card)
-
-    def work(row: Explained) -> dict[LayerSet | str, Score]:
-        return {
-            **{layers: _score(row, layers) for layers in sets},
-            **{name: _score_of_baseline(row, share) for name, share in BASELINES.items()},
-        }
-
-    scores: dict[LayerSet | str, list[Score]] = {}
-    for found in explain(card, engine, examples, Cut.EXPLAIN_DEEP, work, "localisation"):
-        for key, score in found.items():
-            scores.setdefault(key, []).append(score)
-    return scores
-
-
-def _score(row: Explained, layers: LayerSet) -> Score:
-    """What the service would say, and how often it would be right at other thresholds."""
-    size, boxes = row.card.input.size, row.boxes
-    whole = (row.width, row.height)
-    inner = [images.scale_box(box, whole, (size, size)) for box in boxes]
-    evidence = row.evidence(layers, Rule.HEATMAP)
-    if evidence.values is None:
-        return Score(0.0, False, 0.0, box_hits(None, inner))
-    found = evidence.box(*whole)
-    best = int(np.argmax([best_iou(found, [box]) for box in boxes]))
-    return Score(
-        iou=best_iou(found, boxes),
-        points=pointing_hit(evidence.peak(*whole), boxes),
-        energy=heatmaps.energy_in_box(evidence.values, inner[best]),
-        hits=box_hits(evidence.values, inner),
-    )
-
-
-def _score_of_baseline(row: Explained, share: images.Box) -> Score:
-    guess, boxes = images.scale_box(share, (1, 1), (row.width, row.height)), row.boxes
-    ious = [heatmaps.iou(guess, box) for box in boxes]
-    middle = ((guess[0] + guess[2]) / 2, (guess[1] + guess[3]) / 2)
-    return Score(
-        iou=max(ious),
-        points=pointing_hit(middle, boxes),
-        energy=energy_in_area(guess, boxes[int(np.argmax(ious))]),
-        hits=np.tile(hits_at_levels(max(ious)), (len(SCORE_THRESHOLDS), 1)),
-    )
-
-
-def _localization(
-    scores: Mapping[LayerSet | str, Sequence[Score]],
-    right: npt.NDArray[np.bool_],
-    seed: int,
-) -> dict[str, Any]:
-    """Every figure of localisation, by method, layer set and baseline."""
-    if not scores:
+def _localization(scored: Sequence[Scored], right: Bools, seed: int) -> dict[str, Any]:
+    """Every figure of localisation, by method, layer set, rule and baseline."""
+    if not scored:
         return {}
-
-    def statistics(of: Sequence[Score]) -> dict[str, Statistic]:
-        ious = np.array([score.iou for score in of])
-        return {
-            "mean_iou": mean(ious),
-            "gt_known_localization": mean(ious >= 0.5),
-            "top1_localization": mean((ious >= 0.5) & right),
-            "max_box_acc_v2": max_box_acc(np.stack([score.hits for score in of])),
-            "pointing_game": mean(np.array([score.points for score in of])),
-            "energy_in_box": mean(np.array([score.energy for score in of])),
-        }
-
-    every = {key: statistics(of) for key, of in scores.items()}
-    return _beside_baselines(every, resample(len(right), seed=seed))
-
-
-def _beside_baselines(
-    every: Mapping[LayerSet | str, Mapping[str, Statistic]], weights: Floats
-) -> dict[str, Any]:
-    """Each statistic's estimate and its difference to the constant box's, in their tree."""
-
-    def figures(key: LayerSet | str) -> dict[str, Any]:
-        return {
-            name: estimate(statistic, weights, None if key == "constant_box" else constant[name])
-            for name, statistic in every[key].items()
-        }
-
-    constant = every["constant_box"]
+    weights = resample(len(scored), seed=seed)
+    plain = {key: _statistics([one.plain[key] for one in scored], right) for key in scored[0].plain}
+    fused = {key: _statistics([one.fused[key] for one in scored], right) for key in scored[0].fused}
+    baselines = {
+        name: _statistics([one.baselines[name] for one in scored], right) for name in BASELINES
+    }
+    constant = baselines["constant_box"]
+    customary = _statistics([one.customary for one in scored], right)
     return {
-        "photos": weights.shape[1],
-        "methods": _tree({key: figures(key) for key in every if isinstance(key, LayerSet)}),
-        "baselines": {name: figures(name) for name in BASELINES},
+        **of_methods(plain, baselines, weights),
+        "customary": beside(customary, constant, weights),
+        "fused": tree(
+            {key: _beside_both(one, constant, plain[key], weights) for key, one in fused.items()}
+        ),
     }
 
 
-def _tree(leaves: Mapping[LayerSet, T]) -> dict[str, dict[str, T]]:
-    """By method, then by layer set."""
-    tree: dict[str, dict[str, T]] = {}
-    for layers, leaf in leaves.items():
-        tree.setdefault(layers.method.value, {})[layers.name] = leaf
-    return tree
+def _statistics(scores: Sequence[Score], right: Bools) -> Statistics:
+    ious = np.array([score.iou for score in scores])
+    return {
+        "mean_iou": mean(ious),
+        "gt_known_localization": mean(ious >= 0.5),
+        "top1_localization": mean((ious >= 0.5) & right),
+        "max_box_acc_v2": max_box_acc(np.stack([score.hits for score in scores])),
+        "pointing_game": mean(np.array([score.points for score in scores])),
+        "energy_in_box": mean(np.array([score.energy for score in scores])),
+    }
 
 
-def _mean_ious(localization: Mapping[str, Any]) -> dict[str, Any]:
-    """The mean IoUs alone, as `model.json` has them."""
+def _beside_both(
+    fused: Statistics, constant: Statistics, plain: Statistics, weights: Floats
+) -> dict[str, Any]:
+    """Figures of the rule `fused` that are of its box, with those to the rule `heatmap` as well."""
+    of_box = {name: fused[name] for name in _OF_BOX}
+    to_plain = beside(of_box, plain, weights)
+    return {
+        name: {
+            **told,
+            "difference_to_heatmap": to_plain[name]["difference"],
+            "difference_to_heatmap_interval": to_plain[name]["difference_interval"],
+        }
+        for name, told in beside(of_box, constant, weights).items()
+    }
 
-    def pick(key: str) -> dict[str, dict[str, Any]]:
+
+def _short(localization: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean IoUs alone, as `model.json` has them, and how often `/gradcam` finds the dog."""
+    if not localization:
+        return {name: {} for name in SHORT if name.startswith("mean_iou")}
+
+    def pick(key: str, rule: str) -> dict[str, dict[str, Any]]:
         return {
             method: {name: found["mean_iou"][key] for name, found in sets.items()}
-            for method, sets in localization.get("methods", {}).items()
+            for method, sets in localization[rule].items()
         }
 
+    plain = localization["methods"]["gradcam"]["last"]
+    served = localization["fused"].get("gradcam", {}).get("last", plain)["gt_known_localization"]
     return {
-        "mean_iou": pick("value"),
-        "mean_iou_intervals": pick("interval"),
+        "gt_known_localization": served["value"],
+        "gt_known_localization_interval": served["interval"],
+        "mean_iou": pick("value", "methods"),
+        "mean_iou_intervals": pick("interval", "methods"),
+        "mean_iou_fused": pick("value", "fused"),
+        "mean_iou_fused_intervals": pick("interval", "fused"),
         "mean_iou_baselines": {
-            name: found["mean_iou"]["value"]
-            for name, found in localization.get("baselines", {}).items()
+            name: found["mean_iou"]["value"] for name, found in localization["baselines"].items()
         },
     }
+
+
+def _curves(card: ModelCard, scored: Sequence[Scored]) -> dict[str, Any]:
+    """Mean IoU at each threshold, and where the service draws its box, by rule."""
+    curves: dict[LayerSet, dict[str, Any]] = {}
+    for layers, rule in scored[0].curves if scored else ():
+        told = curves.setdefault(layers, {"thresholds": list(CURVE_THRESHOLDS)})
+        told[rule.value] = _curve(np.stack([one.curves[layers, rule] for one in scored]))
+        if rule is Rule.FUSED:
+            fused = card.fused[layers.method][layers.name]
+            told[rule.value] |= {
+                "threshold": fused.threshold,
+                "calibrated": True,
+                "foreground": fused.foreground,
+            }
+        else:
+            told[rule.value] |= {
+                "threshold": card.threshold(layers.method, layers.name),
+                "calibrated": layers.name in card.thresholds.get(layers.method, {}),
+            }
+    return tree(curves)
+
+
+def _curve(ious: Floats) -> dict[str, Any]:
+    """Of the photos' IoUs `[N, thresholds]`."""
+    means = ious.mean(axis=0)
+    best = int(means.argmax())
+    return {
+        "mean_iou": [round(value, 4) for value in means.tolist()],
+        "best_threshold": CURVE_THRESHOLDS[best],
+        "best_mean_iou": round(float(means[best]), 4),
+        "oracle_mean_iou": round(float(ious.max(axis=1).mean()), 4),
+    }
+
+
+def _per_photo(
+    card: ModelCard, scored: Sequence[Scored], probabilities: npt.NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """Each photo with boxes: what it is taken for, and its IoUs."""
+
+    def ious(scores: Mapping[LayerSet, Score]) -> dict[str, dict[str, float]]:
+        kept = {key: score for key, score in scores.items() if key.name in FUSED}
+        return tree({key: round(score.iou, 4) for key, score in kept.items()})
+
+    told = []
+    for one, predicted in zip(scored, probabilities.argmax(axis=1).tolist(), strict=True):
+        told.append(
+            {
+                "name": one.example.name,
+                "breed": card.labels[one.example.label].name,
+                "predicted": card.labels[predicted].name,
+                "right": predicted == one.example.label,
+                "iou": ious(one.plain),
+                "fused": ious(one.fused),
+            }
+        )
+    return told
 
 
 def _breeds(
     card: ModelCard,
     labels: npt.NDArray[np.integer],
-    right: npt.NDArray[np.bool_],
-    boxed: npt.NDArray[np.integer],
-    scores: Mapping[LayerSet | str, Sequence[Score]],
+    right: Bools,
+    scored: Sequence[Scored],
 ) -> dict[str, Any]:
     """Counts, accuracy and mean IoUs of each breed that has photos, by its name."""
-    ious = {
-        key: np.array([score.iou for score in of])
-        for key, of in scores.items()
-        if isinstance(key, str) or key.name in FUSED
-    }
     breeds: dict[str, Any] = {}
     for label in card.labels:
-        own, own_boxed = labels == label.index, labels[boxed] == label.index
+        own = labels == label.index
         if not own.any():
             continue
+        of_breed = [one for one in scored if one.example.label == label.index]
         breeds[label.name] = {
             "photos": int(own.sum()),
-            "photos_with_boxes": int(own_boxed.sum()),
+            "photos_with_boxes": len(of_breed),
             "top1": round(float(right[own].mean()), 4),
         }
-        if own_boxed.any():
-            means = {key: round(float(found[own_boxed].mean()), 4) for key, found in ious.items()}
+        if of_breed:
             breeds[label.name] |= {
-                "mean_iou": _tree({k: v for k, v in means.items() if isinstance(k, LayerSet)}),
-                "mean_iou_baselines": {k: v for k, v in means.items() if isinstance(k, str)},
+                "mean_iou": tree(
+                    {
+                        key: _mean_iou([one.plain[key] for one in of_breed])
+                        for key in of_breed[0].plain
+                        if key.name in FUSED
+                    }
+                ),
+                "mean_iou_baselines": {
+                    name: _mean_iou([one.baselines[name] for one in of_breed]) for name in BASELINES
+                },
             }
     return breeds
 
 
-# -- insertion and deletion
-
-
-def _faithfulness(
-    card: ModelCard, engine: Engine, examples: Sequence[Example], seed: int
-) -> dict[str, Any]:
-    """Insertion and deletion AUC of the model's top-1, by method, layer set and baseline."""
-    sets = _fused(card)
-    size = card.input.size
-    nothing = np.zeros((size, size), np.float32)
-    baselines: dict[LayerSet | str, npt.NDArray[np.float32]] = {
-        name: _even(share, size) for name, share in BASELINES.items()
-    }
-
-    def maps(row: Explained) -> tuple[Explained, dict[LayerSet | str, npt.NDArray[np.float32]]]:
-        found = dict(baselines)
-        for layers in sets:
-            values = row.evidence(layers, Rule.HEATMAP).values
-            found[layers] = nothing if values is None else values
-        return row, found
-
-    areas: dict[LayerSet | str, list[tuple[float, float]]] = {}
-    rows = explain(card, engine, examples, Cut.EXPLAIN_DEEP, maps, "insertion, deletion", top1=True)
-    for number, (row, found) in enumerate(rows):
-        target = int(row.outputs["target_index"])
-        for key, values in found.items():
-            # Equal pixels go in the same order for all, so that their difference is not by chance.
-            rng = np.random.default_rng((seed, number))
-            areas.setdefault(key, []).append(
-                insertion_deletion(_predict(engine), row.image, values, target, rng)
-            )
-    every = {
-        key: {
-            "insertion": mean(np.array([insertion for insertion, _ in of])),
-            "deletion": mean(np.array([deletion for _, deletion in of])),
-        }
-        for key, of in areas.items()
-    }
-    return _beside_baselines(every, resample(len(examples), seed=seed))
-
-
-def _fused(card: ModelCard) -> list[LayerSet]:
-    return [layers for layers in layer_sets(card) if layers.name in FUSED]
-
-
-def _even(share: images.Box, size: int) -> npt.NDArray[np.float32]:
-    """A heatmap `[size, size]` that is 1 in a box, to whole pixels, and 0 outside."""
-    xmin, ymin, xmax, ymax = (round(edge * size) for edge in share)
-    values = np.zeros((size, size), np.float32)
-    values[ymin:ymax, xmin:xmax] = 1
-    return values
-
-
-def _predict(engine: Engine) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
-    def predict(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        none = np.full(len(frames), -1, np.int32)
-        found: npt.NDArray[np.float32] = engine.run(Cut.PREDICT, frames, none, none)[
-            "probabilities"
-        ]
-        return found
-
-    return predict
-
-
-# -- model randomisation
-
-
-def _randomization(bundle: Bundle, examples: Sequence[Example], seed: int) -> dict[str, Any]:
-    """Likeness to the heatmaps of the model as it is, by layer down to which all have forgotten."""
-    from training.randomization import randomization  # TensorFlow takes seconds to import
-
-    sets = _fused(bundle.card)
-    weights = resample(len(examples), seed=seed)
-    return {
-        "photos": len(examples),
-        "down_to": {
-            layer: _tree(
-                {
-                    layers: {
-                        "rank_correlation": estimate(mean(values[:, 0]), weights),
-                        "structural_similarity": estimate(mean(values[:, 1]), weights),
-                    }
-                    for layers, values in found.items()
-                }
-            )
-            for layer, found in randomization(bundle, examples, sets, seed=seed).items()
-        },
-    }
+def _mean_iou(scores: Sequence[Score]) -> float:
+    return round(float(np.mean([score.iou for score in scores])), 4)

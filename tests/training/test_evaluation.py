@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from app import engines, heatmaps, images
-from app.bundle import Bundle, Method, ModelCard
+from app.bundle import Bundle, Confidence, Foreground, Fused, Method, ModelCard
 from app.engines import Engine
 from tests.training.pictures import dataset
 from tests.training.pretend import Pretend
@@ -108,7 +109,8 @@ def _seen(card: ModelCard, photos: npt.NDArray[np.uint8]) -> dict[str, Array]:
         for layer in card.layer_names
     }
     target = np.full(len(photos), 2, np.int32)
-    return {**outputs, "probabilities": probabilities, "target_index": target}
+    logits = np.log(np.maximum(probabilities, 1e-9))
+    return {**outputs, "logits": logits, "probabilities": probabilities, "target_index": target}
 
 
 def _bright(label: int, box: tuple[int, int, int, int]) -> Example:
@@ -151,11 +153,237 @@ def test_heatmaps_that_see_just_the_box(small_bundle: Bundle) -> None:
     assert faithfulness["methods"]["gradcam"]["last"]["insertion"]["difference"] > 0
 
 
+def _with(bundle: Bundle, **changes: Any) -> Bundle:
+    return replace(bundle, card=bundle.card.model_copy(update=changes))
+
+
+def _foreseen(
+    card: ModelCard,
+    photos: npt.NDArray[np.uint8],
+    *,
+    own: Array,
+    foreground: Array | None = None,
+    logits: Array | None = None,
+) -> dict[str, Array]:
+    """The same `[h, w]` map of every photo for every method, and another for the foreground."""
+    count = len(photos)
+
+    def rows(one: Array) -> Array:
+        return np.repeat(one.astype(np.float32)[None], count, axis=0)
+
+    told = rows(logits if logits is not None else np.array([0, 1, 0, 0, 0]))
+    outputs = {
+        engines.layer_output(card, method, layer): rows(own)
+        for method in card.methods
+        for layer in card.layer_names
+    }
+    outputs["foreground"] = rows(own if foreground is None else foreground)
+    weights = np.exp(told)
+    target = np.full(count, 1, np.int32)
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    return outputs | {"logits": told, "probabilities": probabilities, "target_index": target}
+
+
+def _blocks(*blocks: tuple[float, int, int, int, int]) -> Array:
+    """A 32 x 32 map of values in boxes, the later ones over the earlier."""
+    made = np.zeros((32, 32), np.float32)
+    for value, xmin, ymin, xmax, ymax in blocks:
+        made[ymin:ymax, xmin:xmax] = value
+    return made
+
+
+def _values(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: one["value"] for name, one in told.items()}
+
+
+def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
+    examples = [_bright(1, (16, 16, 32, 32)) for _ in range(3)]
+    away = Pretend(partial(_foreseen, small_bundle.card, own=_blocks((1, 0, 0, 8, 8))))
+
+    told = evaluate(small_bundle, away, examples)["localization"]
+
+    assert _values(told["methods"]["gradcam"]["last"]) == {
+        "mean_iou": 0,
+        "gt_known_localization": 0,
+        "top1_localization": 0,
+        "max_box_acc_v2": 0.0,
+        # From the middle of its first pixel to the box are 15.5 pixels each way.
+        "pointing_game": 0,
+        "energy_in_box": 0,
+    }
+    assert told["methods"]["cam"]["last"]["mean_iou"]["difference_interval"][1] < 0
+
+
+def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
+    card = small_bundle.card
+    fused = {Method.GRADCAM: {"last": Fused(foreground=0.5, threshold=0.5)}}
+    uniform = Pretend(partial(_foreseen, card, own=_blocks((1, 0, 0, 32, 32))))
+
+    figures = evaluate(_with(small_bundle, fused=fused), uniform, [_bright(1, (0, 0, 32, 32))])
+
+    told = figures["localization"]
+    for one in (told["methods"]["layercam"]["last6"], told["customary"]):
+        assert set(_values(one).values()) == {0}
+    assert set(_values(told["fused"]["gradcam"]["last"]).values()) == {0}
+    assert set(figures["curves"]["cam"]["last"]["heatmap"]["mean_iou"]) == {0}
+    assert told["baselines"]["full_frame"]["mean_iou"]["value"] == 1
+
+
+# Grad-CAM sees a part of the dog, the left half; the foreground all of it and, fainter, its
+# surroundings. Their mean is 0.9 in the half, 0.4 in the rest of the dog and 0.1 around it.
+OWN = _blocks((0.2, 0, 0, 32, 32), (1, 8, 8, 16, 24))
+FOREGROUND = _blocks((0.8, 8, 8, 24, 24))
+DOG = (8, 8, 24, 24)
+
+
+def _fusing(bundle: Bundle) -> Bundle:
+    return _with(
+        bundle,
+        thresholds={method: {"last": 0.5, "last6": 0.5} for method in bundle.card.methods},
+        fused={
+            Method.GRADCAM: {
+                "last": Fused(foreground=0.5, threshold=0.4),
+                "last6": Fused(foreground=0.5, threshold=0.1),
+            }
+        },
+        foreground=Foreground(rule="boxes", photos=9),
+    )
+
+
+def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
+    bundle = _fusing(small_bundle)
+    seen = Pretend(partial(_foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+
+    figures = evaluate(bundle, seen, [_bright(label, DOG) for label in (1, 1, 0, 1)])
+
+    told = figures["localization"]
+    assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.5
+    assert set(told["fused"]) == {"gradcam"}
+    # The foreground's heatmap is 1 in the dog, once it is normalised by its greatest: with
+    # Grad-CAM's, 1 in the half, 0.6 in the rest of the dog, 0.1 around it.
+    assert _values(told["fused"]["gradcam"]["last"]) == {
+        "mean_iou": 1,
+        "gt_known_localization": 1,
+        "top1_localization": 0.75,
+        "max_box_acc_v2": 1,
+    }
+    better = told["fused"]["gradcam"]["last"]["mean_iou"]
+    assert (better["difference_to_heatmap"], better["difference_to_heatmap_interval"]) == (
+        0.5,
+        [0.5, 0.5],
+    )
+    # At 0.1 of the maximum, the surroundings are in: 16 * 16 of 32 * 32.
+    assert told["fused"]["gradcam"]["last6"]["mean_iou"]["value"] == 0.25
+    assert told["fused"]["gradcam"]["last6"]["mean_iou"]["difference_to_heatmap"] == -0.25
+    assert figures["mean_iou_fused"] == {"gradcam": {"last": 1, "last6": 0.25}}
+    assert figures["mean_iou_fused_intervals"]["gradcam"]["last"] == [1, 1]
+    assert figures["mean_iou"]["gradcam"]["last"] == 0.5
+    assert figures["gt_known_localization"] == 1
+    assert figures["gt_known_localization_interval"] == [1, 1]
+    assert [each["right"] for each in figures["per_photo"]] == [True, True, False, True]
+    assert figures["per_photo"][2] == {
+        "name": f"{DOG}",
+        "breed": "class 0",
+        "predicted": "class 1",
+        "right": False,
+        "iou": {
+            "cam": {"last": 0.5},
+            **{
+                method: {"last": 0.5, "last6": 0.5}
+                for method in ("gradcam", "gradcampp", "layercam", "hirescam")
+            },
+        },
+        "fused": {"gradcam": {"last": 1.0, "last6": 0.25}},
+    }
+
+
+def test_curves_by_each_rule(small_bundle: Bundle) -> None:
+    bundle = _fusing(small_bundle)
+    seen = Pretend(partial(_foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+    # One photo whose dog is what Grad-CAM sees, one whose dog is what both see.
+    examples = [_bright(1, (8, 8, 16, 24)), _bright(1, DOG)]
+
+    figures = evaluate(bundle, seen, examples)
+    curve = figures["curves"]["gradcam"]["last"]
+
+    assert curve["thresholds"] == [round(0.02 * step, 2) for step in range(1, 50)]
+    # To 0.2 the whole frame: (1/8 + 1/4) / 2. Then the half: (1 + 1/2) / 2.
+    assert curve["heatmap"] == {
+        "mean_iou": [0.1875] * 10 + [0.75] * 39,
+        "best_threshold": 0.22,
+        "best_mean_iou": 0.75,
+        "oracle_mean_iou": 0.75,
+        "threshold": 0.5,
+        "calibrated": True,
+    }
+    # To 0.1 the whole frame, to 0.6 all of the dog, then the half.
+    assert curve["fused"]["mean_iou"] == [0.1875] * 5 + [0.75] * 44
+    assert (curve["fused"]["threshold"], curve["fused"]["foreground"]) == (0.4, 0.5)
+    assert curve["fused"]["best_threshold"] == 0.12
+    assert curve["fused"]["oracle_mean_iou"] == 1  # the half at 0.7, the dog at 0.4
+    assert set(figures["curves"]["cam"]) == {"last"}
+    assert set(figures["curves"]["layercam"]["last6"]) == {"thresholds", "heatmap"}
+    plain = evaluate(small_bundle, seen, examples)["curves"]["gradcam"]["last"]["heatmap"]
+    assert (plain["threshold"], plain["calibrated"]) == (0.15, False)
+
+
+def test_the_customary_rule(small_bundle: Bundle) -> None:
+    # By its greatest value, the surroundings are at 0.2 of it; by its least too, they are at 0.
+    seen = Pretend(partial(_foreseen, small_bundle.card, own=OWN))
+
+    told = evaluate(small_bundle, seen, [_bright(1, DOG)])["localization"]
+
+    assert told["customary"]["mean_iou"]["value"] == 0.5
+    assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
+    constant = told["baselines"]["constant_box"]["mean_iou"]["value"]
+    assert told["customary"]["mean_iou"]["difference"] == pytest.approx(0.5 - constant, abs=1e-4)
+    assert set(told["customary"]) == set(told["methods"]["cam"]["last"])
+    assert set(told["baselines"]) == {"constant_box", "full_frame"}
+
+
+def test_customary_threshold_is_of_the_maximum(small_bundle: Bundle) -> None:
+    """15 % is in, as half as much is not."""
+    levels = _blocks((0.07, 4, 4, 28, 28), (0.151, 8, 8, 24, 24), (1, 8, 8, 16, 16))
+    seen = Pretend(partial(_foreseen, small_bundle.card, own=levels))
+    calibrated = _with(small_bundle, thresholds={Method.GRADCAM: {"last": 0.9}})
+
+    told = evaluate(calibrated, seen, [_bright(1, DOG)])["localization"]
+
+    assert told["customary"]["mean_iou"]["value"] == 1
+    assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
+
+
+def test_calibration_error_and_confidence_as_served(small_bundle: Bundle) -> None:
+    limits = Confidence(
+        temperature=2,
+        least_probability=0.3,
+        most_novelty=None,
+        photos=9,
+        ece=0,
+        ece_before=0,
+    )
+    # Over a temperature of 2: 4 to 1 and 1 and 1 and 1, a half, for three photos of four right.
+    logits = np.array([0, 2 * np.log(4), 0, 0, 0])
+    seen = Pretend(partial(_foreseen, small_bundle.card, own=OWN, logits=logits))
+    examples = [_bright(label, DOG) for label in (1, 1, 3, 1)]
+
+    figures = evaluate(_with(small_bundle, confidence=limits), seen, examples)
+    strict = limits.model_copy(update={"least_probability": 0.6})
+    doubted = evaluate(_with(small_bundle, confidence=strict), seen, examples)
+
+    assert (figures["ece"], figures["confidence_ok"]) == (0.25, 1)
+    assert (doubted["ece"], doubted["confidence_ok"]) == (0.25, 0)
+    assert figures["top1"] == 0.75
+    plain = evaluate(small_bundle, seen, examples)
+    assert plain["top1"] == 0.75
+    assert not {"ece", "confidence_ok"} & plain.keys()
+
+
 def test_same_seed_same_figures(small_bundle: Bundle, engine: Engine) -> None:
     first = evaluate(small_bundle, engine, EXAMPLES[:4], sample=2, seed=7)
 
     assert first == evaluate(small_bundle, engine, EXAMPLES[:4], sample=2, seed=7)
-    assert set(SHORT) < set(first)
+    assert set(SHORT) - {"ece", "confidence_ok"} < set(first)
     assert set(first["faithfulness"]["methods"]["layercam"]) == {"last", "last6"}
 
 

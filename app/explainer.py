@@ -406,4 +406,5 @@ def _picture(
     whole = overlay.side_by_side(drawn)
     file = overlay.encode(whole, picture_as or overlay.MEDIA_TYPES[0])
     text = "" if picture_as else base64.b64encode(file).decode("ascii")
-    return file, Overlay(width=whole.shape[1], height=whole.shape[0], data=text)
+    height, width = whole.shape[:2]
+    return file, Overlay(width=width, height=height, panel_width=pixels.shape[1], data=text)

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -22,6 +23,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from app.errors import BreedCAMError, RequestError, StartupError
 from app.explainer import Explainer
@@ -33,6 +35,14 @@ from app.telemetry import REQUEST_ID_HEADER, RequestLog, request_id
 __all__ = ["create_app", "run"]
 
 log = logging.getLogger(__name__)
+
+_STATIC = Path(__file__).resolve().parent / "static"
+
+# The page runs nothing and shows nothing that does not come from here or from its user's machine.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
 
 _HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
@@ -80,6 +90,7 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
     )
     app.include_router(router)
     _add_docs(app)
+    _add_page(app)
     app.add_exception_handler(BreedCAMError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -106,6 +117,30 @@ def _add_docs(app: FastAPI) -> None:
 
     app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+class _PageFiles(StaticFiles):
+    """The page's files: each is asked for anew, so that all of them are of one version."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, or that it has not changed."""
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page at `/`, for people."""
+    files = _PageFiles(directory=_STATIC)
+
+    async def page(request: Request) -> Response:
+        response = await files.get_response("index.html", request.scope)
+        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+        return response
+
+    app.add_api_route("/", page, methods=["GET", "HEAD"], include_in_schema=False)
+    app.mount("/static", files)
 
 
 def _problem(

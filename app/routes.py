@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import RedirectResponse
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -187,12 +186,6 @@ async def readyz(request: Request) -> dict[str, str]:
     """The model is loaded and warm, and its worker lives."""
     _explainer(request)
     return {"status": "ready"}
-
-
-@router.api_route("/", methods=_READ, include_in_schema=False)
-async def index() -> RedirectResponse:
-    """The documentation is the front page for now."""
-    return RedirectResponse("/docs")
 
 
 async def _explain(

@@ -223,6 +223,9 @@ class Overlay(_Answer):
     media_type: Literal["image/png"] = "image/png"
     width: int
     height: int
+    panel_width: int = Field(
+        description="of one panel; several stand evenly side by side, first and last at the edges"
+    )
     data: str = Field(description="base64")
 
 

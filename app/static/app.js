@@ -1,0 +1,291 @@
+// The page: one photo, one request to /compare, one answer shown. Addresses are relative, so that
+// they hold behind a proxy's prefix too.
+import { BoxEditor } from "./box.js";
+
+const METHODS = { cam: "CAM", gradcam: "Grad-CAM" };
+const NO_EVIDENCE = {
+  empty: "no evidence for it",
+  constant: "the same everywhere",
+  nonfinite: "not computable",
+};
+const CONFIDENCE = {
+  ok: "The photo is like those the model was validated on.",
+  low: "Low confidence: this photo is like none the model was validated on. It may show none of "
+    + "the breeds below.",
+  null: "This model does not say whether a photo is like those it was validated on.",
+};
+const PREDICTIONS = 5;
+const PAUSE_MS = 120; // after a change, for the next one to come along
+const SLOW_MS = 300; // an answer that takes longer is said to be on its way
+const LOST = "The service cannot be reached: it does not run, or the connection was lost.";
+
+const $ = (selector) => document.querySelector(selector);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+const options = $("#options").elements;
+const editor = new BoxEditor($("#editor"), askSoon);
+let model = null; // what /model tells
+let photo = null; // the file's bytes, so that it may move or change meanwhile
+let taken = null; // the file that was chosen last
+let target = null; // the class to explain; null: the likeliest
+let asking = new AbortController(); // of the request in work: there is one at a time
+let pause, slow; // timers
+
+// -- what is asked
+
+/** The JSON of an answer; an Error in words for people where there is none. */
+async function ask(address, init) {
+  const response = await fetch(address, init).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error(LOST);
+  });
+  const type = response.headers.get("Content-Type") ?? "";
+  if (!response.ok && !type.startsWith("application/problem+json")) {
+    throw new Error(`The answer was ${response.status} ${response.statusText}.`);
+  }
+  const answer = await response.json().catch((error) => {
+    throw error.name === "AbortError" ? error : new Error(LOST);
+  });
+  if (!response.ok) throw new Error(answer.detail);
+  return answer;
+}
+
+function query() {
+  const asked = new URLSearchParams({ top_k: PREDICTIONS });
+  for (const { name, value } of options) if (value) asked.set(name, value);
+  if (target !== null) asked.set("target", target);
+  if (editor.box) asked.set("box", editor.box.join());
+  return asked;
+}
+
+/** Ask about the photo; of several requests only the last one's answer is shown. */
+async function askNow() {
+  clearTimeout(pause);
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  busy(true);
+  complain(null);
+  try {
+    const headers = { "Content-Type": "application/octet-stream" };
+    const init = { method: "POST", body: photo, headers, signal };
+    const answer = await ask(`compare?${query()}`, init);
+    const picture = await decoded(answer.overlay);
+    if (!signal.aborted) show(answer, picture);
+  } catch (error) {
+    if (!signal.aborted) complain(error, askNow);
+  }
+  if (!signal.aborted) busy(false);
+}
+
+function askSoon() {
+  busy(true);
+  clearTimeout(pause);
+  pause = setTimeout(askNow, PAUSE_MS);
+}
+
+async function decoded(overlay) {
+  const picture = new Image();
+  picture.src = `data:${overlay.media_type};base64,${overlay.data}`;
+  await picture.decode();
+  return picture;
+}
+
+// -- what is shown
+
+function busy(is) {
+  $("#main").setAttribute("aria-busy", is);
+  clearTimeout(slow);
+  if (is) slow = setTimeout(() => { $("#status").textContent = "Working …"; }, SLOW_MS);
+}
+
+/** Show an error and how to try again; null takes the last one away. */
+function complain(error, again) {
+  const notice = $("#problem");
+  notice.hidden = !error;
+  $("#main").classList.toggle("stale", Boolean(error)); // what is shown is not what is asked
+  if (!error) return;
+  notice.querySelector("p").textContent = error.message;
+  notice.querySelector("button").hidden = !again;
+  notice.querySelector("button").onclick = again;
+  $("#status").textContent = "No answer.";
+}
+
+function show(answer, picture) {
+  const { image, predictions, confidence, explanations } = answer;
+  editor.resize([image.width, image.height]);
+  showStage(image);
+  $("#confidence").textContent = CONFIDENCE[confidence];
+  $("#confidence").classList.toggle("notice", confidence === "low");
+  showBreeds(predictions, answer.target);
+  const { versus } = explanations[0].explanation;
+  $("#target").textContent =
+    `for ${answer.target.label}${versus ? ` and not ${versus.label}` : ""}`;
+  for (const option of options.versus) {
+    option.disabled = option.value === String(answer.target.class_index);
+  }
+  const figures = panels(explanations.length);
+  const step = (picture.width - answer.overlay.panel_width) / Math.max(1, figures.length - 1);
+  explanations.forEach((each, i) => {
+    draw(figures[i], picture, i * step, answer.overlay.panel_width);
+    caption(figures[i], each, answer.target);
+  });
+  $("#status").textContent = summary(answer);
+  $("#editor").hidden = $("#breeds").hidden = $("#evidence").hidden = false;
+}
+
+/** Some browsers leave some photos (WebP with EXIF) on their side: no place to draw a box then. */
+function showStage(image) {
+  const seen = $(".stage img");
+  const lies = (seen.naturalWidth - seen.naturalHeight) * (image.width - image.height) < 0;
+  $(".stage").hidden = lies || !seen.naturalWidth;
+}
+
+function summary({ target: { label, probability }, explanations, timings_ms: times }) {
+  const ious = explanations.map(({ localization }) => localization?.iou.toFixed(2));
+  const agreement = ious[0] ? ` IoU with your box: ${ious.join(", ")}.` : "";
+  const spent = Object.values(times).reduce((sum, each) => sum + each, 0);
+  return `${label}: ${percent(probability)}.${agreement} Answered in ${Math.ceil(spent)} ms.`;
+}
+
+/** `count` copies of a template in `parent`; those that are there stay, and keep the focus. */
+function copies(parent, template, count) {
+  while (parent.children.length > count) parent.lastElementChild.remove();
+  while (parent.children.length < count) parent.append($(template).content.cloneNode(true));
+  return [...parent.children];
+}
+
+const panels = (count) => copies($("#figures"), "#panel", count);
+
+function showBreeds(predictions, explained) {
+  copies($("#breeds ol"), "#row", predictions.length).forEach((row, i) => {
+    const { class_index: index, label, probability } = predictions[i];
+    row.querySelector(".name").textContent = label;
+    row.querySelector(".share").textContent = percent(probability);
+    row.querySelector(".bar span").style.width = `${100 * probability}%`;
+    const button = row.querySelector("button");
+    button.setAttribute("aria-pressed", index === explained.class_index);
+    button.onclick = () => choose(index);
+  });
+}
+
+function draw(figure, picture, left, width) {
+  const canvas = figure.querySelector("canvas");
+  [canvas.width, canvas.height] = [width, picture.height];
+  canvas.getContext("2d").drawImage(
+    picture, left, 0, width, picture.height, 0, 0, width, picture.height,
+  );
+}
+
+function caption(figure, { explanation, localization }, { label }) {
+  const { method, layers, rule, threshold, box, status } = explanation;
+  const where = layers.length > 1 ? `last ${layers.length} layers` : "last layer";
+  const title = `${METHODS[method]}, ${where}`;
+  const found = box ? `box ${box.map(Math.round).join(", ")}` : NO_EVIDENCE[status];
+  const tell = (selector, text) => { figure.querySelector(selector).textContent = text; };
+  tell("h3", title);
+  tell(".rule", box ? `rule ${rule}, from ${percent(threshold)} of its maximum` : found);
+  tell(".iou", localization ? localization.iou.toFixed(3) : "–");
+  tell(".energy", localization ? percent(localization.energy_in_box) : "–");
+  tell(".peak", localization ? (localization.peak_in_box ? "yes" : "no") : "–");
+  figure.querySelector("canvas").setAttribute(
+    "aria-label", `Photo with the heatmap of ${title}, for ${label}: ${found}`,
+  );
+}
+
+// -- what a person does
+
+/** Take a photo from wherever it came. */
+async function take(file) {
+  taken = file;
+  const bytes = await file.arrayBuffer().catch(() => null);
+  if (taken !== file) return; // another one was chosen meanwhile
+  if (!bytes) {
+    complain(new Error("This cannot be read: choose a single photo."));
+    return;
+  }
+  photo = new Blob([bytes]);
+  target = null;
+  options.versus.value = "";
+  editor.reset();
+  const seen = $(".stage img");
+  URL.revokeObjectURL(seen.src);
+  seen.src = URL.createObjectURL(photo);
+  const visible = await seen.decode().then(() => true, () => false);
+  if (taken !== file) return;
+  clear(visible, seen);
+  askNow();
+}
+
+/** Take away what was said of another photo, and hold the places of what will be said of this. */
+function clear(visible, { naturalWidth: width, naturalHeight: height }) {
+  document.body.classList.add("has-photo");
+  $("#editor").hidden = $("#breeds").hidden = $("#evidence").hidden = !visible;
+  if (!visible) return;
+  $(".stage").hidden = false;
+  $(".stage").style.setProperty("--ratio", width / height);
+  $("#confidence").textContent = $("#target").textContent = "";
+  $("#confidence").classList.remove("notice");
+  copies($("#breeds ol"), "#row", 0);
+  copies($("#breeds ol"), "#row", Math.min(PREDICTIONS, model?.labels.length ?? PREDICTIONS));
+  panels(0);
+  for (const figure of panels(model?.methods.includes("cam") ?? true ? 3 : 2)) {
+    const canvas = figure.querySelector("canvas");
+    [canvas.width, canvas.height] = [512, Math.ceil((512 * height) / width)];
+  }
+}
+
+function choose(index) {
+  target = index;
+  if (options.versus.value === String(index)) options.versus.value = "";
+  askNow();
+}
+
+function takeFirst(files) {
+  if (files.length) take(files[0]);
+}
+
+$("#file").addEventListener("change", ({ target: input }) => {
+  takeFirst([...input.files]);
+  input.value = ""; // so that the same file can be chosen again
+});
+document.addEventListener("paste", ({ clipboardData }) => takeFirst(clipboardData.files));
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dropping");
+});
+document.addEventListener("dragleave", ({ relatedTarget }) => {
+  if (!relatedTarget) document.body.classList.remove("dropping");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  takeFirst(event.dataTransfer.files);
+});
+$("#options").addEventListener("change", askSoon);
+$("#options").addEventListener("submit", (event) => event.preventDefault());
+
+// -- the model in service
+
+async function meetModel() {
+  complain(null);
+  try {
+    model = await ask("model");
+  } catch (error) {
+    complain(error, meetModel);
+    return;
+  }
+  const { name, version, architecture, labels, methods, fused, engine } = model;
+  $("#model").textContent = `Model ${name}, version ${version} (${architecture}), run by `
+    + `${engine.name} ${engine.version} in ${engine.precision} on ${engine.device}.`;
+  $("summary").textContent = `Its ${labels.length} breeds`;
+  $("#labels").textContent = labels.map((label) => label.name).join(", ");
+  options.versus.append(...labels.map((label) => new Option(label.name, label.index)));
+  const hasFused = Object.keys(fused ?? {}).length > 0;
+  options.rule[0].disabled = !hasFused;
+  options.rule.value = hasFused ? "" : "heatmap";
+  $("#why-alike").hidden = !methods.includes("cam");
+  $("#no-cam").hidden = methods.includes("cam");
+  $("#why-fused").hidden = !hasFused;
+}
+
+meetModel();

@@ -96,8 +96,8 @@ def novelty(features: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
         `[N]`, 0 or more.
     """
     centred = (features - mean)[:, None, None, :]
-    # By convolutions: in bfloat16, on one core of several, OpenVINO 2026.4 gets products wrong whose
-    # difference to another array is squared.
+    # By convolutions: on one core in bfloat16, OpenVINO 2026.4 errs in the square of what is left
+    # when a matrix product is subtracted.
     inside = tf.nn.conv2d(centred, basis[None, None], 1, "VALID")
     rest = centred - tf.nn.conv2d(inside, tf.transpose(basis)[None, None], 1, "VALID")
     # A mean in place of a sum, which half precision may not hold.

@@ -26,7 +26,7 @@ from tests.app.conftest import (
 
 pytestmark = pytest.mark.anyio
 
-SINGLE: list[tuple[str, dict[str, str]]] = [
+SINGLE: list[tuple[str, dict[str, Any]]] = [
     ("/cam", {}),
     ("/gradcam", {}),
     ("/gradcam", {"layers": "last6"}),
@@ -147,7 +147,7 @@ async def test_gradcam_of_the_last_layer_is_cam_after_a_relu(
     photo = encode(picture(seed=seed))
     peaks = set()
     for label in card.labels:
-        params = {"target": str(label.index), "overlay": "false"}
+        params: dict[str, Any] = {"target": str(label.index), "overlay": "false"}
         answer = await ask(client, "/compare", photo, **params)
         cam, gradcam, _ = [each["explanation"] for each in answer["explanations"]]
         assert gradcam["status"] == cam["status"]
@@ -162,7 +162,7 @@ async def test_gradcam_of_the_last_layer_is_cam_after_a_relu(
 async def test_headers_hold_the_figures_of_all_three(
     serve: Serve, engine: Borrowed, fused: ModelCard
 ) -> None:
-    params = {"box": "20,30,200,220"}
+    params: dict[str, Any] = {"box": "20,30,200,220"}
     async with serve(engine=engine, card=fused) as client:
         answer = await ask(client, "/compare", **params)
         bare = await post(client, "/compare", headers={"Accept": "image/png"}, **params)

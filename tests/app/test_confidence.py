@@ -67,7 +67,10 @@ def limited(card: ModelCard, **changes: Any) -> ModelCard:
 
 
 # With temperature 0.5: 16/21 = 0.762 for the likeliest; without, 4/7 = 0.571.
-SURE = {"logits": np.array([0, LOG2, 2 * LOG2], np.float32), "novelty": np.float32(3.0)}
+SURE: dict[str, npt.NDArray[Any]] = {
+    "logits": np.array([0, LOG2, 2 * LOG2], np.float32),
+    "novelty": np.array(3.0, np.float32),
+}
 
 
 class TestIsOk:
@@ -92,7 +95,7 @@ class TestIsOk:
     def test_novelty_that_is_no_number_is_low(
         self, uncalibrated: ModelCard, novelty: float
     ) -> None:
-        assert is_ok(limited(uncalibrated), SURE | {"novelty": np.float32(novelty)}) is False
+        assert is_ok(limited(uncalibrated), SURE | {"novelty": np.array(novelty)}) is False
 
     def test_without_a_limit_novelty_is_not_read(self, uncalibrated: ModelCard) -> None:
         card = limited(uncalibrated, most_novelty=None)

@@ -96,6 +96,7 @@ class TestHeatmapRule:
         assert found.threshold == 0.5
         assert found.searched is found.values
         # Half of the maximum is reached by 1, 3/4 and their products, the least of them 9/16.
+        assert found.values is not None
         np.testing.assert_allclose(found.values, np.outer(STEPS, STEPS), atol=1e-6)
         assert found.box(SIZE, SIZE) == (0, 0, 2, 2)
         # Twice as wide and three times as high a photo.
@@ -137,6 +138,7 @@ class TestFusedRule:
         assert found.threshold == 0.3
         own, other = np.outer(STEPS, STEPS), np.outer(STEPS, STEPS)[::-1, ::-1]
         assert found.searched is not None
+        assert found.values is not None
         np.testing.assert_allclose(found.searched, 0.75 * own + 0.25 * other, atol=1e-6)
         # Heatmap and peak are the method's own, whatever the rule.
         np.testing.assert_allclose(found.values, own, atol=1e-6)
@@ -164,9 +166,9 @@ class TestFusedRule:
         alone = find(card(fused=fused), maps, LAST, rule=Rule.HEATMAP, threshold=0.6)
         joined = find(card(fused=fused), maps, LAST)
         assert joined.searched is not None
-        expected = heatmaps.locate(
-            (enlarged(card(), heatmap_of(card(), maps, LAST)) + grown(maps["foreground"])) / 2, 0.6
-        )
+        own = enlarged(card(), heatmap_of(card(), maps, LAST))
+        mean = (own + grown(maps["foreground"])) / np.float32(2)
+        expected = heatmaps.locate(mean, 0.6)
         assert joined.box(SIZE, SIZE) == expected
         before, after = alone.box(SIZE, SIZE), joined.box(SIZE, SIZE)
         assert before is not None
@@ -213,11 +215,13 @@ class TestForeground:
     def test_signed_by_least_and_greatest(self, rule: Any) -> None:
         told = card(Foreground(rule=rule, photos=0))
         heatmap = foreground_of(told, outputs(foreground=self.RAW))
-        np.testing.assert_allclose(heatmap.values[::2, ::2], [[1, 6 / 8], [0, 4 / 8]], rtol=1e-6)
+        np.testing.assert_allclose(
+            heatmap.values[::2, ::2], [[1.0, 6 / 8], [0.0, 4 / 8]], rtol=1e-6
+        )
 
     def test_learnt_from_boxes_its_zero_is_zero(self) -> None:
         heatmap = foreground_of(card(), outputs(foreground=self.RAW))
-        np.testing.assert_allclose(heatmap.values[::2, ::2], [[1, 0.5], [0, 0]], rtol=1e-6)
+        np.testing.assert_allclose(heatmap.values[::2, ::2], [[1.0, 0.5], [0.0, 0.0]], rtol=1e-6)
 
     def test_the_last_layers_alone_unless_others_are_named(self) -> None:
         maps = outputs(foreground=self.RAW, foreground_fine=cells((7, 7, 1), size=8))

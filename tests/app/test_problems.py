@@ -124,7 +124,7 @@ async def test_a_method_or_layer_that_there_is_not(
     ],
 )
 async def test_each_endpoint_has_its_own_parameters(
-    client: httpx.AsyncClient, path: str, params: dict[str, str]
+    client: httpx.AsyncClient, path: str, params: dict[str, Any]
 ) -> None:
     detail = problem(await post(client, path, **params), 400, "invalid-parameter")
     assert f"`{next(iter(params))}`: there is no such parameter" in detail

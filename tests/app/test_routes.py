@@ -225,7 +225,12 @@ async def test_methods_and_layers(
         # The order and repetitions of the names do not matter.
         "two": (f"{names[2]}, {names[1]},{names[2]}", names[1:3], ""),
     }[layers]
-    params = {"method": method, "layers": asked, "rule": "heatmap", "overlay": "false"}
+    params: dict[str, Any] = {
+        "method": method,
+        "layers": asked,
+        "rule": "heatmap",
+        "overlay": "false",
+    }
     answer = await ask(client, "/gradcam", box="0,0,320,240", **params)
     told = answer["explanation"]
     assert told["rule"] == "heatmap"

@@ -122,7 +122,7 @@ class Export(_NewVersion):
     """Write a run, or a Keras model of your own, as a model version that explains itself."""
 
     run: Path = Field(Path("runs/dogs"), description="directory of the run")
-    photos: int = Field(1000, ge=1, description="training photos to survey, at most")
+    photos: int = Field(1000, ge=1, description="training photos for foreground and novelty")
     keras: Path | None = Field(None, description="in place of a run, a .keras or whole .h5 model")
     labels: Path | None = Field(
         None, description="of a Keras model: its classes, one `name` or `synset<TAB>name` a line"

@@ -107,7 +107,8 @@ def test_foreground_is_fused_of_its_layers(small_bundle: Bundle, engine: Engine)
     row.outputs.update({"foreground_early_out": fine, "foreground": coarse})
 
     def scaled(raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return (raw - raw.min()) / (raw.max() - raw.min())
+        values: npt.NDArray[np.float32] = (raw - raw.min()) / (raw.max() - raw.min())
+        return values
 
     mean = (scaled(fine) + heatmaps.resize(scaled(coarse), 8, 8)) / 2
     expected = heatmaps.resize(mean / mean.max(), 32, 32)

@@ -46,7 +46,7 @@ def test_dimensions(count: int, width: int, dimensions: int) -> None:
 
     assert subspace is not None
     assert subspace.basis.shape == (width, dimensions)
-    assert (subspace.mean.dtype, subspace.basis.dtype) == (np.float32, np.float32)
+    assert subspace.mean.dtype == subspace.basis.dtype == np.float32
 
 
 @pytest.mark.parametrize(("count", "width"), [(3, 10), (0, 10), (100, 1)])

@@ -16,7 +16,16 @@ RESULT = PROJECT / "docs" / "performance.json"
 
 def main() -> None:
     """Measure, print, and with `--write` put it into `docs/performance.md`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    if sys.argv[1:2] == ["boxes"]:
+        from benchmarks.boxes import command
+
+        return command.main(sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog="`python -m benchmarks boxes --help` tells of another command, which compares rules "
+        "for the box and writes docs/localization.md.",
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--rounds", type=int, help="rounds of each part; each has its own default")
     parser.add_argument(

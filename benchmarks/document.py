@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.results import Part, Table, Target
 
-__all__ = ["read", "render", "write"]
+__all__ = ["markdown", "read", "render", "write"]
 
 _PARTS: TypeAdapter[dict[str, Part]] = TypeAdapter(dict[str, Part])
 
@@ -41,10 +41,10 @@ def write(path: Path, machine: dict[str, str], parts: dict[str, Part]) -> None:
 
 def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
     """The document, Markdown."""
-    pieces = [_HEAD, _table(Table(("machine", ""), list(machine.items())))]
+    pieces = [_HEAD, markdown(Table(("machine", ""), list(machine.items())))]
     targets = [target for part in parts.values() for target in part.targets]
     if targets:
-        pieces += ["## Targets\n", _table(_targets(targets))]
+        pieces += ["## Targets\n", markdown(_targets(targets))]
     for part in parts.values():
         pieces.append(f"## {part.title}\n\n{part.how}\n")
         if part.others > QUIET:
@@ -53,7 +53,7 @@ def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
             )
         for table in part.tables:
             pieces += [f"{table.caption}\n"] if table.caption else []
-            pieces.append(_table(table))
+            pieces.append(markdown(table))
         if part.missing:
             pieces.append("Not measured:\n\n" + "".join(f"- {each}\n" for each in part.missing))
     return "\n".join(pieces)
@@ -72,6 +72,7 @@ def _targets(targets: list[Target]) -> Table:
     return Table(("", "measured", "target", "reached"), rows)
 
 
-def _table(table: Table) -> str:
+def markdown(table: Table) -> str:
+    """The rows and their titles, without the caption."""
     lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,0 +1,202 @@
+"""The subcommand: measure, print, and write the tables into `docs/localization.md`."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from app import bundle as bundles
+from app import engines, images
+from app.bundle import Bundle
+from app.engines import Engine
+from app.images import Box
+from app.settings import Settings
+from benchmarks import document
+from benchmarks.boxes import maps
+from benchmarks.boxes.crossfit import cross_fitted, halves
+from benchmarks.boxes.trials import Trial, trials
+from benchmarks.protocol import PROJECT
+from benchmarks.results import Table
+from training.data import Example, load_for_model
+from training.examples import limited
+from training.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, estimate, mean, resample
+
+__all__ = ["BEGIN", "END", "main", "measure", "written"]
+
+DOCUMENT = PROJECT / "docs" / "localization.md"
+
+BEGIN = "<!-- `python -m benchmarks boxes` writes what follows -->"
+END = "<!-- up to here -->"
+
+SEED = 0
+"""Of the halves, of the samples and of `--limit`."""
+
+Ious = npt.NDArray[np.float64]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run it with what follows `boxes` on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks boxes", description=__doc__)
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        required=True,
+        help="a prepared TFDS directory with Stanford Dogs; its test split is not looked at",
+    )
+    parser.add_argument(
+        "--model", type=Path, default=Settings().model_path, help="models/NAME or models/NAME/N"
+    )
+    parser.add_argument("--limit", type=int, help="at most so many photos; then nothing is written")
+    options = parser.parse_args(arguments)
+    bundle = bundles.load(options.model)
+    if not bundle.card.has_cam:
+        parser.error(f"{options.model} has no CAM to compare with")
+    dataset = load_for_model("stanford_dogs", options.data_dir, bundle.card.labels, config={})
+    boxed = [each for each in dataset.train + dataset.validation if each.boxes]
+    chosen = limited(boxed, options.limit, SEED)
+    if len(chosen) < 2:
+        parser.error("two photos with a box are the least")
+    threads = Settings().threads
+    engine = engines.create(bundle, engine="openvino", device="cpu", threads=threads)
+    text = measure(bundle, engine, chosen, threads=threads)
+    print(text)
+    if options.limit is None:
+        DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8"), text), encoding="utf-8")
+        print(f"Wrote {DOCUMENT}", file=sys.stderr)
+
+
+def written(document: str, text: str) -> str:
+    """The document with `text` between its marks, in place of what is there.
+
+    Raises:
+        ValueError: it lacks the marks.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError("the document has no place for the tables")
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
+
+
+def measure(
+    bundle: Bundle, engine: Engine, examples: Sequence[Example], *, threads: int = 0
+) -> str:
+    """All tables, Markdown.
+
+    Args:
+        bundle: a model version with CAM.
+        engine: runs it, through OpenVINO.
+        examples: photos of the training split, with a box each.
+        threads: of the inference; 0 for one a core.
+    """
+    half = halves(len(examples), SEED)
+    raw = maps.raw_maps(maps.Photos(bundle, examples, half, threads), engine)
+    layers, larger = maps.foreground_layers(bundle), maps.larger(bundle)
+    sections = trials(bundle.card, layers, larger)
+    every = [trial for section in sections.values() for trial in section]
+    size = bundle.card.input.size
+    boxes = [[images.scale_box(box, (1, 1), (size, size)) for box in e.boxes] for e in examples]
+    found = {title: cross_fitted(table, half) for title, table in _ious(every, raw, boxes).items()}
+    head = (
+        f"Measured with {bundle.card.name} version {bundle.card.version} ({engine.info.name} in "
+        f"{engine.info.precision}) on {len(examples)} photos of the training split, validation "
+        "photos among them."
+    )
+    tables = [_guesses(examples, found["CAM"], found["Grad-CAM"])]
+    tables += [_table(title, section, found) for title, section in sections.items()]
+    return f"{head}\n\n" + "\n".join(
+        f"**{table.caption}**\n\n{document.markdown(table)}" for table in tables
+    )
+
+
+def _ious(
+    every: Sequence[Trial],
+    raw: tuple[Mapping[str, npt.NDArray[np.float32]], ...],
+    boxes: Sequence[Sequence[Box]],
+) -> dict[str, Ious]:
+    """IoUs `[2, N, options]` by trial: by the directions of each half, where it depends on them.
+
+    Args:
+        every: the trials.
+        raw: their maps, by the directions of each half.
+        boxes: the true ones of each photo, in pixels of the model's input.
+    """
+    measured = [trial for trial in every if trial.options]
+
+    def of_photo(index: int) -> list[Ious]:
+        rows = [{name: each[index] for name, each in of_half.items()} for of_half in raw]
+        return [
+            np.stack([_of_row(trial, row, boxes[index]) for row in rows[: 1 + trial.learnt]])
+            for trial in measured
+        ]
+
+    with ThreadPoolExecutor() as pool:
+        runs = pool.map(of_photo, range(len(boxes)))
+        photos = list(tqdm(runs, desc="boxes", total=len(boxes), unit="photo", mininterval=1.0))
+    found: dict[str, Ious] = {}
+    for number, trial in enumerate(measured):
+        table = np.stack([photo[number] for photo in photos], axis=1)
+        found[trial.title] = np.broadcast_to(table, (2, *table.shape[1:]))
+    for trial in every:
+        if trial.pooled:
+            found[trial.title] = np.concatenate([found[title] for title in trial.pooled], axis=2)
+    return found
+
+
+def _of_row(trial: Trial, row: Mapping[str, npt.NDArray[np.float32]], boxes: Sequence[Box]) -> Ious:
+    """One photo's IoU with each option at each threshold."""
+    return np.array(
+        [
+            best_iou(box, boxes)
+            for option in trial.options
+            for box in option.find(option.search(row), option.thresholds)
+        ]
+    )
+
+
+def _guesses(examples: Sequence[Example], *plain: Ious) -> Table:
+    """What looks at no photo."""
+    guesses = {
+        "the whole frame": FULL_FRAME,
+        "a constant box (80 % x 90 %, centred)": CONSTANT_BOX,
+    }
+    rows = [
+        _line(
+            title,
+            np.array([best_iou(guess, example.boxes) for example in examples]),
+            plain,
+            "",
+        )
+        for title, guess in guesses.items()
+    ]
+    return Table(_COLUMNS, rows, "What looks at no photo")
+
+
+_COLUMNS = ("", "mean IoU", "to CAM", "to Grad-CAM", "service")
+
+
+def _table(title: str, section: Sequence[Trial], found: Mapping[str, Ious]) -> Table:
+    plain = (found["CAM"], found["Grad-CAM"])
+    rows = [
+        _line(trial.title, found[trial.title], plain, f"`{trial.served}`" if trial.served else "")
+        for trial in section
+    ]
+    return Table(_COLUMNS, rows, title)
+
+
+def _line(title: str, ious: Ious, plain: tuple[Ious, ...], served: str) -> tuple[str, ...]:
+    """Mean IoU, and its differences to the plain rules with their intervals, paired by photo."""
+    weights = resample(len(ious), seed=SEED)
+    told = [estimate(mean(ious), weights, mean(base)) for base in plain]
+    differences = (
+        ""
+        if base is ious
+        else "{:+.3f} ({:+.3f} to {:+.3f})".format(each["difference"], *each["difference_interval"])
+        for each, base in zip(told, plain, strict=True)
+    )
+    return title, f"{told[0]['value']:.3f}", *differences, served

@@ -1,0 +1,81 @@
+"""Two halves of the photos: what is chosen or learnt on one is measured on the other, both ways."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from app.images import Box
+from training.foreground import DescriptorTransform, Projection, RidgeRegression
+
+__all__ = ["RULES", "Directions", "Half", "cross_fitted", "find_directions", "halves"]
+
+Half = npt.NDArray[np.int_]
+"""0 or 1 for each photo: the half that it is in."""
+
+Directions = Mapping[tuple[str, str], Projection]
+"""The foreground's directions, by rule and layer."""
+
+RULES = ("ddt", "boxes")
+"""How directions are found: see `training.foreground`."""
+
+
+def halves(count: int, seed: int = 0) -> Half:
+    """The half of each of `count` photos, by lot; they differ by one photo at most."""
+    return np.random.default_rng(seed).permutation(count) % 2
+
+
+def cross_fitted(tables: npt.NDArray[np.float64], half: Half) -> npt.NDArray[np.float64]:
+    """Each photo's IoU with what does best on the other half.
+
+    Args:
+        tables: IoUs `[2, N, K]` of K options (a threshold each, say). Those of `tables[h]` may
+            depend on what was learnt on the photos of half h, and on no others.
+        half: of each photo, `[N]`.
+
+    Returns:
+        `[N]`.
+    """
+    measured = np.empty(len(half))
+    for chosen_on in (0, 1):
+        there = half == chosen_on
+        best = int(np.argmax(tables[chosen_on, there].mean(axis=0)))
+        measured[~there] = tables[chosen_on, ~there, best]
+    return measured
+
+
+def find_directions(
+    batches: Iterable[Mapping[str, npt.NDArray[np.float32]]],
+    half: Half,
+    boxes: Sequence[Sequence[Box]],
+) -> tuple[Directions, Directions]:
+    """The foreground's directions from the photos of each half alone.
+
+    Args:
+        batches: activations by layer, `[n, h, w, C]` each; all photos once, in order.
+        half: of each photo.
+        boxes: of each photo, as shares of its width and height.
+    """
+    ridge = [defaultdict[str, RidgeRegression](RidgeRegression) for _ in (0, 1)]
+    transform = [defaultdict[str, DescriptorTransform](DescriptorTransform) for _ in (0, 1)]
+    begin = 0
+    for maps in batches:
+        for layer, activations in maps.items():
+            photos = np.arange(begin, begin + len(activations))
+            for learnt_on in (0, 1):
+                there = half[photos] == learnt_on
+                if there.any():
+                    given = [boxes[photo] for photo in photos[there]]
+                    ridge[learnt_on][layer].add(activations[there], given)
+                    transform[learnt_on][layer].add(activations[there])
+        begin += len(activations)
+    first, second = (
+        {
+            (rule, layer): found[layer].projection()
+            for rule, found in (("ddt", transform[learnt_on]), ("boxes", ridge[learnt_on]))
+            for layer in found
+        }
+        for learnt_on in (0, 1)
+    )
+    return first, second

@@ -1,0 +1,183 @@
+"""Raw maps of photos, for the trials: of photo and mirror image, and of larger inputs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from app.bundle import Bundle, Method
+from app.engines import Cut, Engine, layer_output
+from benchmarks.boxes.crossfit import Directions, Half, find_directions
+from benchmarks.boxes.forward import Forward
+from training.data import Example
+from training.explanations import squashed
+from training.foreground import Projection, fused_layers
+
+__all__ = ["MIRRORED", "Photos", "foreground_layers", "larger", "name", "raw_maps"]
+
+BATCH = 8
+
+MIRRORED = "mirrored"
+"""The view whose maps are the mean of the photo's and of its mirror image's, mirrored back."""
+
+Raw = dict[str, npt.NDArray[np.float32]]
+"""Raw maps `[N, h, w]`, by `name`."""
+
+Activations = Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos to try rules on.
+
+    Attributes:
+        bundle: the model version.
+        examples: with a box each.
+        half: of each photo.
+        threads: of the inference; 0 for one a core.
+    """
+
+    bundle: Bundle
+    examples: Sequence[Example]
+    half: Half
+    threads: int = 0
+    labels: npt.NDArray[np.int32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the labels out."""
+        labels = np.array([example.label for example in self.examples], np.int32)
+        object.__setattr__(self, "labels", labels)
+
+    def squashed(self, size: int) -> npt.NDArray[np.uint8]:
+        """Model input of a size, uint8 RGB `[N, size, size, 3]`, as the service makes it."""
+        card = self.bundle.card
+        sized = card.model_copy(update={"input": card.input.model_copy(update={"size": size})})
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(lambda each: squashed(sized, each)[1], self.examples)))
+
+
+def name(kind: str, layer: str, view: str = "") -> str:
+    """What a raw map is called: of a method's or a direction's kind, at a layer, in a view."""
+    return f"{kind} {layer} {view}".rstrip()
+
+
+def larger(bundle: Bundle) -> tuple[int, ...]:
+    """The larger input sizes to try: 10/7 of the model's own and twice (320 and 448 for 224)."""
+    size = bundle.card.input.size
+    return size * 10 // 7, size * 2
+
+
+def foreground_layers(bundle: Bundle) -> tuple[str, ...]:
+    """The last layer with a finer map, if there is one, and the last."""
+    return fused_layers({each.name: (each.height, each.width) for each in bundle.card.layers})
+
+
+def raw_maps(photos: Photos, engine: Engine) -> tuple[Raw, Raw]:
+    """All maps that the trials need; the foreground's by directions from either half of photos."""
+    size = photos.bundle.card.input.size
+    image = photos.squashed(size)
+    shared = _class_maps(photos, engine, image, "photos")
+    for key, back in _class_maps(photos, engine, image[:, :, ::-1], MIRRORED).items():
+        shared[f"{key} {MIRRORED}"] = _mean(shared[key], back)
+    plain = _forward(photos, engine, size)
+    directions = _directions(photos, plain, image)
+    _, found = _project(photos, plain, image, directions)
+    _, mirrored = _project(photos, plain, image[:, :, ::-1], directions)
+    for maps, back_maps in zip(found, mirrored, strict=True):
+        maps |= {f"{key} {MIRRORED}": _mean(maps[key], back) for key, back in back_maps.items()}
+    del image
+    for side in larger(photos.bundle):
+        image, enlarged = photos.squashed(side), _forward(photos, engine, side)
+        cam, of_size = _project(photos, enlarged, image, _directions(photos, enlarged, image))
+        shared[name(Method.CAM, photos.bundle.card.layer_names[-1], str(side))] = cam
+        for maps, more in zip(found, of_size, strict=True):
+            maps |= {f"{key} {side}": value for key, value in more.items()}
+    first, second = found
+    return shared | first, shared | second
+
+
+def _mean(
+    maps: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Of maps `[N, h, w]` of photos and of their mirror images."""
+    return (maps + mirrored[:, :, ::-1]) / np.float32(2)
+
+
+def _batches(count: int, title: str) -> Iterator[slice]:
+    steps = range(0, count, BATCH)
+    for begin in tqdm(steps, desc=title, unit="batch", mininterval=1.0):
+        yield slice(begin, begin + BATCH)
+
+
+def _class_maps(photos: Photos, engine: Engine, image: npt.NDArray[np.uint8], title: str) -> Raw:
+    """Every method's, for the true class."""
+    card = photos.bundle.card
+    kept = {
+        name(method, layer): layer_output(card, method, layer)
+        for method in card.methods
+        for layer in (card.layer_names[-1:] if method is Method.CAM else card.layer_names[-6:])
+    }
+    found: dict[str, list[npt.NDArray[np.float32]]] = {key: [] for key in kept}
+    for batch in _batches(len(image), f"maps, {title}"):
+        labels = photos.labels[batch]
+        outputs = engine.run(
+            Cut.EXPLAIN_DEEP,
+            np.ascontiguousarray(image[batch]),
+            labels,
+            np.full_like(labels, -1),
+        )
+        for key, output in kept.items():
+            found[key].append(outputs[output])
+    return {key: np.concatenate(each) for key, each in found.items()}
+
+
+def _forward(photos: Photos, engine: Engine, size: int) -> Forward:
+    layers = foreground_layers(photos.bundle)
+    precision = engine.info.precision
+    return Forward(photos.bundle, layers, size, precision=precision, threads=photos.threads)
+
+
+def _activations(
+    photos: Photos, forward: Forward, image: npt.NDArray[np.uint8], title: str
+) -> Iterator[tuple[npt.NDArray[np.float32], Activations]]:
+    """CAM and activations, batch by batch."""
+    for batch in _batches(len(image), f"{title}, {image.shape[1]} px"):
+        yield forward.run(np.ascontiguousarray(image[batch]), photos.labels[batch])
+
+
+def _directions(
+    photos: Photos, forward: Forward, image: npt.NDArray[np.uint8]
+) -> tuple[Directions, Directions]:
+    run = _activations(photos, forward, image, "directions")
+    boxes = [example.boxes for example in photos.examples]
+    return find_directions((maps for _, maps in run), photos.half, boxes)
+
+
+def _project(
+    photos: Photos,
+    forward: Forward,
+    image: npt.NDArray[np.uint8],
+    directions: tuple[Directions, Directions],
+) -> tuple[npt.NDArray[np.float32], tuple[Raw, Raw]]:
+    """CAM, and the foreground's maps by the directions of each half."""
+    cams: list[npt.NDArray[np.float32]] = []
+    found: tuple[dict[str, list[npt.NDArray[np.float32]]], ...] = ({}, {})
+    for cam, activations in _activations(photos, forward, image, "foreground"):
+        cams.append(cam)
+        for maps, of_half in zip(found, directions, strict=True):
+            for (rule, layer), projection in of_half.items():
+                projected = _projected(activations[layer], projection)
+                maps.setdefault(name(rule, layer), []).append(projected)
+    first, second = ({key: np.concatenate(each) for key, each in maps.items()} for maps in found)
+    return np.concatenate(cams), (first, second)
+
+
+def _projected(
+    activations: npt.NDArray[np.float32], projection: Projection
+) -> npt.NDArray[np.float32]:
+    """`foreground`'s raw maps `[n, h, w]`, as the graph has them."""
+    found: npt.NDArray[np.float32] = activations @ projection.direction
+    return found - np.float32(projection.offset)

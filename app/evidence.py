@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from app import engines, heatmaps, images
 from app.bundle import Fused, Method, ModelCard, Rule
-from app.errors import MethodUnavailable
+from app.errors import MethodUnavailable, RequestError
 from app.heatmaps import Heatmap
 from app.images import Box
 
@@ -36,6 +36,31 @@ class LayerSet:
     def of(cls, card: ModelCard, method: Method, layers: Sequence[str]) -> "LayerSet":
         """With the name that the model's card has for the layers."""
         return cls(method, card.layer_set(layers), tuple(layers))
+
+    @classmethod
+    def asked(cls, card: ModelCard, method: Method, layers: str) -> "LayerSet":
+        """As a request names the layers: `last`, `last6`, or names with commas between.
+
+        Raises:
+            MethodUnavailable: it is CAM, and the model's head is not one for it.
+            RequestError: the model does not expose such a layer.
+        """
+        if method is Method.CAM and not card.has_cam:
+            raise MethodUnavailable(
+                "CAM needs a head of global average pooling and one Dense layer, which model "
+                f"{card.name!r} does not have. Use /gradcam."
+            )
+        names = card.layer_names
+        if layers in ("last", "last6"):
+            return cls.of(card, method, names[-1:] if layers == "last" else names[-6:])
+        asked = {name.strip() for name in layers.split(",")}
+        unknown = sorted(asked.difference(names))
+        if unknown:
+            raise RequestError(
+                f"`layers`: the model does not expose {', '.join(map(repr, unknown))}. "
+                f"It has {', '.join(names)}; or `last`, or `last6`."
+            )
+        return cls.of(card, method, [name for name in names if name in asked])
 
 
 @dataclass(frozen=True, slots=True)

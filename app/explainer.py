@@ -19,7 +19,7 @@ from app.batching import Batcher
 from app.bundle import Bundle, Method
 from app.clock import Clock
 from app.engines import Cut, Engine
-from app.errors import DeadlineExceeded, MethodUnavailable, RequestError, UnknownTarget
+from app.errors import DeadlineExceeded, RequestError, UnknownTarget
 from app.evidence import LayerSet
 from app.panels import Panel
 from app.schemas import (
@@ -105,7 +105,6 @@ class Explainer:
         self.settings = settings
         self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
         self._model_id = ModelId(name=self.card.name, version=self.card.version)
-        self._layer_names = self.card.layer_names
         self._batcher: Batcher[Cut, Input, Rows] = Batcher(
             self._infer,
             max_batch=settings.max_batch,
@@ -179,7 +178,7 @@ class Explainer:
             RequestError: the photo or a parameter cannot be used.
             DeadlineExceeded: no answer within `remaining_s`.
         """
-        sets = [self._layer_set(query.method, query.layers)]
+        sets = [LayerSet.asked(self.card, query.method, query.layers)]
 
         def respond(panels: Sequence[Panel], **about: Any) -> ExplainResponse:
             return ExplainResponse(
@@ -195,8 +194,9 @@ class Explainer:
 
         A model without a head for CAM has the other two. See `explain` for arguments and errors.
         """
-        sets = [self._layer_set(Method.CAM, "last")] if self.card.has_cam else []
-        sets += [self._layer_set(Method.GRADCAM, layers) for layers in ("last", "last6")]
+        asked = [(Method.CAM, "last")] if self.card.has_cam else []
+        asked += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
+        sets = [LayerSet.asked(self.card, method, layers) for method, layers in asked]
 
         def respond(panels: Sequence[Panel], **about: Any) -> CompareResponse:
             explanations = [
@@ -331,30 +331,6 @@ class Explainer:
     def _confidence(self, rows: Rows) -> Literal["ok", "low"] | None:
         ok = confidence.is_ok(self.card, rows)
         return None if ok is None else "ok" if ok else "low"
-
-    def _layer_set(self, method: Method, layers: str) -> LayerSet:
-        if method is Method.CAM and not self.card.has_cam:
-            raise MethodUnavailable(
-                "CAM needs a head of global average pooling and one Dense layer, which model "
-                f"{self.card.name!r} does not have. Use /gradcam."
-            )
-        return LayerSet.of(self.card, method, self._layers(layers))
-
-    def _layers(self, layers: str) -> list[str]:
-        """The layers asked for, first to last."""
-        names = self._layer_names
-        if layers == "last":
-            return names[-1:]
-        if layers == "last6":
-            return names[-6:]
-        asked = {name.strip() for name in layers.split(",")}
-        unknown = sorted(asked.difference(names))
-        if unknown:
-            raise RequestError(
-                f"`layers`: the model does not expose {', '.join(map(repr, unknown))}. "
-                f"It has {', '.join(names)}; or `last`, or `last6`."
-            )
-        return [name for name in names if name in asked]
 
     def _class_index(self, parameter: str, name: str | None) -> int:
         """The class that a parameter names by index, synset or breed; -1 for None.

@@ -7,7 +7,7 @@ import pytest
 
 from app import heatmaps
 from app.bundle import Foreground, Fused, Input, Label, Layer, Method, ModelCard, Rule
-from app.errors import MethodUnavailable
+from app.errors import MethodUnavailable, RequestError
 from app.evidence import LayerSet, enlarged, find, foreground_of, fused_rule, heatmap_of
 
 SIZE = 8
@@ -61,6 +61,33 @@ class TestLayerSet:
         assert LayerSet.of(card(), Method.LAYERCAM, ["fine"]).name == "fine"
         both = LayerSet.of(card(), Method.LAYERCAM, ["fine", "late"])
         assert (both.name, both.layers) == ("last6", ("fine", "late"))
+
+    @pytest.mark.parametrize(
+        ("layers", "expected"),
+        [
+            ("last", ("late",)),
+            ("late", ("late",)),
+            ("last6", ("fine", "late")),
+            (" late,fine , late", ("fine", "late")),
+            ("fine", ("fine",)),
+        ],
+    )
+    def test_as_asked_for_in_the_networks_order(
+        self, layers: str, expected: tuple[str, ...]
+    ) -> None:
+        found = LayerSet.asked(card(), Method.GRADCAM, layers)
+        assert found == LayerSet.of(card(), Method.GRADCAM, expected)
+        assert found.layers == expected
+
+    @pytest.mark.parametrize("layers", ["stem", "late,stem", "", "late,", "last,last6"])
+    def test_a_layer_that_is_not_exposed_is_refused(self, layers: str) -> None:
+        with pytest.raises(RequestError, match="It has fine, late; or `last`"):
+            LayerSet.asked(card(), Method.GRADCAM, layers)
+
+    def test_cam_needs_its_head(self) -> None:
+        assert LayerSet.asked(card(), Method.CAM, "last") == CAM
+        with pytest.raises(MethodUnavailable, match="Use /gradcam"):
+            LayerSet.asked(card(head="other"), Method.CAM, "last")
 
 
 class TestRule:

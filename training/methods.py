@@ -95,11 +95,13 @@ def novelty(features: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
     Returns:
         `[N]`, 0 or more.
     """
-    centred = features - mean
-    inside = tf.linalg.matmul(centred, basis)
-    rest = centred - tf.linalg.matmul(inside, basis, transpose_b=True)
+    # By convolutions: of products with a matrix and with its transpose, OpenVINO's second one is
+    # wrong in bfloat16 with more streams than one.
+    centred = (features - mean)[:, None, None, :]
+    inside = tf.nn.conv2d(centred, basis[None, None], 1, "VALID")
+    rest = centred - tf.nn.conv2d(inside, tf.transpose(basis)[None, None], 1, "VALID")
     # A mean in place of a sum, which half precision may not hold.
-    return tf.sqrt(tf.reduce_mean(rest * rest, axis=-1)) * float(rest.shape[-1]) ** 0.5
+    return tf.sqrt(tf.reduce_mean(rest * rest, axis=(1, 2, 3))) * float(rest.shape[-1]) ** 0.5
 
 
 def _weighted_sum(A: Tensor, weights: Tensor) -> Tensor:

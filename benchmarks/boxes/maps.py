@@ -18,7 +18,7 @@ from training.foreground import Projection, fused_layers
 
 __all__ = ["MIRRORED", "Photos", "foreground_layers", "larger", "name", "raw_maps"]
 
-BATCH = 8
+BATCH = 32
 
 MIRRORED = "mirrored"
 """The view whose maps are the mean of the photo's and of its mirror image's, mirrored back."""

@@ -23,7 +23,7 @@ const $ = (selector) => document.querySelector(selector);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 const options = $("#options").elements;
-const editor = new BoxEditor($("#editor"), askSoon);
+const editor = new BoxEditor($("#main"), askSoon);
 let model = null; // what /model tells
 let photo = null; // the file's bytes, so that it may move or change meanwhile
 let taken = null; // the file that was chosen last
@@ -130,7 +130,11 @@ function show(answer, picture) {
     caption(figures[i], each, answer.target);
   });
   $("#status").textContent = summary(answer);
-  $("#editor").hidden = $("#breeds").hidden = $("#evidence").hidden = false;
+  reveal(true);
+}
+
+function reveal(is) {
+  for (const part of document.querySelectorAll(".answer")) part.hidden = !is;
 }
 
 /** Some browsers leave some photos (WebP with EXIF) on their side: no place to draw a box then. */
@@ -157,7 +161,7 @@ function copies(parent, template, count) {
 const panels = (count) => copies($("#figures"), "#panel", count);
 
 function showBreeds(predictions, explained) {
-  copies($("#breeds ol"), "#row", predictions.length).forEach((row, i) => {
+  copies($("#breeds"), "#row", predictions.length).forEach((row, i) => {
     const { class_index: index, label, probability } = predictions[i];
     row.querySelector(".name").textContent = label;
     row.querySelector(".share").textContent = percent(probability);
@@ -183,7 +187,7 @@ function caption(figure, { explanation, localization }, { label }) {
   const found = box ? `box ${box.map(Math.round).join(", ")}` : NO_EVIDENCE[status];
   const tell = (selector, text) => { figure.querySelector(selector).textContent = text; };
   tell("h3", title);
-  tell(".rule", box ? `rule ${rule}, from ${percent(threshold)} of its maximum` : found);
+  tell(".rule", box ? `rule ${rule}, threshold ${Number(threshold.toFixed(3))}` : found);
   tell(".iou", localization ? localization.iou.toFixed(3) : "–");
   tell(".energy", localization ? percent(localization.energy_in_box) : "–");
   tell(".peak", localization ? (localization.peak_in_box ? "yes" : "no") : "–");
@@ -197,10 +201,12 @@ function caption(figure, { explanation, localization }, { label }) {
 /** Take a photo from wherever it came. */
 async function take(file) {
   taken = file;
+  busy(true);
   const bytes = await file.arrayBuffer().catch(() => null);
   if (taken !== file) return; // another one was chosen meanwhile
   if (!bytes) {
     complain(new Error("This cannot be read: choose a single photo."));
+    busy(false);
     return;
   }
   photo = new Blob([bytes]);
@@ -219,14 +225,14 @@ async function take(file) {
 /** Take away what was said of another photo, and hold the places of what will be said of this. */
 function clear(visible, { naturalWidth: width, naturalHeight: height }) {
   document.body.classList.add("has-photo");
-  $("#editor").hidden = $("#breeds").hidden = $("#evidence").hidden = !visible;
+  $(".stage").hidden = !visible;
+  reveal(visible);
   if (!visible) return;
-  $(".stage").hidden = false;
   $(".stage").style.setProperty("--ratio", width / height);
   $("#confidence").textContent = $("#target").textContent = "";
   $("#confidence").classList.remove("notice");
-  copies($("#breeds ol"), "#row", 0);
-  copies($("#breeds ol"), "#row", Math.min(PREDICTIONS, model?.labels.length ?? PREDICTIONS));
+  copies($("#breeds"), "#row", 0);
+  copies($("#breeds"), "#row", Math.min(PREDICTIONS, model?.labels.length ?? PREDICTIONS));
   panels(0);
   for (const figure of panels(model?.methods.includes("cam") ?? true ? 3 : 2)) {
     const canvas = figure.querySelector("canvas");

@@ -9,6 +9,7 @@ from app.bundle import Rule
 from training import report_plots
 from training.errors import ReportError
 from training.explanations import FUSED
+from training.figures import BASELINES
 from training.markup import HTML, details, figure, html, join, link, paragraph, section, table
 from training.places import in_project
 from training.reading import reading
@@ -140,26 +141,26 @@ def _accuracy(figures: Figures) -> HTML:
 
 
 def _breeds(figures: Figures) -> HTML:
-    def iou(tree: Mapping[str, Mapping[str, float]], method: str) -> str:
-        return f"{tree[method]['last']:.3f}" if method in tree else ""
+    def shown(iou: float | None) -> str:
+        return "" if iou is None else f"{iou:.3f}"
 
-    rows = [
-        (
-            name,
-            str(breed.photos),
-            f"{breed.top1:.3f}",
-            str(breed.photos_with_boxes),
-            iou(breed.mean_iou, "cam"),
-            iou(breed.mean_iou, "gradcam"),
-            *(f"{value:.3f}" for value in breed.mean_iou_baselines.values()),
-        )
-        for name, breed in sorted(figures.breeds.items(), key=lambda item: -item[1].top1)
-    ]
-    head = ("breed", "photos", "accuracy", "with boxes", "mean IoU, CAM", "mean IoU, Grad-CAM")
     return table(
         "By breed, the best first; mean IoU at the last layer by the rule heatmap",
-        (*head, "mean IoU, constant box", "mean IoU, full frame"),
-        (row + ("",) * (8 - len(row)) for row in rows),
+        (
+            *("breed", "photos", "accuracy", "with boxes", "mean IoU, CAM", "mean IoU, Grad-CAM"),
+            *("mean IoU, constant box", "mean IoU, full frame"),
+        ),
+        (
+            (
+                name,
+                str(breed.photos),
+                f"{breed.top1:.3f}",
+                str(breed.photos_with_boxes),
+                *(shown(breed.mean_iou.get(one, {}).get("last")) for one in ("cam", "gradcam")),
+                *(shown(breed.mean_iou_baselines.get(one)) for one in BASELINES),
+            )
+            for name, breed in sorted(figures.breeds.items(), key=lambda item: -item[1].top1)
+        ),
     )
 
 

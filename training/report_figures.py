@@ -235,6 +235,8 @@ class Figures(_Told):
         told = self.localization
         if told is None:
             return self
+        if "gradcam" not in told.methods or not all("last" in of for of in told.methods.values()):
+            raise ValueError("localization lacks a method's figures at the last layer")
         if not self.per_photo:
             raise ValueError("per_photo has no photo, and localization has figures of some")
         wanted = _keys(told.methods), _keys(told.fused)

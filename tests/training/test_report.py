@@ -154,6 +154,8 @@ def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> Non
     of_breed = figures["breeds"]["class 1"]
     assert breeds["class 1",]["photos"] == "3"
     assert breeds["class 1",]["mean IoU, CAM"] == f"{of_breed['mean_iou']['cam']['last']:.3f}"
+    frame = of_breed["mean_iou_baselines"]["full_frame"]
+    assert breeds["class 1",]["mean IoU, full frame"] == f"{frame:.3f}"
     thresholds = page.table("Thresholds")
     curve = figures["curves"]["gradcam"]["last"]["fused"]
     row = thresholds["Grad-CAM, last layer", "fused"]
@@ -293,6 +295,12 @@ def _no_curve(figures: dict[str, Any]) -> str:
     return json.dumps(figures | {"curves": kept})
 
 
+def _no_last(figures: dict[str, Any]) -> str:
+    told = json.loads(json.dumps(figures["localization"]))
+    del told["methods"]["gradcam"]["last"]
+    return json.dumps(figures | {"localization": told})
+
+
 def _no_photos(figures: dict[str, Any]) -> str:
     return json.dumps(figures | {"per_photo": []})
 
@@ -314,6 +322,7 @@ def _no_picture(figures: dict[str, Any]) -> str:
         (_text, "Invalid JSON"),
         (_list, "object"),
         (_no_curve, "curves has other methods"),
+        (_no_last, "localization lacks"),
         (_no_photos, "per_photo has no photo"),
         (_other_photos, "per_photo has other methods"),
         (_no_picture, "media_type"),

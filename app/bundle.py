@@ -153,12 +153,14 @@ class Novelty(_Strict):
 class Confidence(_Strict):
     """How probabilities are calibrated and when an answer is doubted: from validation photos.
 
-    An answer's `confidence` is low where its likeliest class has less than `least_probability`, or
-    the photo has more than `most_novelty`.
+    An answer's `confidence` is low where its likeliest class has less than `least_probability`, no
+    position of the finest foreground map reaches `least_foreground`, or the photo has more than
+    `most_novelty`.
     """
 
     temperature: float = Field(gt=0, description="what logits are divided by")
     least_probability: float = Field(ge=0, le=1)
+    least_foreground: float = Field(description="of the raw map's greatest value")
     most_novelty: float | None = Field(description="null: the model does not measure it")
     photos: int = Field(ge=1, description="validation photos")
     ece: float = Field(ge=0, le=1, description="expected calibration error, with the temperature")

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle import ModelCard
+from app.engines import layer_output
 
-__all__ = ["is_ok", "probabilities"]
+__all__ = ["greatest_foreground", "is_ok", "probabilities"]
 
 Floats = npt.NDArray[np.floating]
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -36,8 +37,9 @@ def is_ok(card: ModelCard, outputs: Outputs) -> bool | None:
     """Whether an answer is as sure as most of the validation photos' are.
 
     Hendrycks & Gimpel, A baseline for detecting misclassified and out-of-distribution examples,
-    2017 (the likeliest class's probability), beside the distance from what the training photos'
-    features span, which sees what probabilities do not (ViM, Wang et al., 2022).
+    2017 (the likeliest class's probability). Beside it what probabilities do not see: whether
+    anything looks like what the model knows (the foreground), and the distance from what the
+    training photos' features span (ViM, Wang et al., 2022).
 
     Args:
         card: the model's.
@@ -52,4 +54,13 @@ def is_ok(card: ModelCard, outputs: Outputs) -> bool | None:
     if limits.most_novelty is not None and not outputs["novelty"] <= limits.most_novelty:
         return False  # NaN included
     likeliest = probabilities(outputs["logits"], limits.temperature).max()
-    return bool(likeliest >= limits.least_probability)
+    return bool(
+        likeliest >= limits.least_probability
+        and greatest_foreground(card, outputs) >= limits.least_foreground
+    )
+
+
+def greatest_foreground(card: ModelCard, outputs: Outputs) -> float:
+    """The greatest value of the foreground's raw map, at the finest of its layers."""
+    name = layer_output(card, "foreground", card.foreground_layers[0])
+    return float(outputs[name].max())

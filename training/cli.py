@@ -305,6 +305,23 @@ def _json(figures: dict[str, Any]) -> str:
     return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda found: re.sub(r"\n *", " ", found[0]), text)
 
 
+class Report(BaseModel):
+    """Tell on a page what `evaluate --out` measured: `index.html` and its plots as PNG files.
+
+    The page needs no network and nothing beside it. Where the figures hold a gallery, it shows
+    photos: a directory within the project is then refused.
+    """
+
+    figures: Path = Field(description="the JSON that `evaluate --out` wrote")
+    out: Path = Field(description="the report's directory")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        from training.report import report
+
+        say(f"Wrote {report(self.figures, self.out)}.")
+
+
 class Training(
     BaseSettings,
     cli_prog_name="python -m training",
@@ -332,6 +349,7 @@ class Training(
     bootstrap: CliSubCommand[Bootstrap]
     calibrate: CliSubCommand[Calibrate]
     evaluate: CliSubCommand[Evaluate]
+    report: CliSubCommand[Report]
 
     def cli_cmd(self) -> None:
         """Run the chosen subcommand."""

@@ -6,19 +6,25 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Bundle, Confidence
-from app.confidence import probabilities
+from app.confidence import greatest_foreground, probabilities
 from app.engines import Cut, Engine
 from training.data import Example
 from training.errors import DataError
 from training.explanations import Explained, explain
 from training.metrics import expected_calibration_error
 
-__all__ = ["SURE", "best_temperature", "calibrate_confidence", "limits"]
+__all__ = ["SURE", "TAILS", "best_temperature", "calibrate_confidence", "limits"]
 
 Floats = npt.NDArray[np.floating]
 
 SURE = 0.95
 """Share of the validation photos whose `confidence` is to be ok."""
+
+TAILS = (1.0, 1.0, 1 / 3)
+"""How many of them may lie beyond the limits of probability, foreground and novelty.
+
+Fewer beyond novelty's: noise, which it is there for, lies far beyond every photo.
+"""
 
 
 def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> Confidence:
@@ -34,22 +40,24 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
     """
     if not examples:
         raise DataError("There are no validation photos to calibrate probabilities on.")
-    measures = bundle.card.novelty is not None
+    card = bundle.card
 
-    def read(row: Explained) -> tuple[npt.NDArray[np.float32], float]:
-        return row.outputs["logits"], float(row.outputs["novelty"]) if measures else 0.0
+    def read(row: Explained) -> tuple[npt.NDArray[np.float32], float, float]:
+        novelty = float(row.outputs["novelty"]) if card.novelty else 0.0
+        return row.outputs["logits"], greatest_foreground(card, row.outputs), novelty
 
-    found = list(explain(bundle.card, engine, examples, Cut.EXPLAIN, read, "confidence"))
-    logits = np.stack([each for each, _ in found])
+    found = list(explain(card, engine, examples, Cut.EXPLAIN, read, "confidence"))
+    logits, foreground, novelty = (np.array(column) for column in zip(*found, strict=True))
     labels = np.array([example.label for example in examples])
     temperature = best_temperature(logits, labels)
     calibrated = probabilities(logits, temperature)
-    novelty = np.array([each for _, each in found]) if measures else None
-    least_probability, most_novelty = limits(calibrated.max(axis=1), novelty)
+    measures = np.stack([calibrated.max(axis=1), foreground, -novelty], axis=1)
+    least_probability, least_foreground, familiar = limits(measures, TAILS)
     return Confidence(
         temperature=temperature,
         least_probability=least_probability,
-        most_novelty=most_novelty,
+        least_foreground=least_foreground,
+        most_novelty=-familiar if card.novelty else None,
         photos=len(examples),
         ece=round(expected_calibration_error(calibrated, labels), 4),
         ece_before=round(expected_calibration_error(probabilities(logits, 1.0), labels), 4),
@@ -83,25 +91,22 @@ def best_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
     return round(2 / (low + high), 4)
 
 
-def limits(
-    likeliest: Floats, novelty: Floats | None, sure: float = SURE
-) -> tuple[float, float | None]:
-    """The strictest pair of limits that leaves a share of photos ok.
-
-    Each is as strict as the other: as many photos lie beyond either.
+def limits(measures: Floats, tails: Sequence[float], sure: float = SURE) -> list[float]:
+    """The strictest limits that leave a share of photos ok, in a fixed proportion to each other.
 
     Args:
-        likeliest: the likeliest class's calibrated probability, `[N]`.
-        novelty: `[N]`, or None.
+        measures: `[N, M]`; of each, the greater the surer.
+        tails: how many photos lie beyond each limit, in times of the first one.
         sure: the share.
 
     Returns:
-        The least probability and the most novelty that are ok.
+        The least of each measure that is ok.
     """
-    measured = np.zeros_like(likeliest) if novelty is None else novelty
-    strictest = (0.0, 0.0)
-    for least, most in zip(np.sort(likeliest), np.sort(measured)[::-1], strict=True):
-        if np.mean((likeliest >= least) & (measured <= most)) < sure:
+    ordered = np.sort(measures, axis=0)
+    strictest = ordered[0]
+    for rank in range(len(ordered)):
+        least = np.array([ordered[int(rank * tail), i] for i, tail in enumerate(tails)])
+        if np.mean((measures >= least).all(axis=1)) < sure:
             break
-        strictest = (float(least), float(most))
-    return strictest[0], None if novelty is None else strictest[1]
+        strictest = least
+    return [float(each) for each in strictest]

@@ -4,10 +4,11 @@ TrainingError
 ├── DataError       the photos cannot be used
 ├── WeightsError    first weights that cannot be had
 ├── RunError        a run's directory that cannot be used
-└── ExportError     a network that cannot be exported
+├── ExportError     a network that cannot be exported
+└── ReportError     figures that cannot be told, or not there
 """
 
-__all__ = ["DataError", "ExportError", "RunError", "TrainingError", "WeightsError"]
+__all__ = ["DataError", "ExportError", "ReportError", "RunError", "TrainingError", "WeightsError"]
 
 
 class TrainingError(Exception):
@@ -28,3 +29,7 @@ class RunError(TrainingError):
 
 class ExportError(TrainingError):
     """A network that cannot be exported; the message names the layer."""
+
+
+class ReportError(TrainingError):
+    """Figures that cannot be read, or a place that a report must not go to."""

@@ -41,13 +41,8 @@ def faithfulness(
     areas: dict[LayerSet | str, list[tuple[float, float]]] = {}
     rows = explain(card, engine, examples, Cut.EXPLAIN_DEEP, maps, "insertion, deletion", top1=True)
     for number, (row, found) in enumerate(rows):
-        known: dict[bytes, tuple[float, float]] = {}
         for key, values in found.items():
-            # Methods may agree to the bit, as Grad-CAM and HiResCAM do before a GAP + Dense head.
-            same = values.tobytes()
-            if same not in known:
-                known[same] = _areas(engine, row, values, (seed, number))
-            areas.setdefault(key, []).append(known[same])
+            areas.setdefault(key, []).append(_areas(engine, row, values, (seed, number)))
     every = {
         key: {
             "insertion": mean(np.array([insertion for insertion, _ in of])),

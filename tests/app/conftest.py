@@ -231,6 +231,7 @@ def calibrated(uncalibrated: ModelCard) -> ModelCard:
         "confidence": Confidence(
             temperature=0.5,
             least_probability=0.2,
+            least_foreground=-1e9,
             most_novelty=7.0,
             photos=1000,
             ece=0.01,

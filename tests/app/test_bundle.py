@@ -45,6 +45,7 @@ def card(**changes: Any) -> ModelCard:
 LIMITS = Confidence(
     temperature=1.5,
     least_probability=0.3,
+    least_foreground=-1e9,
     most_novelty=None,
     photos=100,
     ece=0.02,

@@ -58,6 +58,7 @@ def limited(card: ModelCard, **changes: Any) -> ModelCard:
     limits = Confidence(
         temperature=0.5,
         least_probability=0.75,
+        least_foreground=0.5,
         most_novelty=3.0,
         photos=100,
         ece=0.01,
@@ -66,15 +67,18 @@ def limited(card: ModelCard, **changes: Any) -> ModelCard:
     return card.model_copy(update={"confidence": limits.model_copy(update=changes)})
 
 
+FOREGROUND = np.array([[-2.0, 0.25], [0.5, 0.0]], np.float32)
+
 # With temperature 0.5: 16/21 = 0.762 for the likeliest; without, 4/7 = 0.571.
 SURE: dict[str, npt.NDArray[Any]] = {
     "logits": np.array([0, LOG2, 2 * LOG2], np.float32),
     "novelty": np.array(3.0, np.float32),
+    "foreground": FOREGROUND,
 }
 
 
 class TestIsOk:
-    def test_within_both_limits(self, uncalibrated: ModelCard) -> None:
+    def test_within_all_limits(self, uncalibrated: ModelCard) -> None:
         assert is_ok(limited(uncalibrated), SURE) is True
 
     @pytest.mark.parametrize(
@@ -83,6 +87,7 @@ class TestIsOk:
             {"least_probability": 0.77},
             {"temperature": 1.0},
             {"most_novelty": 2.99},
+            {"least_foreground": 0.51},
         ],
         ids=str,
     )
@@ -99,8 +104,16 @@ class TestIsOk:
 
     def test_without_a_limit_novelty_is_not_read(self, uncalibrated: ModelCard) -> None:
         card = limited(uncalibrated, most_novelty=None)
-        assert is_ok(card, {"logits": SURE["logits"]}) is True
-        assert is_ok(card, {"logits": np.zeros(3, np.float32)}) is False
+        rest = {"logits": SURE["logits"], "foreground": FOREGROUND}
+        assert is_ok(card, rest) is True
+        assert is_ok(card, rest | {"logits": np.zeros(3, np.float32)}) is False
+
+    def test_foreground_is_that_of_the_finest_of_its_layers(self, uncalibrated: ModelCard) -> None:
+        first, last = uncalibrated.layer_names[0], uncalibrated.layer_names[-1]
+        foreground = uncalibrated.foreground.model_copy(update={"layers": (first, last)})
+        card = limited(uncalibrated.model_copy(update={"foreground": foreground}))
+        assert is_ok(card, SURE | {f"foreground_{first}": FOREGROUND}) is True
+        assert is_ok(card, SURE | {f"foreground_{first}": FOREGROUND - 1}) is False
 
     def test_none_where_the_model_is_not_calibrated(self, uncalibrated: ModelCard) -> None:
         assert is_ok(uncalibrated, SURE) is None

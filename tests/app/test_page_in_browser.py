@@ -350,6 +350,7 @@ def test_a_model_without_cam_that_doubts_the_photo(
     card = json.loads((version / CARD_PATH).read_text())
     rule = {"foreground": 0.5, "threshold": 0.35}
     limits = {"temperature": 1.0, "least_probability": 1.0, "most_novelty": None}
+    limits |= {"least_foreground": -1e9}
     limits |= {"photos": 10, "ece": 0.1, "ece_before": 0.1}
     card |= {
         "head": "other",

@@ -8,9 +8,10 @@ import pytest
 
 from app.bundle import Bundle
 from app.confidence import is_ok, probabilities
+from tests.training.nets import LAYERS
 from tests.training.pictures import dataset
 from tests.training.pretend import Pretend
-from training.confidence import SURE, best_temperature, calibrate_confidence, limits
+from training.confidence import SURE, TAILS, best_temperature, calibrate_confidence, limits
 from training.errors import DataError
 from training.metrics import expected_calibration_error
 
@@ -74,61 +75,62 @@ def test_photos_that_are_all_right_tell_no_more_than_laplace_s_rule(count: int) 
     assert 1 / (1 + np.exp(-margin / found)) == pytest.approx(sure, abs=1e-4)
 
 
-def _share(likeliest: Floats, novelty: Floats | None, found: tuple[float, float | None]) -> float:
-    ok = likeliest >= found[0]
-    if novelty is not None and found[1] is not None:
-        ok &= novelty <= found[1]
-    return float(ok.mean())
+def _share(measures: Floats, found: Sequence[float]) -> float:
+    return float((measures >= np.array(found)).all(axis=1).mean())
 
 
 @pytest.mark.parametrize("sure", [0.5, 0.9, SURE, 1.0])
 @pytest.mark.parametrize("count", [1, 20, 1000])
-def test_limit_of_probability_alone_leaves_the_share(sure: float, count: int) -> None:
-    likeliest = np.random.default_rng(1).random(count)
+def test_one_limit_alone_leaves_the_share(sure: float, count: int) -> None:
+    measures = np.random.default_rng(1).random((count, 1))
 
-    found = limits(likeliest, None, sure)
-
-    assert found[1] is None
-    assert _share(likeliest, None, found) == np.ceil(sure * count) / count
+    assert _share(measures, limits(measures, (1.0,), sure)) == np.ceil(sure * count) / count
 
 
-def test_limits_leave_the_share_and_are_alike() -> None:
-    rng = np.random.default_rng(2)
-    likeliest, novelty = rng.random(2000), rng.exponential(1, 2000)
+def test_limits_leave_the_share_and_are_in_proportion() -> None:
+    measures = np.random.default_rng(2).random((3000, 3))
 
-    found = limits(likeliest, novelty)
+    found = limits(measures, TAILS)
 
-    assert found[1] is not None
-    below, above = int((likeliest < found[0]).sum()), int((novelty > found[1]).sum())
-    assert below == above
-    assert 0.95 <= _share(likeliest, novelty, found) < 0.951
-    # One photo more beyond either, and it would be less.
-    stricter = np.sort(likeliest)[below + 1], np.sort(novelty)[-above - 2]
-    assert _share(likeliest, novelty, stricter) < 0.95
+    beyond = [int((measures[:, i] < found[i]).sum()) for i in range(3)]
+    assert beyond[0] == beyond[1] > 50
+    assert beyond[2] == beyond[0] // 3
+    assert 0.95 <= _share(measures, found) < 0.951
+    # One photo more beyond each, and it would be less.
+    ordered = np.sort(measures, axis=0)
+    stricter = [ordered[count + 1, i] for i, count in enumerate(beyond)]
+    assert _share(measures, stricter) < 0.95
 
 
 def test_surer_limits_are_wider() -> None:
-    rng = np.random.default_rng(3)
-    likeliest, novelty = rng.random(300), rng.random(300)
+    measures = np.random.default_rng(3).random((300, 2))
 
-    found = [limits(likeliest, novelty, sure) for sure in (0.5, 0.8, 0.9, 0.95, 1.0)]
+    found = [limits(measures, (1.0, 1.0), sure) for sure in (0.5, 0.8, 0.9, 0.95, 1.0)]
 
-    assert found == sorted(found, key=lambda pair: -pair[0])
-    assert [pair[1] for pair in found] == sorted(pair[1] or 0 for pair in found)
-    assert found[-1] == (likeliest.min(), novelty.max())
-    assert len(set(found)) == 5
+    for i in range(2):
+        assert [pair[i] for pair in found] == sorted((pair[i] for pair in found), reverse=True)
+    assert found[-1] == measures.min(axis=0).tolist()
+    assert len({tuple(pair) for pair in found}) == 5
 
 
 def test_photos_that_tie_are_ok_together() -> None:
     likeliest = np.repeat([0.2, 0.9], [10, 90])
-    novelty = np.repeat([1.0, 7.0], [90, 10])[::-1]
+    familiar = -np.repeat([1.0, 7.0], [90, 10])[::-1]
+    measures = np.stack([likeliest, familiar], axis=1)
 
-    assert limits(likeliest, novelty, 0.95) == (0.2, 7.0)
-    assert limits(likeliest, novelty, 0.9) == (0.9, 1.0)  # the same photos are sure and usual
-    assert limits(np.full(9, 0.5), np.full(9, 2.0)) == (0.5, 2.0)
+    assert limits(measures, (1.0, 1.0), 0.95) == [0.2, -7.0]
+    # The same photos are sure and usual.
+    assert limits(measures, (1.0, 1.0), 0.9) == [0.9, -1.0]
+    assert limits(np.full((9, 2), 0.5), (1.0, 1.0)) == [0.5, 0.5]
 
 
 VALIDATION = dataset(held_out=12).validation
+
+
+def _foreground(novelty: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    """Maps whose greatest value is a function of the photo's novelty, at every layer."""
+    maps = np.stack([np.cos(9 * novelty), novelty - 5], axis=-1)[:, None]
+    return {name: maps for name in ("foreground", *(f"foreground_{layer}" for layer in LAYERS))}
 
 
 def _pretend(logits: npt.NDArray[np.float32], novelty: npt.NDArray[np.float32]) -> Pretend:
@@ -137,7 +139,7 @@ def _pretend(logits: npt.NDArray[np.float32], novelty: npt.NDArray[np.float32]) 
 
     def outputs(photos: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         own = [next(rows) for _ in photos]
-        return {"logits": logits[own], "novelty": novelty[own]}
+        return {"logits": logits[own], "novelty": novelty[own], **_foreground(novelty[own])}
 
     return Pretend(outputs)
 
@@ -165,17 +167,22 @@ def test_confidence_of_the_validation_photos(
     assert found.photos == 12
     assert found.temperature == best_temperature(logits, labels)
     sure = probabilities(logits, found.temperature)
-    assert (found.least_probability, found.most_novelty) == limits(
-        sure.max(axis=1), novelty if measured else None
-    )
+    familiar = -novelty if measured else np.zeros_like(novelty)
+    expected = limits(np.stack([sure.max(axis=1), np.cos(9 * novelty), familiar], axis=1), TAILS)
+    assert [found.least_probability, found.least_foreground] == expected[:2]
+    assert found.most_novelty == (-expected[2] if measured else None)
     assert found.ece == round(expected_calibration_error(sure, labels), 4)
     plain = probabilities(logits, 1.0)
     assert found.ece_before == round(expected_calibration_error(plain, labels), 4)
     assert found.ece != found.ece_before
     told = card.model_copy(update={"confidence": found})
     rows: Sequence[bool | None] = [
-        is_ok(told, {"logits": each, "novelty": far})
-        for each, far in zip(logits, novelty, strict=True)
+        is_ok(
+            told,
+            {"logits": logits[row], "novelty": novelty[row]}
+            | {name: maps[0] for name, maps in _foreground(novelty[row : row + 1]).items()},
+        )
+        for row in range(12)
     ]
     assert rows == [True] * 12  # one of twelve less would be under 95 %
 

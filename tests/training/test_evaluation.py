@@ -1,19 +1,17 @@
 """Over pictures whose boxes are known, with a model whose weights are random."""
 
-import io
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
 
 from app import engines, heatmaps, images
-from app.bundle import Bundle, Confidence, Foreground, Fused, Method, ModelCard
+from app.bundle import Bundle, Confidence, Fused, Method, ModelCard
 from app.engines import Engine
+from tests.training.foreseen import DOG, FOREGROUND, OWN, blocks, bright, changed, foreseen, fusing
 from tests.training.pictures import dataset
 from tests.training.pretend import Pretend
 from training.data import Example
@@ -113,18 +111,8 @@ def _seen(card: ModelCard, photos: npt.NDArray[np.uint8]) -> dict[str, Array]:
     return {**outputs, "logits": logits, "probabilities": probabilities, "target_index": target}
 
 
-def _bright(label: int, box: tuple[int, int, int, int]) -> Example:
-    """A 32 x 32 photo, as the model takes it, white in its box and black around it."""
-    pixels = np.zeros((32, 32, 3), np.uint8)
-    pixels[box[1] : box[3], box[0] : box[2]] = 255
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    xmin, ymin, xmax, ymax = (edge / 32 for edge in box)
-    return Example(f"{box}", file.getvalue(), label, ((xmin, ymin, xmax, ymax),))
-
-
 def test_heatmaps_that_see_just_the_box(small_bundle: Bundle) -> None:
-    examples = [_bright(label, (x, 8, x + 12, 24)) for label, x in enumerate((1, 5, 14, 19))]
+    examples = [bright(label, (x, 8, x + 12, 24)) for label, x in enumerate((1, 5, 14, 19))]
     seeing = Pretend(partial(_seen, small_bundle.card))
 
     figures = evaluate(small_bundle, seeing, examples, sample=3)
@@ -153,52 +141,13 @@ def test_heatmaps_that_see_just_the_box(small_bundle: Bundle) -> None:
     assert faithfulness["methods"]["gradcam"]["last"]["insertion"]["difference"] > 0
 
 
-def _with(bundle: Bundle, **changes: Any) -> Bundle:
-    return replace(bundle, card=bundle.card.model_copy(update=changes))
-
-
-def _foreseen(
-    card: ModelCard,
-    photos: npt.NDArray[np.uint8],
-    *,
-    own: Array,
-    foreground: Array | None = None,
-    logits: Array | None = None,
-) -> dict[str, Array]:
-    """The same `[h, w]` map of every photo for every method, and another for the foreground."""
-    count = len(photos)
-
-    def rows(one: Array) -> Array:
-        return np.repeat(one.astype(np.float32)[None], count, axis=0)
-
-    told = rows(logits if logits is not None else np.array([0, 1, 0, 0, 0]))
-    outputs = {
-        engines.layer_output(card, method, layer): rows(own)
-        for method in card.methods
-        for layer in card.layer_names
-    }
-    outputs["foreground"] = rows(own if foreground is None else foreground)
-    weights = np.exp(told)
-    target = np.full(count, 1, np.int32)
-    probabilities = weights / weights.sum(axis=1, keepdims=True)
-    return outputs | {"logits": told, "probabilities": probabilities, "target_index": target}
-
-
-def _blocks(*blocks: tuple[float, int, int, int, int]) -> Array:
-    """A 32 x 32 map of values in boxes, the later ones over the earlier."""
-    made = np.zeros((32, 32), np.float32)
-    for value, xmin, ymin, xmax, ymax in blocks:
-        made[ymin:ymax, xmin:xmax] = value
-    return made
-
-
 def _values(told: dict[str, Any]) -> dict[str, Any]:
     return {name: one["value"] for name, one in told.items()}
 
 
 def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
-    examples = [_bright(1, (16, 16, 32, 32)) for _ in range(3)]
-    away = Pretend(partial(_foreseen, small_bundle.card, own=_blocks((1, 0, 0, 8, 8))))
+    examples = [bright(1, (16, 16, 32, 32)) for _ in range(3)]
+    away = Pretend(partial(foreseen, small_bundle.card, own=blocks((1, 0, 0, 8, 8))))
 
     told = evaluate(small_bundle, away, examples)["localization"]
 
@@ -217,9 +166,9 @@ def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
 def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
     card = small_bundle.card
     fused = {Method.GRADCAM: {"last": Fused(foreground=0.5, threshold=0.5)}}
-    uniform = Pretend(partial(_foreseen, card, own=_blocks((1, 0, 0, 32, 32))))
+    uniform = Pretend(partial(foreseen, card, own=blocks((1, 0, 0, 32, 32))))
 
-    figures = evaluate(_with(small_bundle, fused=fused), uniform, [_bright(1, (0, 0, 32, 32))])
+    figures = evaluate(changed(small_bundle, fused=fused), uniform, [bright(1, (0, 0, 32, 32))])
 
     told = figures["localization"]
     for one in (told["methods"]["layercam"]["last6"], told["customary"]):
@@ -229,38 +178,15 @@ def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
     assert told["baselines"]["full_frame"]["mean_iou"]["value"] == 1
 
 
-# Grad-CAM sees a part of the dog, the left half; the foreground all of it and, fainter, its
-# surroundings. Their mean is 0.9 in the half, 0.4 in the rest of the dog and 0.1 around it.
-OWN = _blocks((0.2, 0, 0, 32, 32), (1, 8, 8, 16, 24))
-FOREGROUND = _blocks((0.8, 8, 8, 24, 24))
-DOG = (8, 8, 24, 24)
-
-
-def _fusing(bundle: Bundle) -> Bundle:
-    return _with(
-        bundle,
-        thresholds={method: {"last": 0.5, "last6": 0.5} for method in bundle.card.methods},
-        fused={
-            Method.GRADCAM: {
-                "last": Fused(foreground=0.5, threshold=0.4),
-                "last6": Fused(foreground=0.5, threshold=0.1),
-            }
-        },
-        foreground=Foreground(rule="boxes", photos=9),
-    )
-
-
 def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
-    bundle = _fusing(small_bundle)
-    seen = Pretend(partial(_foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+    bundle = fusing(small_bundle)
+    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
 
-    figures = evaluate(bundle, seen, [_bright(label, DOG) for label in (1, 1, 0, 1)])
+    figures = evaluate(bundle, seen, [bright(label, DOG) for label in (1, 1, 0, 1)])
 
     told = figures["localization"]
     assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.5
     assert set(told["fused"]) == {"gradcam"}
-    # The foreground's heatmap is 1 in the dog, once it is normalised by its greatest: with
-    # Grad-CAM's, 1 in the half, 0.6 in the rest of the dog, 0.1 around it.
     assert _values(told["fused"]["gradcam"]["last"]) == {
         "mean_iou": 1,
         "gt_known_localization": 1,
@@ -298,10 +224,10 @@ def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
 
 
 def test_curves_by_each_rule(small_bundle: Bundle) -> None:
-    bundle = _fusing(small_bundle)
-    seen = Pretend(partial(_foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+    bundle = fusing(small_bundle)
+    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
     # One photo whose dog is what Grad-CAM sees, one whose dog is what both see.
-    examples = [_bright(1, (8, 8, 16, 24)), _bright(1, DOG)]
+    examples = [bright(1, (8, 8, 16, 24)), bright(1, DOG)]
 
     figures = evaluate(bundle, seen, examples)
     curve = figures["curves"]["gradcam"]["last"]
@@ -329,9 +255,9 @@ def test_curves_by_each_rule(small_bundle: Bundle) -> None:
 
 def test_the_customary_rule(small_bundle: Bundle) -> None:
     # By its greatest value, the surroundings are at 0.2 of it; by its least too, they are at 0.
-    seen = Pretend(partial(_foreseen, small_bundle.card, own=OWN))
+    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN))
 
-    told = evaluate(small_bundle, seen, [_bright(1, DOG)])["localization"]
+    told = evaluate(small_bundle, seen, [bright(1, DOG)])["localization"]
 
     assert told["customary"]["mean_iou"]["value"] == 0.5
     assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
@@ -343,11 +269,11 @@ def test_the_customary_rule(small_bundle: Bundle) -> None:
 
 def test_customary_threshold_is_of_the_maximum(small_bundle: Bundle) -> None:
     """15 % is in, as half as much is not."""
-    levels = _blocks((0.07, 4, 4, 28, 28), (0.151, 8, 8, 24, 24), (1, 8, 8, 16, 16))
-    seen = Pretend(partial(_foreseen, small_bundle.card, own=levels))
-    calibrated = _with(small_bundle, thresholds={Method.GRADCAM: {"last": 0.9}})
+    levels = blocks((0.07, 4, 4, 28, 28), (0.151, 8, 8, 24, 24), (1, 8, 8, 16, 16))
+    seen = Pretend(partial(foreseen, small_bundle.card, own=levels))
+    calibrated = changed(small_bundle, thresholds={Method.GRADCAM: {"last": 0.9}})
 
-    told = evaluate(calibrated, seen, [_bright(1, DOG)])["localization"]
+    told = evaluate(calibrated, seen, [bright(1, DOG)])["localization"]
 
     assert told["customary"]["mean_iou"]["value"] == 1
     assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
@@ -357,6 +283,7 @@ def test_calibration_error_and_confidence_as_served(small_bundle: Bundle) -> Non
     limits = Confidence(
         temperature=2,
         least_probability=0.3,
+        least_foreground=-1e9,
         most_novelty=None,
         photos=9,
         ece=0,
@@ -364,12 +291,12 @@ def test_calibration_error_and_confidence_as_served(small_bundle: Bundle) -> Non
     )
     # Over a temperature of 2: 4 to 1 and 1 and 1 and 1, a half, for three photos of four right.
     logits = np.array([0, 2 * np.log(4), 0, 0, 0])
-    seen = Pretend(partial(_foreseen, small_bundle.card, own=OWN, logits=logits))
-    examples = [_bright(label, DOG) for label in (1, 1, 3, 1)]
+    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN, logits=logits))
+    examples = [bright(label, DOG) for label in (1, 1, 3, 1)]
 
-    figures = evaluate(_with(small_bundle, confidence=limits), seen, examples)
+    figures = evaluate(changed(small_bundle, confidence=limits), seen, examples)
     strict = limits.model_copy(update={"least_probability": 0.6})
-    doubted = evaluate(_with(small_bundle, confidence=strict), seen, examples)
+    doubted = evaluate(changed(small_bundle, confidence=strict), seen, examples)
 
     assert (figures["ece"], figures["confidence_ok"]) == (0.25, 1)
     assert (doubted["ece"], doubted["confidence_ok"]) == (0.25, 0)

@@ -10,8 +10,7 @@ const NO_EVIDENCE = {
 };
 const CONFIDENCE = {
   ok: "The photo is like those the model was validated on.",
-  low: "Low confidence: this photo is like none the model was validated on. It may show none of "
-    + "the breeds below.",
+  low: "Low confidence: this photo is like none the model was validated on.",
   null: "This model does not say whether a photo is like those it was validated on.",
 };
 const PREDICTIONS = 5;
@@ -45,8 +44,9 @@ async function ask(address, init) {
   const answer = await response.json().catch((error) => {
     throw error.name === "AbortError" ? error : new Error(LOST);
   });
-  if (!response.ok) throw new Error(answer.detail);
-  return answer;
+  if (response.ok) return answer;
+  const final = response.status < 500 && response.status !== 429; // the same question, the same answer
+  throw Object.assign(new Error(answer.detail), { final });
 }
 
 function query() {
@@ -72,7 +72,7 @@ async function askNow() {
     const picture = await decoded(answer.overlay);
     if (!signal.aborted) show(answer, picture);
   } catch (error) {
-    if (!signal.aborted) complain(error, askNow);
+    if (!signal.aborted) complain(error, error.final ? null : askNow);
   }
   if (!signal.aborted) busy(false);
 }
@@ -98,15 +98,16 @@ function busy(is) {
   if (is) slow = setTimeout(() => { $("#status").textContent = "Working …"; }, SLOW_MS);
 }
 
-/** Show an error and how to try again; null takes the last one away. */
-function complain(error, again) {
+/** Show an error, with `again` to try once more; null takes the last one away. */
+function complain(error, again = null) {
   const notice = $("#problem");
   notice.hidden = !error;
   $("#main").classList.toggle("stale", Boolean(error)); // what is shown is not what is asked
   if (!error) return;
   notice.querySelector("p").textContent = error.message;
-  notice.querySelector("button").hidden = !again;
-  notice.querySelector("button").onclick = again;
+  const button = notice.querySelector("button");
+  button.textContent = again ? "Try again" : "Close";
+  button.onclick = again ?? (() => { notice.hidden = true; });
   $("#status").textContent = "No answer.";
 }
 

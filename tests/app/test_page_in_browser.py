@@ -296,9 +296,10 @@ def test_an_error_is_told_in_the_services_words(page: Page, service: Service) ->
     expect(page.get_by_role("alert")).to_contain_text(refused.json()["detail"])
     expect(page.locator(".stage")).to_be_hidden()
     expect(page.locator("#figures")).to_be_hidden()
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_role("alert")).to_be_hidden()
 
     choose(page, LANDSCAPE)
-    expect(page.get_by_role("alert")).to_be_hidden()
     check(page, compare(service, LANDSCAPE))
 
 

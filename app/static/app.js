@@ -59,11 +59,8 @@ function query() {
 
 /** Ask about the photo; of several requests only the last one's answer is shown. */
 async function askNow() {
-  clearTimeout(pause);
-  asking.abort();
-  asking = new AbortController();
+  forget();
   const { signal } = asking;
-  busy(true);
   complain(null);
   try {
     const headers = { "Content-Type": "application/octet-stream" };
@@ -78,9 +75,16 @@ async function askNow() {
 }
 
 function askSoon() {
-  busy(true);
-  clearTimeout(pause);
+  forget();
   pause = setTimeout(askNow, PAUSE_MS);
+}
+
+/** Drop what was asked: something else is about to be. */
+function forget() {
+  clearTimeout(pause);
+  asking.abort();
+  asking = new AbortController();
+  busy(true);
 }
 
 async function decoded(overlay) {
@@ -202,7 +206,7 @@ function caption(figure, { explanation, localization }, { label }) {
 /** Take a photo from wherever it came. */
 async function take(file) {
   taken = file;
-  busy(true);
+  forget();
   const bytes = await file.arrayBuffer().catch(() => null);
   if (taken !== file) return; // another one was chosen meanwhile
   if (!bytes) {

@@ -163,7 +163,9 @@ class Confidence(_Strict):
     least_foreground: float = Field(description="of the raw map's greatest value")
     most_novelty: float | None = Field(description="null: the model does not measure it")
     photos: int = Field(ge=1, description="validation photos")
-    ece: float = Field(ge=0, le=1, description="expected calibration error, with the temperature")
+    ece: float = Field(
+        ge=0, le=1, description="expected calibration error on these, with the temperature"
+    )
     ece_before: float = Field(ge=0, le=1, description="and without")
 
 

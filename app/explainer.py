@@ -196,7 +196,8 @@ class Explainer:
         """
         asked = [(Method.CAM, "last")] if self.card.has_cam else []
         asked += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
-        sets = [LayerSet.asked(self.card, method, layers) for method, layers in asked]
+        named = [LayerSet.asked(self.card, method, layers) for method, layers in asked]
+        sets = list(dict.fromkeys(named))  # of one layer, the last is the last six
 
         def respond(panels: Sequence[Panel], **about: Any) -> CompareResponse:
             explanations = [

@@ -278,15 +278,19 @@ class Evaluate(_OnModel):
         if self.write:
             kept = {name: figures[name] for name in ("split", *SHORT) if name in figures}
             bundle.card.model_copy(update={"metrics": kept}).write(bundle.path)
+        print(_json({name: told for name, told in figures.items() if name != "gallery"}))
         if self.out is not None:
-            self.out.write_text(_json(figures) + "\n", encoding="utf-8")
-        figures.pop("gallery", None)  # no terminal shows a picture
-        print(_json(figures))
+            try:
+                self.out.write_text(_json(figures) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise TrainingError(f"--out {self.out}: {error.strerror}.") from error
 
     def _check_out(self) -> None:
         """Refuse, before the work, a place that the figures could not or must not go to."""
         if self.out is not None and not self.out.parent.is_dir():
             raise TrainingError(f"--out {self.out}: there is no directory {self.out.parent}.")
+        if self.out is not None and self.out.is_dir():
+            raise TrainingError(f"--out {self.out} is a directory: name a file.")
         if not self.gallery:
             return
         if self.out is None:

@@ -1,6 +1,7 @@
 """Labelled photos with boxes: from Stanford Dogs or from a folder of your own."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,11 @@ def load_for_model(
 
     if source == "stanford_dogs":
         breeds = [label.synset or label.name for label in labels]
-        return as_labelled(stanford_dogs(data_dir, breeds=breeds, **told(*_SPLITTING)), labels)
+        dataset = stanford_dogs(data_dir, breeds=breeds, **told(*_SPLITTING))
+        if config.get("limit"):  # of the photos to train on alone: the test split is whole
+            part = stanford_dogs(data_dir, breeds=breeds, **told(*_SPLITTING, "limit"))
+            dataset = replace(part, test=dataset.test)
+        return as_labelled(dataset, labels)
     drawn = told(*_SPLITTING, "test_share", "breeds")
     return as_labelled(folder(_directory(data_dir), boxes=boxes, **drawn), labels)
 

@@ -111,17 +111,25 @@ def evaluate(
         "per_photo": _per_photo(card, scored, probabilities[boxed]),
     }
     if sample:
-        rng = np.random.default_rng(seed)
-        indices = np.sort(rng.permutation(len(examples))[:sample])
-        chosen = [examples[index] for index in indices.tolist()]
-        figures["faithfulness"] = faithfulness(card, engine, chosen, seed)
-        figures["randomization"] = randomization(bundle, chosen, seed)
+        figures |= _sampled(bundle, engine, examples, sample, seed)
     if gallery and scored:
         figures["gallery"] = {
             kind: [figures["per_photo"][index] | {"overlays": of[index]} for index in of]
             for kind, of in drawn(card, engine, scored, right[boxed], gallery, seed).items()
         }
     return figures
+
+
+def _sampled(
+    bundle: Bundle, engine: Engine, examples: Sequence[Example], sample: int, seed: int
+) -> dict[str, Any]:
+    """What is measured on so many photos, drawn by lot."""
+    indices = np.sort(np.random.default_rng(seed).permutation(len(examples))[:sample])
+    chosen = [examples[index] for index in indices.tolist()]
+    return {
+        "faithfulness": faithfulness(bundle.card, engine, chosen, seed),
+        "randomization": randomization(bundle, chosen, seed),
+    }
 
 
 def _answers(

@@ -31,7 +31,7 @@ from training.layers import exposed
 from training.network import Network
 from training.novelty import Subspace
 from training.preprocessing import Preprocessing
-from training.survey import choose, survey
+from training.survey import Survey, choose, survey
 
 __all__ = ["ExplainedNetwork", "export_network", "export_run", "next_version", "write"]
 
@@ -291,19 +291,22 @@ def export_run(
         overwrite=overwrite,
         architecture=config.architecture,
         labels=dataset.labels,
-        foreground=Foreground(
-            rule=found.rule,
-            photos=found.photos,
-            layers=fused_layers({layer: sizes[layer] for layer in layers}),
-        ),
-        novelty=Novelty(dimensions=found.subspace.basis.shape[1], photos=found.surveyed)
-        if found.subspace
-        else None,
+        **_told(found, fused_layers({layer: sizes[layer] for layer in layers})),
         training=config.public(),
         data=Data(name=dataset.name, splits=dataset.sizes),
         licence=licence,
         provenance=provenance,
     )
+
+
+def _told(found: Survey, fused: tuple[str, ...]) -> dict[str, Any]:
+    """What the card says of a survey."""
+    novelty = None
+    if found.subspace is not None:
+        dimensions = found.subspace.basis.shape[1]
+        novelty = Novelty(dimensions=dimensions, photos=found.surveyed)
+    foreground = Foreground(rule=found.rule, photos=found.photos, layers=fused)
+    return {"foreground": foreground, "novelty": novelty}
 
 
 def export_network(

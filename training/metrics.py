@@ -20,7 +20,6 @@ __all__ = [
     "interval",
     "mean",
     "resample",
-    "top_k_accuracy",
 ]
 
 CONSTANT_BOX: Box = (0.1, 0.05, 0.9, 0.95)
@@ -57,13 +56,6 @@ def in_top_k(
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return (best == labels[:, None]).any(axis=1)  # type: ignore[no-any-return]
-
-
-def top_k_accuracy(
-    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], k: int
-) -> float:
-    """Share of rows whose label is among the k greatest scores; see `in_top_k`."""
-    return float(np.mean(in_top_k(scores, labels, k)))
 
 
 def expected_calibration_error(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from app.bundle import Bundle
+from app.engines.openvino import CORE
 
 __all__ = ["Forward"]
 
@@ -28,8 +29,7 @@ class Forward:
             precision: `float32` or `bfloat16`.
             threads: 0 for one a core.
         """
-        core = ov.Core()
-        graph = core.read_model(str(bundle.path))
+        graph = CORE.read_model(str(bundle.path))
         outputs = [graph.output("cam").get_node().input_value(0)]
         outputs += [_activations(graph, layer) for layer in layers]
         cut = ov.Model(outputs, graph.get_parameters(), "forward")
@@ -43,7 +43,7 @@ class Forward:
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
         self._layers = tuple(layers)
-        self._compiled = core.compile_model(cut, "CPU", options)
+        self._compiled = CORE.compile_model(cut, "CPU", options)
 
     def run(
         self, image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32]

@@ -364,7 +364,7 @@ def test_a_model_without_cam_that_doubts_the_photo(
         answer = compare(service, LANDSCAPE)
         assert [each["explanation"]["rule"] for each in answer["explanations"]] == ["fused"] * 2
         check(page, answer)
-        expect(page.locator("#confidence")).to_contain_text("like none the model was validated on")
+        expect(page.locator("#confidence")).to_contain_text("Low confidence")
         expect(page.locator("#no-cam")).to_be_visible()
         expect(page.locator("#why-alike")).to_be_hidden()
         expect(page.locator("#why-fused")).to_be_visible()

@@ -10,7 +10,6 @@ from training.metrics import (
     interval,
     mean,
     resample,
-    top_k_accuracy,
 )
 
 
@@ -29,13 +28,13 @@ def test_constant_box_is_centred_80_by_90_percent() -> None:
     assert (xmin + xmax, ymin + ymax) == pytest.approx((1, 1))
 
 
-def test_top_k_accuracy_by_hand() -> None:
+def test_in_top_k_by_hand() -> None:
     scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.1, 0.3, 0.6]])
     labels = np.array([1, 2, 1])
 
-    assert top_k_accuracy(scores, labels, 1) == pytest.approx(1 / 3)
-    assert top_k_accuracy(scores, labels, 2) == pytest.approx(2 / 3)
-    assert top_k_accuracy(scores, labels, 3) == 1.0
+    assert in_top_k(scores, labels, 1).tolist() == [True, False, False]
+    assert in_top_k(scores, labels, 2).tolist() == [True, False, True]
+    assert in_top_k(scores, labels, 3).all()
 
 
 def test_in_top_k_tells_of_each_row() -> None:

@@ -119,12 +119,9 @@ def locate(values: Map, threshold: float) -> Box | None:
         heatmap is all zero.
     """
     top = values.max()
-    mask = ((values >= np.float32(threshold) * top) & (top > 0)).astype(np.uint8)
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count < 2:
+    if top <= 0:
         return None
-    x, y, width, height, _ = stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))].tolist()
-    return float(x), float(y), float(x + width), float(y + height)
+    return _largest((values >= np.float32(threshold) * top).view(np.uint8), 0, 0)
 
 
 def locate_all(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
@@ -157,13 +154,17 @@ def locate_all(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
 
 
 def _largest(mask: npt.NDArray[np.uint8], left: int, upper: int) -> Box:
-    """The box around the largest 8-connected region of a mask that has one."""
+    """The box around the largest 8-connected region of a mask that has one; the first of equals."""
     # Regions are two pixels apart. Where 16 bits can number them, that takes half the time.
     most = ((mask.shape[0] + 1) // 2) * ((mask.shape[1] + 1) // 2)
     numbers = cv2.CV_16U if most < 2**16 - 1 else cv2.CV_32S
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=numbers)
-    best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    x, y, width, height, _ = stats[best].tolist()
+    regions = stats[1:]
+    largest = regions[regions[:, cv2.CC_STAT_AREA] == regions[:, cv2.CC_STAT_AREA].max()]
+    # Of equal ones the uppermost, then the leftmost: OpenCV's order depends on how a mask is cut.
+    x, y, width, height, _ = min(
+        largest.tolist(), key=lambda region: (region[1], region[0], region)
+    )
     x, y = left + x, upper + y
     return float(x), float(y), float(x + width), float(y + height)
 

@@ -9,8 +9,8 @@ const NO_EVIDENCE = {
   nonfinite: "not computable",
 };
 const CONFIDENCE = {
-  ok: "Confidence: as with most photos the model was validated on.",
-  low: "Low confidence: the breed is less likely, or the photo less like those the model knows, than with most photos it was validated on.",
+  ok: "As sure as with most photos the model was validated on.",
+  low: "Low confidence: less sure, or stranger, than most validation photos.",
   null: "This model does not say whether a photo is like those it was validated on.",
 };
 const PREDICTIONS = 5;

@@ -10,7 +10,7 @@ const NO_EVIDENCE = {
 };
 const CONFIDENCE = {
   ok: "As sure as with most photos the model was validated on.",
-  low: "Low confidence: less sure, or stranger, than most validation photos.",
+  low: "Low confidence: less sure or stranger than most photos it knows.",
   null: "This model does not say whether a photo is like those it was validated on.",
 };
 const PREDICTIONS = 5;

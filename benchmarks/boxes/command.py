@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -189,9 +190,14 @@ def _table(title: str, section: Sequence[Trial], found: Mapping[str, Ious]) -> T
     return Table(_COLUMNS, rows, title)
 
 
+@cache
+def _samples(count: int) -> Ious:
+    return resample(count, seed=SEED)
+
+
 def _line(title: str, ious: Ious, plain: tuple[Ious, ...], served: str) -> tuple[str, ...]:
     """Mean IoU, and its differences to the plain rules with their intervals, paired by photo."""
-    weights = resample(len(ious), seed=SEED)
+    weights = _samples(len(ious))
     told = [estimate(mean(ious), weights, mean(base)) for base in plain]
     differences = (
         ""

@@ -50,7 +50,9 @@ def foreseen(
         for method in card.methods
         for layer in card.layer_names
     }
-    outputs["foreground"] = rows(own if foreground is None else foreground)
+    for layer in card.layer_names:
+        name = engines.layer_output(card, "foreground", layer)
+        outputs[name] = rows(own if foreground is None else foreground)
     weights = np.exp(told)
     target = np.full(count, 1, np.int32)
     probabilities = weights / weights.sum(axis=1, keepdims=True)

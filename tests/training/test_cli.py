@@ -86,7 +86,9 @@ def test_finished_run_says_so(
     run = ["--run", str(tmp_path / "run")]
     cli.main([*TRAIN, *OPTIONS, *run, "--data-dir", str(prepared)])
     told = capsys.readouterr().err
-    assert hint(told) == f"{sys.executable} -m training export --run {tmp_path}/run"
+    python, _, rest = hint(told).partition(" ")
+    assert Path(python).absolute() == Path(sys.executable)
+    assert rest == f"-m training export --run {tmp_path}/run"
 
     cli.main(["train", *run, "--resume"])
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from app.bundle import Bundle, BundleError, ModelCard, checksums, find_version, load
 from tests.training.nets import LAYERS
 from training import architectures
+from training.config import TrainConfig
 from training.errors import ExportError, RunError
 from training.export import ExplainedNetwork, export_run, next_version, write
 from training.foreground import Projection, channel_sum
@@ -338,6 +339,9 @@ def test_next_version(tmp_path: Path) -> None:
 
 
 def test_export_needs_a_finished_epoch(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        export_run(tmp_path, tmp_path / "models/x/1", photos=10)
+    (tmp_path / "config.json").write_text(TrainConfig().model_dump_json(), encoding="utf-8")
     with pytest.raises(RunError, match="finished epoch"):
         export_run(tmp_path, tmp_path / "models/x/1", photos=10)
 

@@ -31,8 +31,8 @@ def model(card: ModelCard, projections: dict[str, Projection], tmp_path: Path) -
         for index, breed in enumerate(BREEDS)
     )
     place = tmp_path / "models" / "trio" / "1"
-    told = {"name": "trio", "version": 1, "labels": labels, "input": Input(size=32)}
-    write(explained, place, card.model_copy(update=told))
+    told = {"name": "trio", "version": 1, "labels": labels, "novelty": None}
+    write(explained, place, card.model_copy(update=told | {"input": Input(size=32)}))
     return place
 
 

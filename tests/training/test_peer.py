@@ -1,0 +1,60 @@
+"""Maps beside those of tf-keras-vis, another implementation, on a flat Keras model."""
+
+import importlib
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from tests.training.conftest import CLASSES, SIZE
+from training.export import ExplainedNetwork
+from training.preprocessing import Preprocessing
+
+# It asks SciPy for `zoom` under an old name.
+pytestmark = pytest.mark.filterwarnings("ignore:Please import `zoom`:DeprecationWarning")
+
+PEERS = {"gradcam": ("gradcam", "Gradcam"), "layercam": ("layercam", "Layercam")}
+"""Its Grad-CAM++ is left out: it normalises alpha, which the paper does not."""
+
+
+def _theirs(
+    model: keras.Model, method: str, photos: npt.NDArray[np.uint8], target: int, layer: str
+) -> npt.NDArray[np.float32]:
+    module, name = PEERS[method]
+    scores = importlib.import_module("tf_keras_vis.utils.scores")
+    explainer: Any = getattr(importlib.import_module(f"tf_keras_vis.{module}"), name)(
+        model, clone=False
+    )
+    found: npt.NDArray[np.float32] = explainer(
+        scores.CategoricalScore([target] * len(photos)),
+        np.asarray(Preprocessing.CAFFE.apply(tf.constant(photos))),
+        penultimate_layer=layer,
+        seek_penultimate_conv_layer=False,
+        expand_cam=False,
+        normalize_cam=False,
+    )
+    return np.asarray(found)
+
+
+@pytest.mark.parametrize("layer", ["middle_out", "last_out"])
+@pytest.mark.parametrize("method", PEERS)
+def test_raw_maps_are_those_of_tf_keras_vis(
+    keras_model: keras.Model, explained: ExplainedNetwork, method: str, layer: str
+) -> None:
+    scales = []
+    photos = np.random.default_rng(5).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    for target in range(CLASSES):
+        index = tf.fill([3], tf.constant(target))
+        ours = explained.serve(tf.constant(photos), index, tf.fill([3], tf.constant(-1)))
+        expected = _theirs(keras_model, method, photos, target, layer)
+
+        # Kernels are stored in half precision here.
+        scales.append(float(np.abs(expected).max()))
+        scale = scales[-1] or 1.0  # a class that nothing speaks for has an empty map
+        np.testing.assert_allclose(
+            ours[f"{method}_{layer}"].numpy() / scale, expected / scale, atol=0.02
+        )
+    assert np.count_nonzero(scales) >= CLASSES - 1

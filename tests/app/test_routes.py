@@ -37,6 +37,11 @@ pytestmark = pytest.mark.anyio
 PHOTOS = sorted((PROJECT.parent / "shared" / "photos").glob("n020[89]*_*.JPEG")) + sorted(
     (PROJECT.parent / "shared" / "photos").glob("n021[01]*_*.JPEG")
 )
+STRANGE = [
+    path
+    for name in ("tabby", "monarch", "African_elephant", "computer_keyboard")
+    for path in (PROJECT.parent / "shared" / "photos").glob(f"*_{name}.JPEG")
+]
 
 # -- the body
 
@@ -115,8 +120,25 @@ async def test_most_breeds_are_recognised(client: httpx.AsyncClient) -> None:
         if top["synset"] == synset:
             right += 1
             assert top["label"].casefold().replace(" ", "_") == breed.casefold()
+        assert answer["confidence"] == "ok"
     assert len(PHOTOS) == 10
     assert right >= 6
+
+
+@pytest.mark.skipif(len(STRANGE) < 4, reason="the photos are not beside this checkout")
+async def test_what_is_no_dog_is_doubted(client: httpx.AsyncClient) -> None:
+    assert len(STRANGE) == 4
+    for path in STRANGE:
+        assert (await ask(client, "/predict", path.read_bytes()))["confidence"] == "low", path.stem
+
+
+@pytest.mark.parametrize("cells", [None, 4, 16, 64])
+async def test_noise_is_doubted(client: httpx.AsyncClient, cells: int | None) -> None:
+    """Of single pixels, or of soft blobs."""
+    side = cells or 224
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (side, side, 3), np.uint8))
+    noise = noise.resize((224, 224), Image.Resampling.BICUBIC)
+    assert (await ask(client, "/predict", encode(noise, "PNG")))["confidence"] == "low"
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

@@ -51,7 +51,9 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
     labels = np.array([example.label for example in examples])
     temperature = best_temperature(logits, labels)
     calibrated = probabilities(logits, temperature)
-    measures = np.stack([calibrated.max(axis=1), foreground, -novelty], axis=1)
+    measures = np.stack([calibrated.max(axis=1), foreground, -novelty], axis=1).astype(np.float64)
+    # What is not finite, as a network that was hardly trained may give, is the least sure of all.
+    measures = np.where(np.isfinite(measures), measures, float(np.finfo(np.float32).min))
     least_probability, least_foreground, familiar = limits(measures, TAILS)
     return Confidence(
         temperature=temperature,

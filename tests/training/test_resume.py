@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import PROJECT
+from tests.training.commands import hint
 
 # A small rate: a network trained from scratch at a large one magnifies the last bit of a sum.
 OPTIONS = [
@@ -73,7 +74,9 @@ def test_stopped_run_ends_as_one_that_was_not(
     _, told = process.communicate(timeout=120)
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert f"Continue with:\n  python -m training train --run {run} --resume" in told
+        python, _, rest = hint(told).partition(" ")
+        assert Path(python).absolute() == Path(sys.executable)
+        assert rest == f"-m training train --run {run} --resume"
     else:
         assert process.returncode == -signal.SIGKILL
     before = _history(run)

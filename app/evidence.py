@@ -17,11 +17,24 @@ from app.errors import MethodUnavailable, RequestError
 from app.heatmaps import Heatmap
 from app.images import Box
 
-__all__ = ["Evidence", "LayerSet", "enlarged", "find", "foreground_of", "fused_rule", "heatmap_of"]
+__all__ = [
+    "CURVE_THRESHOLDS",
+    "Evidence",
+    "LayerSet",
+    "enlarged",
+    "find",
+    "foreground_of",
+    "fused_rule",
+    "heatmap_of",
+]
 
 Map = npt.NDArray[np.float32]
 Outputs = Mapping[str, npt.NDArray[Any]]
 """One photo's row of the model's outputs, by name."""
+
+
+CURVE_THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 50))
+"""0.02 to 0.98: where curves of IoU over thresholds have their points."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import heatmaps, images, overlay
-from app.evidence import Evidence, LayerSet
+from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet
 from app.schemas import (
     BoxIoU,
     CompareQuery,
@@ -19,12 +19,9 @@ from app.schemas import (
     Prediction,
 )
 
-__all__ = ["CURVE_THRESHOLDS", "Panel", "draw", "make"]
+__all__ = ["Panel", "draw", "make"]
 
 Pixels = npt.NDArray[np.uint8]
-
-CURVE_THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 50))
-"""0.02 to 0.98: where `curve` takes the IoU."""
 
 
 @dataclass(frozen=True, slots=True)

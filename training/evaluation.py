@@ -9,7 +9,7 @@ import numpy.typing as npt
 from app import confidence
 from app.bundle import Bundle, ModelCard, Rule
 from app.engines import Cut, Engine
-from app.evidence import LayerSet
+from app.evidence import CURVE_THRESHOLDS, LayerSet
 from training.data import Example
 from training.errors import DataError
 from training.explanations import FUSED, Explained, explain
@@ -25,7 +25,7 @@ from training.metrics import (
     resample,
 )
 from training.sampled import faithfulness, randomization
-from training.scoring import CURVE_THRESHOLDS, Score, Scored, localize
+from training.scoring import Score, Scored, localize
 
 __all__ = ["SHORT", "evaluate"]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from app import engines, heatmaps, images
 from app.bundle import DEFAULT_THRESHOLD, Method, ModelCard, Rule
 from app.engines import Cut, Engine
-from app.evidence import Evidence, LayerSet, enlarged
+from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet, enlarged
 from training.data import Example
 from training.explanations import FUSED, Explained, explain, layer_sets
 from training.figures import BASELINES
@@ -22,10 +22,7 @@ from training.localization import (
 )
 from training.metrics import best_iou
 
-__all__ = ["CURVE_THRESHOLDS", "Score", "Scored", "default", "localize", "main_sets"]
-
-CURVE_THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 50))
-"""0.02 to 0.98: where curves have their points, the service's among them."""
+__all__ = ["Score", "Scored", "default", "localize", "main_sets"]
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,10 +5,10 @@ import numpy.typing as npt
 import pytest
 
 from app.bundle import Method, Rule
-from app.evidence import Evidence, LayerSet
+from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet
 from app.heatmaps import Heatmap
 from app.images import Box
-from app.panels import CURVE_THRESHOLDS, Panel, draw, make
+from app.panels import Panel, draw, make
 from app.schemas import CompareQuery, ImageInfo, Prediction
 
 Map = npt.NDArray[np.float32]

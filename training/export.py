@@ -29,7 +29,7 @@ from training.gradients import shapes
 from training.keras_reader import from_keras
 from training.layers import exposed
 from training.network import Network
-from training.novelty import Subspace
+from training.novelty import Residual
 from training.preprocessing import Preprocessing
 from training.survey import Survey, choose, survey
 
@@ -51,7 +51,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         input_size: int,
         layers: Sequence[str],
         projections: dict[str, Projection],
-        subspace: Subspace | None = None,
+        residual: Residual | None = None,
         preprocessing: Preprocessing = Preprocessing.CAFFE,
         kernel_dtype: tf.DType = tf.float16,
     ) -> None:
@@ -63,7 +63,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             layers: names of the layers to expose, first to last; the last one is the last
                 activation before the head.
             projections: of each of `layers`.
-            subspace: what `novelty` measures from; None leaves that output out.
+            residual: what `novelty` measures; None leaves that output out.
             preprocessing: what the network wants done to photos.
             kernel_dtype: how kernels are stored.
 
@@ -86,10 +86,10 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             for node in self.network.nodes
         }
         self._projections = {layer: _variables(projections[layer]) for layer in layers}
-        self._subspace: tuple[tf.Variable, tf.Variable] | None = None
-        if subspace is not None:
-            basis = tf.Variable(subspace.basis, dtype=kernel_dtype, trainable=False)
-            self._subspace = tf.Variable(subspace.mean, trainable=False), basis
+        self._residual: tuple[tf.Variable, tf.Variable] | None = None
+        if residual is not None:
+            directions = tf.Variable(residual.directions, dtype=kernel_dtype, trainable=False)
+            self._residual = directions, tf.Variable(residual.offset, trainable=False)
         image = tf.TensorSpec((None, input_size, input_size, 3), tf.uint8, name="image")
         index = {
             name: tf.TensorSpec((None,), tf.int32, name=name)
@@ -133,30 +133,30 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             "probabilities": tf.nn.softmax(logits),
             "target_index": target,
         }
-        last = self.layers[-1]
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             maps = self._maps(layer, values[layer], slopes[layer])
             outputs.update({f"{name}_{layer}": value for name, value in maps.items()})
-        outputs.update(self._maps(last, values[last], slopes[last]))
-        if self.network.gap_dense:
-            head = self._weights[self.network.nodes[-1].name]["kernel"]
-            weights = tf.linalg.matmul(seed, tf.cast(head, tf.float32), transpose_b=True)
-            outputs["cam"] = methods.cam(values[last], weights)
-        if self._subspace is not None:
+        last = self.layers[-1]
+        head = self._class_weights(seed) if self.network.gap_dense else None
+        maps = self._maps(last, values[last], slopes[last], head)
+        outputs.update(maps)
+        outputs.update({f"{name}_{last}": value for name, value in maps.items() if name != "cam"})
+        if self._residual is not None:
             features = values[self.network.nodes[-1].inputs[0]]
-            mean, basis = self._subspace
-            outputs["novelty"] = methods.novelty(features, mean, tf.cast(basis, tf.float32))
+            directions, offset = self._residual
+            outputs["novelty"] = methods.novelty(features, tf.cast(directions, tf.float32), offset)
         return {name: tf.identity(value, name=name) for name, value in outputs.items()}
 
-    def _maps(self, layer: str, A: Tensor, G: Tensor) -> dict[str, Tensor]:
+    def _class_weights(self, seed: Tensor) -> Tensor:
+        """The last Dense layer's of each row's class, less those of the one it is held against."""
+        kernel = self._weights[self.network.nodes[-1].name]["kernel"]
+        return tf.linalg.matmul(seed, tf.cast(kernel, tf.float32), transpose_b=True)
+
+    def _maps(
+        self, layer: str, A: Tensor, G: Tensor, head: Tensor | None = None
+    ) -> dict[str, Tensor]:
         direction, offset = self._projections[layer]
-        return {
-            "gradcam": methods.gradcam(A, G),
-            "gradcampp": methods.gradcampp(A, G),
-            "layercam": methods.layercam(A, G),
-            "hirescam": methods.hirescam(A, G),
-            "foreground": methods.foreground(A, direction, offset),
-        }
+        return methods.maps(A, G, direction, offset, head)
 
 
 def _variables(projection: Projection) -> tuple[tf.Variable, tf.Variable]:
@@ -167,7 +167,7 @@ def _variables(projection: Projection) -> tuple[tf.Variable, tf.Variable]:
 
 def _one_hot(index: Tensor, classes: int) -> Tensor:
     """float32 `[N, classes]`; a row of zeros for a negative index, on every engine alike."""
-    return tf.cast(tf.equal(index[:, None], tf.range(classes)), tf.float32)
+    return tf.cast(tf.equal(tf.reshape(index, (-1, 1)), tf.range(classes)), tf.float32)
 
 
 def write(
@@ -286,7 +286,7 @@ def export_run(
         version_dir,
         input_size=size,
         projections=found.projections,
-        subspace=found.subspace,
+        residual=found.residual,
         preprocessing=preprocessing,
         overwrite=overwrite,
         architecture=config.architecture,
@@ -302,9 +302,8 @@ def export_run(
 def _told(found: Survey, fused: tuple[str, ...]) -> dict[str, Any]:
     """What the card says of a survey."""
     novelty = None
-    if found.subspace is not None:
-        dimensions = found.subspace.basis.shape[1]
-        novelty = Novelty(dimensions=dimensions, photos=found.surveyed)
+    if found.residual is not None:
+        novelty = Novelty(dimensions=found.residual.dimensions, photos=found.surveyed)
     foreground = Foreground(rule=found.rule, photos=found.photos, layers=fused)
     return {"foreground": foreground, "novelty": novelty}
 
@@ -360,7 +359,7 @@ def _export(
     *,
     input_size: int,
     projections: dict[str, Projection],
-    subspace: Subspace | None = None,
+    residual: Residual | None = None,
     preprocessing: Preprocessing,
     overwrite: bool,
     **told: Any,
@@ -371,7 +370,7 @@ def _export(
         input_size=input_size,
         layers=tuple(projections),
         projections=projections,
-        subspace=subspace,
+        residual=residual,
         preprocessing=preprocessing,
     )
     return write(explained, version_dir, _card(explained, version_dir, **told), overwrite=overwrite)

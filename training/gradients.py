@@ -202,7 +202,7 @@ def backward(
             return [pooling.backward(operation, _in_full(gradient, output), x, output)]
         case "global_average_pooling":
             positions = x.shape[1] * x.shape[2]
-            return [gradient[:, None, None, :] / float(positions)]
+            return [tf.reshape(gradient / float(positions), (-1, 1, 1, x.shape[-1]))]
         case "global_max_pooling":  # TensorFlow, too, shares it among equals
             hits = tf.cast(x >= output[:, None, None, :], tf.float32)
             share = gradient[:, None, None, :] / tf.reduce_sum(hits, axis=(1, 2), keepdims=True)

@@ -2,29 +2,67 @@
 
 `A` is a layer's activations `[N, h, w, C]`, `G` the gradient of the target's logit (or of the
 difference of two logits) at that layer, of the same shape or constant in space, `[N, 1, 1, C]`.
-Each function gives raw maps, float32 `[N, h, w]`.
+`maps` gives the methods' raw maps, float32 `[N, h, w]`; the function named after a method gives
+its weights, of the shape of `A` or constant in space.
 """
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import tensorflow as tf
 
-__all__ = ["cam", "foreground", "gradcam", "gradcampp", "hirescam", "layercam", "novelty"]
+__all__ = [
+    "cam",
+    "foreground",
+    "gradcam",
+    "gradcampp",
+    "hirescam",
+    "layercam",
+    "maps",
+    "novelty",
+    "weighted_sums",
+]
 
 Tensor: TypeAlias = tf.Tensor
 
+SIGNED = ("cam", "hirescam", "foreground")
+"""Maps that keep their sign; the others end in a ReLU."""
 
-def cam(A: Tensor, weights: Tensor) -> Tensor:
+
+def maps(
+    A: Tensor, G: Tensor, direction: Tensor, offset: Tensor, head: Tensor | None = None
+) -> dict[str, Tensor]:
+    """A layer's raw maps by name: each method's, and the foreground.
+
+    Args:
+        A: activations.
+        G: the gradient.
+        direction: the foreground's, `[C]`; see `foreground`.
+        offset: the foreground's, scalar.
+        head: what `cam` takes, where the head and the layer are ones for it.
+    """
+    weights = {method.__name__: method(A, G) for method in (gradcam, gradcampp, layercam, hirescam)}
+    if head is not None:
+        weights["cam"] = cam(head)
+    if _constant(G):
+        weights["foreground"] = tf.zeros_like(G) + direction
+    sums = weighted_sums(A, weights)
+    if not _constant(G):  # by itself, so that it can be had without the gradient
+        sums["foreground"] = foreground(A, direction)
+    found = {name: sums[name] if name in SIGNED else tf.nn.relu(sums[name]) for name in sums}
+    return found | {"foreground": sums["foreground"] - offset}
+
+
+def cam(weights: Tensor) -> Tensor:
     """CAM: `sum_k w_k A_k` with the final layer's weights of the target class; signed.
 
     Zhou et al., Learning Deep Features for Discriminative Localization, 2016. Needs a head of
     global average pooling and one Dense layer; then `logit == mean(cam) + bias`.
 
     Args:
-        A: activations of the last layer.
         weights: `[N, C]`, the row's class's.
     """
-    return _weighted_sum(A, weights[:, None, None, :])
+    return _in_space(weights)
 
 
 def gradcam(A: Tensor, G: Tensor) -> Tensor:
@@ -32,7 +70,7 @@ def gradcam(A: Tensor, G: Tensor) -> Tensor:
 
     Selvaraju et al., Grad-CAM, 2017.
     """
-    return tf.nn.relu(_weighted_sum(A, tf.reduce_mean(G, axis=(1, 2), keepdims=True)))
+    return _mean(G)
 
 
 def gradcampp(A: Tensor, G: Tensor) -> Tensor:
@@ -48,10 +86,8 @@ def gradcampp(A: Tensor, G: Tensor) -> Tensor:
     positive = tf.nn.relu(G)
     positions = float(A.shape[1] * A.shape[2])
     # Means in place of sums, which half precision may not hold.
-    mean = tf.nn.relu(tf.reduce_mean(A, axis=(1, 2), keepdims=True))
-    terms = positive / (2.0 + positive * positions * mean)
-    weights = positions * tf.reduce_mean(terms, axis=(1, 2), keepdims=True)
-    return tf.nn.relu(_weighted_sum(A, weights))
+    terms = positive / (2.0 + positive * positions * tf.nn.relu(_mean(A)))
+    return positions * _mean(terms)
 
 
 def layercam(A: Tensor, G: Tensor) -> Tensor:
@@ -59,7 +95,7 @@ def layercam(A: Tensor, G: Tensor) -> Tensor:
 
     Jiang et al., LayerCAM, 2021.
     """
-    return tf.nn.relu(_weighted_sum(A, tf.nn.relu(G)))
+    return tf.nn.relu(G)
 
 
 def hirescam(A: Tensor, G: Tensor) -> Tensor:
@@ -67,47 +103,82 @@ def hirescam(A: Tensor, G: Tensor) -> Tensor:
 
     Draelos & Carin, HiResCAM, 2020.
     """
-    return _weighted_sum(A, G)
+    return G
 
 
-def foreground(A: Tensor, direction: Tensor, offset: Tensor) -> Tensor:
-    """Class-agnostic foreground: each position's projection on one direction; signed.
+def foreground(A: Tensor, direction: Tensor) -> Tensor:
+    """Class-agnostic foreground: each position's projection on one direction, `[N, h, w]`; signed.
 
-    See `training.foreground` for where the direction comes from.
+    See `training.foreground` for where the direction comes from, and for the offset that `maps`
+    subtracts: what the direction measures where the foreground is zero.
 
     Args:
         A: activations.
         direction: `[C]`.
-        offset: scalar, what the direction measures where the foreground is zero.
     """
-    projected = tf.nn.conv2d(A, direction[None, None, :, None], 1, "VALID")
-    return tf.squeeze(projected, axis=-1) - offset
+    return tf.squeeze(tf.nn.conv2d(A, direction[None, None, :, None], 1, "VALID"), axis=-1)
 
 
-def novelty(features: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
-    """How far features lie from a subspace through a mean; see `training.novelty`.
+def novelty(features: Tensor, directions: Tensor, offset: Tensor) -> Tensor:
+    """How far features lie from what the training photos' span; see `training.novelty`.
 
     Args:
         features: `[N, F]`.
-        mean: `[F]`.
-        basis: `[F, D]`, orthonormal columns.
+        directions: `[F, M]`, along which the distance is measured.
+        offset: `[M]`, what they measure where it is zero.
 
     Returns:
         `[N]`, 0 or more.
     """
-    centred = (features - mean)[:, None, None, :]
-    # By convolutions: on one core in bfloat16, OpenVINO 2026.4 errs in the square of what is left
-    # when a matrix product is subtracted.
-    inside = tf.nn.conv2d(centred, basis[None, None], 1, "VALID")
-    rest = centred - tf.nn.conv2d(inside, tf.transpose(basis)[None, None], 1, "VALID")
+    # By a convolution: any other reader makes OpenVINO 2026.4 keep what leads to the features in
+    # float32, which costs more than all of this.
+    measured = tf.nn.conv2d(_in_space(features), directions[None, None], 1, "VALID") - offset
     # A mean in place of a sum, which half precision may not hold.
-    return tf.sqrt(tf.reduce_mean(rest * rest, axis=(1, 2, 3))) * float(rest.shape[-1]) ** 0.5
+    mean = tf.reduce_mean(measured * measured, axis=(1, 2, 3))
+    return tf.sqrt(mean) * float(measured.shape[-1]) ** 0.5
 
 
-def _weighted_sum(A: Tensor, weights: Tensor) -> Tensor:
-    """Over channels: `[N, h, w, C]`, weights of that shape or `[N, 1, 1, C]`, to `[N, h, w]`.
+def weighted_sums(A: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Over channels, by name: `[N, h, w, C]` to `[N, h, w]`.
 
-    Summed by a convolution: engines keep that, and what leads to it, in bfloat16.
+    One product of matrices gives all sums with weights that are constant in space; each other one
+    is a convolution. Engines keep these, and what leads to them, in bfloat16.
+
+    Args:
+        A: activations.
+        weights: of the shape of `A`, or constant in space, `[N, 1, 1, C]`.
     """
-    ones = tf.ones((1, 1, A.shape[-1], 1))
-    return tf.squeeze(tf.nn.conv2d(weights * A, ones, 1, "VALID"), axis=-1)
+    height, width, channels = A.shape[1:]
+    ones = tf.ones((1, 1, channels, 1))
+    sums = {
+        name: tf.squeeze(tf.nn.conv2d(each * A, ones, 1, "VALID"), axis=-1)
+        for name, each in weights.items()
+        if not _constant(each)
+    }
+    constant = {
+        name: tf.reshape(each, (-1, 1, channels))
+        for name, each in weights.items()
+        if _constant(each)
+    }
+    if constant:
+        # Channels first, as OpenVINO has them: it need not transpose.
+        positions = tf.reshape(tf.transpose(A, (0, 3, 1, 2)), (-1, channels, height * width))
+        products = tf.linalg.matmul(tf.concat(list(constant.values()), axis=1), positions)
+        products = tf.reshape(products, (-1, len(constant), height, width))
+        sums |= zip(constant, tf.unstack(products, axis=1), strict=True)
+    return sums
+
+
+def _constant(values: Tensor) -> bool:
+    """Whether they are constant in space: `[N, 1, 1, C]`."""
+    return bool(values.shape[1:3] == (1, 1))
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Over positions: `[N, h, w, C]` to `[N, 1, 1, C]`."""
+    return values if _constant(values) else _in_space(tf.reduce_mean(values, axis=(1, 2)))
+
+
+def _in_space(values: Tensor) -> Tensor:
+    """`[N, C]` to `[N, 1, 1, C]`; a reshape, which is free, where an index costs engines time."""
+    return tf.reshape(values, (-1, 1, 1, values.shape[-1]))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from training.data import Example
 from training.feeding import inference_batches
 from training.foreground import DescriptorTransform, Projection, RidgeRegression
-from training.novelty import Subspace, principal_subspace
+from training.novelty import Residual, residual
 from training.preprocessing import Preprocessing
 
 __all__ = ["ENOUGH_BOXES", "Survey", "choose", "survey"]
@@ -32,14 +32,14 @@ class Survey:
         rule: how they were found.
         photos: on how many photos.
         surveyed: photos in all.
-        subspace: of the features that the last Dense layer reads; None where there are too few.
+        residual: of the features that the last Dense layer reads; None where there are too few.
     """
 
     projections: dict[str, Projection]
     rule: Literal["boxes", "ddt"]
     photos: int
     surveyed: int
-    subspace: Subspace | None
+    residual: Residual | None
 
 
 def choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
@@ -93,5 +93,5 @@ def survey(
         rule="boxes" if learns else "ddt",
         photos=len(boxed) if learns else len(examples),
         surveyed=len(examples),
-        subspace=principal_subspace(np.concatenate(features)),
+        residual=residual(np.concatenate(features)),
     )

@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class OpenVINOEngine(LocalEngine):
             self._options["INFERENCE_NUM_THREADS"] = threads
         # A power of two, as the sizes of batches are, that leaves no core over.
         self._streams = math.gcd(threads or _cores(), _MOST_STREAMS)
-        self._requests: dict[tuple[Cut, int], list[ov.InferRequest]] = {}
+        self._models: dict[tuple[Cut, int], _Compiled] = {}
         self._precision = precision
 
     @property
@@ -88,50 +89,69 @@ class OpenVINOEngine(LocalEngine):
     ) -> Arrays:
         """See `Engine`."""
         rows = len(image)
-        inputs = {"image": pad_rows(image)}
-        if cut is not Cut.PREDICT:
-            inputs["class_index"] = pad_rows(class_index)
-            inputs["versus_index"] = pad_rows(versus_index)
-        requests = self._compiled(cut, self._streams_for(len(inputs["image"])))
-        parts = {name: np.split(array, len(requests)) for name, array in inputs.items()}
+        needed: list[npt.NDArray[Any]] = (
+            [image] if cut is Cut.PREDICT else [image, class_index, versus_index]
+        )
+        inputs = [np.require(pad_rows(array), requirements=["C", "W"]) for array in needed]
+        padded = len(inputs[0])
+        compiled = self._compiled(cut, self._streams_for(padded))
+        share = padded // len(compiled.requests)
+        started = []
         try:
-            for index, request in enumerate(requests):
-                request.start_async({name: part[index] for name, part in parts.items()}, None, True)
+            for index, request in enumerate(compiled.requests):
+                own = slice(index * share, (index + 1) * share)
+                for place, array in enumerate(inputs):
+                    request.set_input_tensor(place, ov.Tensor(array[own], shared_memory=True))
+                request.start_async()
+                started.append(request)
         finally:
-            for request in requests:
+            for request in started:
                 request.wait()
         return {
-            name: np.concatenate([request.get_tensor(name).data for request in requests])[:rows]
-            for name in output_names(self._card, cut)
+            name: np.concatenate([each.get_output_tensor(place).data for each in started])[:rows]
+            for place, name in enumerate(compiled.outputs)
         }
 
     def close(self) -> None:
         """See `Engine`."""
-        self._requests.clear()
+        self._models.clear()
 
     def _streams_for(self, rows: int) -> int:
         """How many streams a padded batch is shared out among: all there are, or one."""
         return self._streams if rows >= self._streams else 1
 
-    def _compiled(self, cut: Cut, streams: int) -> list[ov.InferRequest]:
-        """A request for each stream of a cut's model."""
-        if (cut, streams) not in self._requests:
+    def _compiled(self, cut: Cut, streams: int) -> "_Compiled":
+        if (cut, streams) not in self._models:
             options = {"PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT"}
             options |= self._options | {"NUM_STREAMS": streams}
-            model = CORE.compile_model(self._cut(cut), "CPU", options)
-            self._requests[cut, streams] = [model.create_infer_request() for _ in range(streams)]
-        return self._requests[cut, streams]
+            outputs = output_names(self._card, cut)
+            model = CORE.compile_model(self._cut(cut, outputs), "CPU", options)
+            requests = [model.create_infer_request() for _ in range(streams)]
+            self._models[cut, streams] = _Compiled(requests, outputs)
+        return self._models[cut, streams]
 
-    def _cut(self, cut: Cut) -> ov.Model:
-        """A copy of the full graph without what the cut's outputs do not need."""
+    def _cut(self, cut: Cut, outputs: list[str]) -> ov.Model:
+        """A copy of the full graph without what the outputs do not need; inputs as `run` has them.
+
+        Raises:
+            BundleError: an output is missing.
+        """
         full = self._model.clone()
         try:
-            results = [full.output(name).get_node() for name in output_names(self._card, cut)]
+            results = [full.output(name).get_node() for name in outputs]
         except RuntimeError as error:
             raise BundleError(f"The SavedModel lacks an output: {error}") from error
-        kept = {"image"} if cut is Cut.PREDICT else {"image", "class_index", "versus_index"}
-        parameters = [p for p in full.get_parameters() if p.output(0).any_name in kept]
-        return ov.Model(results, parameters, cut.value)
+        given = {p.output(0).any_name: p for p in full.get_parameters()}
+        names = ["image"] if cut is Cut.PREDICT else ["image", "class_index", "versus_index"]
+        return ov.Model(results, [given[name] for name in names], cut.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A cut's model: a request for each stream, and the outputs in their order."""
+
+    requests: list[ov.InferRequest]
+    outputs: list[str]
 
 
 def _cores() -> int:

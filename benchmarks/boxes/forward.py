@@ -24,21 +24,18 @@ class Forward:
 
         Args:
             bundle: the model version; its head is global average pooling and one Dense layer.
-            layers: whose activations are wanted.
+            layers: whose activations are wanted, the last one at the end.
             size: pixels of the square input.
             precision: `float32` or `bfloat16`.
             threads: 0 for one a core.
         """
         graph = CORE.read_model(str(bundle.path))
-        outputs = [graph.output("cam").get_node().input_value(0)]
-        outputs += [_activations(graph, layer) for layer in layers]
-        cut = ov.Model(outputs, graph.get_parameters(), "forward")
-        cut.reshape(
-            {
-                each.output(0): [-1, size, size, 3] if each.output(0).any_name == "image" else [-1]
-                for each in cut.get_parameters()
-            }
-        )
+        last = bundle.card.layer_names[-1]
+        pooling, kernel = _head(graph)
+        outputs = [kernel, pooling, *(_activations(graph, each) for each in layers if each != last)]
+        [image] = [each for each in graph.get_parameters() if each.output(0).any_name == "image"]
+        cut = ov.Model(outputs, [image], "forward")
+        cut.reshape([-1, size, size, 3])
         options: dict[str, object] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
@@ -57,19 +54,28 @@ class Forward:
         Returns:
             Raw CAM `[N, h, w]`, and activations `[N, h, w, C]` by layer.
         """
-        none = np.full_like(labels, -1)
-        found = self._compiled({"image": image, "class_index": labels, "versus_index": none})
-        cam, *maps = (np.array(array) for array in found.values())
-        # OpenVINO's convolutions have channels first.
-        return cam, {
-            layer: np.ascontiguousarray(np.moveaxis(array, 1, -1))
-            for layer, array in zip(self._layers, maps, strict=True)
-        }
+        found = self._compiled({"image": image})
+        kernel, *maps = (np.array(array) for array in found.values())
+        # OpenVINO has channels first.
+        last, *earlier = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in maps)
+        cam = np.einsum("nhwc,cn->nhw", last, kernel[:, labels], optimize=True)
+        return cam, dict(zip(self._layers, (*earlier, last), strict=True))
+
+
+def _head(graph: ov.Model) -> tuple[ov.Output, ov.Output]:
+    """What the global pooling reads, and the Dense layer's kernel."""
+    dense = _before(graph.output("logits").get_node(), "MatMul")
+    return _before(dense, "ReduceMean").input_value(0), dense.input_value(1)
 
 
 def _activations(graph: ov.Model, layer: str) -> ov.Output:
     """What the convolution reads that projects a layer on the foreground's direction."""
-    node = graph.output(f"foreground_{layer}").get_node()
-    while node.get_type_name() != "Convolution":
-        node = node.input_value(0).get_node()
+    node = _before(graph.output(f"foreground_{layer}").get_node(), "Convolution")
     return node.input_value(0)
+
+
+def _before(node: ov.Node, kind: str) -> ov.Node:
+    """The nearest node of a kind on the way back."""
+    while node.get_type_name() != kind:
+        node = node.input_value(0).get_node()
+    return node

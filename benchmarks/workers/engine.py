@@ -76,7 +76,7 @@ def _profile(engine: Any, cut: Cut, inputs: tuple[Any, ...], count: int) -> dict
     """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`."""
     total: dict[str, float] = {}
     engine.run(cut, *inputs)
-    requests = engine._compiled(cut, engine._streams_for(len(inputs[0])))
+    requests = engine._compiled(cut, engine._streams_for(len(inputs[0]))).requests
     for _ in range(count):
         engine.run(cut, *inputs)
         for node in [node for request in requests for node in request.get_profiling_info()]:

@@ -10,7 +10,7 @@ from tests.training.prepared import write_stanford_dogs
 from training.export import ExplainedNetwork, write
 from training.foreground import Projection, fused_layers
 from training.keras_reader import from_keras
-from training.novelty import Subspace
+from training.novelty import Residual
 
 SIZE, CLASSES = 32, 5
 
@@ -31,24 +31,25 @@ def projections(keras_model: keras.Model) -> dict[str, Projection]:
 
 
 @pytest.fixture(scope="session")
-def subspace(keras_model: keras.Model) -> Subspace:
-    """Of some dimensions, not those in which features vary most: much is left beside it."""
+def residual(keras_model: keras.Model) -> Residual:
+    """Along any directions, not those in which features vary least: much is left."""
     rng = np.random.default_rng(12)
     width = keras_model.layers[-1].input.shape[-1]
-    basis = np.linalg.qr(rng.normal(0, 1, (width, 5))).Q
-    return Subspace(rng.normal(0, 1, width).astype(np.float32), basis.astype(np.float32))
+    directions = np.linalg.qr(rng.normal(0, 1, (width, width - 5))).Q
+    offset = rng.normal(0, 1, width) @ directions
+    return Residual(5, directions.astype(np.float32), offset.astype(np.float32))
 
 
 @pytest.fixture(scope="session")
 def explained(
-    keras_model: keras.Model, projections: dict[str, Projection], subspace: Subspace
+    keras_model: keras.Model, projections: dict[str, Projection], residual: Residual
 ) -> ExplainedNetwork:
     return ExplainedNetwork(
         from_keras(keras_model),
         input_size=SIZE,
         layers=LAYERS,
         projections=projections,
-        subspace=subspace,
+        residual=residual,
     )
 
 

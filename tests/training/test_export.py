@@ -18,7 +18,7 @@ from training.errors import ExportError, RunError
 from training.export import ExplainedNetwork, export_run, next_version, write
 from training.foreground import Projection, channel_sum
 from training.keras_reader import from_keras
-from training.novelty import Subspace
+from training.novelty import Residual
 
 Array = npt.NDArray[np.float64]
 
@@ -135,20 +135,19 @@ def test_identities_of_a_gap_dense_head(
 
 def test_novelty_is_the_distance_of_what_the_head_reads(
     keras_model: keras.Model,
-    subspace: Subspace,
+    residual: Residual,
     photos: npt.NDArray[np.uint8],
     outputs: dict[str, npt.NDArray[np.float32]],
 ) -> None:
     image = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
     head = keras.Model(keras_model.input, keras_model.layers[-1].input)
     features = np.asarray(head(image, training=False), np.float64)
-    basis = subspace.basis.astype(np.float64)
-    off = (features - subspace.mean) @ (np.eye(len(basis)) - basis @ basis.T)
+    off = features @ residual.directions - residual.offset
 
     np.testing.assert_allclose(outputs["novelty"], np.linalg.norm(off, axis=1), rtol=0.01)
 
 
-def test_without_a_subspace_there_is_no_novelty(
+def test_without_a_residual_there_is_no_novelty(
     keras_model: keras.Model, projections: dict[str, Projection]
 ) -> None:
     explained = ExplainedNetwork(

@@ -21,12 +21,29 @@ def _tensors(*arrays: Array) -> list[tf.Tensor]:
     return [tf.constant(array, tf.float32) for array in arrays]
 
 
+def _map(
+    name: str,
+    A: Array,
+    G: Array,
+    *,
+    direction: Array | None = None,
+    offset: float = 0.0,
+    head: Array | None = None,
+) -> npt.NDArray[np.float32]:
+    """One of the maps; where the test does not say, the foreground's direction is zero."""
+    projection = np.zeros(A.shape[-1]) if direction is None else direction
+    weights = [] if head is None else [head]
+    found = methods.maps(*_tensors(A, G, projection, np.array(offset), *weights))
+    array: npt.NDArray[np.float32] = found[name].numpy()
+    return array
+
+
 def test_cam_by_hand() -> None:
     A = np.zeros((1, 2, 2, 2))
     A[0, :, :, 0] = [[1, 2], [3, 4]]
     A[0, :, :, 1] = [[1, 0], [0, 1]]
 
-    actual = methods.cam(*_tensors(A, np.array([[2.0, -3.0]])))
+    actual = _map("cam", A, np.ones((1, 1, 1, 2)), head=np.array([[2.0, -3.0]]))
 
     np.testing.assert_allclose(actual[0], [[2 - 3, 4], [6, 8 - 3]])
 
@@ -39,7 +56,7 @@ def test_gradcam_by_hand() -> None:
     G[0, :, :, 0] = [[4, 0], [0, 0]]  # mean 1
     G[0, :, :, 1] = [[-1, -1], [-1, -1]]  # mean -1
 
-    actual = methods.gradcam(*_tensors(A, G))
+    actual = _map("gradcam", A, G)
 
     np.testing.assert_allclose(actual[0], [[0, 2], [3, 4]])  # 1 - 8 is cut off at zero
 
@@ -48,7 +65,7 @@ def test_gradcam(case: tuple[Array, Array]) -> None:
     A, G = case
     expected = np.maximum(np.einsum("nhwc,nc->nhw", A, G.mean(axis=(1, 2))), 0)
 
-    np.testing.assert_allclose(methods.gradcam(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_map("gradcam", A, G), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradcampp_as_the_paper_writes_it(case: tuple[Array, Array]) -> None:
@@ -57,14 +74,14 @@ def test_gradcampp_as_the_paper_writes_it(case: tuple[Array, Array]) -> None:
     weights = (alpha * np.maximum(G, 0)).sum(axis=(1, 2))
     expected = np.maximum(np.einsum("nhwc,nc->nhw", A, weights), 0)
 
-    np.testing.assert_allclose(methods.gradcampp(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_map("gradcampp", A, G), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradcampp_of_activations_with_a_negative_sum_is_bounded() -> None:
     A = np.array([[[[-2.0], [1.0]]]])  # with G = 2 the formula's denominator is 2 - 2 = 0
     G = np.full(A.shape, 2.0)
 
-    actual = methods.gradcampp(*_tensors(A, G))
+    actual = _map("gradcampp", A, G)
 
     # alpha = 1/2, weight = 2 * (1/2 * 2) = 2
     np.testing.assert_allclose(actual, [[[0.0, 2.0]]], rtol=1e-6)
@@ -74,7 +91,7 @@ def test_layercam(case: tuple[Array, Array]) -> None:
     A, G = case
     expected = (np.maximum(G, 0) * A).sum(axis=-1)
 
-    np.testing.assert_allclose(methods.layercam(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_map("layercam", A, G), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_hirescam_keeps_its_sign(case: tuple[Array, Array]) -> None:
@@ -82,7 +99,7 @@ def test_hirescam_keeps_its_sign(case: tuple[Array, Array]) -> None:
     expected = (G * A).sum(axis=-1)
     assert (expected < 0).any()
 
-    np.testing.assert_allclose(methods.hirescam(*_tensors(A, G)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_map("hirescam", A, G), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["gradcam", "gradcampp", "layercam", "hirescam"])
@@ -91,16 +108,27 @@ def test_gradient_constant_in_space_may_be_given_once(
 ) -> None:
     A, G = case
     once = G[:, :1, :1, :]
-    function = getattr(methods, method)
 
-    expected = function(*_tensors(A, np.broadcast_to(once, A.shape)))
+    expected = _map(method, A, np.broadcast_to(once, A.shape))
 
-    np.testing.assert_allclose(function(*_tensors(A, once)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_map(method, A, once), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_foreground_by_hand() -> None:
-    A = np.array([[[[3.0, 4.0], [1.0, 0.0]]]])
+@pytest.mark.parametrize("constant", [False, True], ids=["varied", "constant in space"])
+def test_foreground_by_hand(constant: bool) -> None:
+    A = np.array([[[[3.0, 4.0], [1.0, 0.0]]], [[[0.0, 5.0], [2.0, 1.0]]]])
+    G = np.ones((2, 1, 1, 2)) if constant else np.ones(A.shape)
 
-    actual = methods.foreground(*_tensors(A, np.array([0.6, 0.8]), np.array(1.0)))
+    actual = _map("foreground", A, G, direction=np.array([0.6, 0.8]), offset=1.0)
 
-    np.testing.assert_allclose(actual, [[[4.0, -0.4]]], rtol=1e-6)
+    np.testing.assert_allclose(actual, [[[4.0, -0.4]], [[3.0, 1.0]]], rtol=1e-6)
+    assert tf.reduce_all(methods.foreground(*_tensors(A, np.array([0.6, 0.8]))) == actual + 1.0)
+
+
+def test_maps_are_of_every_method_and_the_foreground(case: tuple[Array, Array]) -> None:
+    A, G = case
+    four = {"gradcam", "gradcampp", "layercam", "hirescam"}
+    plain = A, G, np.zeros(3), np.array(0.0)
+
+    assert set(methods.maps(*_tensors(*plain))) == {*four, "foreground"}
+    assert set(methods.maps(*_tensors(*plain, np.ones((2, 3))))) == {*four, "foreground", "cam"}

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from training import methods
-from training.novelty import DIMENSIONS, Subspace, principal_subspace
+from training.novelty import DIMENSIONS, DIRECTIONS, Residual, residual
 
 Floats = npt.NDArray[np.float64]
 
@@ -17,83 +17,114 @@ def _features(rng: np.random.Generator, count: int, width: int) -> npt.NDArray[n
     return features.astype(np.float32)
 
 
-def _found(features: Floats, subspace: Subspace) -> npt.NDArray[np.float32]:
+def _found(features: Floats, measured: Residual) -> npt.NDArray[np.float32]:
     found: npt.NDArray[np.float32] = methods.novelty(
-        tf.constant(features, tf.float32), subspace.mean, subspace.basis
+        tf.constant(features, tf.float32), measured.directions, measured.offset
     ).numpy()
     return found
 
 
-def test_subspace_is_that_of_the_first_singular_vectors() -> None:
-    features = _features(np.random.default_rng(0), 60, 12)
+def _residual(features: npt.NDArray[np.float32], seed: int = 0) -> Residual:
+    found = residual(features, seed)
+    assert found is not None
+    return found
 
-    subspace = principal_subspace(features)
 
-    assert subspace is not None
-    centred = features - features.mean(axis=0, dtype=np.float64)
-    first = np.linalg.svd(centred, full_matrices=False).Vh[:6]
-    np.testing.assert_allclose(subspace.mean, features.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(subspace.basis.T @ subspace.basis, np.eye(6), atol=1e-5)
-    np.testing.assert_allclose(subspace.basis @ subspace.basis.T, first.T @ first, atol=1e-4)
+def _left(features: Floats, training: npt.NDArray[np.float32], dimensions: int) -> Floats:
+    """What the first singular vectors of the training photos' features leave."""
+    mean = training.mean(axis=0, dtype=np.float64)
+    first = np.linalg.svd(training - mean, full_matrices=False).Vh[:dimensions].T
+    squares: Floats
+    _, squares, *_ = np.linalg.lstsq(first, (features - mean).T)
+    lengths: Floats = np.sqrt(squares)
+    return lengths
 
 
 @pytest.mark.parametrize(
-    ("count", "width", "dimensions"),
-    [(4, 2, 1), (43, 100, 10), (1000, 7, 3), (4 * DIMENSIONS + 8, 2 * DIMENSIONS + 9, DIMENSIONS)],
+    ("count", "width", "dimensions", "directions"),
+    [
+        (4, 2, 1, 1),
+        (43, 100, 10, 90),
+        (1000, 7, 3, 4),
+        (4 * DIMENSIONS + 8, 2 * DIMENSIONS + 9, DIMENSIONS, DIRECTIONS),
+    ],
 )
-def test_dimensions(count: int, width: int, dimensions: int) -> None:
-    subspace = principal_subspace(_features(np.random.default_rng(1), count, width))
+def test_sizes(count: int, width: int, dimensions: int, directions: int) -> None:
+    found = _residual(_features(np.random.default_rng(1), count, width))
 
-    assert subspace is not None
-    assert subspace.basis.shape == (width, dimensions)
-    assert subspace.mean.dtype == subspace.basis.dtype == np.float32
+    assert found.dimensions == dimensions
+    assert found.directions.shape == (width, directions)
+    assert found.offset.shape == (directions,)
+    assert found.directions.dtype == found.offset.dtype == np.float32
 
 
 @pytest.mark.parametrize(("count", "width"), [(3, 10), (0, 10), (100, 1)])
 def test_too_few_photos_or_features(count: int, width: int) -> None:
-    assert principal_subspace(np.ones((count, width), np.float32)) is None
+    assert residual(np.ones((count, width), np.float32)) is None
 
 
-def test_novelty_is_what_least_squares_leave() -> None:
+def test_few_directions_are_measured_all() -> None:
+    """Then novelty is what least squares leave."""
     rng = np.random.default_rng(2)
-    subspace = principal_subspace(_features(rng, 80, 10))
-    assert subspace is not None
+    training = _features(rng, 80, 10)
     features = rng.normal(0, 4, (30, 10))
 
-    found = _found(features, subspace)
+    found = _found(features, _residual(training))
 
-    centred = features.T - subspace.mean[:, None]
-    _, left, *_ = np.linalg.lstsq(subspace.basis.astype(np.float64), centred)
-    np.testing.assert_allclose(found, np.sqrt(left), rtol=1e-5)
+    np.testing.assert_allclose(found, _left(features, training, 5), rtol=1e-4)
 
 
 def test_novelty_is_zero_inside_and_grows_by_pythagoras() -> None:
     rng = np.random.default_rng(3)
-    subspace = principal_subspace(_features(rng, 80, 10))
-    assert subspace is not None
-    inside = subspace.mean + rng.normal(0, 5, (8, 5)) @ subspace.basis.T
+    training = _features(rng, 80, 10)
+    measured = _residual(training)
+    mean = training.mean(axis=0, dtype=np.float64)
+    basis = np.linalg.svd(training - mean, full_matrices=False).Vh[:5].T
+    inside = mean + rng.normal(0, 5, (8, 5)) @ basis.T
     beside = rng.normal(0, 1, 10)
-    beside -= subspace.basis @ (subspace.basis.T @ beside)
+    beside -= basis @ (basis.T @ beside)
     beside /= np.linalg.norm(beside)
 
-    np.testing.assert_allclose(_found(inside, subspace), 0, atol=1e-4)
-    np.testing.assert_allclose(_found(inside + 2.5 * beside, subspace), 2.5, rtol=1e-4)
+    np.testing.assert_allclose(_found(inside, measured), 0, atol=1e-4)
+    np.testing.assert_allclose(_found(inside + 2.5 * beside, measured), 2.5, rtol=1e-4)
     # inside^2 + novelty^2 is the distance from the mean, squared
     features = rng.normal(0, 4, (8, 10))
-    within = np.linalg.norm((features - subspace.mean) @ subspace.basis, axis=1)
+    within = np.linalg.norm((features - mean) @ basis, axis=1)
     np.testing.assert_allclose(
-        np.hypot(within, _found(features, subspace)),
-        np.linalg.norm(features - subspace.mean, axis=1),
-        rtol=1e-5,
+        np.hypot(within, _found(features, measured)),
+        np.linalg.norm(features - mean, axis=1),
+        rtol=1e-4,
     )
+
+
+def test_of_many_directions_some_estimate_the_length() -> None:
+    """By Johnson and Lindenstrauss: right in the mean, with a known spread."""
+    rng = np.random.default_rng(4)
+    training = _features(rng, 200, 600)
+    features = rng.normal(0, 4, (1, 600))
+    true = _left(features, training, 50)
+
+    shares = [(_found(features, _residual(training, seed)) / true) ** 2 for seed in range(12)]
+
+    spread = np.sqrt(2 / DIRECTIONS)  # of one square, at most
+    assert np.mean(shares) == pytest.approx(1, abs=3 * spread / np.sqrt(12))
+    assert 0.3 * spread < np.std(shares) < 1.5 * spread
 
 
 def test_half_precision_holds_what_is_very_novel() -> None:
     """As a GPU computes it, through XLA."""
-    far = tf.fill((1, 2048), tf.constant(20, tf.float16))  # a sum of squares is over 800,000
-    basis = tf.constant(np.eye(2048, 1), tf.float16)
+    training = np.zeros((4, 2048), np.float32)
+    training[:, 0] = [-3, -1, 1, 3]
+    measured = _residual(training)
+    far = np.full((1, 2048), 20, np.float16)  # a sum of squares is over 800,000
+    expected = np.linalg.norm(far.astype(np.float64) @ measured.directions)
 
     compiled = tf.function(methods.novelty, jit_compile=True)
-    found = compiled(far, tf.zeros(2048, tf.float16), basis)
+    found = compiled(
+        tf.constant(far),
+        tf.cast(measured.directions, tf.float16),
+        tf.cast(measured.offset, tf.float16),
+    )
 
-    assert found.numpy() == pytest.approx(20 * np.sqrt(2047), rel=2e-3)
+    assert expected == pytest.approx(20 * np.sqrt(2047), rel=0.25)
+    assert found.numpy() == pytest.approx(expected, rel=5e-3)

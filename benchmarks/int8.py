@@ -1,5 +1,6 @@
 """A trial: the model in 8-bit integers, its accuracy and its speed beside what is served."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from app.bundle import Bundle
 from app.engines import Cut, Engine, create, output_names
 from app.engines.openvino import CORE
 from app.settings import Settings
-from benchmarks import cuts, environments
+from benchmarks import environments, pictures
+from benchmarks.cuts import ROWS
 from benchmarks.protocol import Worker
 from benchmarks.results import Part, Table, Target
+from benchmarks.timing import Spread, interleave, timed
 from training.data import Dataset, load_for_model
 from training.evaluation import evaluate
 
@@ -111,10 +114,37 @@ def _report_accuracy(part: Part, found: dict[str, dict[str, Any]]) -> None:
             part.targets.append(Target(what, base[name] - trial[name], MAY_FALL))
 
 
+def _compare(
+    bundle: Bundle,
+    compared: Mapping[str, Engine],
+    *,
+    rounds: int,
+    rows: int = 1,
+) -> dict[str, dict[Cut, Spread]]:
+    """The milliseconds of each cut, by engine.
+
+    Args:
+        bundle: the model version.
+        compared: run it, by whatever name.
+        rounds: timed calls of each cut, in turn.
+        rows: photos in a call.
+    """
+    size = bundle.card.input.size
+    image = np.stack([pictures.pixels(size, size, seed) for seed in range(rows)])
+    index = np.full(rows, -1, np.int32)
+
+    def call(engine: Engine, cut: Cut) -> Callable[[], list[float]]:
+        return lambda: timed(lambda: engine.run(cut, image, index, index))
+
+    calls = {f"{name} {cut}": call(engine, cut) for name, engine in compared.items() for cut in Cut}
+    found = interleave(calls, rounds=rounds)
+    return {name: {cut: found[f"{name} {cut}"] for cut in Cut} for name in compared}
+
+
 def _report_speed(part: Part, bundle: Bundle, engines: dict[str, Engine], rounds: int) -> None:
     rows = []
-    for photos in cuts.ROWS:
-        spent = cuts.compare(bundle, engines, rounds=rounds, rows=photos)
+    for photos in ROWS:
+        spent = _compare(bundle, engines, rounds=rounds, rows=photos)
         base, trial = spent.values()
         for cut in (Cut.PREDICT, Cut.EXPLAIN):
             ratio = f"{trial[cut].median / base[cut].median:.2f}"

@@ -1,29 +1,33 @@
+import statistics
+
 import pytest
 
-from app import bundle as bundles
-from app import engines
-from app.settings import PROJECT
+from app.engines import Cut
 from benchmarks import cuts
-from benchmarks.cuts import compare
-
-
-def test_compare_reports_each_cut_of_each_engine() -> None:
-    bundle = bundles.load(PROJECT / "models/dogs10")
-    engine = engines.create(bundle, engine="openvino")
-
-    figures = compare(bundle, {"mine": engine}, rounds=2, rows=3)
-
-    assert set(figures["mine"]) == set(engines.Cut)
-    for found in figures["mine"].values():
-        assert found.count == 2
-        assert 0 < found.lower <= found.median <= found.upper
 
 
 def test_part_holds_the_dearer_cuts_against_predict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts, "ROWS", (1,))
+    monkeypatch.setattr(cuts, "PROCESSES", 2)
 
     part = cuts.run(1)
 
     assert [target.limit for target in part.targets] == [1.08, 2.2]
     assert [row[1] for row in part.tables[0].rows] == ["`predict`", "`explain`", "`explain_deep`"]
-    assert f"{part.targets[0].measured:.2f}" == part.tables[0].rows[1][3]
+    assert part.tables[0].rows[0][3] == "1.00 (1.00 to 1.00)"
+    assert part.tables[0].rows[1][3].startswith(f"{part.targets[0].measured:.2f} (")
+
+
+def test_ratio_is_the_median_of_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = [(4.0, 5.0, 8.0), (8.0, 9.0, 16.0), (4.0, 4.0, 12.0)]
+    runs = iter([dict(zip(Cut, each, strict=True)) for each in spent])
+    monkeypatch.setattr(cuts, "ROWS", (1,))
+    monkeypatch.setattr(cuts, "PROCESSES", len(spent))
+    monkeypatch.setattr(cuts, "_in_a_process", lambda rounds, rows: next(runs))
+
+    part = cuts.run(1)
+
+    assert [target.measured for target in part.targets] == [
+        statistics.median([5 / 4, 9 / 8, 1]),
+        statistics.median([2, 2, 3]),
+    ]

@@ -1,6 +1,9 @@
 from typing import Any
 
-from benchmarks.int8 import _report_accuracy
+from app import bundle as bundles
+from app import engines
+from app.settings import PROJECT
+from benchmarks.int8 import _compare, _report_accuracy
 from benchmarks.results import Part
 
 
@@ -21,3 +24,15 @@ def test_trial_is_held_against_what_is_served() -> None:
         ("mean IoU, gradcam", "0.6100", "0.6090", "-0.0010"),
     ]
     assert [target.reached for target in part.targets] == [False, True, True]
+
+
+def test_compare_reports_each_cut_of_each_engine() -> None:
+    bundle = bundles.load(PROJECT / "models/dogs10")
+    engine = engines.create(bundle, engine="openvino")
+
+    figures = _compare(bundle, {"mine": engine}, rounds=2, rows=3)
+
+    assert set(figures["mine"]) == set(engines.Cut)
+    for found in figures["mine"].values():
+        assert found.count == 2
+        assert 0 < found.lower <= found.median <= found.upper

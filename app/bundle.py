@@ -131,7 +131,8 @@ class Foreground(_Strict):
     def signed(self) -> bool:
         """Whether the heatmap comes from the maps' signed values, by min and max.
 
-        Boxes teach a direction where zero is; the others' zero is the mean descriptor's.
+        Boxes teach a direction where zero is. DDT's zero is the mean descriptor's, and the sum over
+        channels knows none.
         """
         return self.rule != "boxes"
 

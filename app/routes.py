@@ -338,7 +338,7 @@ async def _read_image(request: Request, settings: Settings, take: Callable[[int]
         async with asyncio.timeout(settings.deadline_s):
             body = _limited(request, settings.max_bytes, take)
             if multipart:
-                data = await _file_field(request, body)
+                data = await _file_field(request, body, settings.max_bytes)
             else:
                 data = b"".join([chunk async for chunk in body])
     except TimeoutError as error:
@@ -375,10 +375,12 @@ async def _limited(
         yield chunk
 
 
-async def _file_field(request: Request, body: AsyncGenerator[bytes, None]) -> bytes:
+async def _file_field(request: Request, body: AsyncGenerator[bytes, None], max_bytes: int) -> bytes:
     """The content of the multipart field `file`."""
+    parser = MultiPartParser(request.headers, body, max_files=16, max_fields=16)
+    parser.spool_max_size = max_bytes  # no photo goes to the disk, which takes time
     try:
-        form = await MultiPartParser(request.headers, body, max_files=16, max_fields=16).parse()
+        form = await parser.parse()
     except MultiPartException as error:
         raise RequestError(f"The multipart body is malformed: {error.message}") from error
     except UnicodeError as error:  # a `charset` that is none for text

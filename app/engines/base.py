@@ -22,6 +22,7 @@ __all__ = [
     "layer_output",
     "output_names",
     "pad_rows",
+    "padded",
 ]
 
 log = logging.getLogger(__name__)
@@ -131,10 +132,15 @@ def output_names(card: ModelCard, cut: Cut) -> list[str]:
     return list(dict.fromkeys(str(name) for name in (*names, *earlier)))
 
 
+def padded(rows: int) -> int:
+    """The least of `BATCH_SIZES` that so many rows fit into."""
+    return next(size for size in BATCH_SIZES if size >= rows)
+
+
 def pad_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Repeat the last row until the number of rows is one of `BATCH_SIZES`."""
     rows = len(array)
-    missing = next(size for size in BATCH_SIZES if size >= rows) - rows
+    missing = padded(rows) - rows
     if not missing:
         return array
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from app.bundle import Bundle
-from app.engines.base import Arrays, Cut, LocalEngine, output_names, pad_rows
+from app.engines.base import Arrays, Cut, LocalEngine, output_names, padded
 from app.errors import BundleError, EngineUnavailable
 from app.schemas import EngineInfo
 
@@ -66,7 +66,8 @@ class OpenVINOEngine(LocalEngine):
             self._options["INFERENCE_NUM_THREADS"] = threads
         # A power of two, as the sizes of batches are, that leaves no core over.
         self._streams = math.gcd(threads or _cores(), _MOST_STREAMS)
-        self._models: dict[tuple[Cut, int], _Compiled] = {}
+        self._models: dict[tuple[Cut, int], ov.CompiledModel] = {}
+        self._requests: dict[tuple[Cut, int], _Bound] = {}
         self._precision = precision
 
     @property
@@ -89,69 +90,96 @@ class OpenVINOEngine(LocalEngine):
     ) -> Arrays:
         """See `Engine`."""
         rows = len(image)
-        needed: list[npt.NDArray[Any]] = (
+        given: list[npt.NDArray[Any]] = (
             [image] if cut is Cut.PREDICT else [image, class_index, versus_index]
         )
-        inputs = [np.require(pad_rows(array), requirements=["C", "W"]) for array in needed]
-        padded = len(inputs[0])
-        compiled = self._compiled(cut, self._streams_for(padded))
-        share = padded // len(compiled.requests)
+        bound = self._bound(cut, padded(rows))
+        for array, source in zip(bound.inputs, given, strict=True):
+            array[:rows] = source
+            array[rows:] = source[-1]
         started = []
         try:
-            for index, request in enumerate(compiled.requests):
-                own = slice(index * share, (index + 1) * share)
-                for place, array in enumerate(inputs):
-                    request.set_input_tensor(place, ov.Tensor(array[own], shared_memory=True))
+            for request in bound.requests:
                 request.start_async()
                 started.append(request)
         finally:
             for request in started:
                 request.wait()
-        return {
-            name: np.concatenate([each.get_output_tensor(place).data for each in started])[:rows]
-            for place, name in enumerate(compiled.outputs)
-        }
+        return {name: array[:rows].copy() for name, array in bound.outputs.items()}
 
     def close(self) -> None:
         """See `Engine`."""
+        self._requests.clear()
         self._models.clear()
 
     def _streams_for(self, rows: int) -> int:
         """How many streams a padded batch is shared out among: all there are, or one."""
         return self._streams if rows >= self._streams else 1
 
-    def _compiled(self, cut: Cut, streams: int) -> "_Compiled":
+    def _bound(self, cut: Cut, rows: int) -> "_Bound":
+        if (cut, rows) not in self._requests:
+            streams = self._streams_for(rows)
+            self._requests[cut, rows] = _Bound.of(self._compiled(cut, streams), streams, rows)
+        return self._requests[cut, rows]
+
+    def _compiled(self, cut: Cut, streams: int) -> ov.CompiledModel:
         if (cut, streams) not in self._models:
             options = {"PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT"}
             options |= self._options | {"NUM_STREAMS": streams}
-            outputs = output_names(self._card, cut)
-            model = CORE.compile_model(self._cut(cut, outputs), "CPU", options)
-            requests = [model.create_infer_request() for _ in range(streams)]
-            self._models[cut, streams] = _Compiled(requests, outputs)
+            self._models[cut, streams] = CORE.compile_model(self._cut(cut), "CPU", options)
         return self._models[cut, streams]
 
-    def _cut(self, cut: Cut, outputs: list[str]) -> ov.Model:
-        """A copy of the full graph without what the outputs do not need; inputs as `run` has them.
+    def _cut(self, cut: Cut) -> ov.Model:
+        """A copy of the full graph without what the cut's outputs do not need.
+
+        Its inputs and outputs have the order that `run` and `output_names` have them in.
 
         Raises:
             BundleError: an output is missing.
         """
         full = self._model.clone()
         try:
-            results = [full.output(name).get_node() for name in outputs]
+            results = [full.output(name).get_node() for name in output_names(self._card, cut)]
         except RuntimeError as error:
             raise BundleError(f"The SavedModel lacks an output: {error}") from error
-        given = {p.output(0).any_name: p for p in full.get_parameters()}
+        parameters = {each.output(0).any_name: each for each in full.get_parameters()}
         names = ["image"] if cut is Cut.PREDICT else ["image", "class_index", "versus_index"]
-        return ov.Model(results, [given[name] for name in names], cut.value)
+        return ov.Model(results, [parameters[name] for name in names], cut.value)
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
-    """A cut's model: a request for each stream, and the outputs in their order."""
+class _Bound:
+    """Requests with the arrays that they read and write, for batches of one size.
+
+    Attributes:
+        requests: one for each stream; each has its share of the rows.
+        inputs: in the order of the model's.
+        outputs: by name; a run writes over what the one before has left.
+    """
 
     requests: list[ov.InferRequest]
-    outputs: list[str]
+    inputs: list[npt.NDArray[Any]]
+    outputs: dict[str, npt.NDArray[Any]]
+
+    @classmethod
+    def of(cls, model: ov.CompiledModel, streams: int, rows: int) -> "_Bound":
+        inputs = [_array(port, rows) for port in model.inputs]
+        outputs = {port.any_name: _array(port, rows) for port in model.outputs}
+        requests = [model.create_infer_request() for _ in range(streams)]
+        share = rows // streams
+        for index, request in enumerate(requests):
+            own = slice(index * share, (index + 1) * share)
+            for place, array in enumerate(inputs):
+                request.set_input_tensor(place, ov.Tensor(array[own], shared_memory=True))
+            for place, array in enumerate(outputs.values()):
+                request.set_output_tensor(place, ov.Tensor(array[own], shared_memory=True))
+        return cls(requests, inputs, outputs)
+
+
+def _array(port: ov.ConstOutput, rows: int) -> npt.NDArray[Any]:
+    _, *shape = port.partial_shape
+    lengths = (length.get_length() for length in shape)
+    return np.zeros((rows, *lengths), port.element_type.to_dtype())
 
 
 def _cores() -> int:

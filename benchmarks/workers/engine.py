@@ -9,6 +9,7 @@ import numpy as np
 from app import bundle as bundles
 from app import engines, heatmaps
 from app.engines import Cut, Engine
+from app.engines.base import padded
 from app.settings import Settings
 from benchmarks import pictures
 from benchmarks.protocol import serve
@@ -76,7 +77,7 @@ def _profile(engine: Any, cut: Cut, inputs: tuple[Any, ...], count: int) -> dict
     """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`."""
     total: dict[str, float] = {}
     engine.run(cut, *inputs)
-    requests = engine._compiled(cut, engine._streams_for(len(inputs[0]))).requests
+    requests = engine._bound(cut, padded(len(inputs[0]))).requests
     for _ in range(count):
         engine.run(cut, *inputs)
         for node in [node for request in requests for node in request.get_profiling_info()]:

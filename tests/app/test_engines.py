@@ -2,6 +2,7 @@ import importlib.util
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from app import bundle as bundles
@@ -49,6 +50,27 @@ def test_a_cpu_is_served_by_openvino(
     assert info.name == "openvino"
     assert info.warnings == []
     assert info.precision in ("bfloat16", "float32")
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_a_result_is_the_callers(shipped_bundle: Bundle, rows: int) -> None:
+    """The engine writes every batch of a size into the same arrays."""
+    engine = engines.create(shipped_bundle, engine="openvino")
+    rng = np.random.default_rng(rows)
+    size = shipped_bundle.card.input.size
+    first, second = rng.integers(0, 256, (2, rows, size, size, 3), np.uint8)
+    target, none = np.arange(rows, dtype=np.int32), np.full(rows, -1, np.int32)
+    found = engine.run(Cut.EXPLAIN, first, target, none)
+    kept = {name: array.copy() for name, array in found.items()}
+
+    other = engine.run(Cut.EXPLAIN, second, target, none)
+
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, kept[name])
+    assert not np.array_equal(other["logits"], found["logits"])
+    again = engine.run(Cut.EXPLAIN, first, target, none)
+    np.testing.assert_allclose(again["cam"], found["cam"])
+    engine.close()
 
 
 def test_a_gpu_that_is_absent_is_a_warning(
@@ -171,8 +193,6 @@ class TestOutputs:
 
 @pytest.mark.parametrize(("rows", "padded"), [(1, 1), (2, 2), (3, 4), (5, 8), (33, 64)])
 def test_rows_are_padded_to_fixed_sizes_with_the_last(rows: int, padded: int) -> None:
-    import numpy as np
-
     array = np.arange(rows * 2).reshape(rows, 2)
 
     result = pad_rows(array)

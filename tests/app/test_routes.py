@@ -1,5 +1,6 @@
 import asyncio
 import re
+import tempfile
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urljoin
@@ -75,6 +76,22 @@ async def test_every_way_of_sending_the_photo_gives_the_same_answer(
     )
     assert expected["image"] == {"width": 320, "height": 240}
     assert all(time >= 0 for time in multipart.json()["timings_ms"].values())
+
+
+async def test_no_photo_is_written_to_the_disk(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rollover(file: object) -> None:
+        raise AssertionError("an upload goes to the disk")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    data = encode(Image.fromarray(noise), "PNG")
+    assert len(data) > 2_000_000
+
+    response = await client.post("/predict", files={"file": ("a.png", data)})
+
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import document, machine
 from benchmarks.protocol import PROJECT, WorkerFailed
 
-PARTS = {"cuts": 40, "variants": 20, "explain": 12, "http": 12, "cold": 5, "int8": 40}
+PARTS = {"cuts": 20, "variants": 20, "explain": 12, "http": 12, "cold": 5, "int8": 40}
 """The parts, and the rounds of each; a part is the module of that name."""
 
 RESULT = PROJECT / "docs" / "performance.json"

@@ -20,12 +20,11 @@ __all__ = [
     "layercam",
     "maps",
     "novelty",
-    "weighted_sums",
 ]
 
 Tensor: TypeAlias = tf.Tensor
 
-SIGNED = ("cam", "hirescam", "foreground")
+_SIGNED = ("cam", "hirescam", "foreground")
 """Maps that keep their sign; the others end in a ReLU."""
 
 
@@ -46,15 +45,15 @@ def maps(
         weights["cam"] = cam(head)
     if _constant(G):
         weights["foreground"] = tf.zeros_like(G) + direction
-    sums = weighted_sums(A, weights)
+    sums = _weighted_sums(A, weights)
     if not _constant(G):  # by itself, so that it can be had without the gradient
         sums["foreground"] = foreground(A, direction)
-    found = {name: sums[name] if name in SIGNED else tf.nn.relu(sums[name]) for name in sums}
+    found = {name: sums[name] if name in _SIGNED else tf.nn.relu(sums[name]) for name in sums}
     return found | {"foreground": sums["foreground"] - offset}
 
 
 def cam(weights: Tensor) -> Tensor:
-    """CAM: `sum_k w_k A_k` with the final layer's weights of the target class; signed.
+    """Weights of CAM: `sum_k w_k A_k` with the final layer's weights of the target class; signed.
 
     Zhou et al., Learning Deep Features for Discriminative Localization, 2016. Needs a head of
     global average pooling and one Dense layer; then `logit == mean(cam) + bias`.
@@ -66,7 +65,7 @@ def cam(weights: Tensor) -> Tensor:
 
 
 def gradcam(A: Tensor, G: Tensor) -> Tensor:
-    """Grad-CAM: `relu(sum_k a_k A_k)`, `a_k` the mean of `G_k` over positions.
+    """Weights of Grad-CAM: `relu(sum_k a_k A_k)`, `a_k` the mean of `G_k` over positions.
 
     Selvaraju et al., Grad-CAM, 2017.
     """
@@ -74,7 +73,7 @@ def gradcam(A: Tensor, G: Tensor) -> Tensor:
 
 
 def gradcampp(A: Tensor, G: Tensor) -> Tensor:
-    """Grad-CAM++: `relu(sum_k w_k A_k)`, `w_k = sum_ij alpha_k_ij relu(G_k_ij)`.
+    """Weights of Grad-CAM++: `relu(sum_k w_k A_k)`, `w_k = sum_ij alpha_k_ij relu(G_k_ij)`.
 
     Chattopadhay et al., Grad-CAM++, 2018, with
     `alpha = G^2 / (2 G^2 + G^3 sum_ab A_ab)`, which is `1 / (2 + G sum_ab A_ab)`. Where `G <= 0`
@@ -91,7 +90,7 @@ def gradcampp(A: Tensor, G: Tensor) -> Tensor:
 
 
 def layercam(A: Tensor, G: Tensor) -> Tensor:
-    """LayerCAM: `relu(sum_k relu(G_k) A_k)`, position by position.
+    """Weights of LayerCAM: `relu(sum_k relu(G_k) A_k)`, position by position.
 
     Jiang et al., LayerCAM, 2021.
     """
@@ -99,7 +98,7 @@ def layercam(A: Tensor, G: Tensor) -> Tensor:
 
 
 def hirescam(A: Tensor, G: Tensor) -> Tensor:
-    """HiResCAM: `sum_k G_k A_k`, position by position, before any ReLU; signed.
+    """Weights of HiResCAM: `sum_k G_k A_k`, position by position, before any ReLU; signed.
 
     Draelos & Carin, HiResCAM, 2020.
     """
@@ -130,15 +129,15 @@ def novelty(features: Tensor, directions: Tensor, offset: Tensor) -> Tensor:
     Returns:
         `[N]`, 0 or more.
     """
-    # By a convolution: any other reader makes OpenVINO 2026.4 keep what leads to the features in
-    # float32, which costs more than all of this.
+    # By a convolution: where arithmetic other than the head's reads the features, OpenVINO 2026.4
+    # keeps what leads to them in float32, which costs more than all of this.
     measured = tf.nn.conv2d(_in_space(features), directions[None, None], 1, "VALID") - offset
     # A mean in place of a sum, which half precision may not hold.
     mean = tf.reduce_mean(measured * measured, axis=(1, 2, 3))
     return tf.sqrt(mean) * float(measured.shape[-1]) ** 0.5
 
 
-def weighted_sums(A: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _weighted_sums(A: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Over channels, by name: `[N, h, w, C]` to `[N, h, w]`.
 
     One product of matrices gives all sums with weights that are constant in space; each other one

@@ -55,11 +55,13 @@ def residual(features: npt.NDArray[np.float32], seed: int = 0) -> Residual | Non
         return None
     mean = features.mean(axis=0, dtype=np.float64)
     centred = features - mean
-    beside = np.linalg.eigh(centred.T @ centred).eigenvectors[:, :-dimensions]
-    rest = beside.shape[1]
-    measured = min(DIRECTIONS, rest)
-    drawn = np.random.default_rng(seed).normal(0, 1, (rest, measured))
-    directions = beside @ np.linalg.qr(drawn).Q * np.sqrt(rest / measured)
+    principal = np.linalg.eigh(centred.T @ centred).eigenvectors[:, -dimensions:]
+    beside = width - dimensions
+    measured = min(DIRECTIONS, beside)
+    # Drawn among all directions, so that how rounding turns the eigenvectors does not matter.
+    drawn = np.random.default_rng(seed).normal(0, 1, (width, measured))
+    drawn -= principal @ (principal.T @ drawn)
+    directions = np.linalg.qr(drawn).Q * np.sqrt(beside / measured)
     return Residual(
         dimensions, directions.astype(np.float32), (mean @ directions).astype(np.float32)
     )

@@ -164,9 +164,8 @@ class LocalEngine(ABC):
     def warm_up(self, max_batch: int) -> None:
         """See `Engine`."""
         size = self._card.input.size
-        largest = next(batch for batch in BATCH_SIZES if batch >= max_batch)
         cuts = (Cut.EXPLAIN, Cut.EXPLAIN_DEEP) if self.on_gpu else (Cut.EXPLAIN,)
-        for rows in [batch for batch in BATCH_SIZES if batch <= largest]:
+        for rows in [batch for batch in BATCH_SIZES if batch <= padded(max_batch)]:
             image = np.zeros((rows, size, size, 3), np.uint8)
             index = np.full(rows, -1, np.int32)
             for cut in cuts:

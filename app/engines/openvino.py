@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,16 +96,11 @@ class OpenVINOEngine(LocalEngine):
         )
         bound = self._bound(cut, padded(rows))
         for array, source in zip(bound.inputs, given, strict=True):
+            if (source.dtype, source.shape) != (array.dtype, (rows, *array.shape[1:])):
+                raise ValueError(f"{source.dtype} {source.shape} is no batch of {rows} photos.")
             array[:rows] = source
             array[rows:] = source[-1]
-        started = []
-        try:
-            for request in bound.requests:
-                request.start_async()
-                started.append(request)
-        finally:
-            for request in started:
-                request.wait()
+        bound.run()
         return {name: array[:rows].copy() for name, array in bound.outputs.items()}
 
     def close(self) -> None:
@@ -119,7 +115,8 @@ class OpenVINOEngine(LocalEngine):
     def _bound(self, cut: Cut, rows: int) -> "_Bound":
         if (cut, rows) not in self._requests:
             streams = self._streams_for(rows)
-            self._requests[cut, rows] = _Bound.of(self._compiled(cut, streams), streams, rows)
+            model, names = self._compiled(cut, streams), output_names(self._card, cut)
+            self._requests[cut, rows] = _Bound.of(model, names, streams, rows)
         return self._requests[cut, rows]
 
     def _compiled(self, cut: Cut, streams: int) -> ov.CompiledModel:
@@ -162,9 +159,11 @@ class _Bound:
     outputs: dict[str, npt.NDArray[Any]]
 
     @classmethod
-    def of(cls, model: ov.CompiledModel, streams: int, rows: int) -> "_Bound":
+    def of(cls, model: ov.CompiledModel, names: list[str], streams: int, rows: int) -> "_Bound":
         inputs = [_array(port, rows) for port in model.inputs]
-        outputs = {port.any_name: _array(port, rows) for port in model.outputs}
+        outputs = {
+            name: _array(port, rows) for name, port in zip(names, model.outputs, strict=True)
+        }
         requests = [model.create_infer_request() for _ in range(streams)]
         share = rows // streams
         for index, request in enumerate(requests):
@@ -175,9 +174,18 @@ class _Bound:
                 request.set_output_tensor(place, ov.Tensor(array[own], shared_memory=True))
         return cls(requests, inputs, outputs)
 
+    def run(self) -> None:
+        """Run the requests at once; none is left running, even where one fails."""
+        with ExitStack() as started:
+            for request in self.requests:
+                request.start_async()
+                started.callback(request.wait)
+
 
 def _array(port: ov.ConstOutput, rows: int) -> npt.NDArray[Any]:
     _, *shape = port.partial_shape
+    if any(length.is_dynamic for length in shape):
+        raise BundleError(f"The SavedModel does not fix the shape of {port.any_name!r}.")
     lengths = (length.get_length() for length in shape)
     return np.zeros((rows, *lengths), port.element_type.to_dtype())
 

@@ -31,6 +31,8 @@ class Forward:
         """
         graph = CORE.read_model(str(bundle.path))
         last = bundle.card.layer_names[-1]
+        if layers[-1] != last:
+            raise ValueError(f"the last of the layers is not {last}")
         pooling, kernel = _head(graph)
         outputs = [kernel, pooling, *(_activations(graph, each) for each in layers if each != last)]
         [image] = [each for each in graph.get_parameters() if each.output(0).any_name == "image"]
@@ -49,7 +51,7 @@ class Forward:
 
         Args:
             image: uint8 RGB `[N, S, S, 3]`.
-            labels: int32 `[N]`, the class that CAM is of.
+            labels: int32 `[N]`, the class that CAM is of, 0 or more.
 
         Returns:
             Raw CAM `[N, h, w]`, and activations `[N, h, w, C]` by layer.

@@ -1,14 +1,17 @@
 import importlib.util
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from app import bundle as bundles
 from app import engines
 from app.bundle import Bundle, Foreground, ModelCard
 from app.engines.base import BATCH_SIZES, Cut, layer_output, output_names, pad_rows
+from app.engines.openvino import _Bound
 from app.errors import EngineUnavailable
 from app.settings import PROJECT
 
@@ -71,6 +74,48 @@ def test_a_result_is_the_callers(shipped_bundle: Bundle, rows: int) -> None:
     again = engine.run(Cut.EXPLAIN, first, target, none)
     np.testing.assert_allclose(again["cam"], found["cam"])
     engine.close()
+
+
+@pytest.mark.parametrize(
+    ("image", "class_index"),
+    [
+        (np.zeros((2, 224, 224, 1), np.uint8), np.zeros(2, np.int32)),
+        (np.zeros((2, 224, 224, 3), np.float32), np.zeros(2, np.int32)),
+        (np.zeros((2, 224, 224, 3), np.uint8), np.zeros(1, np.int32)),
+        (np.zeros((2, 224, 224, 3), np.uint8), np.zeros(2, np.int64)),
+    ],
+    ids=["channels", "floats", "one index for all", "long index"],
+)
+def test_what_is_no_batch_is_refused(
+    shipped_bundle: Bundle, image: npt.NDArray[Any], class_index: npt.NDArray[Any]
+) -> None:
+    engine = engines.create(shipped_bundle, engine="openvino")
+
+    with pytest.raises(ValueError, match="is no batch of 2 photos"):
+        engine.run(Cut.EXPLAIN, image, class_index, np.full(2, -1, np.int32))
+
+
+def test_no_request_is_left_running_where_one_fails() -> None:
+    done = []
+
+    class Request:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def start_async(self) -> None:
+            if self.name == "third":
+                raise RuntimeError("cannot start")
+
+        def wait(self) -> None:
+            done.append(self.name)
+            if self.name == "first":
+                raise RuntimeError("failed")
+
+    bound = _Bound([Request(name) for name in ("first", "second", "third")], [], {})
+
+    with pytest.raises(RuntimeError, match="failed"):
+        bound.run()
+    assert sorted(done) == ["first", "second"]
 
 
 def test_a_gpu_that_is_absent_is_a_warning(

@@ -111,6 +111,17 @@ def test_of_many_directions_some_estimate_the_length() -> None:
     assert 0.3 * spread < np.std(shares) < 1.5 * spread
 
 
+def test_directions_do_not_depend_on_the_photos_order() -> None:
+    rng = np.random.default_rng(5)
+    strong = rng.normal(0, 5, (200, 50)) @ rng.normal(0, 1, (50, 600))
+    training = (strong + rng.normal(3, 0.1, (200, 600))).astype(np.float32)
+
+    found, reversed_ = _residual(training), _residual(training[::-1])
+
+    np.testing.assert_allclose(reversed_.directions, found.directions, atol=1e-4)
+    np.testing.assert_allclose(reversed_.offset, found.offset, atol=1e-3)
+
+
 def test_half_precision_holds_what_is_very_novel() -> None:
     """As a GPU computes it, through XLA."""
     training = np.zeros((4, 2048), np.float32)

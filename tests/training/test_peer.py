@@ -1,6 +1,7 @@
 """Maps beside those of tf-keras-vis, another implementation, on a flat Keras model."""
 
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,21 +20,27 @@ from training.preprocessing import Preprocessing
 # It asks SciPy for `zoom` under an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `zoom`:DeprecationWarning")
 
+BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
+
 PEERS = {"gradcam": ("gradcam", "Gradcam"), "layercam": ("layercam", "Layercam")}
 """Its Grad-CAM++ is left out: it normalises alpha, which the paper does not."""
 
 
 @pytest.fixture(scope="module")
-def exact(keras_model: keras.Model, projections: dict[str, Projection]) -> ExplainedNetwork:
+def exact(
+    keras_model: keras.Model, projections: dict[str, Projection]
+) -> Iterator[ExplainedNetwork]:
     """In float32 throughout: an engine of an earlier test may have asked TensorFlow for less."""
-    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
-    return ExplainedNetwork(
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({BFLOAT16: False})
+    yield ExplainedNetwork(
         from_keras(keras_model),
         input_size=SIZE,
         layers=LAYERS,
         projections=projections,
         kernel_dtype=tf.float32,
     )
+    tf.config.optimizer.set_experimental_options({BFLOAT16: before.get(BFLOAT16, False)})
 
 
 def _theirs(

@@ -271,6 +271,10 @@ class Evaluate(_OnModel):
 
         self._check_out()
         bundle, engine, dataset = self.load()
+        photos = sum(dataset.sizes.values())
+        say(f"Measuring the test split: {len(dataset.test)} of {photos} photos.")
+        if self.gallery and not any(example.boxes for example in dataset.test):
+            say("None of them has a box: there is no gallery.")
         figures = evaluate(
             bundle, engine, dataset.test, sample=self.sample, seed=self.seed, gallery=self.gallery
         )
@@ -348,12 +352,20 @@ class Training(
         """The command line alone, which is added to these: no environment variable counts."""
         return (init_settings,)
 
-    train: CliSubCommand[Train]
-    export: CliSubCommand[Export]
-    bootstrap: CliSubCommand[Bootstrap]
-    calibrate: CliSubCommand[Calibrate]
-    evaluate: CliSubCommand[Evaluate]
-    report: CliSubCommand[Report]
+    train: CliSubCommand[Train] = Field(description="train a network on photos")
+    export: CliSubCommand[Export] = Field(
+        description="write a run, or a Keras model, as a model version"
+    )
+    bootstrap: CliSubCommand[Bootstrap] = Field(
+        description="a model of 120 breeds with no training"
+    )
+    calibrate: CliSubCommand[Calibrate] = Field(
+        description="find thresholds, box rules and confidence"
+    )
+    evaluate: CliSubCommand[Evaluate] = Field(
+        description="measure a model version on the test split"
+    )
+    report: CliSubCommand[Report] = Field(description="a page of what evaluate has measured")
 
     def cli_cmd(self) -> None:
         """Run the chosen subcommand."""

@@ -36,11 +36,11 @@ class Stage(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _parse(cls, value: object) -> object:
-        if not isinstance(value, str):
+        if not isinstance(value, str | int):
             return value
-        size, cross, epochs = value.partition("x")
+        size, cross, epochs = str(value).partition("x")
         if not cross:
-            raise ValueError(f"{value!r} is not SIZExEPOCHS")
+            raise ValueError(f"{str(value)!r} is not SIZExEPOCHS, such as 128x5")
         return {"size": size, "epochs": epochs}
 
     def __str__(self) -> str:

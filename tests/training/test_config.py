@@ -5,6 +5,12 @@ from app.bundle import Architecture
 from training.config import Stage, TrainConfig
 
 
+@pytest.mark.parametrize("wrong", ["big", "128", 128])
+def test_stages_say_how_they_are_written(wrong: object) -> None:
+    with pytest.raises(ValidationError, match="is not SIZExEPOCHS, such as 128x5"):
+        TrainConfig.model_validate({"stages": [wrong]})
+
+
 def test_stages_are_read_as_written() -> None:
     config = TrainConfig(stages=["96x2", "128x1"])
 

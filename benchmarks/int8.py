@@ -47,7 +47,9 @@ def run(rounds: int, data_dir: Path) -> Part:
     trial: Any = create(shallow, engine="openvino", device="cpu")
     trial._model = CORE.read_model(str(target))
     engines: dict[str, Engine] = {served.info.precision: served, "int8": trial}
-    found = {name: evaluate(shallow, engine, dataset.test) for name, engine in engines.items()}
+    found = {
+        name: _figures(evaluate(shallow, engine, dataset.test)) for name, engine in engines.items()
+    }
     part = Part(
         "A trial of 8-bit integers",
         "Post-training quantisation by NNCF (mixed preset), calibrated on "
@@ -87,14 +89,13 @@ def _quantise(bundle: Bundle, dataset: Dataset, target: Path) -> None:
         )
 
 
-def _report_accuracy(part: Part, found: dict[str, dict[str, Any]]) -> None:
-    figures = {
-        name: {
-            "top-1": each["top1"],
-            **{f"mean IoU, {method}": of["last"] for method, of in each["mean_iou"].items()},
-        }
-        for name, each in found.items()
-    }
+def _figures(evaluated: dict[str, Any]) -> dict[str, float]:
+    """What is compared, of all that is measured."""
+    ious = {f"mean IoU, {method}": of["last"] for method, of in evaluated["mean_iou"].items()}
+    return {"top-1": evaluated["top1"], **ious}
+
+
+def _report_accuracy(part: Part, figures: dict[str, dict[str, float]]) -> None:
     base, trial = figures.values()
     part.tables.append(
         Table(

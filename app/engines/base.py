@@ -19,6 +19,7 @@ __all__ = [
     "LocalEngine",
     "cpu_has_bfloat16",
     "gpu_precision",
+    "input_names",
     "layer_output",
     "output_names",
     "pad_rows",
@@ -108,6 +109,11 @@ def gpu_precision(capability: tuple[int, int]) -> Literal["float32", "bfloat16",
 def layer_output(card: ModelCard, name: str, layer: str) -> str:
     """The model output that holds a map at a layer: a method's, or `foreground`."""
     return name if layer == card.layers[-1].name else f"{name}_{layer}"
+
+
+def input_names(cut: Cut) -> list[str]:
+    """The inputs of a cut, in the order of `Engine.run`."""
+    return ["image"] if cut is Cut.PREDICT else ["image", "class_index", "versus_index"]
 
 
 def output_names(card: ModelCard, cut: Cut) -> list[str]:

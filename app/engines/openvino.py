@@ -11,7 +11,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from app.bundle import Bundle
-from app.engines.base import Arrays, Cut, LocalEngine, output_names, padded
+from app.engines.base import Arrays, Cut, LocalEngine, input_names, output_names, padded
 from app.errors import BundleError, EngineUnavailable
 from app.schemas import EngineInfo
 
@@ -91,11 +91,11 @@ class OpenVINOEngine(LocalEngine):
     ) -> Arrays:
         """See `Engine`."""
         rows = len(image)
-        given: list[npt.NDArray[Any]] = (
-            [image] if cut is Cut.PREDICT else [image, class_index, versus_index]
-        )
+        given: tuple[npt.NDArray[Any], ...] = (image, class_index, versus_index)
         bound = self._bound(cut, padded(rows))
-        for array, source in zip(bound.inputs, given, strict=True):
+        for array, source in zip(
+            bound.inputs, given, strict=False
+        ):  # `predict` has the image alone
             if (source.dtype, source.shape) != (array.dtype, (rows, *array.shape[1:])):
                 raise ValueError(f"{source.dtype} {source.shape} is no batch of {rows} photos.")
             array[:rows] = source
@@ -129,7 +129,7 @@ class OpenVINOEngine(LocalEngine):
     def _cut(self, cut: Cut) -> ov.Model:
         """A copy of the full graph without what the cut's outputs do not need.
 
-        Its inputs and outputs have the order that `run` and `output_names` have them in.
+        Its inputs and outputs have the order of `input_names` and `output_names`.
 
         Raises:
             BundleError: an output is missing.
@@ -140,8 +140,7 @@ class OpenVINOEngine(LocalEngine):
         except RuntimeError as error:
             raise BundleError(f"The SavedModel lacks an output: {error}") from error
         parameters = {each.output(0).any_name: each for each in full.get_parameters()}
-        names = ["image"] if cut is Cut.PREDICT else ["image", "class_index", "versus_index"]
-        return ov.Model(results, [parameters[name] for name in names], cut.value)
+        return ov.Model(results, [parameters[name] for name in input_names(cut)], cut.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from app.engines.base import (
     LocalEngine,
     cpu_has_bfloat16,
     gpu_precision,
+    input_names,
     output_names,
     pad_rows,
 )
@@ -114,13 +115,12 @@ class TensorFlowEngine(LocalEngine):
 
     def _prune(self, cut: Cut) -> Any:
         """A function of the cut's inputs alone, giving the cut's outputs in order."""
-        feeds = ["image"] if cut is Cut.PREDICT else ["image", "class_index", "versus_index"]
         imported = tf.compat.v1.wrap_function(
             lambda: tf.compat.v1.import_graph_def(self._graph, name=""), []
         )
         element = imported.graph.as_graph_element
         pruned = imported.prune(
-            [element(f"{name}:0") for name in feeds],
+            [element(f"{name}:0") for name in input_names(cut)],
             [element(self._tensors[name]) for name in output_names(self._card, cut)],
         )
 

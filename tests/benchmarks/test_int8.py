@@ -1,14 +1,13 @@
-from typing import Any
-
 from app import bundle as bundles
 from app import engines
 from app.settings import PROJECT
-from benchmarks.int8 import _compare, _report_accuracy
+from benchmarks.int8 import _compare, _figures, _report_accuracy
 from benchmarks.results import Part
 
 
-def figures(top1: float, cam: float, gradcam: float) -> dict[str, Any]:
-    return {"top1": top1, "mean_iou": {"cam": {"last": cam}, "gradcam": {"last": gradcam}}}
+def figures(top1: float, cam: float, gradcam: float) -> dict[str, float]:
+    ious = {"cam": {"last": cam}, "gradcam": {"last": gradcam}}
+    return _figures({"top1": top1, "mean_iou": ious})
 
 
 def test_trial_is_held_against_what_is_served() -> None:

@@ -12,8 +12,10 @@ RUN python -m venv /opt/venv \
  && /opt/venv/bin/pip uninstall --yes openvino-telemetry
 
 FROM python:${PYTHON}-slim
+# MIT is the code's licence; the weights in models/ have terms of their own.
 LABEL org.opencontainers.image.title="BreedCAM" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="MIT AND LicenseRef-ImageNet-non-commercial" \
+      org.opencontainers.image.description="Code: MIT. Model weights: derived from ImageNet photos, for non-commercial research and education."
 # The last two are read by the NVIDIA container runtime, and by nothing without it.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

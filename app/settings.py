@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every one")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     model: Path = Field(
-        Path("models/dogs10"),
+        Path("models/dogs120"),
         description="`models/<name>` (its newest version) or `models/<name>/<version>`; a relative "
         "path starts at the project, not at the working directory",
     )

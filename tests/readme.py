@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import PROJECT
+from tests import needs
 from tests.app.services import LONG, serving
 
 __all__ = ["PHOTOS", "README", "Example", "examples", "serve"]
 
 README = PROJECT / "README.md"
-PHOTOS = (PROJECT / "../shared/photos").resolve()
+PHOTOS = needs.SHARED / "photos"
 VARIABLES = {"PHOTO": "n02093754_Border_terrier.JPEG", "BEAGLE": "n02088364_beagle.JPEG"}
 """What the commands call photos."""
 

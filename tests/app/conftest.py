@@ -13,7 +13,16 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from app.bundle import Bundle, Confidence, Foreground, Fused, ModelCard, Novelty
+from app.bundle import (
+    Bundle,
+    Confidence,
+    Foreground,
+    Fused,
+    Input,
+    Layer,
+    ModelCard,
+    Novelty,
+)
 from app.engines import Cut, Engine, output_names
 from app.explainer import Explainer
 from app.main import create_app
@@ -57,10 +66,21 @@ class Borrowed:
         self.closed = True
 
 
+def by_hand(card: ModelCard) -> ModelCard:
+    """The card with maps of 7 x 7 at its last three layers, and of 14 x 14 before them.
+
+    So figures worked out by hand hold whatever the shipped model's sizes are.
+    """
+    late = card.layer_names[-3:]
+    sides = {name: 7 if name in late else 14 for name in card.layer_names}
+    layers = (Layer(name=name, height=side, width=side) for name, side in sides.items())
+    return card.model_copy(update={"layers": tuple(layers)})
+
+
 class Painted(Borrowed):
     """Answers with maps made by hand: by output name, else `default`, else zeros.
 
-    Class number i has the logit log(i + 1).
+    Class number i has the logit log(i + 1). Its card is one `by_hand`, for an input of 224 px.
     """
 
     def __init__(
@@ -71,7 +91,7 @@ class Painted(Borrowed):
         default: npt.ArrayLike = 0.0,
     ) -> None:
         super().__init__(engine)
-        self.card = card
+        self.card = by_hand(card).model_copy(update={"input": Input(size=224)})
         self._maps = dict(maps or {})
         self._default = default
 
@@ -210,10 +230,10 @@ def card(shipped: Explainer) -> ModelCard:
 
 @pytest.fixture
 def uncalibrated(card: ModelCard) -> ModelCard:
-    """The shipped model's, as if neither fused rules nor confidence had been calibrated."""
+    """The shipped model's `by_hand`, as if neither fused rules nor confidence were calibrated."""
     foreground = Foreground(rule="ddt", photos=1000)
     changes = {"foreground": foreground, "fused": {}, "novelty": None, "confidence": None}
-    return card.model_copy(update=changes)
+    return by_hand(card).model_copy(update=changes)
 
 
 @pytest.fixture

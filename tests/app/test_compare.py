@@ -284,7 +284,8 @@ async def test_the_foreground_of_two_layers_moves_the_box_and_nothing_else(
     beside = np.zeros((7, 7), np.float32)
     beside[2:5, 3:6] = 1
     finer = beside.repeat(2, 0).repeat(2, 1)
-    maps = {"gradcam": BLOCK, "foreground": beside, "foreground_conv4_block6_out": finer}
+    earlier, _ = calibrated.foreground_layers
+    maps = {"gradcam": BLOCK, "foreground": beside, f"foreground_{earlier}": finer}
     photo = encode(picture(280, 210))
     async with serve(engine=Painted(engine, calibrated, maps)) as client:
         own = await ask(client, "/gradcam", photo, rule="heatmap", threshold=0.5)

@@ -1,23 +1,27 @@
 import importlib.util
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app import bundle as bundles
 from app import engines
 from app.bundle import Bundle, Foreground, ModelCard
 from app.engines.base import BATCH_SIZES, Cut, layer_output, output_names, pad_rows
 from app.engines.openvino import _Bound
 from app.errors import EngineUnavailable
 from app.settings import PROJECT
+from tests import needs
 
-needs_tensorflow = pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
-)
+
+@pytest.fixture
+def tensorflow_engine() -> ModuleType:
+    """`app.engines.tensorflow`."""
+    needs.module("tensorflow")
+    return importlib.import_module("app.engines.tensorflow")
 
 
 ENGINES_THAT_COME_AND_GO = """
@@ -36,11 +40,6 @@ else:
 signal.signal(signal.SIGINT, lambda *_: print("handled"))
 signal.raise_signal(signal.SIGINT)
 """
-
-
-@pytest.fixture(scope="module")
-def shipped_bundle() -> Bundle:
-    return bundles.load(PROJECT / "models/dogs10")
 
 
 def test_a_cpu_is_served_by_openvino(
@@ -77,19 +76,24 @@ def test_a_result_is_the_callers(shipped_bundle: Bundle, rows: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "class_index"),
+    ("channels", "dtype", "class_index"),
     [
-        (np.zeros((2, 224, 224, 1), np.uint8), np.zeros(2, np.int32)),
-        (np.zeros((2, 224, 224, 3), np.float32), np.zeros(2, np.int32)),
-        (np.zeros((2, 224, 224, 3), np.uint8), np.zeros(1, np.int32)),
-        (np.zeros((2, 224, 224, 3), np.uint8), np.zeros(2, np.int64)),
+        (1, np.uint8, np.zeros(2, np.int32)),
+        (3, np.float32, np.zeros(2, np.int32)),
+        (3, np.uint8, np.zeros(1, np.int32)),
+        (3, np.uint8, np.zeros(2, np.int64)),
     ],
     ids=["channels", "floats", "one index for all", "long index"],
 )
 def test_what_is_no_batch_is_refused(
-    shipped_bundle: Bundle, image: npt.NDArray[Any], class_index: npt.NDArray[Any]
+    shipped_bundle: Bundle,
+    channels: int,
+    dtype: npt.DTypeLike,
+    class_index: npt.NDArray[np.integer],
 ) -> None:
     engine = engines.create(shipped_bundle, engine="openvino")
+    size = shipped_bundle.card.input.size
+    image: npt.NDArray[Any] = np.zeros((2, size, size, channels), dtype)
 
     with pytest.raises(ValueError, match="is no batch of 2 photos"):
         engine.run(Cut.EXPLAIN, image, class_index, np.full(2, -1, np.int32))
@@ -131,11 +135,11 @@ def test_a_gpu_that_is_absent_is_a_warning(
 
 
 @pytest.mark.parametrize("ended", ["first", "on another thread"])
-def test_signals_are_handled_after_engines_have_gone(ended: str) -> None:
+def test_signals_are_handled_after_engines_have_gone(shipped_bundle: Bundle, ended: str) -> None:
     script = [sys.executable, "-c", ENGINES_THAT_COME_AND_GO]
 
     done = subprocess.run(
-        [*script, str(PROJECT / "models/dogs10"), ended],
+        [*script, str(shipped_bundle.path), ended],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         text=True,
@@ -145,14 +149,10 @@ def test_signals_are_handled_after_engines_have_gone(ended: str) -> None:
     assert (done.returncode, done.stdout) == (0, "handled\n")
 
 
-@needs_tensorflow
 def test_a_gpu_that_tensorflow_cannot_use_is_a_warning(
-    shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    shipped_bundle: Bundle, tensorflow_engine: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.engines import tensorflow
-
-    if tensorflow.finds_gpu():
-        pytest.skip("TensorFlow can use a GPU here")
+    monkeypatch.setattr(tensorflow_engine, "finds_gpu", lambda: False)
     monkeypatch.setattr(engines, "_has_nvidia_gpu", lambda: True)
 
     info = engines.create(shipped_bundle).info
@@ -161,15 +161,12 @@ def test_a_gpu_that_tensorflow_cannot_use_is_a_warning(
     assert "cannot use it" in info.warnings[0]
 
 
-@needs_tensorflow
-def test_tensorflow_on_request(shipped_bundle: Bundle) -> None:
-    from app.engines import tensorflow
-
+def test_tensorflow_on_request(shipped_bundle: Bundle, tensorflow_engine: ModuleType) -> None:
     engine = engines.create(shipped_bundle, engine="tensorflow", device="gpu", precision="float32")
 
     assert engine.info.name == "tensorflow"
-    assert engine.on_gpu == tensorflow.finds_gpu()
-    assert bool(engine.info.warnings) != tensorflow.finds_gpu()
+    assert engine.on_gpu == tensorflow_engine.finds_gpu()
+    assert bool(engine.info.warnings) != tensorflow_engine.finds_gpu()
 
 
 def test_tensorflow_that_is_not_installed(
@@ -206,8 +203,9 @@ class TestOutputs:
         self, calibrated: ModelCard
     ) -> None:
         assert self.names(calibrated, Cut.PREDICT) == {"logits", "probabilities"}
-        asked = EXPLAINED | {"novelty", "foreground_conv4_block6_out"}
-        assert self.names(calibrated, Cut.EXPLAIN) == asked
+        earlier, _ = calibrated.foreground_layers
+        outputs = EXPLAINED | {"novelty", f"foreground_{earlier}"}
+        assert self.names(calibrated, Cut.EXPLAIN) == outputs
 
     @pytest.mark.parametrize("measured", [False, True])
     def test_earlier_layers_have_every_method_but_cam(
@@ -215,7 +213,8 @@ class TestOutputs:
     ) -> None:
         card = calibrated if measured else uncalibrated
         deep = {f"{name}_{layer}" for layer in card.layer_names[:-1] for name in MAPS - {"cam"}}
-        assert len(deep) == 25
+        assert len(card.layer_names) > 1
+        assert len(deep) == (len(MAPS) - 1) * (len(card.layer_names) - 1)
         expected = EXPLAINED | deep | ({"novelty"} if measured else set())
         assert self.names(card, Cut.EXPLAIN_DEEP) == expected
 
@@ -231,9 +230,10 @@ class TestOutputs:
         assert self.names(card, Cut.EXPLAIN) == EXPLAINED - {"cam"}
 
     def test_only_earlier_layers_are_named(self, uncalibrated: ModelCard) -> None:
-        assert layer_output(uncalibrated, "foreground", "conv5_block3_out") == "foreground"
-        earlier = layer_output(uncalibrated, "foreground", "conv4_block6_out")
-        assert earlier == "foreground_conv4_block6_out"
+        *earlier, last = uncalibrated.layer_names
+        assert layer_output(uncalibrated, "foreground", last) == "foreground"
+        outputs = [layer_output(uncalibrated, "foreground", name) for name in earlier]
+        assert outputs == [f"foreground_{name}" for name in earlier]
 
 
 @pytest.mark.parametrize(("rows", "padded"), [(1, 1), (2, 2), (3, 4), (5, 8), (33, 64)])

@@ -24,7 +24,11 @@ def inference_threads() -> int:
 
 async def test_the_lifespan_opens_and_closes_the_model(settings: Settings) -> None:
     before = inference_threads()
-    app = create_app(settings.model_copy(update={"max_batch": 1, "model": Path("models/dogs10")}))
+    app = create_app(
+        settings.model_copy(
+            update={"max_batch": 1, "model": Settings.model_fields["model"].default}
+        )
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         problem(await client.get("/readyz"), 503, "not-ready")

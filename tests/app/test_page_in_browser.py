@@ -5,7 +5,6 @@ Apart from tests/app/test_page.py: Playwright's event loop and asynchronous test
 
 import base64
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from playwright.sync_api import Browser, FilePayload, Page, Route, expect, sync_
 
 from app.bundle import CARD_PATH, find_version
 from app.settings import Settings
+from tests import needs
 from tests.app.conftest import Answer, encode, overlay, picture, pixels
 from tests.app.services import LONG, Service, serving
 
@@ -37,11 +37,7 @@ LANDSCAPE = encode(picture(480, 360))
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Skips where there is none, but in CI."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        (pytest.fail if "CI" in os.environ else pytest.skip)(f"found none of {', '.join(names)}")
+    path = needs.tool("chromium", "chromium-browser", "google-chrome")
     expect.set_options(timeout=LONG * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)

@@ -362,7 +362,7 @@ async def test_a_rule_needs_to_be_calibrated(
         assert (await post(client, path, rule="heatmap")).status_code == 200
     async with serve(engine=Painted(engine, calibrated)) as client:
         assert (await post(client, path, rule="fused")).status_code == 200
-        names = "conv4_block4_out,conv4_block5_out"
+        names = ",".join(calibrated.layer_names[:2])
         one_by_one = await post(client, "/gradcam", rule="fused", layers=names)
         assert "gradcam at these layers" in problem(one_by_one, 409, "method-unavailable")
 

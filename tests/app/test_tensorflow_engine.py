@@ -4,14 +4,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-pytest.importorskip("tensorflow")
+from tests import needs
+
+needs.module("tensorflow")
 
 import tensorflow as tf
 
-from app import bundle as bundles
+from app.bundle import Bundle
 from app.engines import Cut
 from app.engines.tensorflow import TensorFlowEngine, retyped
-from app.settings import PROJECT
 
 
 # Relative errors allowed: of the logits, and of the maps.
@@ -20,16 +21,23 @@ from app.settings import PROJECT
     [(tf.float32, 1e-4, 1e-4), (tf.float16, 0.002, 0.01), (tf.bfloat16, 0.03, 0.06)],
 )
 def test_compiled_half_precision_agrees(
-    dtype: tf.DType, of_logits: float, of_maps: float, monkeypatch: pytest.MonkeyPatch
+    shipped_bundle: Bundle,
+    dtype: tf.DType,
+    of_logits: float,
+    of_maps: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bundle = bundles.load(PROJECT / "models/dogs10")
-    plain, half = (TensorFlowEngine(bundle, device="cpu", precision="float32") for _ in range(2))
+    plain, half = (
+        TensorFlowEngine(shipped_bundle, device="cpu", precision="float32") for _ in range(2)
+    )
     logits = half._tensors["logits"].partition(":")[0]
     monkeypatch.setattr(half, "_graph", retyped(half._graph, dtype, logits))
     monkeypatch.setattr(half, "on_gpu", True)  # compiled by XLA, as for one
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    image = coarse.repeat(28, axis=1).repeat(28, axis=2)
+    size = shipped_bundle.card.input.size
+    cell = np.arange(size) * 8 // size  # of each pixel, by row and by column
+    image = coarse[:, cell][:, :, cell]
     asked = (image, np.array([-1, 3], np.int32), np.array([-1, 5], np.int32))
 
     expected, actual = plain.run(Cut.EXPLAIN, *asked), half.run(Cut.EXPLAIN, *asked)

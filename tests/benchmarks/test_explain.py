@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app import bundle as bundles
 from app import heatmaps
+from app.bundle import Bundle
 from app.settings import PROJECT
 from benchmarks import weights
 from benchmarks.explain import OURS, PEERS, _report, _start, agreement
@@ -22,9 +22,9 @@ def test_agreement_is_the_correlation_of_heatmaps_of_any_size() -> None:
     assert abs(agreement(small, small[::-1])) < 0.9
 
 
-def test_keras_io_recipe_gives_our_heatmap(tmp_path: Path) -> None:
+def test_keras_io_recipe_gives_our_heatmap(shipped_bundle: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "weights.npz"
-    weights.write(bundles.load(PROJECT / "models/dogs10"), file)
+    weights.write(shipped_bundle, file)
 
     with Worker("benchmarks.workers.engine", "--engine", "openvino") as ours:
         heatmap = ours.ask("heatmap")

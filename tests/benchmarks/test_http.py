@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app import bundle as bundles
-from app.settings import PROJECT
+from app.bundle import Bundle
 from benchmarks import http, services, weights
 from benchmarks.http import Loads
 from benchmarks.protocol import Worker, WorkerFailed
@@ -52,11 +51,12 @@ def test_service_tells_its_start_and_its_memory(ours: Service) -> None:
     assert 50 < ours.resident_mb < 5000
 
 
-def test_usual_way_sees_what_ours_sees(ours: Service, loads: Loads, tmp_path: Path) -> None:
-    bundle = bundles.load(PROJECT / "models/dogs10")
-    weights.write(bundle, tmp_path / "weights.npz")
-    assert bundle.card.confidence is not None
-    temperature = bundle.card.confidence.temperature
+def test_usual_way_sees_what_ours_sees(
+    ours: Service, loads: Loads, shipped_bundle: Bundle, tmp_path: Path
+) -> None:
+    weights.write(shipped_bundle, tmp_path / "weights.npz")
+    assert shipped_bundle.card.confidence is not None
+    temperature = shipped_bundle.card.confidence.temperature
 
     def likeliest(answer: dict[str, object]) -> list[float]:
         if "probabilities" in answer:

@@ -1,6 +1,5 @@
-from app import bundle as bundles
 from app import engines
-from app.settings import PROJECT
+from app.bundle import Bundle
 from benchmarks.int8 import _compare, _figures, _report_accuracy
 from benchmarks.results import Part
 
@@ -25,11 +24,10 @@ def test_trial_is_held_against_what_is_served() -> None:
     assert [target.reached for target in part.targets] == [False, True, True]
 
 
-def test_compare_reports_each_cut_of_each_engine() -> None:
-    bundle = bundles.load(PROJECT / "models/dogs10")
-    engine = engines.create(bundle, engine="openvino")
+def test_compare_reports_each_cut_of_each_engine(shipped_bundle: Bundle) -> None:
+    engine = engines.create(shipped_bundle, engine="openvino")
 
-    figures = _compare(bundle, {"mine": engine}, rounds=2, rows=3)
+    figures = _compare(shipped_bundle, {"mine": engine}, rounds=2, rows=3)
 
     assert set(figures["mine"]) == set(engines.Cut)
     for found in figures["mine"].values():

@@ -8,6 +8,7 @@ import pytest
 from app import engines
 from app.bundle import Architecture, Bundle, Method, load
 from app.engines import Cut
+from tests import needs
 from tests.training.asking import ask
 from tests.training.pictures import dataset
 from training import export
@@ -80,12 +81,9 @@ def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_openvino_agrees_with_tensorflow(exported: Bundle, precision: str) -> None:
     from app.engines.tensorflow import TensorFlowEngine
-    from app.errors import EngineUnavailable
 
-    try:
+    with needs.precision():
         engine = engines.create(exported, engine="openvino", precision=precision)
-    except EngineUnavailable as error:
-        pytest.skip(str(error))
     rng = np.random.default_rng(0)
     image = np.repeat(np.repeat(rng.integers(0, 256, (4, 8, 8, 3), np.uint8), 4, 1), 4, 2)
     index = np.array([-1, 0, 1, 1], np.int32), np.full(4, -1, np.int32)

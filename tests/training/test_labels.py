@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle import Label
+from app.bundle import Bundle, Label
 from training import labels
 from training.errors import ExportError
 
@@ -39,3 +39,7 @@ def test_breeds_of_stanford_dogs() -> None:
     assert synsets == sorted(synsets)
     assert (breeds[0].name, breeds[119].name) == ("chihuahua", "african hunting dog")
     assert not [breed.name for breed in breeds if "dalmatian" in breed.name or "_" in breed.name]
+
+
+def test_breeds_of_the_shipped_model(shipped_bundle: Bundle) -> None:
+    assert shipped_bundle.card.labels == labels.read(labels.STANFORD_DOGS)

@@ -7,13 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app import bundle as bundles
 from app.bundle import Bundle
 from app.engines import Cut, Engine, create, output_names
-from app.errors import EngineUnavailable
-from app.settings import PROJECT
+from tests import needs
 
-pytest.importorskip("tensorflow")
+needs.module("tensorflow")
 
 from app.engines.tensorflow import TensorFlowEngine
 
@@ -64,10 +62,8 @@ def _requests(bundle: Bundle, rows: int) -> tuple[npt.NDArray[Any], ...]:
 
 @pytest.fixture(scope="module", params=["small", "shipped"])
 def bundle(request: pytest.FixtureRequest) -> Bundle:
-    if request.param == "shipped":
-        return bundles.load(PROJECT / "models/dogs10")
-    small: Bundle = request.getfixturevalue("small_bundle")
-    return small
+    bundle: Bundle = request.getfixturevalue(f"{request.param}_bundle")
+    return bundle
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +81,8 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle, reference: TensorFlow
     # The reference is traced before another engine changes TensorFlow's options.
     for rows in BATCHES:
         reference.run(Cut.EXPLAIN_DEEP, *_requests(bundle, rows))
-    try:
+    with needs.precision():
         return create(bundle, engine=name, device="cpu", precision=precision)
-    except EngineUnavailable as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("rows", BATCHES)
@@ -136,17 +130,16 @@ def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
             np.testing.assert_allclose(array[0], together[name][row], rtol=1e-3, atol=1e-4)
 
 
-def test_identities_hold_in_the_shipped_model() -> None:
-    bundle = bundles.load(PROJECT / "models/dogs10")
-    engine = create(bundle, engine="openvino", precision="float32")
-    image, target, _ = _requests(bundle, 8)
+def test_identities_hold_in_the_shipped_model(shipped_bundle: Bundle) -> None:
+    engine = create(shipped_bundle, engine="openvino", precision="float32")
+    image, target, _ = _requests(shipped_bundle, 8)
     rows = engine.run(Cut.EXPLAIN, image, target, np.full(8, -1, np.int32))
     cam, chosen = rows["cam"], rows["target_index"]
     logit = rows["logits"][np.arange(8), chosen]
 
     np.testing.assert_allclose(rows["gradcam"], np.maximum(cam, 0) / cam[0].size, atol=1e-5)
     np.testing.assert_allclose(rows["hirescam"], cam / cam[0].size, atol=1e-5)
-    bias = _bias(bundle.path)
+    bias = _bias(shipped_bundle.path)
     np.testing.assert_allclose(logit, cam.mean(axis=(1, 2)) + bias[chosen], rtol=1e-3, atol=1e-3)
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from app import images
 from app.settings import PROJECT
+from tests import needs
 from tests.training.pictures import photo
+from training import labels
 from training.errors import DataError
 from training.examples import Example
 from training.stanford_dogs import stanford_dogs
@@ -114,11 +116,13 @@ def test_data_out_of_reach_says_what_to_fetch_and_where_to_put_it(tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not (PROJECT / "../shared/tfds").is_dir(), reason="needs ../shared/tfds")
 def test_real_data() -> None:
-    read = stanford_dogs(PROJECT / "../shared/tfds")
+    read = stanford_dogs(needs.shared("tfds120"))
 
-    assert len(read.labels) == 10
-    assert read.sizes == {"train": 9537, "validation": 1060, "test": 1558}
-    assert sum(bool(example.boxes) for example in read.train + read.validation) == 681
-    assert sum(bool(example.boxes) for example in read.test) == 319
+    assert read.labels == labels.read(labels.STANFORD_DOGS)
+    assert read.sizes == {"train": 10362, "validation": 1152, "test": 2066}
+    assert sum(bool(example.boxes) for example in read.train + read.validation) == 5934
+    assert all(example.boxes for example in read.test)
+    crops = [example for example in read.train if example.name.endswith("_crop.jpg")]
+    assert crops
+    assert not any(example.boxes for example in crops)

@@ -3,7 +3,6 @@
 A test that is skipped unnoticed checks nothing, so that continuous integration has to have it all.
 """
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from app.errors import EngineUnavailable
 from app.settings import PROJECT
 
-__all__ = ["SHARED", "absent", "module", "precision", "shared", "tool"]
+__all__ = ["SHARED", "absent", "precision", "shared", "tool"]
 
 SHARED = (PROJECT / "../shared").resolve()
 """Photos and data sets that lie beside the checkout and are never committed."""
@@ -44,12 +43,6 @@ def tool(*names: str) -> str:
         if path := shutil.which(name):
             return path
     absent(f"one of {', '.join(names)}")
-
-
-def module(name: str) -> None:
-    """Go on only where that module can be imported."""
-    if importlib.util.find_spec(name) is None:
-        absent(name)
 
 
 @contextmanager

@@ -9,9 +9,9 @@ const NO_EVIDENCE = {
   nonfinite: "not computable",
 };
 const CONFIDENCE = {
-  ok: "As sure as with most photos the model was validated on.",
-  low: "Low confidence: less sure or stranger than most photos it knows.",
-  null: "This model does not say whether a photo is like those it was validated on.",
+  ok: "Confidence is normal for a photo of a dog.",
+  low: "Low confidence: unlike the photos the model was trained on, or no breed stands out.",
+  null: "Confidence is not calibrated for this model.",
 };
 const PREDICTIONS = 5;
 const PAUSE_MS = 120; // after a change, for the next one to come along
@@ -22,11 +22,14 @@ const $ = (selector) => document.querySelector(selector);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 const options = $("#options").elements;
+const breedFields = [options.target, options.versus];
 const editor = new BoxEditor($("#main"), askSoon);
 let model = null; // what /model tells
 let photo = null; // the file's bytes, so that it may move or change meanwhile
 let taken = null; // the file that was chosen last
-let target = null; // the class to explain; null: the likeliest
+let likeliest = null; // the photo's likeliest class
+let titles = []; // of the classes, as the fields offer them
+const indices = new Map(); // of the classes, by the names that the fields offer, as `spelled`
 let asking = new AbortController(); // of the request in work: there is one at a time
 let pause, slow; // timers
 
@@ -51,8 +54,10 @@ async function ask(address, init) {
 
 function query() {
   const asked = new URLSearchParams({ top_k: PREDICTIONS });
-  for (const { name, value } of options) if (value) asked.set(name, value);
-  if (target !== null) asked.set("target", target);
+  for (const field of options) {
+    const value = breedFields.includes(field) ? classOf(field) : field.value;
+    if (field.name && value !== null && value !== "") asked.set(field.name, value);
+  }
   if (editor.box) asked.set("box", editor.box.join());
   return asked;
 }
@@ -60,6 +65,10 @@ function query() {
 /** Ask about the photo; of several requests only the last one's answer is shown. */
 async function askNow() {
   forget();
+  if (!$("#options").checkValidity()) {
+    busy(false);
+    return;
+  }
   const { signal } = asking;
   complain(null);
   try {
@@ -75,6 +84,7 @@ async function askNow() {
 }
 
 function askSoon() {
+  if (!$("#options").reportValidity()) return;
   forget();
   pause = setTimeout(askNow, PAUSE_MS);
 }
@@ -122,12 +132,10 @@ function show(answer, picture) {
   $("#confidence").textContent = CONFIDENCE[confidence];
   $("#confidence").classList.toggle("notice", confidence === "low");
   showBreeds(predictions, answer.target);
+  likeliest = predictions[0].class_index;
   const { versus } = explanations[0].explanation;
   $("#target").textContent =
     `for ${answer.target.label}${versus ? ` and not ${versus.label}` : ""}`;
-  for (const option of options.versus) {
-    option.disabled = option.value === String(answer.target.class_index);
-  }
   const figures = panels(explanations.length);
   const step = (picture.width - answer.overlay.panel_width) / Math.max(1, figures.length - 1);
   explanations.forEach((each, i) => {
@@ -215,8 +223,9 @@ async function take(file) {
     return;
   }
   photo = new Blob([bytes]);
-  target = null;
-  options.versus.value = "";
+  likeliest = null;
+  for (const field of breedFields) field.value = "";
+  checkBreeds();
   editor.reset();
   const seen = $(".stage img");
   URL.revokeObjectURL(seen.src);
@@ -246,9 +255,26 @@ function clear(visible, { naturalWidth: width, naturalHeight: height }) {
 }
 
 function choose(index) {
-  target = index;
-  if (options.versus.value === String(index)) options.versus.value = "";
+  options.target.value = titles[index];
+  if ([index, undefined].includes(classOf(options.versus))) options.versus.value = "";
+  checkBreeds();
   askNow();
+}
+
+/** Case, hyphens and underscores do not matter, as in the service. */
+const spelled = (name) => name.trim().toLowerCase().replace(/[\s_-]+/g, " ");
+
+/** The class that a field names; null where it is empty, undefined where no class has that name. */
+const classOf = ({ value }) => (value.trim() ? indices.get(spelled(value)) : null);
+
+function checkBreeds() {
+  for (const field of breedFields) {
+    field.setCustomValidity(classOf(field) === undefined ? "Not a breed of this model." : "");
+  }
+  const versus = classOf(options.versus);
+  if (versus != null && versus === (classOf(options.target) ?? likeliest)) {
+    options.versus.setCustomValidity("Choose another breed than the one explained.");
+  }
 }
 
 function takeFirst(files) {
@@ -272,7 +298,17 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dropping");
   takeFirst(event.dataTransfer.files);
 });
-$("#options").addEventListener("change", askSoon);
+$("#options").addEventListener("change", ({ target: field }) => {
+  if (!breedFields.includes(field)) askSoon();
+});
+for (const field of breedFields) {
+  // A name is asked for once it is whole, by typing or from the list.
+  field.addEventListener("input", () => {
+    checkBreeds();
+    if (breedFields.every((each) => each.validity.valid)) askSoon();
+  });
+  field.addEventListener("focus", () => field.select());
+}
 $("#options").addEventListener("submit", (event) => event.preventDefault());
 
 // -- the model in service
@@ -289,14 +325,25 @@ async function meetModel() {
   $("#model").textContent = `Model ${name}, version ${version} (${architecture}), run by `
     + `${engine.name} ${engine.version} in ${engine.precision} on ${engine.device}.`;
   $("summary").textContent = `Its ${labels.length} breeds`;
-  $("#labels").textContent = labels.map((label) => label.name).join(", ");
-  options.versus.append(...labels.map((label) => new Option(label.name, label.index)));
+  nameBreeds(labels);
   const hasFused = Object.keys(fused ?? {}).length > 0;
   options.rule[0].disabled = !hasFused;
   options.rule.value = hasFused ? "" : "heatmap";
   $("#why-alike").hidden = !methods.includes("cam");
   $("#no-cam").hidden = methods.includes("cam");
   $("#why-fused").hidden = !hasFused;
+}
+
+/** Offer the breeds by name, in the order of the alphabet; names that two share, with synset. */
+function nameBreeds(labels) {
+  const counts = new Map();
+  for (const { name } of labels) counts.set(spelled(name), (counts.get(spelled(name)) ?? 0) + 1);
+  titles = labels.map(({ name, synset, index }) =>
+    counts.get(spelled(name)) > 1 ? `${name} (${synset ?? index})` : name);
+  titles.forEach((title, index) => indices.set(spelled(title), index));
+  const sorted = [...titles].sort((one, other) => one.localeCompare(other));
+  $("#labels").textContent = sorted.join(", ");
+  $("#names").replaceChildren(...sorted.map((title) => new Option(title)));
 }
 
 meetModel();

@@ -1,7 +1,6 @@
 import importlib.util
 import subprocess
 import sys
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,6 @@ from app.engines.base import BATCH_SIZES, Cut, layer_output, output_names, pad_r
 from app.engines.openvino import _Bound
 from app.errors import EngineUnavailable
 from app.settings import PROJECT
-from tests import needs
-
-
-@pytest.fixture
-def tensorflow_engine() -> ModuleType:
-    """`app.engines.tensorflow`."""
-    needs.module("tensorflow")
-    return importlib.import_module("app.engines.tensorflow")
-
 
 ENGINES_THAT_COME_AND_GO = """
 import signal, sys, threading
@@ -89,7 +79,7 @@ def test_what_is_no_batch_is_refused(
     shipped_bundle: Bundle,
     channels: int,
     dtype: npt.DTypeLike,
-    class_index: npt.NDArray[np.integer],
+    class_index: npt.NDArray[Any],
 ) -> None:
     engine = engines.create(shipped_bundle, engine="openvino")
     size = shipped_bundle.card.input.size
@@ -150,9 +140,11 @@ def test_signals_are_handled_after_engines_have_gone(shipped_bundle: Bundle, end
 
 
 def test_a_gpu_that_tensorflow_cannot_use_is_a_warning(
-    shipped_bundle: Bundle, tensorflow_engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+    shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorflow_engine, "finds_gpu", lambda: False)
+    from app.engines import tensorflow
+
+    monkeypatch.setattr(tensorflow, "finds_gpu", lambda: False)
     monkeypatch.setattr(engines, "_has_nvidia_gpu", lambda: True)
 
     info = engines.create(shipped_bundle).info
@@ -161,12 +153,14 @@ def test_a_gpu_that_tensorflow_cannot_use_is_a_warning(
     assert "cannot use it" in info.warnings[0]
 
 
-def test_tensorflow_on_request(shipped_bundle: Bundle, tensorflow_engine: ModuleType) -> None:
+def test_tensorflow_on_request(shipped_bundle: Bundle) -> None:
+    from app.engines import tensorflow
+
     engine = engines.create(shipped_bundle, engine="tensorflow", device="gpu", precision="float32")
 
     assert engine.info.name == "tensorflow"
-    assert engine.on_gpu == tensorflow_engine.finds_gpu()
-    assert bool(engine.info.warnings) != tensorflow_engine.finds_gpu()
+    assert engine.on_gpu == tensorflow.finds_gpu()
+    assert bool(engine.info.warnings) != tensorflow.finds_gpu()
 
 
 def test_tensorflow_that_is_not_installed(

@@ -171,7 +171,10 @@ def test_a_photo_gets_the_answer_of_the_api(page: Page, service: Service) -> Non
     )
     model = httpx.get(f"{service.url}/model", timeout=LONG).json()
     expect(page.locator("#model")).to_contain_text(f"{model['name']}, version {model['version']} ")
-    expect(page.locator("#labels")).to_have_text(", ".join(one["name"] for one in model["labels"]))
+    names = sorted(label["name"] for label in model["labels"])
+    expect(page.locator("#labels")).to_have_text(", ".join(names))
+    offered = page.locator("#names option").evaluate_all("all => all.map(one => one.value)")
+    assert offered == names
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
@@ -263,8 +266,11 @@ def test_what_is_chosen_is_asked_for(page: Page, service: Service) -> None:
     check(page, compare(service, LANDSCAPE, target=second["class_index"]))
     expect(page.locator("#target")).to_have_text(f"for {second['label']}")
 
-    other = next(i for i in range(10) if i != second["class_index"])
-    page.select_option("[name=versus]", str(other))
+    expect(page.locator("[name=target]")).to_have_value(second["label"])
+
+    labels = httpx.get(f"{service.url}/model", timeout=LONG).json()["labels"]
+    other = next(label["index"] for label in labels if label["index"] != second["class_index"])
+    page.fill("[name=versus]", labels[other]["name"].upper().replace(" ", "_"))
     page.select_option("[name=rule]", "heatmap")
     page.select_option("[name=colormap]", "magma")
     page.fill("[name=alpha]", "0.8")
@@ -279,6 +285,36 @@ def test_what_is_chosen_is_asked_for(page: Page, service: Service) -> None:
             service, encode(picture(300, 300, seed=3)), rule="heatmap", colormap="magma", alpha=0.8
         ),
     )
+
+
+def test_any_breed_can_be_the_target(page: Page, service: Service) -> None:
+    choose(page, LANDSCAPE)
+    idle(page)
+    everyone = compare(service, LANDSCAPE, top_k=1000)["predictions"]
+    least = everyone[-1]
+    target = page.locator("[name=target]")
+    target.fill(least["label"])
+    check(page, compare(service, LANDSCAPE, target=least["class_index"]))
+    expect(page.locator("#target")).to_have_text(f"for {least['label']}")
+
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    target.fill(f"{least['label']}, or so")
+    page.wait_for_timeout(300)
+    assert "Not a breed" in target.evaluate("field => field.validationMessage")
+    assert requests == []
+
+    target.fill("")
+    check(page, compare(service, LANDSCAPE))
+    requests.clear()
+    versus = page.locator("[name=versus]")
+    versus.fill(everyone[0]["label"])
+    page.wait_for_timeout(300)
+    assert "another breed" in versus.evaluate("field => field.validationMessage")
+    assert requests == []
+
+    versus.fill(least["label"])
+    check(page, compare(service, LANDSCAPE, versus=least["class_index"]))
 
 
 def test_an_error_is_told_in_the_services_words(page: Page, service: Service) -> None:

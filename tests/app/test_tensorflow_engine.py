@@ -3,11 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-
-from tests import needs
-
-needs.module("tensorflow")
-
 import tensorflow as tf
 
 from app.bundle import Bundle

@@ -9,11 +9,8 @@ import pytest
 
 from app.bundle import Bundle
 from app.engines import Cut, Engine, create, output_names
-from tests import needs
-
-needs.module("tensorflow")
-
 from app.engines.tensorflow import TensorFlowEngine
+from tests import needs
 
 BATCHES = (1, 2, 3, 8)
 

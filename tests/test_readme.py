@@ -88,7 +88,8 @@ def test_training_commands_exist() -> None:
 def test_files_that_are_linked_exist() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
         if target.startswith("#"):
-            assert re.search(rf"^#+ {target[1:]}$", README, re.M | re.I), target
+            heading = target[1:].replace("-", " ")
+            assert re.search(rf"^#+ {heading}$", README, re.M | re.I), target
         else:
             assert (PROJECT / target).exists(), target
 

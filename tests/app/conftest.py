@@ -250,7 +250,7 @@ def calibrated(uncalibrated: ModelCard) -> ModelCard:
         "novelty": Novelty(dimensions=128, photos=1000),
         "confidence": Confidence(
             temperature=0.5,
-            least_probability=0.2,
+            least_probability=1 / len(uncalibrated.labels),
             least_foreground=-1e9,
             most_novelty=7.0,
             photos=1000,

@@ -22,11 +22,11 @@ SHARED = (PROJECT / "../shared").resolve()
 
 
 def absent(need: str) -> NoReturn:
-    """Skip the test, or the module at its import; fail instead where `CI` is set."""
+    """Skip the test; fail instead where `CI` is set."""
     reason = f"needs {need}"
     if "CI" in os.environ:
         pytest.fail(reason, pytrace=False)
-    pytest.skip(reason, allow_module_level=True)
+    pytest.skip(reason)
 
 
 def shared(path: str) -> Path:

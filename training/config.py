@@ -22,6 +22,7 @@ Source = Literal["stanford_dogs", "folder"]
 
 PresetName = Literal["finetune", "paper", "scratch"]
 Schedule = Literal["one_cycle", "constant"]
+OptimizerName = Literal["sgd", "adam"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -73,6 +74,25 @@ class TrainConfig(BaseModel):
     validation_share: float = Field(0.1, gt=0, lt=1, description="taken from the training split")
     test_share: float = Field(0.1, ge=0, lt=1, description="of a folder that has no test split")
     weights: str = Field("imagenet", description="imagenet, none or a file")
+    head: str = Field(
+        "random",
+        description="first weights of the final layer: random, imagenet (downloaded by Keras), or "
+        "an .npz file of ImageNet's final layer; breeds that ImageNet lacks start at random",
+    )
+    teachers: tuple[Path, ...] = Field(
+        (), description="model versions whose answers are learnt beside the labels: DIR,..."
+    )
+    teacher_weight: float = Field(
+        0.7, ge=0, le=1, description="share of the teachers' answers in what is learnt"
+    )
+    train_from: str | None = Field(
+        None,
+        description="first layer to train, by the start of its name (conv5 or conv4_block6); those "
+        "before it keep their weights; default: all are trained",
+    )
+    freeze_batch_norm: bool = Field(
+        False, description="batch norm keeps its statistics, scales and offsets"
+    )
     stages: tuple[Stage, ...] = Field(
         (Stage(size=128, epochs=4), Stage(size=160, epochs=3)),
         min_length=1,
@@ -91,15 +111,26 @@ class TrainConfig(BaseModel):
         description="photos in a step, over all devices and hosts together; an epoch leaves out "
         "what does not fill its last step, other photos each time",
     )
+    optimizer: OptimizerName = Field("sgd", description="sgd or adam")
     schedule: Schedule = Field("one_cycle", description="of the rate")
     learning_rate: float = Field(
         0.02, gt=0, description="peak of the one-cycle schedule, or the constant rate"
     )
     warmup: float = Field(0.15, ge=0, lt=1, description="share of the cycle before the peak")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov's; 0: plain SGD")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov's; 0: plain SGD; Adam's beta 1")
     weight_decay: float = Field(1e-4, ge=0, description="L2 on kernels")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights that is validated and exported; "
+        "0: the last step's weights",
+    )
     augment: bool = Field(True, description="random crops, flips and colour")
+    crop_area: float = Field(
+        0.3, gt=0, le=1, description="least share of the photo's area in a random crop"
+    )
     patience: int | None = Field(
         None,
         ge=1,

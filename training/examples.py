@@ -26,6 +26,7 @@ __all__ = [
     "kept_classes",
     "label",
     "limited",
+    "matching_index",
     "remember",
 ]
 
@@ -138,7 +139,7 @@ def as_labelled(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
     Raises:
         DataError: the data lacks one of the model's classes, or has others; the message names them.
     """
-    found = {ours.index: _match(ours, labels) for ours in dataset.labels}
+    found = {ours.index: matching_index(ours, labels) for ours in dataset.labels}
     matches = {old: new for old, new in found.items() if new is not None}
     others = [ours.name for ours in dataset.labels if ours.index not in matches]
     missing = [each.name for each in labels if each.index not in matches.values()]
@@ -162,8 +163,8 @@ def as_labelled(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
     )
 
 
-def _match(ours: Label, labels: Sequence[Label]) -> int | None:
-    """The index of the model's label for this class; names decide where a synset is missing."""
+def matching_index(ours: Label, labels: Sequence[Label]) -> int | None:
+    """The index of a model's label for this class; names decide where a synset is missing."""
     for each in labels:
         if each.synset and ours.synset:
             if each.synset == ours.synset:

@@ -20,6 +20,8 @@ def train_batches(
     seed: int,
     epoch: int,
     augment: bool,
+    targets: npt.NDArray[np.float32],
+    crop_area: float = 0.3,
     skip: int = 0,
     worker: int = 0,
     workers: int = 1,
@@ -35,15 +37,17 @@ def train_batches(
         batch_size: photos in a batch, of all hosts; an incomplete last batch is dropped.
         seed: of order and augmentation, together with `epoch`.
         epoch: counted from 0.
-        augment: random resized crops (0.3 to 1 of the area), flips, brightness and contrast.
+        augment: random resized crops, flips, brightness, contrast and saturation.
+        targets: what is learnt of each photo, float32 `[len(examples), classes]`; rows sum to 1.
+        crop_area: the least share of a photo's area in a crop; the most is 1.
         skip: batches at the start to leave out, for resuming.
         worker: this host, counted from 0.
         workers: hosts that share each batch.
         replicas: devices of all hosts; divides `batch_size`.
 
     Returns:
-        A data set of (float32 RGB 0..255 `[N, size, size, 3]`, int32 `[N]`), where N is
-        `batch_size / replicas`.
+        A data set of (float32 RGB 0..255 `[N, size, size, 3]`, labels int32 `[N]`, targets float32
+        `[N, classes]`), where N is `batch_size / replicas`.
     """
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(examples)).astype(np.int32)
@@ -53,27 +57,28 @@ def train_batches(
     labels = tf.constant([examples[index].label for index in chosen.tolist()], tf.int32)
 
     def prepare(
-        index: tf.Tensor, item_seed: tf.Tensor, label: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+        index: tf.Tensor, item_seed: tf.Tensor, label: tf.Tensor, target: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         if not augment:
-            return _squashed(examples, index, size), label
-        return _augmented(_decoded(examples, index, side=2 * size), item_seed, size), label
+            return _squashed(examples, index, size), label, target
+        photo = _decoded(examples, index, side=2 * size)
+        return _augmented(photo, item_seed, size, crop_area), label, target
 
     return (
-        tf.data.Dataset.from_tensor_slices((chosen, seeds[chosen], labels))
+        tf.data.Dataset.from_tensor_slices((chosen, seeds[chosen], labels, targets[chosen]))
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(batch_size // replicas, drop_remainder=True)
         .prefetch(2)
     )
 
 
-def _augmented(photo: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
+def _augmented(photo: tf.Tensor, seed: tf.Tensor, size: int, crop_area: float) -> tf.Tensor:
     crop_seed, flip_seed, *colour_seeds = _seeds(seed, 5)
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.shape(photo),
         tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
         seed=crop_seed,
-        area_range=(0.3, 1.0),
+        area_range=(crop_area, 1.0),
         aspect_ratio_range=(0.6, 1.7),
         max_attempts=10,
         use_image_if_no_bounding_boxes=True,

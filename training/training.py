@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from tqdm import tqdm
 
-from training import architectures, history, precision
+from app.bundle import Label
+from training import architectures, history, precision, trainable
 from training.checkpoints import Checkpoints, writing
 from training.config import TrainConfig
 from training.data import Dataset
@@ -23,11 +25,12 @@ from training.feeding import inference_batches, train_batches
 from training.progress import Progress
 from training.schedule import learning_rate
 from training.strategy import Devices, all_devices
+from training.targets import mixed_targets, stored_answers
 
 __all__ = ["Builder", "Interrupted", "Run"]
 
-Builder: TypeAlias = Callable[[TrainConfig, int], keras.Model]
-"""Builds the network of a configuration for a number of classes."""
+Builder: TypeAlias = Callable[[TrainConfig, Sequence[Label]], keras.Model]
+"""Builds the network of a configuration for the classes of a data set."""
 
 _COUNTS = ("step", "epochs", "waited")
 _FIGURES = ("best", "loss", "accuracy", "seconds")
@@ -90,9 +93,10 @@ class Run:
         keras.utils.set_random_seed(config.seed)
         self._preprocess = architectures.preprocessing(config.architecture).apply
         with self.devices.strategy.scope():
-            network = (build or _build)(config, len(dataset.labels))
+            network = (build or trainable.build)(config, dataset.labels)
             self.model = precision.mixed(network, self.precision)
-            self.optimizer = _optimizer(config, self.precision)
+            trainable.freeze(self.model, config)
+            self.optimizer = trainable.optimizer(config, self.precision)
             self.optimizer.build(self.model.trainable_variables)
         self._head = self.model.layers[-1].trainable_variables
         self._train_step = tf.function(self._take_step, reduce_retracing=False)
@@ -109,6 +113,7 @@ class Run:
             ),
         )
         self._begin()
+        self._targets = self._mixed_targets()
 
     def _begin(self) -> None:
         """Restore what the directory holds, and store the configuration in it."""
@@ -123,6 +128,22 @@ class Run:
                 draft.write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
                 draft.replace(self.directory / "config.json")
                 remember(self.directory, self.dataset)
+
+    def _mixed_targets(self) -> npt.NDArray[np.float32]:
+        """What is learnt of each training photo, `[len(train), classes]`."""
+        config, dataset = self.config, self.dataset
+        answers = None
+        if config.teachers and not self.finished:
+            answers = stored_answers(
+                self.directory, config.teachers, dataset.train, dataset.labels, self.devices
+            )
+        return mixed_targets(
+            [example.label for example in dataset.train],
+            len(dataset.labels),
+            smoothing=config.label_smoothing,
+            answers=answers,
+            weight=config.teacher_weight,
+        )
 
     @property
     def step(self) -> int:
@@ -173,11 +194,11 @@ class Run:
             shown=self.devices.is_chief,
         )
         with progress as bar:
-            for photos, labels in self._batches(epoch, skip=done):
+            for batch in self._batches(epoch, skip=done):
                 rate = learning_rate(config, self.step, self.total_steps)
                 self.optimizer.learning_rate.assign(rate)
                 asked = tf.constant(float(self._stop))
-                stop = float(self._train_step(photos, labels, asked, frozen).numpy()) > 0
+                stop = float(self._train_step(*batch, asked, frozen).numpy()) > 0
                 state["step"].assign_add(1)
                 done += 1
                 now = time.monotonic()
@@ -199,6 +220,8 @@ class Run:
                 seed=self.config.seed,
                 epoch=epoch,
                 augment=self.config.augment,
+                targets=self._targets,
+                crop_area=self.config.crop_area,
                 skip=skip,
                 worker=self.devices.worker,
                 workers=self.devices.workers,
@@ -208,34 +231,37 @@ class Run:
         return self.devices.strategy.distribute_datasets_from_function(of_host)
 
     def _take_step(
-        self, photos: tf.Tensor, labels: tf.Tensor, asked: tf.Tensor, frozen: bool
+        self,
+        photos: tf.Tensor,
+        labels: tf.Tensor,
+        targets: tf.Tensor,
+        asked: tf.Tensor,
+        frozen: bool,
     ) -> tf.Tensor:
         """Train on one global batch; returns how many hosts were `asked` to stop."""
         strategy = self.devices.strategy
 
-        def replica(photos: tf.Tensor, labels: tf.Tensor, asked: tf.Tensor) -> tf.Tensor:
-            return tf.stack([*self._train_replica(photos, labels, frozen), asked])
+        def replica(
+            photos: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor, asked: tf.Tensor
+        ) -> tf.Tensor:
+            return tf.stack([*self._train_replica(photos, labels, targets, frozen), asked])
 
-        sums = strategy.reduce(
-            tf.distribute.ReduceOp.SUM, strategy.run(replica, args=(photos, labels, asked)), None
-        )
+        shares = strategy.run(replica, args=(photos, labels, targets, asked))
+        sums = strategy.reduce(tf.distribute.ReduceOp.SUM, shares, None)
         self._state["loss"].assign_add(sums[0])
         self._state["accuracy"].assign_add(sums[1])
         return sums[2]
 
     def _train_replica(
-        self, photos: tf.Tensor, labels: tf.Tensor, frozen: bool
+        self, photos: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor, frozen: bool
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One device's share of a step; returns its share of the mean loss and accuracy."""
         config, replicas = self.config, self.devices.replicas
         variables = self._head if frozen else self.model.trainable_variables
-        targets = tf.one_hot(labels, len(self.dataset.labels))
         with tf.GradientTape() as tape:
             # A frozen backbone's batch norm keeps its statistics too.
             logits = self.model(self._preprocess(photos), training=not frozen)
-            losses = keras.losses.categorical_crossentropy(
-                targets, logits, from_logits=True, label_smoothing=config.label_smoothing
-            )
+            losses = keras.losses.categorical_crossentropy(targets, logits, from_logits=True)
             loss = tf.reduce_sum(losses) / config.batch_size
             kernels = [v.value for v in variables if v.path.endswith("/kernel")]
             decay = tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
@@ -362,20 +388,6 @@ def _check(config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
             f"Batches of {config.batch_size} photos do not divide among {devices.replicas} "
             "devices: choose another --batch-size."
         )
-
-
-def _optimizer(config: TrainConfig, resolved: precision.Resolved) -> keras.Optimizer:
-    sgd = keras.optimizers.SGD(
-        config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0
-    )
-    return precision.scaled(sgd, resolved)
-
-
-def _build(config: TrainConfig, classes: int) -> keras.Model:
-    any_size = architectures.takes_any_size(config.architecture)
-    return architectures.build(
-        config.architecture, classes, config.weights, None if any_size else config.input_size
-    )
 
 
 def _seeds(model: keras.Model) -> list[tf.Variable]:

@@ -6,6 +6,7 @@ Trains the tests' tiny network on the tests' pictures and writes what it ends wi
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from app.bundle import Label
 from tests.training.nets import tiny_net
 from tests.training.pictures import dataset
 from training.config import Stage, TrainConfig
@@ -44,8 +46,8 @@ def main(run: str, weights: str, replicas: str, batch_norm: str, precision: str)
     devices = _devices(int(replicas))
     config = TrainConfig.model_validate(CONFIG.model_dump() | {"precision": precision})
 
-    def build(_config: TrainConfig, classes: int) -> keras.Model:
-        return tiny_net(classes, batch_norm=batch_norm == "True")
+    def build(_config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
+        return tiny_net(len(labels), batch_norm=batch_norm == "True")
 
     training = _Kept(Path(run), config, dataset(train=8, held_out=5), devices=devices, build=build)
     training.fit()

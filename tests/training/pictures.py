@@ -1,8 +1,10 @@
 """Pictures that the tests make: two "breeds" that differ by colour, each with a known box."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from app.bundle import Label
@@ -36,3 +38,9 @@ def dataset(train: int = 14, held_out: int = 4) -> Dataset:
     return Dataset(
         "pictures", LABELS, split(train, 0), split(held_out, 1000), split(held_out, 2000)
     )
+
+
+def one_hot(examples: Sequence[Example]) -> npt.NDArray[np.float32]:
+    """Targets that are the labels alone, `[N, classes]`."""
+    labels = [example.label for example in examples]
+    return np.eye(max(labels) + 1, dtype=np.float32)[labels]

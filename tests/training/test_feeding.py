@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from app import images
-from tests.training.pictures import dataset
+from tests.training.pictures import dataset, one_hot
 from training.config import TrainConfig
 from training.examples import Example
 from training.feeding import inference_batches, train_batches
@@ -29,7 +29,7 @@ def test_inference_batches_decode_and_squash_as_the_service_does() -> None:
 def test_train_batches_repeat_and_resume(augment: bool) -> None:
     examples = dataset(train=11).train
 
-    def epoch(number: int, skip: int = 0) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    def epoch(number: int, skip: int = 0) -> list[tuple[tf.Tensor, ...]]:
         return list(
             train_batches(
                 examples,
@@ -38,6 +38,7 @@ def test_train_batches_repeat_and_resume(augment: bool) -> None:
                 seed=4,
                 epoch=number,
                 augment=augment,
+                targets=one_hot(examples),
                 skip=skip,
             )
         )
@@ -54,8 +55,14 @@ def test_train_batches_repeat_and_resume(augment: bool) -> None:
 
 def _flips_and_brightness(examples: list[Example], epoch: int) -> npt.NDArray[np.bool_]:
     """Of each example: whether it is flipped, whether it is brighter: `[N, 2]`."""
-    [(photos, labels)] = train_batches(
-        examples, size=32, batch_size=len(examples), seed=7, epoch=epoch, augment=True
+    [(photos, labels, _)] = train_batches(
+        examples,
+        size=32,
+        batch_size=len(examples),
+        seed=7,
+        epoch=epoch,
+        augment=True,
+        targets=one_hot(examples),
     )
     columns = photos.numpy().mean(axis=(1, 3))
     drawn = np.empty((len(examples), 2), bool)
@@ -84,8 +91,14 @@ def test_any_seed_that_the_configuration_takes() -> None:
     assert TrainConfig(seed=seed).seed == seed
 
     def photos(seed: int) -> npt.NDArray[np.float32]:
-        [(photos, _)] = train_batches(
-            examples, size=32, batch_size=4, seed=seed, epoch=0, augment=True
+        [(photos, _, _)] = train_batches(
+            examples,
+            size=32,
+            batch_size=4,
+            seed=seed,
+            epoch=0,
+            augment=True,
+            targets=one_hot(examples),
         )
         return np.asarray(photos)
 
@@ -95,14 +108,21 @@ def test_any_seed_that_the_configuration_takes() -> None:
 
 def test_augmented_photos_stay_in_range_and_keep_their_label() -> None:
     examples = dataset(train=8).train
-    [(photos, labels)] = train_batches(
-        examples, size=32, batch_size=8, seed=0, epoch=0, augment=True
+    [(photos, labels, targets)] = train_batches(
+        examples,
+        size=32,
+        batch_size=8,
+        seed=0,
+        epoch=0,
+        augment=True,
+        targets=one_hot(examples),
     )
 
     assert photos.shape == (8, 32, 32, 3)
     assert 0 <= photos.numpy().min() < photos.numpy().max() <= 255
     red = photos.numpy()[..., 0].mean(axis=(1, 2)) > photos.numpy()[..., 2].mean(axis=(1, 2))
     np.testing.assert_array_equal(red, labels.numpy() == 0)
+    np.testing.assert_array_equal(targets.numpy().argmax(axis=1), labels.numpy())
 
 
 @pytest.mark.parametrize("augment", [True, False])
@@ -114,9 +134,17 @@ def test_files_are_read_as_they_are_needed(tmp_path: Path, augment: bool) -> Non
         path.write_bytes(example.read())
         filed.append(Example(example.name, path, example.label, ()))
 
-    def batches(examples: list[Example]) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    def batches(examples: list[Example]) -> list[tuple[tf.Tensor, ...]]:
         return list(
-            train_batches(examples, size=32, batch_size=3, seed=1, epoch=0, augment=augment)
+            train_batches(
+                examples,
+                size=32,
+                batch_size=3,
+                seed=1,
+                epoch=0,
+                augment=augment,
+                targets=one_hot(examples),
+            )
         )
 
     for ours, expected in zip(batches(filed), batches(list(held)), strict=True):
@@ -141,8 +169,42 @@ def test_photos_are_fed_upright_in_every_format_that_is_served(augment: bool) ->
         Image.fromarray(pixels).save(file, kind, exif=exif)
         examples.append(Example(kind, file.getvalue(), 0, ()))
 
-    [(photos, _)] = train_batches(examples, size=32, batch_size=3, seed=4, epoch=0, augment=augment)
+    [(photos, _, _)] = train_batches(
+        examples,
+        size=32,
+        batch_size=3,
+        seed=4,
+        epoch=0,
+        augment=augment,
+        targets=one_hot(examples),
+    )
 
     for photo in photos.numpy():
         assert photo[:4, :, 0].mean() > photo[:4, :, 2].mean()
         assert photo[-4:, :, 2].mean() > photo[-4:, :, 0].mean()
+
+
+def test_a_crop_of_the_whole_area_is_the_whole_photo() -> None:
+    """Two halves of different red: the whole photo has as much of each, a smaller crop need not."""
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, 16:] = 200
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    examples = [Example(f"{index}.png", file.getvalue(), 0, ()) for index in range(24)]
+
+    def bright_share(crop_area: float) -> npt.NDArray[np.floating]:
+        [(photos, _, _)] = train_batches(
+            examples,
+            size=32,
+            batch_size=24,
+            seed=0,
+            epoch=0,
+            augment=True,
+            targets=one_hot(examples),
+            crop_area=crop_area,
+        )
+        gray = photos.numpy().mean(axis=3)
+        return (gray > gray.mean(axis=(1, 2), keepdims=True)).mean(axis=(1, 2))
+
+    assert np.ptp(bright_share(1.0)) < 0.1
+    assert np.ptp(bright_share(0.1)) > 0.2

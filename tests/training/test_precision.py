@@ -74,7 +74,7 @@ def _run(directory: Path, wanted: Precision) -> Run:
         directory,
         CONFIG.model_copy(update={"precision": wanted}),
         dataset(train=8),
-        build=lambda _config, classes: tiny_net(classes),
+        build=lambda _config, labels: tiny_net(len(labels)),
     )
 
 

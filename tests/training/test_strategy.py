@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from app.settings import PROJECT
-from tests.training.pictures import dataset
+from tests.training.pictures import dataset, one_hot
 from training.errors import RunError
 from training.feeding import train_batches
 from training.strategy import Devices, all_devices
@@ -158,7 +158,7 @@ def test_hosts_agree_on_the_statistics_of_batch_norm(tmp_path: Path) -> None:
 def test_hosts_share_each_batch(workers: int) -> None:
     examples = dataset(train=15).train
 
-    def batches(worker: int, workers: int, replicas: int) -> list[tuple[Any, Any]]:
+    def batches(worker: int, workers: int, replicas: int) -> list[tuple[Any, ...]]:
         return list(
             train_batches(
                 examples,
@@ -167,6 +167,7 @@ def test_hosts_share_each_batch(workers: int) -> None:
                 seed=0,
                 epoch=0,
                 augment=True,
+                targets=one_hot(examples),
                 worker=worker,
                 workers=workers,
                 replicas=replicas,
@@ -176,7 +177,7 @@ def test_hosts_share_each_batch(workers: int) -> None:
     whole = batches(0, 1, 1)
     shares = [batches(worker, workers, workers) for worker in range(workers)]
     assert len(whole) == 2
-    for number, (photos, labels) in enumerate(whole):
+    for number, (photos, labels, _) in enumerate(whole):
         np.testing.assert_array_equal(photos, np.concatenate([s[number][0] for s in shares]))
         np.testing.assert_array_equal(labels, np.concatenate([s[number][1] for s in shares]))
 

@@ -2,7 +2,7 @@ import csv
 import math
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from app.bundle import Label
 from tests.training.nets import tiny_net
 from tests.training.pictures import dataset
 from training import feeding, training
@@ -29,8 +30,8 @@ CONFIG = TrainConfig(
 )
 
 
-def _tiny(_config: TrainConfig, classes: int) -> keras.Model:
-    return tiny_net(classes)
+def _tiny(_config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
+    return tiny_net(len(labels))
 
 
 def _run(directory: Path, config: TrainConfig = CONFIG, *, train: int = 14) -> Run:
@@ -155,7 +156,7 @@ def test_resumed_run_drops_what_an_uninterrupted_one_does(tmp_path: Path) -> Non
             tmp_path / name,
             CONFIG,
             dataset(),
-            build=lambda _config, classes: tiny_net(classes, dropout=0.5),
+            build=lambda _config, labels: tiny_net(len(labels), dropout=0.5),
         )
 
     whole = run("whole")

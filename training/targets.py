@@ -1,0 +1,144 @@
+"""What a run learns from: labels, smoothed, and the answers of other model versions.
+
+Hinton et al., Distilling the knowledge in a neural network, 2015, at a temperature of 1: the
+cross entropy with mixed targets has the same gradient as the mix of both losses.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from app import bundle as bundles
+from app import engines
+from app.bundle import Bundle, BundleError, Label
+from app.confidence import probabilities
+from app.engines import Cut, Engine, EngineUnavailable
+from training.checkpoints import writing
+from training.errors import DataError
+from training.examples import Example, matching_index
+from training.explanations import BATCH, squashed
+from training.strategy import Devices
+
+__all__ = ["answers", "mixed_targets", "stored_answers"]
+
+Floats = npt.NDArray[np.float32]
+
+
+def mixed_targets(
+    labels: Sequence[int],
+    classes: int,
+    *,
+    smoothing: float = 0.0,
+    answers: Floats | None = None,
+    weight: float = 0.0,
+) -> Floats:
+    """What is learnt of each photo.
+
+    `(1 - weight) * ((1 - smoothing) * one_hot + smoothing / classes) + weight * answers`
+
+    Args:
+        labels: of N photos.
+        classes: how many there are.
+        smoothing: of labels (Szegedy et al., 2016).
+        answers: the teachers' probabilities, `[N, classes]`; None: `weight` has no effect.
+        weight: share of the answers.
+
+    Returns:
+        `[N, classes]`; rows sum to 1.
+    """
+    one_hot = np.eye(classes, dtype=np.float32)[np.asarray(labels, np.intp)]
+    targets = (1 - smoothing) * one_hot + np.float32(smoothing / classes)
+    if answers is not None:
+        targets = (1 - weight) * targets + weight * answers
+    return targets.astype(np.float32)
+
+
+def stored_answers(
+    run_dir: Path,
+    teachers: Sequence[Path],
+    examples: Sequence[Example],
+    labels: Sequence[Label],
+    devices: Devices,
+) -> Floats:
+    """See `answers`: asked for once, then kept in a run's directory, for a run that is resumed.
+
+    Raises:
+        DataError: see `answers`.
+        RunError: they cannot be kept.
+    """
+    path = run_dir / "answers.npy"
+    if not path.exists() and devices.is_chief:
+        draft = run_dir / "answers.tmp.npy"
+        with writing(run_dir):
+            np.save(draft, answers(teachers, examples, labels).astype(np.float16))
+            draft.replace(path)
+    devices.wait()  # until the chief has written them
+    return np.load(path).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def answers(
+    teachers: Sequence[Path], examples: Sequence[Example], labels: Sequence[Label]
+) -> Floats:
+    """The mean probability that teachers give each class, over a photo and its mirror image.
+
+    Photos are decoded and squashed as each teacher's service does it.
+
+    Args:
+        teachers: model versions, `models/<name>` or `models/<name>/<version>`.
+        examples: N photos.
+        labels: of the run; a teacher that has more classes is asked for these alone.
+
+    Returns:
+        `[N, len(labels)]`; rows sum to 1.
+
+    Raises:
+        DataError: a teacher cannot be loaded, or lacks a class.
+    """
+    mean = np.zeros((len(examples), len(labels)), np.float32)
+    for path in teachers:
+        bundle, engine = _load(path)
+        try:
+            mean += _probabilities(bundle, engine, examples, _columns(bundle, labels))
+        finally:
+            engine.close()
+    return mean / len(teachers)
+
+
+def _load(path: Path) -> tuple[Bundle, Engine]:
+    try:
+        bundle = bundles.load(path)
+        return bundle, engines.create(bundle)
+    except (BundleError, EngineUnavailable) as error:
+        raise DataError(f"The teacher {path} cannot be loaded: {error}") from error
+
+
+def _columns(bundle: Bundle, labels: Sequence[Label]) -> list[int]:
+    """The teacher's class index for each label."""
+    columns = [matching_index(label, bundle.card.labels) for label in labels]
+    missing = [
+        label.name for label, column in zip(labels, columns, strict=True) if column is None
+    ]
+    if missing:
+        names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        raise DataError(f"The teacher {bundle.card.name} does not know {len(missing)}: {names}.")
+    return [column for column in columns if column is not None]
+
+
+def _probabilities(
+    bundle: Bundle, engine: Engine, examples: Sequence[Example], columns: Sequence[int]
+) -> Floats:
+    """One teacher's, over the classes of `columns` alone: `[N, len(columns)]`."""
+    rows = np.zeros((len(examples), len(columns)), np.float32)
+    with tqdm(total=len(examples), desc="teacher", unit="photo", mininterval=1.0) as bar:
+        for begin in range(0, len(examples), BATCH):
+            batch = examples[begin : begin + BATCH]
+            images = np.stack([squashed(bundle.card, example)[1] for example in batch])
+            none = np.full(len(batch), -1, np.int32)
+            for view in (images, np.ascontiguousarray(images[:, :, ::-1])):
+                logits = engine.run(Cut.PREDICT, view, none, none)["logits"][:, columns]
+                rows[begin : begin + len(batch)] += probabilities(logits, 1.0) / 2
+            bar.update(len(batch))
+    return rows

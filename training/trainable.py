@@ -1,0 +1,56 @@
+"""The network of a run as training takes it up: first weights, frozen layers, optimizer."""
+
+from collections.abc import Sequence
+
+import keras
+
+from app.bundle import Label
+from training import architectures, imagenet, precision
+from training.config import TrainConfig
+from training.errors import RunError
+
+__all__ = ["build", "freeze", "optimizer"]
+
+
+def build(config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
+    """The configured architecture with its first weights, from preprocessed photos to logits.
+
+    Raises:
+        WeightsError: the first weights cannot be had.
+    """
+    any_size = architectures.takes_any_size(config.architecture)
+    model = architectures.build(
+        config.architecture, len(labels), config.weights, None if any_size else config.input_size
+    )
+    if config.head != "random":
+        imagenet.start_head(model.layers[-1], config.head, labels)
+    return model
+
+
+def freeze(model: keras.Model, config: TrainConfig) -> None:
+    """Keep the layers before `train_from`, and batch norm where it is configured, as they are.
+
+    A batch norm that is not trainable keeps its statistics too, and normalises by them.
+
+    Raises:
+        RunError: no layer's name begins so.
+    """
+    start = 0
+    if config.train_from is not None:
+        begins = [layer.name.startswith(config.train_from) for layer in model.layers]
+        if not any(begins):
+            raise RunError(f"--train-from {config.train_from}: the network has no such layer.")
+        start = begins.index(True)
+    for index, layer in enumerate(model.layers):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = index >= start and not (is_norm and config.freeze_batch_norm)
+
+
+def optimizer(config: TrainConfig, resolved: precision.Resolved) -> keras.Optimizer:
+    """The configured optimizer; its rate is set before each step."""
+    rate, momentum = config.learning_rate, config.momentum
+    if config.optimizer == "adam":
+        chosen = keras.optimizers.Adam(rate, beta_1=momentum, beta_2=0.99)
+    else:
+        chosen = keras.optimizers.SGD(rate, momentum=momentum, nesterov=momentum > 0)
+    return precision.scaled(chosen, resolved)

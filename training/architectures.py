@@ -1,8 +1,11 @@
 """The networks that can be trained, and where their first weights come from."""
 
+from pathlib import Path
+
 import keras
 
 from app.bundle import Architecture
+from training import imagenet
 from training.errors import WeightsError
 from training.preprocessing import Preprocessing
 
@@ -147,18 +150,35 @@ def resnet50(classes: int, weights: str = "none", *, input_size: int | None = No
     return keras.Model(backbone.input, logits, name=Architecture.RESNET50.value)
 
 
-def imagenet_resnet50(weights: str = "imagenet", *, input_size: int = 224) -> keras.Model:
-    """ResNet50 with the head for ImageNet's 1000 classes that Keras gives it, to logits.
+def imagenet_resnet50(
+    weights: str = "imagenet", head: Path | None = None, *, input_size: int = 224
+) -> keras.Model:
+    """ResNet50 with a head for ImageNet's 1000 classes, to logits.
 
     Args:
-        weights: `imagenet` (downloaded by Keras), or the path of a weights file with Keras's own
-            layout and top.
+        weights: `imagenet` (downloaded by Keras, with the top), or the path of a weights file with
+            Keras's own layout.
+        head: the final layer, see `imagenet.read_head`, of a weights file without the top; None
+            where the weights file has the top.
         input_size: pixels of the square input.
 
     Raises:
-        WeightsError: the weights cannot be downloaded, found or read.
+        WeightsError: the weights cannot be downloaded, found or read, or file and head do not go
+            together.
     """
-    return _keras_resnet50(weights, (input_size, input_size, 3), top=True)
+    shape = (input_size, input_size, 3)
+    if weights == "imagenet" and head is not None:
+        raise WeightsError(
+            "--head FILE goes with a weights file without its top: Keras's download has one."
+        )
+    if weights != "imagenet":
+        imagenet.check_parts(Path(weights), head)
+    if head is None:
+        return _keras_resnet50(weights, shape, top=True)
+    kernel, bias = imagenet.read_head(head)
+    model = resnet50(imagenet.CLASSES, weights, input_size=input_size)
+    model.get_layer("predictions").set_weights([kernel, bias])
+    return model
 
 
 def _backbone(weights: str, shape: _Shape) -> keras.Model:

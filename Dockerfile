@@ -12,10 +12,11 @@ RUN python -m venv /opt/venv \
  && /opt/venv/bin/pip uninstall --yes openvino-telemetry
 
 FROM python:${PYTHON}-slim
-# MIT is the code's licence; the weights in models/ have terms of their own.
+# The code is under the MIT licence. The models in the image are under terms of their own.
 LABEL org.opencontainers.image.title="BreedCAM" \
-      org.opencontainers.image.licenses="MIT AND LicenseRef-ImageNet-non-commercial" \
-      org.opencontainers.image.description="Code: MIT. Model weights: derived from ImageNet photos, for non-commercial research and education."
+      org.opencontainers.image.description="Dog breeds with visual explanations. The code is under the MIT licence; the models are derived from ImageNet photos: for non-commercial research and education." \
+      org.opencontainers.image.licenses="MIT" \
+      org.breedcam.model.terms="Derived from ImageNet photos: for non-commercial research and education."
 # The last two are read by the NVIDIA container runtime, and by nothing without it.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -1,8 +1,13 @@
 """The networks that can be trained, and where their first weights come from."""
 
+from pathlib import Path
+
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from app.bundle import Architecture
+from training import imagenet
 from training.errors import WeightsError
 from training.preprocessing import Preprocessing
 
@@ -10,6 +15,7 @@ __all__ = [
     "RESNET50_LAYERS",
     "build",
     "custom_cnn",
+    "imagenet_head",
     "imagenet_resnet50",
     "preprocessing",
     "resnet50",
@@ -147,18 +153,51 @@ def resnet50(classes: int, weights: str = "none", *, input_size: int | None = No
     return keras.Model(backbone.input, logits, name=Architecture.RESNET50.value)
 
 
-def imagenet_resnet50(weights: str = "imagenet", *, input_size: int = 224) -> keras.Model:
-    """ResNet50 with the head for ImageNet's 1000 classes that Keras gives it, to logits.
+def imagenet_resnet50(
+    weights: str = "imagenet", head: Path | None = None, *, input_size: int = 224
+) -> keras.Model:
+    """ResNet50 with a head for ImageNet's 1000 classes, to logits.
 
     Args:
-        weights: `imagenet` (downloaded by Keras), or the path of a weights file with Keras's own
-            layout and top.
+        weights: `imagenet` (downloaded by Keras, with the top), or the path of a weights file with
+            Keras's own layout.
+        head: the final layer, see `imagenet.read_head`, of a weights file without the top; None
+            where the weights file has the top.
         input_size: pixels of the square input.
 
     Raises:
-        WeightsError: the weights cannot be downloaded, found or read.
+        WeightsError: the weights cannot be downloaded, found or read, or file and head do not go
+            together.
     """
-    return _keras_resnet50(weights, (input_size, input_size, 3), top=True)
+    shape = (input_size, input_size, 3)
+    if weights == "imagenet" and head is not None:
+        raise WeightsError(
+            "--head FILE goes with a weights file without its top: Keras's download has one."
+        )
+    if weights != "imagenet":
+        imagenet.check_parts(Path(weights), head)
+    if head is None:
+        return _keras_resnet50(weights, shape, top=True)
+    kernel, bias = imagenet.read_head(head)
+    model = resnet50(imagenet.CLASSES, weights, input_size=input_size)
+    model.get_layer("predictions").set_weights([kernel, bias])
+    return model
+
+
+def imagenet_head(source: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Kernel `[2048, 1000]` and bias `[1000]` of the final layer of ImageNet's ResNet50.
+
+    Args:
+        source: `imagenet` (downloaded by Keras, with the backbone), or a file, see
+            `imagenet.read_head`.
+
+    Raises:
+        WeightsError: it cannot be downloaded, found or read.
+    """
+    if source != "imagenet":
+        return imagenet.read_head(Path(source))
+    kernel, bias = imagenet_resnet50().layers[-1].get_weights()
+    return kernel, bias
 
 
 def _backbone(weights: str, shape: _Shape) -> keras.Model:

@@ -5,16 +5,14 @@ from pathlib import Path
 import keras
 
 from app.bundle import Architecture, ModelCard
-from training import architectures, labels
-from training.export import export_network
+from training import architectures, imagenet, labels, terms
+from training.export import check_free, export_network
 from training.keras_reader import from_keras
 from training.network import Network
 from training.preprocessing import Preprocessing
+from training.survey import TrainingPhotos
 
-__all__ = ["COLUMNS", "bootstrap", "breeds"]
-
-COLUMNS = (*(index for index in range(151, 269) if index != 251), 273, 274, 275)
-"""Stanford Dogs' breeds among ImageNet-1k's classes; 251, the dalmatian, is none of them."""
+__all__ = ["bootstrap", "breeds"]
 
 INPUT_SIZE = 224
 
@@ -23,6 +21,8 @@ def bootstrap(
     version_dir: Path,
     *,
     weights: str = "imagenet",
+    head: Path | None = None,
+    photos: TrainingPhotos | None = None,
     licence: str = "",
     provenance: str = "",
     overwrite: bool = False,
@@ -31,33 +31,42 @@ def bootstrap(
 
     Args:
         version_dir: `models/<name>/<version>`.
-        weights: `imagenet` (downloaded by Keras), or a weights file with its layout and top.
-        licence: of the weights, for `model.json`.
-        provenance: of the weights, for `model.json`.
+        weights: `imagenet` (downloaded by Keras), or a weights file with its layout.
+        head: the final layer of a weights file without its top, see `imagenet.read_head`.
+        photos: to learn the foreground and what is novel from; None: neither is learnt.
+        licence: of the weights, for `model.json`; empty: `terms.IMAGENET`.
+        provenance: of the weights, for `model.json`; empty: the files that they come from.
         overwrite: whether a version that is there already may be replaced.
 
     Raises:
         WeightsError: the weights cannot be downloaded, found or read.
         ExportError: the version exists.
+        DataError: the photos cannot be read, or are not of the 120 breeds.
     """
+    check_free(version_dir, overwrite=overwrite)
+    network = breeds(architectures.imagenet_resnet50(weights, head, input_size=INPUT_SIZE))
+    classes = labels.read(labels.STANFORD_DOGS)
     return export_network(
-        breeds(architectures.imagenet_resnet50(weights, input_size=INPUT_SIZE)),
+        network,
         version_dir,
         architecture=Architecture.RESNET50,
-        labels=labels.read(labels.STANFORD_DOGS),
+        labels=classes,
         input_size=INPUT_SIZE,
         preprocessing=Preprocessing.CAFFE,
-        licence=licence,
-        provenance=provenance or _provenance(weights),
+        examples=photos.examples(classes) if photos else (),
+        licence=licence or terms.IMAGENET,
+        provenance=provenance or _provenance(weights, head),
         overwrite=overwrite,
     )
 
 
 def breeds(model: keras.Model) -> Network:
     """A network of ImageNet's 1000 classes, cut to the 120 breeds."""
-    return from_keras(model).with_classes(COLUMNS)
+    return from_keras(model).with_classes(imagenet.COLUMNS)
 
 
-def _provenance(weights: str) -> str:
-    source = "Keras's ImageNet weights" if weights == "imagenet" else Path(weights).name
-    return f"{source}: the 120 columns of Stanford Dogs' breeds, without further training."
+def _provenance(weights: str, head: Path | None) -> str:
+    names = "Keras's ImageNet weights" if weights == "imagenet" else Path(weights).name
+    if head is not None:
+        names += f" and {head.name}"
+    return f"{names}: the 120 columns of Stanford Dogs' breeds, without further training."

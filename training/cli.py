@@ -3,9 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand
@@ -17,8 +16,9 @@ from app.bundle import Bundle, BundleError
 from app.engines import Engine, EngineUnavailable
 from training.config import Source as PhotoSource
 from training.config import TrainConfig
-from training.errors import ExportError, RunError, TrainingError
-from training.hints import command, photo_options
+from training.errors import RunError, TrainingError
+from training.export_commands import Bootstrap, Export
+from training.hints import command, say
 from training.places import in_project
 from training.presets import PRESETS, Finetune
 
@@ -86,107 +86,6 @@ class Train(Finetune):
         if given.get("weights", "imagenet") not in ("imagenet", "none"):
             given["weights"] = str(Path(given["weights"]).resolve())
         return PRESETS[self.preset].model_validate(given)
-
-
-class _NewVersion(BaseModel):
-    models_dir: Path = Field(Path("models"), description="where model versions are kept")
-    name: str = Field("dogs", pattern=r"[a-z0-9][a-z0-9_-]*", description="the model's name")
-    version: int | None = Field(None, ge=1, description="default: the next one")
-    overwrite: bool = Field(False, description="replace the version if it is there")
-    licence: str = Field("", description="what model.json says of the weights' licence")
-    provenance: str = Field("", description="what model.json says of where the weights come from")
-
-    @property
-    def place(self) -> Path:
-        """The version's directory."""
-        from training.export import next_version
-
-        version = self.version or next_version(self.models_dir / self.name)
-        return self.models_dir / self.name / str(version)
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What every export is told."""
-        return self.model_dump(include={"licence", "provenance", "overwrite"})
-
-    @staticmethod
-    def _say_next(place: Path, photos: Sequence[str | Path] = ()) -> None:
-        say(f"Wrote {place}. Next:\n  {command('calibrate', '--model', place, *photos)}")
-
-
-_OF_A_RUN, _OF_KERAS = ("run", "photos"), ("labels", "input_size", "preprocessing")
-"""Fields of `Export` that apply to one of its sources alone."""
-
-
-class Export(_NewVersion):
-    """Write a run, or a Keras model of your own, as a model version that explains itself."""
-
-    run: Path = Field(Path("runs/dogs"), description="directory of the run")
-    photos: int = Field(1000, ge=1, description="training photos for foreground and novelty")
-    keras: Path | None = Field(None, description="in place of a run, a .keras or whole .h5 model")
-    labels: Path | None = Field(
-        None, description="of a Keras model: its classes, one `name` or `synset<TAB>name` a line"
-    )
-    input_size: int | None = Field(
-        None, ge=16, le=1024, description="of a Keras model that takes any: pixels"
-    )
-    preprocessing: Literal["caffe", "none"] = Field(
-        "none", description="of a Keras model: what it wants done to RGB 0..255 beforehand"
-    )
-
-    def cli_cmd(self) -> None:
-        """Run the subcommand."""
-        self._check_given()
-        place = self.place
-        if self.keras is not None:
-            self._export_keras(self.keras, place)
-            say(f"Wrote {place}. Its thresholds are the default; calibrate finds better ones.")
-            return
-        from training.export import export_run
-
-        export_run(self.run, place, photos=self.photos, **self.told)
-        self._say_next(place, photo_options(TrainConfig.of_run(self.run)))
-
-    def _check_given(self) -> None:
-        """Refuse options that would have no effect."""
-        names, why = (
-            (_OF_KERAS, "goes with --keras FILE alone")
-            if self.keras is None
-            else (_OF_A_RUN, "is of a run, and has no effect with --keras")
-        )
-        for name in names:
-            if name in self.model_fields_set:
-                raise ExportError(f"--{name.replace('_', '-')} {why}.")
-
-    def _export_keras(self, path: Path, place: Path) -> None:
-        from training.keras_file import export_keras
-        from training.preprocessing import Preprocessing
-
-        if self.labels is None:
-            raise ExportError("--keras FILE needs --labels FILE: its classes, one a line.")
-        export_keras(
-            path,
-            self.labels,
-            place,
-            input_size=self.input_size,
-            preprocessing=Preprocessing(self.preprocessing),
-            **self.told,
-        )
-
-
-class Bootstrap(_NewVersion):
-    """Write a model of 120 breeds with no training, from Keras's ImageNet ResNet50."""
-
-    name: str = Field("dogs120", pattern=r"[a-z0-9][a-z0-9_-]*", description="the model's name")
-    weights: str = Field("imagenet", description="imagenet, or a file with the top")
-
-    def cli_cmd(self) -> None:
-        """Run the subcommand."""
-        from training.bootstrap import bootstrap
-
-        place = self.place
-        bootstrap(place, weights=self.weights, **self.told)
-        self._say_next(place)
 
 
 class _OnModel(BaseModel):
@@ -385,8 +284,3 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(EXIT_INTERRUPTED)
     except (TrainingError, BundleError, EngineUnavailable) as error:
         sys.exit(f"error: {error}")
-
-
-def say(message: str) -> None:
-    """Speak to the person at the terminal; standard output is for results."""
-    print(message, file=sys.stderr, flush=True)

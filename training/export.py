@@ -19,11 +19,11 @@ from app.bundle import (
     Novelty,
     checksums,
 )
-from training import architectures, gradients, methods
+from training import architectures, gradients, methods, terms
 from training.config import TrainConfig
 from training.data import load_dataset
 from training.errors import ExportError, RunError
-from training.examples import check_same
+from training.examples import Example, check_same
 from training.foreground import Projection, channel_sum, fused_layers
 from training.gradients import shapes
 from training.keras_reader import from_keras
@@ -33,7 +33,14 @@ from training.novelty import Residual
 from training.preprocessing import Preprocessing
 from training.survey import Survey, choose, survey
 
-__all__ = ["ExplainedNetwork", "export_network", "export_run", "next_version", "write"]
+__all__ = [
+    "ExplainedNetwork",
+    "check_free",
+    "export_network",
+    "export_run",
+    "next_version",
+    "write",
+]
 
 Tensor: TypeAlias = tf.Tensor
 
@@ -191,9 +198,7 @@ def write(
     """
     if (version_dir.parent.name, version_dir.name) != (card.name, str(card.version)):
         raise ExportError(f"{version_dir} is not the place of {card.name} version {card.version}.")
-    _recover(version_dir.parent)
-    if version_dir.exists() and not overwrite:
-        raise ExportError(f"{version_dir} exists already: pass another --version or --overwrite.")
+    check_free(version_dir, overwrite=overwrite)
     draft = version_dir.with_name(f".{version_dir.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     tf.saved_model.save(
@@ -253,9 +258,9 @@ def export_run(
     Args:
         run_dir: where `python -m training train` left it.
         version_dir: `models/<name>/<version>`.
-        photos: training photos at most, to find the foreground and what is novel on.
-        licence: of the weights, for `model.json`.
-        provenance: of the weights, for `model.json`.
+        photos: training photos at most, to learn the foreground and what is novel from.
+        licence: of the weights, for `model.json`; empty: see `terms.of_run`.
+        provenance: of the weights, for `model.json`; empty: what the run started from.
         overwrite: whether a version that is there already may be replaced.
 
     Raises:
@@ -266,46 +271,26 @@ def export_run(
     config, weights_path = TrainConfig.of_run(run_dir), run_dir / "best.weights.h5"
     if not weights_path.exists():
         raise RunError(f"{run_dir} holds no run with a finished epoch.")
+    check_free(version_dir, overwrite=overwrite)
     dataset = load_dataset(config)
     check_same(run_dir, dataset)
     classes, size = len(dataset.labels), config.input_size
     model = architectures.build(config.architecture, classes, input_size=size)
     model.load_weights(weights_path)
-    network = from_keras(model)
-    layers, sizes = exposed(network, size), shapes(network, size)
-    preprocessing = architectures.preprocessing(config.architecture)
-    found = survey(
-        model,
-        layers,
-        choose(dataset.train, photos, config.seed),
-        size=size,
-        preprocessing=preprocessing,
-    )
-    return _export(
-        network,
+    return export_network(
+        from_keras(model),
         version_dir,
-        input_size=size,
-        projections=found.projections,
-        residual=found.residual,
-        preprocessing=preprocessing,
-        overwrite=overwrite,
         architecture=config.architecture,
         labels=dataset.labels,
-        **_told(found, fused_layers({layer: sizes[layer] for layer in layers})),
+        input_size=size,
+        preprocessing=architectures.preprocessing(config.architecture),
+        examples=choose(dataset.train, photos, config.seed),
         training=config.public(),
         data=Data(name=dataset.name, splits=dataset.sizes),
-        licence=licence,
-        provenance=provenance,
+        licence=licence or terms.of_run(config),
+        provenance=provenance or terms.origin_of_run(config, dataset.name),
+        overwrite=overwrite,
     )
-
-
-def _told(found: Survey, fused: tuple[str, ...]) -> dict[str, Any]:
-    """What the card says of a survey."""
-    novelty = None
-    if found.residual is not None:
-        novelty = Novelty(dimensions=found.residual.dimensions, photos=found.surveyed)
-    foreground = Foreground(rule=found.rule, photos=found.photos, layers=fused)
-    return {"foreground": foreground, "novelty": novelty}
 
 
 def export_network(
@@ -316,11 +301,14 @@ def export_network(
     labels: tuple[Label, ...],
     input_size: int,
     preprocessing: Preprocessing,
+    examples: Sequence[Example] = (),
+    training: dict[str, Any] | None = None,
+    data: Data | None = None,
     licence: str = "",
     provenance: str = "",
     overwrite: bool = False,
 ) -> ModelCard:
-    """Export a network for which no photos are at hand: `foreground` is the sum over channels.
+    """Export a network, with what `survey` learns from training photos.
 
     Args:
         network: takes what `preprocessing` makes.
@@ -329,6 +317,10 @@ def export_network(
         labels: one for each class.
         input_size: pixels of the square input.
         preprocessing: what the network wants done to photos.
+        examples: training photos to learn the foreground and what is novel from; without any,
+            `foreground` is the sum over channels, and novelty is not measured.
+        training: the configuration of its training, for `model.json`.
+        data: what it was trained on, for `model.json`.
         licence: of the weights, for `model.json`.
         provenance: of the weights, for `model.json`.
         overwrite: whether a version that is there already may be replaced.
@@ -337,55 +329,64 @@ def export_network(
         ExportError: the version exists, or the network has no layer to expose or does not take
             photos of that size.
     """
+    check_free(version_dir, overwrite=overwrite)
     layers, sizes = exposed(network, input_size), shapes(network, input_size)
-    return _export(
-        network,
-        version_dir,
-        input_size=input_size,
-        projections={layer: channel_sum(sizes[layer][-1]) for layer in layers},
-        preprocessing=preprocessing,
-        overwrite=overwrite,
-        architecture=architecture,
-        labels=labels,
-        foreground=Foreground(rule="channel_sum", photos=0),
-        licence=licence,
-        provenance=provenance,
-    )
-
-
-def _export(
-    network: Network,
-    version_dir: Path,
-    *,
-    input_size: int,
-    projections: dict[str, Projection],
-    residual: Residual | None = None,
-    preprocessing: Preprocessing,
-    overwrite: bool,
-    **told: Any,
-) -> ModelCard:
-    """Write a version that exposes the layers of `projections`, in their order."""
+    learnt: Survey | None = None
+    if examples:
+        learnt = survey(network, layers, examples, size=input_size, preprocessing=preprocessing)
     explained = ExplainedNetwork(
         network,
         input_size=input_size,
-        layers=tuple(projections),
-        projections=projections,
-        residual=residual,
+        layers=layers,
+        projections=learnt.projections
+        if learnt
+        else {layer: channel_sum(sizes[layer][-1]) for layer in layers},
+        residual=learnt.residual if learnt else None,
         preprocessing=preprocessing,
     )
-    return write(explained, version_dir, _card(explained, version_dir, **told), overwrite=overwrite)
-
-
-def _card(explained: ExplainedNetwork, version_dir: Path, **told: Any) -> ModelCard:
-    """What the network and its place tell, and what the caller does."""
-    return ModelCard(
+    card = ModelCard(
         name=version_dir.parent.name,
         version=int(version_dir.name),
+        architecture=architecture,
         head="gap_dense" if explained.network.gap_dense else "other",
-        input=Input(size=explained.input_size),
+        input=Input(size=input_size),
+        labels=labels,
         layers=explained.map_sizes,
-        **told,
+        foreground=_foreground(learnt, {layer: sizes[layer] for layer in layers}),
+        novelty=_novelty(learnt),
+        training=training or {},
+        data=data,
+        licence=licence,
+        provenance=provenance,
     )
+    return write(explained, version_dir, card, overwrite=overwrite)
+
+
+def _foreground(learnt: Survey | None, sizes: dict[str, tuple[int, ...]]) -> Foreground:
+    """What the card says of the foreground, with the exposed layers' map sizes."""
+    if learnt is None:
+        return Foreground(rule="channel_sum", photos=0)
+    return Foreground(rule=learnt.rule, photos=learnt.photos, layers=fused_layers(sizes))
+
+
+def _novelty(learnt: Survey | None) -> Novelty | None:
+    """What the card says of novelty."""
+    if learnt is None or learnt.residual is None:
+        return None
+    return Novelty(dimensions=learnt.residual.dimensions, photos=learnt.surveyed)
+
+
+def check_free(version_dir: Path, *, overwrite: bool) -> None:
+    """Make sure, before the work, that a version may be written there.
+
+    First, a version that an export had put aside when it was killed is put back.
+
+    Raises:
+        ExportError: the version exists, and may not be replaced.
+    """
+    _recover(version_dir.parent)
+    if version_dir.exists() and not overwrite:
+        raise ExportError(f"{version_dir} exists already: pass another --version or --overwrite.")
 
 
 def next_version(model_dir: Path) -> int:

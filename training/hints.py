@@ -1,12 +1,34 @@
-"""What to run next, as commands that work where they are pasted."""
+"""What the terminal shows: messages, and the next commands, which work where they are pasted."""
 
 import shlex
 import sys
 from pathlib import Path
+from typing import Protocol
 
-from training.config import TrainConfig
+from training.config import Source, TrainConfig
 
-__all__ = ["command", "photo_options"]
+__all__ = ["PhotoPlace", "command", "photo_options", "say"]
+
+
+class PhotoPlace(Protocol):
+    """Where photos are: see `TrainConfig`, whose defaults count as these."""
+
+    @property
+    def source(self) -> Source:
+        """Stanford Dogs, or a folder."""
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The folder, or a prepared TFDS directory."""
+
+    @property
+    def boxes(self) -> Path | None:
+        """Boxes of a folder's photos."""
+
+
+def say(message: str) -> None:
+    """Speak to the person at the terminal; standard output is for results."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def command(*arguments: str | Path) -> str:
@@ -19,11 +41,11 @@ def command(*arguments: str | Path) -> str:
     return shlex.join(map(_near, words))
 
 
-def photo_options(config: TrainConfig) -> list[str | Path]:
-    """The options that name a run's photos to `calibrate` and `evaluate`; defaults are left out."""
+def photo_options(place: PhotoPlace) -> list[str | Path]:
+    """The options that name photos to `calibrate` and `evaluate`; defaults are left out."""
     options: list[str | Path] = []
     for name in ("source", "data_dir", "boxes"):
-        value = getattr(config, name)
+        value = getattr(place, name)
         if value != TrainConfig.model_fields[name].default:
             options += [f"--{name.replace('_', '-')}", value]
     return options

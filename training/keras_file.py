@@ -10,10 +10,11 @@ import tensorflow as tf
 from app.bundle import Architecture, ModelCard
 from training import gradients, labels
 from training.errors import ExportError
-from training.export import export_network
+from training.export import check_free, export_network
 from training.keras_reader import from_keras
 from training.network import Network
 from training.preprocessing import Preprocessing
+from training.survey import TrainingPhotos
 
 __all__ = ["export_keras"]
 
@@ -25,6 +26,7 @@ def export_keras(
     *,
     input_size: int | None = None,
     preprocessing: Preprocessing = Preprocessing.NONE,
+    photos: TrainingPhotos | None = None,
     licence: str = "",
     provenance: str = "",
     overwrite: bool = False,
@@ -37,6 +39,7 @@ def export_keras(
         version_dir: `models/<name>/<version>`.
         input_size: pixels of the square input; None where the model tells.
         preprocessing: what the model wants done to RGB from 0 to 255 outside of itself.
+        photos: to learn the foreground and what is novel from; None: neither is learnt.
         licence: of the weights, for `model.json`.
         provenance: of the weights, for `model.json`.
         overwrite: whether a version that is there already may be replaced.
@@ -44,7 +47,9 @@ def export_keras(
     Raises:
         ExportError: the file holds no such model, a layer is not supported, the labels do not fit,
             or the version exists.
+        DataError: the photos cannot be read, or are not of the model's classes.
     """
+    check_free(version_dir, overwrite=overwrite)
     classes = labels.read(labels_path)
     model = _load(path)
     try:
@@ -64,6 +69,7 @@ def export_keras(
         labels=classes,
         input_size=size,
         preprocessing=preprocessing,
+        examples=photos.examples(classes) if photos else (),
         licence=licence,
         provenance=provenance,
         overwrite=overwrite,

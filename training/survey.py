@@ -1,21 +1,30 @@
-"""What is found on training photos once and stored in the graph: foreground and novelty."""
+"""What is learnt from training photos once and stored in the graph: foreground and novelty."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from tqdm import tqdm
 
-from training.data import Example
+from app.bundle import Label
+from training import gradients
+from training.config import Source
+from training.data import Example, load_for_model
+from training.errors import DataError
 from training.feeding import inference_batches
 from training.foreground import DescriptorTransform, Projection, RidgeRegression
+from training.network import Network
 from training.novelty import Residual, residual
 from training.preprocessing import Preprocessing
 
-__all__ = ["ENOUGH_BOXES", "Survey", "choose", "survey"]
+__all__ = ["ENOUGH_BOXES", "Survey", "TrainingPhotos", "choose", "survey"]
+
+Tensor: TypeAlias = tf.Tensor
 
 BATCH = 16
 
@@ -42,15 +51,56 @@ class Survey:
     residual: Residual | None
 
 
+@dataclass(frozen=True)
+class TrainingPhotos:
+    """Photos of a model's classes that `survey` may learn from.
+
+    Attributes:
+        source: Stanford Dogs, or a folder.
+        data_dir: see `stanford_dogs` and `folder`.
+        boxes: see `folder`.
+        count: photos at most.
+    """
+
+    source: Source = "stanford_dogs"
+    data_dir: Path | None = None
+    boxes: Path | None = None
+    count: int = 1000
+
+    def examples(self, labels: Sequence[Label]) -> list[Example]:
+        """Draw photos of the training split as `calibrate` and `evaluate` cut it.
+
+        Args:
+            labels: the model's.
+
+        Raises:
+            DataError: see `load_for_model`; or the data has no training split.
+        """
+        dataset = load_for_model(self.source, self.data_dir, labels, boxes=self.boxes, config={})
+        if not dataset.train:
+            raise DataError(f"{self.data_dir} has photos to test with but none to learn from.")
+        return choose(dataset.train, self.count, seed=0)
+
+
 def choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """At most `count` photos, those with boxes before the others, else drawn at random."""
+    """Draw at most `count` photos, evenly by class; those with boxes before the others.
+
+    The photos with boxes are drawn class by class in turn, in random order within each class, until
+    a class has no more; then the photos without boxes are, likewise.
+    """
     order = np.random.default_rng(seed).permutation(len(examples)).tolist()
-    drawn = [examples[index] for index in order]
-    return sorted(drawn, key=lambda example: not example.boxes)[:count]
+    turns: Counter[tuple[bool, int]] = Counter()
+    ranked = []
+    for example in [examples[index] for index in order]:
+        group = (not example.boxes, example.label)
+        ranked.append((not example.boxes, turns[group], example))
+        turns[group] += 1
+    ranked.sort(key=lambda entry: entry[:2])  # stable: within a turn, the order stays random
+    return [example for _, _, example in ranked[:count]]
 
 
 def survey(
-    model: keras.Model,
+    network: Network,
     layers: Sequence[str],
     examples: Sequence[Example],
     *,
@@ -63,25 +113,25 @@ def survey(
     these photos alone, by ridge regression; with fewer, from all, by descriptor transforming.
 
     Args:
-        model: takes what `preprocessing` makes, and ends in a Dense layer.
-        layers: names of the layers to find projections for.
+        network: takes what `preprocessing` makes.
+        layers: names of the nodes to find projections for.
         examples: training photos, see `choose`.
         size: pixels of the square input.
-        preprocessing: what the model wants done to photos.
+        preprocessing: what the network wants done to photos.
     """
     boxed = [example for example in examples if example.boxes]
     learns = len(boxed) >= ENOUGH_BOXES
     ridge = {name: RidgeRegression() for name in layers}
     transform = {name: DescriptorTransform() for name in layers}
-    outputs = [model.get_layer(name).output for name in layers]
-    network = keras.Model(model.input, [*outputs, model.layers[-1].input])
+    run = _forward(network, layers, size, preprocessing)
     features: list[npt.NDArray[np.float32]] = []
     batches = inference_batches(examples, size=size, batch_size=BATCH)
     for number, (photos, _) in enumerate(tqdm(batches, desc="survey", unit="batch", mininterval=1)):
         boxes = [example.boxes for example in examples[BATCH * number : BATCH * (number + 1)]]
         with_box = np.array([bool(each) for each in boxes])
-        *maps, read = map(np.asarray, network(preprocessing.apply(photos), training=False))
-        features.append(read)
+        # maps: [N, h, w, C] of each layer; of_batch: [N, D], what the last Dense layer reads
+        *maps, of_batch = (value.numpy() for value in run(photos))
+        features.append(of_batch)
         for name, of_layer in zip(layers, maps, strict=True):
             if not learns:
                 transform[name].add(of_layer)
@@ -95,3 +145,27 @@ def survey(
         surveyed=len(examples),
         residual=residual(np.concatenate(features)),
     )
+
+
+def _forward(
+    network: Network, layers: Sequence[str], size: int, preprocessing: Preprocessing
+) -> Callable[[Tensor], list[Tensor]]:
+    """From RGB 0..255 `[N, size, size, 3]` to each layer's maps, then the head's features."""
+    weights: dict[str, dict[str, Any]] = {
+        node.name: {
+            name: tf.Variable(array, dtype=tf.float32, trainable=False)
+            for name, array in node.weights.items()
+        }
+        for node in network.nodes
+    }
+    names = [*layers, network.nodes[-1].inputs[0]]
+
+    def run(photos: Tensor) -> list[Tensor]:
+        values = gradients.run(network, weights, preprocessing.apply(photos))
+        return [values[name] for name in names]
+
+    photos = tf.TensorSpec((None, size, size, 3), tf.float32)
+    forward: Callable[[Tensor], list[Tensor]] = tf.function(
+        run, input_signature=[photos], autograph=False
+    )
+    return forward

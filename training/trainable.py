@@ -7,7 +7,7 @@ import keras
 from app.bundle import Label
 from training import architectures, imagenet, precision
 from training.config import TrainConfig
-from training.errors import RunError
+from training.errors import RunError, WeightsError
 
 __all__ = ["build", "freeze", "optimizer"]
 
@@ -23,7 +23,15 @@ def build(config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
         config.architecture, len(labels), config.weights, None if any_size else config.input_size
     )
     if config.head != "random":
-        imagenet.start_head(model.layers[-1], config.head, labels)
+        kernel, bias = architectures.imagenet_head(config.head)
+        final = model.layers[-1]
+        if final.kernel.shape[0] != kernel.shape[0] or not imagenet.start_head(
+            final, kernel, bias, labels
+        ):
+            raise WeightsError(
+                f"--head {config.head}: none of this network's classes is one of ImageNet's breeds, "
+                "or its final layer reads other features. Leave it out."
+            )
     return model
 
 

@@ -1,6 +1,7 @@
 """The 120 breeds out of ImageNet's 1000 classes, with weights that are made here."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,14 +10,15 @@ import pytest
 import tensorflow as tf
 
 from app.bundle import load
-from tests.training.asking import ask
+from tests.training.asking import ask, describe
 from tests.training.commands import hint
 from tests.training.pictures import photo
-from training import cli, gradients
+from training import cli, gradients, labels, terms
 from training.architectures import RESNET50_LAYERS, imagenet_resnet50
-from training.bootstrap import COLUMNS, breeds
-from training.errors import WeightsError
+from training.bootstrap import COLUMNS, bootstrap, breeds
+from training.errors import ExportError, WeightsError
 from training.hints import command
+from training.imagenet import read_head
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,18 @@ def weights(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pat
     path = tmp_path_factory.mktemp("weights") / "imagenet.weights.h5"
     model.save_weights(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def parts(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The model's backbone and its final layer, in files of their own."""
+    place = tmp_path_factory.mktemp("parts")
+    backbone = keras.applications.ResNet50(weights=None, include_top=False, pooling="avg")
+    backbone.set_weights(model.get_weights()[:-2])
+    backbone.save_weights(place / "notop.weights.h5")
+    kernel, bias = model.get_weights()[-2:]
+    np.savez(place / "head.npz", kernel=kernel, bias=bias)
+    return place / "notop.weights.h5", place / "head.npz"
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +103,136 @@ def test_exported_model(
     (answer,) = ask(bundle.path, photo(0, 0).read(), "/predict")
     assert answer.status_code == 200
     assert answer.json()["confidence"] is None  # not calibrated
+    described = describe(bundle.path)
+    assert described["licence"] == card.licence == terms.IMAGENET
+    assert described["provenance"] == card.provenance
 
 
-def test_weights_without_the_top_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "notop.weights.h5"
-    keras.applications.ResNet50(weights=None, include_top=False).save_weights(path)
+def _write_breeds(place: Path) -> None:
+    """A picture of every breed to train on, and another to validate with."""
+    for split, seed in (("train", 0), ("validation", 1)):
+        for label in labels.read(labels.STANFORD_DOGS):
+            folder = place / split / f"{label.synset}-{label.name.replace(' ', '_')}"
+            folder.mkdir(parents=True)
+            (folder / "dog.png").write_bytes(photo(label.index, seed).read())
 
-    with pytest.raises(WeightsError, match=r"notop\.weights\.h5 holds no weights .* with its top"):
-        imagenet_resnet50(str(path))
+
+def test_exported_model_of_backbone_and_head_with_photos(
+    parts: tuple[Path, Path],
+    tmp_path: Path,
+    photos: npt.NDArray[np.uint8],
+    expected: npt.NDArray[np.float32],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "breeds"
+    _write_breeds(data)
+    files = ["--weights", str(parts[0]), "--head", str(parts[1])]
+    place = ["--source", "folder", "--data-dir", str(data)]
+    others = ["--photos", "8", "--licence", "mine", "--models-dir", str(tmp_path / "m")]
+
+    cli.main(["bootstrap", *files, *place, *others])
+
+    bundle = load(tmp_path / "m" / "dogs120" / "1")
+    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *place)
+    card = bundle.card
+    assert (card.foreground.rule, card.foreground.photos) == ("ddt", 8)
+    assert card.foreground.layers == ("conv4_block6_out", "conv5_block3_out")
+    assert card.novelty is not None
+    assert (card.novelty.dimensions, card.novelty.photos) == (2, 8)
+    assert card.licence == "mine"
+    assert card.provenance.startswith("notop.weights.h5 and head.npz: ")
+    predict = tf.saved_model.load(str(bundle.path)).signatures["predict"]
+    logits = predict(image=tf.constant(photos))["logits"].numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(logits, expected, rtol=0.02, atol=0.02 * scale)
+
+
+KERNEL, BIAS = np.zeros((2048, 1000), np.float16), np.zeros(1000, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"kernel": KERNEL}, "head.npz lacks bias"),
+        ({"weights": KERNEL}, "head.npz lacks kernel and bias"),
+        ({"kernel": KERNEL.T, "bias": BIAS}, r"kernel is \[1000, 2048\], not \[2048, 1000\]"),
+        ({"kernel": KERNEL, "bias": BIAS[:120]}, r"bias is \[120\], not \[1000\]"),
+        ({"kernel": KERNEL, "bias": BIAS + np.nan}, "bias holds values that are no finite floats"),
+        ({"kernel": KERNEL.astype(np.int8), "bias": BIAS}, "kernel holds values"),
+        ({"kernel": KERNEL.astype(object), "bias": BIAS}, "no .npz file of arrays"),
+    ],
+)
+def test_head_that_is_none(
+    arrays: dict[str, npt.NDArray[Any]], message: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = dict(arrays)
+    np.savez(tmp_path / "head.npz", **options)
+
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_head(tmp_path / "head.npz")
+
+    assert "\n" not in str(caught.value)
+
+
+def test_head_in_another_format(tmp_path: Path) -> None:
+    np.save(tmp_path / "array.npy", BIAS)
+    (tmp_path / "text.npz").write_text("kernel, bias")
+    (tmp_path / "empty.npz").touch()
+
+    for name in ("array.npy", "text.npz", "empty.npz"):
+        with pytest.raises(WeightsError, match=rf"{name} is no \.npz file of arrays"):
+            read_head(tmp_path / name)
+
+
+def test_head_of_half_floats_is_float32(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(0, 1, KERNEL.shape).astype(np.float16)
+    bias = rng.normal(0, 1, BIAS.shape)
+    np.savez(tmp_path / "head.npz", kernel=kernel, bias=bias)
+
+    actual = read_head(tmp_path / "head.npz")
+
+    assert [array.dtype for array in actual] == [np.float32, np.float32]
+    np.testing.assert_array_equal(actual[0], kernel.astype(np.float32))
+    np.testing.assert_allclose(actual[1], bias, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--head", "{head}"], "--head FILE goes with a weights file without its top"),
+        (["--weights", "none.h5"], "There is no weights file none.h5."),
+        (["--weights", "{notop}", "--head", "none.npz"], "There is no file none.npz for --head."),
+        (["--weights", "{notop}", "--head", "{notop}"], ".* is no .npz file of arrays"),
+        (["--weights", "{top}", "--head", "{head}"], ".* has a top of its own: leave out --head."),
+        (["--weights", "{notop}"], ".* holds no weights .* with its top: pass .* as --head FILE."),
+        (["--weights", "{head}"], ".* is no weights file: Keras writes HDF5."),
+        (["--weights", "{other}", "--head", "{head}"], ".* of a ResNet50 without its top: "),
+        (["--photos", "10"], "--photos has no effect without --data-dir or --source."),
+        (["--boxes", "boxes.csv"], "--boxes has no effect without --data-dir or --source."),
+    ],
+)
+def test_files_that_do_not_go_together(
+    options: list[str], message: str, weights: Path, parts: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.weights.h5"
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save_weights(other)
+    names = {"top": weights, "notop": parts[0], "head": parts[1], "other": other}
+    arguments = [option.format(**names) for option in options]
+
+    with pytest.raises(SystemExit, match=f"^error: {message}") as ended:
+        cli.main(["bootstrap", "--models-dir", str(tmp_path / "models"), *arguments])
+
+    assert "\n" not in str(ended.value.code)
+    assert not (tmp_path / "models").exists()
+
+
+def test_version_that_is_there_is_seen_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "dogs120" / "3").mkdir(parents=True)
+
+    with pytest.raises(ExportError, match="exists already"):
+        bootstrap(tmp_path / "dogs120" / "3", weights="none.h5")
 
 
 def test_download_out_of_reach_says_what_to_fetch(

@@ -11,7 +11,7 @@ from app.engines import Cut
 from tests import needs
 from tests.training.asking import ask
 from tests.training.pictures import dataset
-from training import export
+from training import export, terms
 from training import survey as surveys
 from training.calibration import calibrate
 from training.config import Stage, TrainConfig
@@ -54,6 +54,8 @@ def test_card(exported: Bundle) -> None:
     assert card.novelty is not None
     assert (card.novelty.dimensions, card.novelty.photos) == (1, 6)
     assert Method.CAM not in card.methods
+    assert card.licence == terms.IMAGENET  # Stanford Dogs' photos are ImageNet's
+    assert card.provenance == "Plain CNN, trained from random weights on pictures."
 
 
 def test_weights_are_refused(tmp_path: Path) -> None:

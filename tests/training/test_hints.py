@@ -8,6 +8,7 @@ import pytest
 from app.settings import PROJECT
 from training.config import TrainConfig
 from training.hints import command, photo_options
+from training.survey import TrainingPhotos
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,8 @@ def test_photos_are_told_where_they_are_not_the_default() -> None:
         *("--data-dir", Path("/my photos")),
         *("--boxes", Path("/boxes.csv")),
     ]
+    assert photo_options(TrainingPhotos(**own)) == photo_options(TrainConfig(**own))
+    assert photo_options(TrainingPhotos()) == []
 
 
 def test_a_shell_takes_it_as_it_is_meant() -> None:

@@ -9,9 +9,12 @@ import pytest
 from app import engines
 from app.bundle import load
 from app.engines import Cut
+from tests.training.commands import hint
 from tests.training.nets import NETWORKS, small_resnet
+from tests.training.pictures import photo
 from training import cli, keras_file
 from training.errors import ExportError
+from training.hints import command
 from training.keras_file import export_keras
 from training.keras_reader import from_keras
 from training.preprocessing import Preprocessing
@@ -89,6 +92,53 @@ def test_caffe_preprocessing_and_a_size_that_is_asked_for(tmp_path: Path, labels
     actual = engine.run(Cut.PREDICT, photos, index, index)["logits"]
     made = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
     np.testing.assert_allclose(actual, model(made), rtol=0.01, atol=0.05)
+
+
+def _write_classes(place: Path) -> None:
+    """Four pictures to train on of each of the labels' classes, and one to validate with."""
+    names = ("red", "n02099601-golden_retriever", "blue", "green")
+    for index, name in enumerate(names):
+        for split, seeds in (("train", range(4)), ("validation", range(4, 5))):
+            folder = place / split / name
+            folder.mkdir(parents=True)
+            for seed in seeds:
+                (folder / f"{seed}.png").write_bytes(photo(index, seed).read())
+
+
+def test_photos_teach_foreground_and_novelty(
+    tmp_path: Path, labels: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _saved(NETWORKS["nested"][0](), tmp_path / "own.keras")
+    data = tmp_path / "photos"
+    _write_classes(data)
+    model = ["--keras", str(path), "--labels", str(labels), "--name", "own"]
+    place = ["--source", "folder", "--data-dir", str(data)]
+    others = ["--photos", "12", "--models-dir", str(tmp_path / "models")]
+
+    cli.main(["export", *model, *place, *others])
+
+    bundle = load(tmp_path / "models" / "own" / "1")
+    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *place)
+    card = bundle.card
+    assert (card.foreground.rule, card.foreground.photos) == ("ddt", 12)
+    assert card.foreground.layers == ("early_out", "last_out")
+    assert card.novelty is not None
+    assert (card.novelty.dimensions, card.novelty.photos) == (3, 12)
+    assert card.licence == ""  # nothing is known of it
+
+
+def test_photos_of_other_classes_are_refused(tmp_path: Path, labels: Path) -> None:
+    path = _saved(NETWORKS["nested"][0](), tmp_path / "own.keras")
+    data = tmp_path / "photos"
+    _write_classes(data)
+    (data / "train" / "green").rename(data / "train" / "grey")
+    (data / "validation" / "green").rename(data / "validation" / "grey")
+
+    model = ["--keras", str(path), "--labels", str(labels), "--models-dir", str(tmp_path)]
+    place = ["--source", "folder", "--data-dir", str(data)]
+
+    with pytest.raises(SystemExit, match="lacks green and has, unknown to the model, grey"):
+        cli.main(["export", *model, *place])
 
 
 def _classifier(

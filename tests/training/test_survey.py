@@ -1,21 +1,27 @@
 """What is learnt from photos, against Keras and numpy over the same photos."""
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.training.nets import small_resnet
-from tests.training.pictures import dataset
+from app.bundle import Label
+from tests.training.folders import CLASSES, write_photos
+from tests.training.nets import nested, small_resnet
+from tests.training.pictures import dataset, photo
 from training import survey as surveys
 from training.data import Example
+from training.errors import DataError
 from training.feeding import inference_batches
 from training.foreground import DescriptorTransform, RidgeRegression
+from training.keras_reader import from_keras
 from training.novelty import residual
 from training.preprocessing import Preprocessing
-from training.survey import Survey, choose, survey
+from training.survey import Survey, TrainingPhotos, choose, survey
 
 LAYERS = ["middle_out", "last_out"]
 
@@ -44,7 +50,7 @@ def outputs(model: keras.Model) -> list[npt.NDArray[np.float32]]:
 
 
 def _survey(model: keras.Model, examples: list[Example]) -> Survey:
-    return survey(model, LAYERS, examples, size=32, preprocessing=Preprocessing.CAFFE)
+    return survey(from_keras(model), LAYERS, examples, size=32, preprocessing=Preprocessing.CAFFE)
 
 
 def _close(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
@@ -132,3 +138,59 @@ def test_photos_with_boxes_are_chosen_first() -> None:
     assert choose(MIXED, 10, seed=1) == few
     assert choose(MIXED, 10, seed=2) != few
     assert sorted(each.name for each in choose(MIXED, 99, 0)) == sorted(x.name for x in MIXED)
+
+
+def test_photos_are_chosen_evenly_by_class() -> None:
+    boxed = [photo(0, seed) for seed in range(9)] + [photo(1, seed) for seed in range(3)]
+    plain = [replace(photo(1, seed), boxes=()) for seed in range(10, 19)]
+    plain += [replace(photo(0, seed), boxes=()) for seed in range(10, 12)]
+
+    def counts(count: int) -> dict[tuple[int, bool], int]:
+        chosen = choose(boxed + plain, count, seed=3)
+        return Counter((example.label, bool(example.boxes)) for example in chosen)
+
+    assert counts(4) == {(0, True): 2, (1, True): 2}
+    assert counts(8) == {(0, True): 5, (1, True): 3}  # all of the second class, then the first's
+    assert counts(16) == {(0, True): 9, (1, True): 3, (0, False): 2, (1, False): 2}
+    assert counts(20) == {(0, True): 9, (1, True): 3, (0, False): 2, (1, False): 6}
+
+
+def test_nested_models_are_surveyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surveys, "ENOUGH_BOXES", 24)
+    model = nested()
+    backbone = model.get_layer("backbone")
+    (batch, _labels), *_ = inference_batches(PHOTOS, size=32, batch_size=len(PHOTOS))
+    maps = np.asarray(backbone(np.array(batch) / 127.5 - 1, training=False))
+    ridge = RidgeRegression()
+    ridge.add(maps, [example.boxes for example in PHOTOS])
+
+    learnt = survey(
+        from_keras(model), ["last_out"], PHOTOS, size=32, preprocessing=Preprocessing.NONE
+    )
+
+    _close(learnt.projections["last_out"].direction, ridge.projection().direction)
+    expected = residual(maps.mean(axis=(1, 2)))
+    assert learnt.residual is not None
+    assert expected is not None
+    spans = [each.directions @ each.directions.T for each in (learnt.residual, expected)]
+    _close(spans[0], spans[1])
+
+
+def test_training_photos_are_those_of_the_training_split(tmp_path: Path) -> None:
+    for split, offset in (("train", 0), ("validation", 10), ("test", 20)):
+        write_photos(tmp_path / split, 3, offset=offset)
+    labels = [Label(index=0, name="blue dog"), Label(index=1, name="red dog")]
+
+    examples = TrainingPhotos("folder", tmp_path, count=4).examples(labels)
+
+    assert Counter(example.label for example in examples) == {0: 2, 1: 2}
+    for example in examples:
+        assert example.name.startswith(f"train/{CLASSES[1 - example.label]}/")
+
+
+def test_photos_to_test_with_are_not_learnt_from(tmp_path: Path) -> None:
+    write_photos(tmp_path / "test", 3)
+    labels = [Label(index=0, name="blue dog"), Label(index=1, name="red dog")]
+
+    with pytest.raises(DataError, match="none to learn from"):
+        TrainingPhotos("folder", tmp_path).examples(labels)

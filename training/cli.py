@@ -83,8 +83,11 @@ class Train(Finetune):
         given = self.model_dump(exclude={"run", "resume"}, exclude_unset=True)
         # Absolute, so that a run can be resumed and exported from anywhere.
         given |= {name: given[name].resolve() for name in ("data_dir", "boxes") if given.get(name)}
-        if given.get("weights", "imagenet") not in ("imagenet", "none"):
-            given["weights"] = str(Path(given["weights"]).resolve())
+        if "teachers" in given:
+            given["teachers"] = [path.resolve() for path in given["teachers"]]
+        for name in ("weights", "head"):
+            if given.get(name, "imagenet") not in ("imagenet", "none", "random"):
+                given[name] = str(Path(given[name]).resolve())
         return PRESETS[self.preset].model_validate(given)
 
 

@@ -150,11 +150,11 @@ class TrainConfig(BaseModel):
     )
     checkpoint_minutes: float = Field(5.0, gt=0, description="what a crash may cost at most")
 
-    @field_validator("breeds", mode="before")
+    @field_validator("breeds", "teachers", mode="before")
     @classmethod
-    def _parse_breeds(cls, value: object) -> object:
+    def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
-            return [breed.strip() for breed in value.split(",") if breed.strip()]
+            return [entry.strip() for entry in value.split(",") if entry.strip()]
         return value
 
     @model_validator(mode="after")
@@ -184,8 +184,12 @@ class TrainConfig(BaseModel):
 
     def public(self) -> dict[str, Any]:
         """What `model.json` keeps: everything but where things lay on one machine."""
-        told = self.model_dump(mode="json", exclude={"data_dir", "boxes", "checkpoint_minutes"})
-        return told | {"weights": Path(self.weights).name}
+        options = self.model_dump(mode="json", exclude={"data_dir", "boxes", "checkpoint_minutes"})
+        return options | {
+            "weights": Path(self.weights).name,
+            "head": Path(self.head).name,
+            "teachers": ["/".join(path.parts[-2:]) for path in self.teachers],
+        }
 
     @property
     def epochs(self) -> int:

@@ -118,9 +118,7 @@ def _load(path: Path) -> tuple[Bundle, Engine]:
 def _columns(bundle: Bundle, labels: Sequence[Label]) -> list[int]:
     """The teacher's class index for each label."""
     columns = [matching_index(label, bundle.card.labels) for label in labels]
-    missing = [
-        label.name for label, column in zip(labels, columns, strict=True) if column is None
-    ]
+    missing = [label.name for label, column in zip(labels, columns, strict=True) if column is None]
     if missing:
         names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         raise DataError(f"The teacher {bundle.card.name} does not know {len(missing)}: {names}.")

@@ -24,13 +24,12 @@ def build(config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
     )
     if config.head != "random":
         kernel, bias = architectures.imagenet_head(config.head)
-        final = model.layers[-1]
-        if final.kernel.shape[0] != kernel.shape[0] or not imagenet.start_head(
-            final, kernel, bias, labels
-        ):
+        final = model.layers[-1]  # float32 [features, classes]
+        fits = final.kernel.shape[0] == kernel.shape[0]
+        if not fits or not imagenet.start_head(final, kernel, bias, labels):
             raise WeightsError(
-                f"--head {config.head}: none of this network's classes is one of ImageNet's breeds, "
-                "or its final layer reads other features. Leave it out."
+                f"--head {config.head} does not fit: no class here is a breed of ImageNet's, or "
+                "the network's final layer reads other features."
             )
     return model
 

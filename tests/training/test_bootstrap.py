@@ -15,10 +15,10 @@ from tests.training.commands import hint
 from tests.training.pictures import photo
 from training import cli, gradients, labels, terms
 from training.architectures import RESNET50_LAYERS, imagenet_resnet50
-from training.bootstrap import COLUMNS, bootstrap, breeds
+from training.bootstrap import bootstrap, breeds
 from training.errors import ExportError, WeightsError
 from training.hints import command
-from training.imagenet import read_head
+from training.imagenet import COLUMNS, read_head
 
 
 @pytest.fixture(scope="module")

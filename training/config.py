@@ -15,12 +15,12 @@ from pydantic import (
 from app.bundle import Architecture
 from training.errors import RunError
 
-__all__ = ["Precision", "PresetName", "Schedule", "Source", "Stage", "TrainConfig"]
+__all__ = ["OptimizerName", "Precision", "PresetName", "Schedule", "Source", "Stage", "TrainConfig"]
 
 Source = Literal["stanford_dogs", "folder"]
 """Where photos come from: TensorFlow Datasets, or a folder with one for each class."""
 
-PresetName = Literal["finetune", "paper", "scratch"]
+PresetName = Literal["finetune", "refine", "paper", "scratch"]
 Schedule = Literal["one_cycle", "constant"]
 OptimizerName = Literal["sgd", "adam"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from app.bundle import Label
 from training import labels
 from training.errors import WeightsError
+from training.examples import matching_index
 
 __all__ = ["CLASSES", "COLUMNS", "check_parts", "read_head", "start_head"]
 
@@ -68,7 +69,7 @@ def read_head(path: Path) -> tuple[Array, Array]:
 def start_head(
     final: keras.layers.Dense, kernel: Array, bias: Array, classes: Sequence[Label]
 ) -> int:
-    """Start a final layer from ImageNet's columns of the same breeds, matched by synset.
+    """Start a final layer from ImageNet's columns of the same breeds, by synset or name.
 
     Args:
         final: from features `[N, 2048]` to logits `[N, len(classes)]`; other classes keep their
@@ -81,14 +82,13 @@ def start_head(
         How many classes were matched.
     """
     breeds = labels.read(labels.STANFORD_DOGS)
-    column = {breed.synset: place for breed, place in zip(breeds, COLUMNS, strict=True)}
+    places = {label.index: matching_index(label, breeds) for label in classes}
+    columns = {own: COLUMNS[place] for own, place in places.items() if place is not None}
     own_kernel, own_bias = (array.copy() for array in final.get_weights())
-    matched = [label for label in classes if label.synset in column]
-    for label in matched:
-        own_kernel[:, label.index] = kernel[:, column[label.synset]]
-        own_bias[label.index] = bias[column[label.synset]]
+    own_kernel[:, list(columns)] = kernel[:, list(columns.values())]
+    own_bias[list(columns)] = bias[list(columns.values())]
     final.set_weights([own_kernel, own_bias])
-    return len(matched)
+    return len(columns)
 
 
 def check_parts(weights: Path, head: Path | None) -> None:

@@ -2,9 +2,9 @@
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from training.config import PresetName, Schedule, Stage, TrainConfig
+from training.config import OptimizerName, PresetName, Schedule, Stage, TrainConfig
 
-__all__ = ["PRESETS", "Finetune", "Paper", "Scratch"]
+__all__ = ["PRESETS", "Finetune", "Paper", "Refine", "Scratch"]
 
 
 class Finetune(TrainConfig):
@@ -22,7 +22,7 @@ class Finetune(TrainConfig):
         Not measured.
     """
 
-    preset: PresetName = Field("finetune", description="finetune, paper or scratch")
+    preset: PresetName = Field("finetune", description="finetune, refine, paper or scratch")
     stages: tuple[Stage, ...] = Field(
         (Stage(size=128, epochs=5), Stage(size=160, epochs=3)),
         min_length=1,
@@ -34,6 +34,36 @@ class Finetune(TrainConfig):
     patience: int | None = Field(
         5, ge=1, description=TrainConfig.model_fields["patience"].description
     )
+
+
+class Refine(TrainConfig):
+    """Refine a network that knows the classes already, and let it forget little.
+
+    For dog breeds, which are classes of ImageNet: the final layer starts from ImageNet's own rows,
+    only the last stage is trained, at a low rate, and batch norm stays as it is. With `--teachers
+    DIR,...`, the answers of other model versions are learnt beside the labels.
+
+    Command:
+        python -m training train --preset refine --data-dir DIR --weights FILE --head FILE \
+            --run runs/refine
+    Time:
+        Not measured.
+    Accuracy:
+        Not measured.
+    """
+
+    preset: PresetName = "refine"
+    head: str = Field("imagenet", description=TrainConfig.model_fields["head"].description)
+    train_from: str | None = "conv5"
+    freeze_batch_norm: bool = True
+    stages: tuple[Stage, ...] = Field((Stage(size=256, epochs=3),), min_length=1)
+    input_size: int = Field(256, ge=32, le=1024)
+    batch_size: int = Field(64, ge=2)
+    optimizer: OptimizerName = "adam"
+    learning_rate: PositiveFloat = 5e-5
+    warmup: float = Field(0.1, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 0.0
+    crop_area: float = Field(0.6, gt=0, le=1)
 
 
 class Paper(TrainConfig):
@@ -87,6 +117,7 @@ class Scratch(TrainConfig):
 
 PRESETS: dict[PresetName, type[TrainConfig]] = {
     "finetune": Finetune,
+    "refine": Refine,
     "paper": Paper,
     "scratch": Scratch,
 }

@@ -82,9 +82,11 @@ def stored_answers(
 def answers(
     teachers: Sequence[Path], examples: Sequence[Example], labels: Sequence[Label]
 ) -> Floats:
-    """The mean probability that teachers give each class, over a photo and its mirror image.
+    """What teachers answer together: the product of their probabilities, normalised.
 
-    Photos are decoded and squashed as each teacher's service does it.
+    Hinton, Products of experts, 1999: where all teachers think alike, together they are surer than
+    any of them. Each teacher's log-probabilities are meaned over a photo and its mirror image;
+    photos are decoded and squashed as the teacher's service does it.
 
     Args:
         teachers: model versions, `models/<name>` or `models/<name>/<version>`.
@@ -97,14 +99,14 @@ def answers(
     Raises:
         DataError: a teacher cannot be loaded, or lacks a class.
     """
-    mean = np.zeros((len(examples), len(labels)), np.float32)
+    logs = np.zeros((len(examples), len(labels)), np.float32)
     for path in teachers:
         bundle, engine = _load(path)
         try:
-            mean += _probabilities(bundle, engine, examples, _columns(bundle, labels))
+            logs += _log_probabilities(bundle, engine, examples, _columns(bundle, labels))
         finally:
             engine.close()
-    return mean / len(teachers)
+    return probabilities(logs, 1.0)
 
 
 def _load(path: Path) -> tuple[Bundle, Engine]:
@@ -125,10 +127,10 @@ def _columns(bundle: Bundle, labels: Sequence[Label]) -> list[int]:
     return [column for column in columns if column is not None]
 
 
-def _probabilities(
+def _log_probabilities(
     bundle: Bundle, engine: Engine, examples: Sequence[Example], columns: Sequence[int]
 ) -> Floats:
-    """One teacher's, over the classes of `columns` alone: `[N, len(columns)]`."""
+    """One teacher's, among the classes of `columns`: `[N, len(columns)]`."""
     rows = np.zeros((len(examples), len(columns)), np.float32)
     with tqdm(total=len(examples), desc="teacher", unit="photo", mininterval=1.0) as bar:
         for begin in range(0, len(examples), BATCH):
@@ -137,6 +139,7 @@ def _probabilities(
             none = np.full(len(batch), -1, np.int32)
             for view in (images, np.ascontiguousarray(images[:, :, ::-1])):
                 logits = engine.run(Cut.PREDICT, view, none, none)["logits"][:, columns]
-                rows[begin : begin + len(batch)] += probabilities(logits, 1.0) / 2
+                shares = np.maximum(probabilities(logits, 1.0), np.finfo(np.float32).tiny)
+                rows[begin : begin + len(batch)] += np.log(shares) / 2
             bar.update(len(batch))
     return rows

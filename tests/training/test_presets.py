@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from training import cli
 from training.config import Stage, TrainConfig
-from training.presets import PRESETS, Finetune, Paper, Scratch
+from training.presets import PRESETS, Finetune, Paper, Refine, Scratch
 
 
 def _configured(*options: str) -> TrainConfig:
@@ -73,6 +73,30 @@ def test_paper_is_the_plain_recipe() -> None:
     assert (config.schedule, config.learning_rate, config.momentum) == ("constant", 0.01, 0.0)
     assert (config.weight_decay, config.label_smoothing, config.augment) == (0.0, 0.0, False)
     assert (config.patience, config.frozen_epochs) == (None, 0)
+
+
+def test_refine_forgets_little() -> None:
+    config = Refine()
+
+    assert (config.head, config.train_from, config.freeze_batch_norm) == ("imagenet", "conv5", True)
+    assert config.size_at(config.epochs) == config.input_size
+
+
+def test_teachers_and_files_are_kept_by_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    config = _configured(
+        "--preset", "refine", "--teachers", "models/a,models/b/2", "--head", "head.npz"
+    )
+
+    assert config.teachers == (tmp_path / "models/a", tmp_path / "models/b/2")
+    assert config.head == str(tmp_path / "head.npz")
+    assert config.train_from == "conv5"  # the preset's, since none is given
+    public = config.public()
+    assert (public["head"], public["teachers"]) == ("head.npz", ["models/a", "b/2"])
+    assert str(tmp_path) not in str(public)
 
 
 def test_finetune_trains_the_head_first() -> None:

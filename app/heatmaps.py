@@ -11,6 +11,7 @@ import numpy.typing as npt
 __all__ = [
     "Heatmap",
     "blend",
+    "boxes_at",
     "energy_in_box",
     "from_maps",
     "fuse",
@@ -121,17 +122,17 @@ def locate(values: Map, threshold: float) -> Box | None:
     top = values.max()
     if top <= 0:
         return None
-    return _largest((values >= np.float32(threshold) * top).view(np.uint8), 0, 0)
+    mask = (values >= np.float32(threshold) * top).view(np.uint8)
+    _, *bounds = _largest(_regions(mask))
+    return _box(*bounds)
 
 
 def locate_all(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
     """The boxes of `locate` at several thresholds, found in a fraction of the time.
 
-    What a threshold leaves lies within what a lower one left, so only that part is searched.
-
     Args:
         values: a heatmap, not negative, `[h, w]`.
-        thresholds: rising, shares of the heatmap's maximum.
+        thresholds: rising, shares of the heatmap's maximum, up to 1.
 
     Returns:
         As many boxes in the heatmap's pixels, far edges exclusive; None when it is all zero.
@@ -139,33 +140,82 @@ def locate_all(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
     top = values.max()
     if top <= 0:
         return [None] * len(thresholds)
-    boxes: list[Box | None] = []
+    return list(boxes_at(values, np.asarray(thresholds, np.float32) * top))
+
+
+def boxes_at(values: Map, levels: npt.NDArray[np.float32]) -> list[Box]:
+    """The boxes around the largest 8-connected regions of values at or over rising levels.
+
+    What a level leaves lies within what a lower one left, so only that part is searched.
+
+    Args:
+        values: `[h, w]`.
+        levels: float32 `[N]`, rising, none over the greatest value.
+
+    Returns:
+        N boxes in pixels, far edges exclusive.
+    """
+    boxes: list[Box] = []
     left = upper = 0
     part = values
-    for threshold in thresholds:
-        mask = (part >= np.float32(threshold) * top).view(np.uint8)
-        x, y, width, height = cv2.boundingRect(mask)
-        if (height, width) != part.shape:
-            left, upper = left + x, upper + y
-            part = part[y : y + height, x : x + width]
-            mask = mask[y : y + height, x : x + width]
-        boxes.append(_largest(mask, left, upper))
+    for level in levels:
+        regions = _regions((part >= level).view(np.uint8))
+        _, x, y, width, height = _largest(regions)
+        boxes.append(_box(left + x, upper + y, width, height))
+        # The regions' common bounds: xmin, ymin, xmax, ymax within `part`.
+        bounds = [
+            min(region[1] for region in regions),
+            min(region[2] for region in regions),
+            max(region[1] + region[3] for region in regions),
+            max(region[2] + region[4] for region in regions),
+        ]
+        part = part[bounds[1] : bounds[3], bounds[0] : bounds[2]]
+        left, upper = left + bounds[0], upper + bounds[1]
     return boxes
 
 
-def _largest(mask: npt.NDArray[np.uint8], left: int, upper: int) -> Box:
-    """The box around the largest 8-connected region of a mask that has one; the first of equals."""
-    # Regions are two pixels apart. Where 16 bits can number them, that takes half the time.
-    most = ((mask.shape[0] + 1) // 2) * ((mask.shape[1] + 1) // 2)
-    numbers = cv2.CV_16U if most < 2**16 - 1 else cv2.CV_32S
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=numbers)
-    regions = stats[1:]
-    largest = regions[regions[:, cv2.CC_STAT_AREA] == regions[:, cv2.CC_STAT_AREA].max()]
-    # Of equal ones the uppermost, then the leftmost: OpenCV's order depends on how a mask is cut.
-    x, y, width, height, _ = min(
-        largest.tolist(), key=lambda region: (region[1], region[0], region)
-    )
-    x, y = left + x, upper + y
+_Region = tuple[float, int, int, int, int]
+"""A region's pixels, and its bounds: x, y, width, height."""
+
+
+def _regions(mask: npt.NDArray[np.uint8]) -> list[_Region]:
+    """The 8-connected regions of a mask `[h, w]`.
+
+    Their outlines are followed, which takes a quarter of the time of labelling every pixel. An
+    outline of B steps from pixel to pixel that encloses the area A, measured between the pixels'
+    middles, has A + B / 2 + 1 pixels on it and inside (Pick's theorem); a hole, whose outline runs
+    on the region's own pixels, has A - B / 2 + 1 pixels inside.
+    """
+    outlines, (links,) = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if len(outlines) == 1:
+        return [_region(0.0, outlines[0])]  # no other to compare its pixels with
+    pixels = [0.0] * len(outlines)
+    parents = links[:, 3].tolist()  # of a hole: its region's outline; -1 for a region's own
+    for index, (outline, parent) in enumerate(zip(outlines, parents, strict=True)):
+        steps = len(outline) if len(outline) > 1 else 0
+        area = cv2.contourArea(outline)
+        if parent < 0:
+            pixels[index] += area + steps / 2 + 1
+        else:
+            pixels[parent] -= area - steps / 2 + 1
+    return [
+        _region(pixels[index], outlines[index])
+        for index, parent in enumerate(parents)
+        if parent < 0
+    ]
+
+
+def _region(pixels: float, outline: Any) -> _Region:
+    x, y, width, height = cv2.boundingRect(outline)
+    return pixels, x, y, width, height
+
+
+def _largest(regions: Sequence[_Region]) -> _Region:
+    """The region of the most pixels; of equal ones the uppermost, then the leftmost."""
+    return min(regions, key=lambda region: (-region[0], region[2], region[1], region[3], region[4]))
+
+
+def _box(x: int, y: int, width: int, height: int) -> Box:
     return float(x), float(y), float(x + width), float(y + height)
 
 

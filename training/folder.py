@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from app import images
 from training.boxes import ANNOTATION_FOLDERS, PixelBox, read_boxes, shares
 from training.errors import DataError
 from training.examples import Dataset, Example, check_distinct, draw, kept_classes, label, limited
+from training.progress import bar
 from training.skipped import Skipped
 
 __all__ = ["folder"]
@@ -202,8 +201,8 @@ def _examples(
     examples = []
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         sizes = pool.map(_size, [each.path for each in found])
-        bar = tqdm(sizes, desc="photos", total=len(found), unit="photo", mininterval=1.0)
-        for each, size in zip(found, bar, strict=True):
+        decoded = bar("photos", sizes, total=len(found))
+        for each, size in zip(found, decoded, strict=True):
             if isinstance(size, Exception):
                 skipped.add("photo", each.name, size)
                 continue

@@ -7,13 +7,13 @@ from typing import Literal
 import keras
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from training.data import Example
 from training.feeding import inference_batches
 from training.foreground import DescriptorTransform, Projection, RidgeRegression
 from training.novelty import Residual, residual
 from training.preprocessing import Preprocessing
+from training.progress import bar
 
 __all__ = ["ENOUGH_BOXES", "Survey", "choose", "survey"]
 
@@ -77,7 +77,7 @@ def survey(
     network = keras.Model(model.input, [*outputs, model.layers[-1].input])
     features: list[npt.NDArray[np.float32]] = []
     batches = inference_batches(examples, size=size, batch_size=BATCH)
-    for number, (photos, _) in enumerate(tqdm(batches, desc="survey", unit="batch", mininterval=1)):
+    for number, (photos, _) in enumerate(bar("survey", batches, unit="batch")):
         boxes = [example.boxes for example in examples[BATCH * number : BATCH * (number + 1)]]
         with_box = np.array([bool(each) for each in boxes])
         *maps, read = map(np.asarray, network(preprocessing.apply(photos), training=False))

@@ -1,6 +1,5 @@
 """A model version over a split, through the service's own decoder, engine and box code."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from app import confidence
 from app.bundle import Bundle, ModelCard, Rule
 from app.engines import Cut, Engine
 from app.evidence import CURVE_THRESHOLDS, LayerSet
+from training.accuracy import accuracy, most_confused
 from training.data import Example
 from training.errors import DataError
 from training.explanations import FUSED, Explained, explain
@@ -20,7 +20,6 @@ from training.gallery import drawn
 from training.localization import max_box_acc
 from training.metrics import (
     Floats,
-    estimate,
     expected_calibration_error,
     in_top_k,
     mean,
@@ -50,7 +49,7 @@ SHORT = (
     "mean_iou_fused_intervals",
     "mean_iou_customary",
     "mean_iou_baselines",
-    "confused",
+    "most_confused",
     "engine",
 )
 """What of the figures `model.json` keeps, as far as there is each."""
@@ -58,11 +57,7 @@ SHORT = (
 _OF_BOX = ("mean_iou", "gt_known_localization", "top1_localization", "max_box_acc_v2")
 """Figures of the box and of what it is searched in, not of the heatmap that is shown."""
 
-CONFUSED = 10
-"""Pairs of breeds that are told as the most confused."""
-
 Bools = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.integer]
 
 
 def evaluate(
@@ -111,9 +106,10 @@ def evaluate(
         "model": {"name": card.name, "version": card.version, "head": card.head},
         "photos": len(examples),
         "photos_with_boxes": len(boxed),
-        **_accuracy(card, measured, probabilities, labels, seed),
+        **accuracy(probabilities, labels, seed=seed),
+        **_trust(card, measured, probabilities, labels),
         **_short(localization),
-        "confused": _confused(card, labels, probabilities),
+        "most_confused": most_confused(card.labels, labels, probabilities),
         "engine": f"{engine.info.name} {engine.info.precision}",
         "localization": localization,
         "curves": _curves(card, scores),
@@ -160,6 +156,21 @@ def _measured(row: Explained) -> _Measured:
     )
 
 
+def _trust(
+    card: ModelCard,
+    measured: Sequence[_Measured],
+    probabilities: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.integer],
+) -> dict[str, float]:
+    """How far probabilities can be trusted, where the card has limits."""
+    if card.confidence is None:
+        return {}
+    return {
+        "ece": round(expected_calibration_error(probabilities, labels), 4),
+        "confidence_ok": round(float(np.mean([photo.ok for photo in measured])), 4),
+    }
+
+
 def _sampled(
     bundle: Bundle, engine: Engine, examples: Sequence[Example], sample: int, seed: int
 ) -> dict[str, Any]:
@@ -170,47 +181,6 @@ def _sampled(
         "faithfulness": faithfulness(bundle.card, engine, chosen, seed),
         "randomization": randomization(bundle, chosen, seed),
     }
-
-
-# -- accuracy
-
-
-def _accuracy(
-    card: ModelCard,
-    measured: Sequence[_Measured],
-    probabilities: npt.NDArray[np.float32],
-    labels: Labels,
-    seed: int,
-) -> dict[str, Any]:
-    """Top-1 and top-5; and, where the card has limits, how far probabilities can be trusted."""
-    weights = resample(len(labels), seed=seed)
-    figures: dict[str, Any] = {}
-    for k in (1, 5):
-        accuracy = estimate(mean(in_top_k(probabilities, labels, k)), weights)
-        figures |= {f"top{k}": accuracy["value"], f"top{k}_interval": accuracy["interval"]}
-    if card.confidence is not None:
-        figures["ece"] = round(expected_calibration_error(probabilities, labels), 4)
-        figures["confidence_ok"] = round(float(np.mean([photo.ok for photo in measured])), 4)
-    return figures
-
-
-def _confused(
-    card: ModelCard, labels: Labels, probabilities: npt.NDArray[np.float32]
-) -> list[dict[str, Any]]:
-    """The pairs of breeds that are taken for each other most often, the first for the second."""
-    pairs = zip(labels.tolist(), probabilities.argmax(axis=1).tolist(), strict=True)
-    wrong = Counter((true, predicted) for true, predicted in pairs if true != predicted)
-    photos = Counter(labels.tolist())
-    most = sorted(wrong.items(), key=lambda item: (-item[1], -item[1] / photos[item[0][0]], item))
-    return [
-        {
-            "true": card.labels[true].name,
-            "predicted": card.labels[predicted].name,
-            "count": count,
-            "share": round(count / photos[true], 4),
-        }
-        for (true, predicted), count in most[:CONFUSED]
-    ]
 
 
 # -- localisation
@@ -361,7 +331,7 @@ def _per_photo(
 
 def _breeds(
     card: ModelCard,
-    labels: Labels,
+    labels: npt.NDArray[np.integer],
     right: Bools,
     photos: Sequence[Scored],
 ) -> dict[str, Any]:

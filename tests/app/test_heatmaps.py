@@ -336,7 +336,7 @@ class TestLocate:
         values[0, :] = values[-1, :] = values[:, 0] = values[:, -1] = 1  # 32 pixels
         values[2:7, 2:7] = 1  # 25
         assert locate_all(values, (0.5,)) == [(0, 0, 9, 9)]
-        values[8, 1:8] = values[7, 7] = 0  # 24 left of the frame
+        values[8, 1:] = 0  # 24 left of the frame
         assert locate_all(values, (0.5,)) == [(2, 2, 7, 7)]
 
     def test_nothing_is_found_where_there_is_nothing(self) -> None:
@@ -420,7 +420,7 @@ class TestLocateAll:
         values[0, :] = values[-1, :] = values[:, 0] = values[:, -1] = 1  # 32 pixels
         values[2:7, 2:7] = 1  # 25
         assert locate_all(values, (0.5,)) == [(0, 0, 9, 9)]
-        values[8, 1:8] = values[7, 7] = 0  # 24 left of the frame
+        values[8, 1:] = 0  # 24 left of the frame
         assert locate_all(values, (0.5,)) == [(2, 2, 7, 7)]
 
     def test_nothing_is_found_where_there_is_nothing(self) -> None:

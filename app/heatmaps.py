@@ -123,7 +123,8 @@ def locate(values: Map, threshold: float) -> Box | None:
     if top <= 0:
         return None
     mask = (values >= np.float32(threshold) * top).view(np.uint8)
-    return _largest(mask, 0, 0)
+    (x, y, width, height), _ = _largest(mask)
+    return _box(x, y, width, height)
 
 
 def locate_all(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
@@ -159,17 +160,17 @@ def boxes_at(values: Map, levels: npt.NDArray[np.float32]) -> list[Box]:
     part = values
     for level in levels:
         mask = (part >= level).view(np.uint8)
-        x, y, width, height = cv2.boundingRect(mask)
-        if (height, width) != part.shape:
-            left, upper = left + x, upper + y
-            part = part[y : y + height, x : x + width]
-            mask = mask[y : y + height, x : x + width]
-        boxes.append(_largest(mask, left, upper))
+        (x, y, width, height), alone = _largest(mask)
+        boxes.append(_box(left + x, upper + y, width, height))
+        if not alone:
+            x, y, width, height = cv2.boundingRect(mask)  # of all regions
+        left, upper = left + x, upper + y
+        part = part[y : y + height, x : x + width]
     return boxes
 
 
-def _largest(mask: npt.NDArray[np.uint8], left: int, upper: int) -> Box:
-    """The box around the largest 8-connected region of a mask that has one.
+def _largest(mask: npt.NDArray[np.uint8]) -> tuple[Sequence[int], bool]:
+    """The largest 8-connected region of a mask that has one: x, y, width, height; if it is alone.
 
     Outlines are followed from pixel to pixel, which takes a quarter of the time of labelling every
     pixel. One of B steps that encloses the area A, measured between the pixels' middles, has
@@ -178,27 +179,30 @@ def _largest(mask: npt.NDArray[np.uint8], left: int, upper: int) -> Box:
     neighbours, so that A is B^2 / 8 at most: short outlines need not be measured.
     """
     outlines, (links,) = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    largest = cv2.boundingRect(outlines[0])
-    if len(outlines) > 1:
-        most = 0.0
-        following, _, inner, parent = links.T.tolist()
-        regions = [index for index in range(len(outlines)) if parent[index] < 0]
-        for index in sorted(regions, key=lambda index: -len(outlines[index])):
-            steps = len(outlines[index])
-            if steps * steps / 8 + steps / 2 + 1 < most:
-                break
-            pixels = _pixels(outlines[index], 1)
-            hole = inner[index]
-            while hole >= 0:
-                pixels -= _pixels(outlines[hole], -1)
-                hole = following[hole]
-            if pixels >= most:
-                region = cv2.boundingRect(outlines[index])
-                # Of equal ones the uppermost, then the leftmost, however the mask is cut.
-                if pixels > most or _place(region) < _place(largest):
-                    most, largest = pixels, region
-    x, y, width, height = largest
-    x, y = left + x, upper + y
+    largest: Sequence[int] = cv2.boundingRect(outlines[0])
+    if len(outlines) == 1:
+        return largest, True
+    most = 0.0
+    following, _, inner, parent = links.T.tolist()  # -1 for none
+    regions = [index for index in range(len(outlines)) if parent[index] < 0]
+    for index in sorted(regions, key=lambda index: -len(outlines[index])):
+        steps = len(outlines[index])
+        if steps * steps / 8 + steps / 2 + 1 < most:
+            break
+        pixels = _pixels(outlines[index], 1)
+        hole = inner[index]
+        while hole >= 0:
+            pixels -= _pixels(outlines[hole], -1)
+            hole = following[hole]
+        if pixels >= most:
+            region = cv2.boundingRect(outlines[index])
+            # Of equal ones the uppermost, then the leftmost, however the mask is cut.
+            if pixels > most or _place(region) < _place(largest):
+                most, largest = pixels, region
+    return largest, False
+
+
+def _box(x: int, y: int, width: int, height: int) -> Box:
     return float(x), float(y), float(x + width), float(y + height)
 
 

@@ -375,9 +375,7 @@ def test_probabilities_are_those_of_predict(small_bundle: Bundle) -> None:
                 outputs["probabilities"] = outputs["probabilities"][:, ::-1]
             return outputs
 
-    figures = evaluate(
-        card and small_bundle, Apart(partial(foreseen, card, own=OWN)), [bright(1, DOG)]
-    )
+    figures = evaluate(small_bundle, Apart(partial(foreseen, card, own=OWN)), [bright(1, DOG)])
 
     assert figures["top1"] == 1
 

@@ -96,7 +96,7 @@ def evaluate(
         raise DataError("There are no photos in this split.")
     card = bundle.card
     labels = np.array([example.label for example in examples])
-    measured = list(explain(card, engine, examples, Cut.EXPLAIN, _measured, "photos", deep=True))
+    measured = list(explain(card, engine, examples, Cut.EXPLAIN, _measured, "evaluate", deep=True))
     probabilities = np.stack([photo.probabilities for photo in measured])
     right = in_top_k(probabilities, labels, 1)
     boxed = np.flatnonzero([photo.scored is not None for photo in measured])

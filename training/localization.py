@@ -55,7 +55,8 @@ def levels(values: Map, thresholds: npt.ArrayLike) -> Map:
 
 def is_flat(values: Map) -> bool:
     """Whether a map has too little spread to be normalised; see `heatmaps.min_max`."""
-    return heatmaps.min_max(values).status != "ok"
+    # The least and the greatest value decide, and are not finite where another is not.
+    return heatmaps.min_max(np.array([values.min(), values.max()])).status != "ok"
 
 
 def box_hits(values: Map | None, boxes: Sequence[Box]) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 __all__ = [
     "Heatmap",
     "blend",
+    "boxes_at",
     "energy_in_box",
     "from_maps",
     "fuse",
@@ -121,17 +122,17 @@ def locate(values: Map, threshold: float) -> Box | None:
     top = values.max()
     if top <= 0:
         return None
-    return _largest((values >= np.float32(threshold) * top).view(np.uint8), 0, 0)
+    mask = (values >= np.float32(threshold) * top).view(np.uint8)
+    (x, y, width, height), _ = _largest(mask)
+    return _box(x, y, width, height)
 
 
 def locate_all(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
     """The boxes of `locate` at several thresholds, found in a fraction of the time.
 
-    What a threshold leaves lies within what a lower one left, so only that part is searched.
-
     Args:
         values: a heatmap, not negative, `[h, w]`.
-        thresholds: rising, shares of the heatmap's maximum.
+        thresholds: rising, shares of the heatmap's maximum, up to 1.
 
     Returns:
         As many boxes in the heatmap's pixels, far edges exclusive; None when it is all zero.
@@ -139,34 +140,81 @@ def locate_all(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
     top = values.max()
     if top <= 0:
         return [None] * len(thresholds)
-    boxes: list[Box | None] = []
+    return list(boxes_at(values, np.asarray(thresholds, np.float32) * top))
+
+
+def boxes_at(values: Map, levels: npt.NDArray[np.float32]) -> list[Box]:
+    """The boxes around the largest 8-connected regions of values at or over rising levels.
+
+    What a level leaves lies within what a lower one left, so only that part is searched.
+
+    Args:
+        values: `[h, w]`.
+        levels: float32 `[N]`, rising, none over the greatest value.
+
+    Returns:
+        N boxes in pixels, far edges exclusive.
+    """
+    boxes: list[Box] = []
     left = upper = 0
     part = values
-    for threshold in thresholds:
-        mask = (part >= np.float32(threshold) * top).view(np.uint8)
-        x, y, width, height = cv2.boundingRect(mask)
-        if (height, width) != part.shape:
-            left, upper = left + x, upper + y
-            part = part[y : y + height, x : x + width]
-            mask = mask[y : y + height, x : x + width]
-        boxes.append(_largest(mask, left, upper))
+    for level in levels:
+        mask = (part >= level).view(np.uint8)
+        (x, y, width, height), alone = _largest(mask)
+        boxes.append(_box(left + x, upper + y, width, height))
+        if not alone:
+            x, y, width, height = cv2.boundingRect(mask)  # of all regions
+        left, upper = left + x, upper + y
+        part = part[y : y + height, x : x + width]
     return boxes
 
 
-def _largest(mask: npt.NDArray[np.uint8], left: int, upper: int) -> Box:
-    """The box around the largest 8-connected region of a mask that has one; the first of equals."""
-    # Regions are two pixels apart. Where 16 bits can number them, that takes half the time.
-    most = ((mask.shape[0] + 1) // 2) * ((mask.shape[1] + 1) // 2)
-    numbers = cv2.CV_16U if most < 2**16 - 1 else cv2.CV_32S
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=numbers)
-    regions = stats[1:]
-    largest = regions[regions[:, cv2.CC_STAT_AREA] == regions[:, cv2.CC_STAT_AREA].max()]
-    # Of equal ones the uppermost, then the leftmost: OpenCV's order depends on how a mask is cut.
-    x, y, width, height, _ = min(
-        largest.tolist(), key=lambda region: (region[1], region[0], region)
-    )
-    x, y = left + x, upper + y
+def _largest(mask: npt.NDArray[np.uint8]) -> tuple[Sequence[int], bool]:
+    """The largest 8-connected region of a mask that has one: x, y, width, height; if it is alone.
+
+    Outlines are followed from pixel to pixel, which takes a quarter of the time of labelling every
+    pixel. One of B steps that encloses the area A, measured between the pixels' middles, has
+    A + B / 2 + 1 pixels on it and inside (Pick's theorem). A hole's outline runs on the pixels of
+    the region around it, so that A - B / 2 + 1 pixels are inside. Steps go to any of eight
+    neighbours, so that A is B^2 / 8 at most: short outlines need not be measured.
+    """
+    outlines, (links,) = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    largest: Sequence[int] = cv2.boundingRect(outlines[0])
+    if len(outlines) == 1:
+        return largest, True
+    most = 0.0
+    following, _, inner, parent = links.T.tolist()  # -1 for none
+    regions = [index for index in range(len(outlines)) if parent[index] < 0]
+    for index in sorted(regions, key=lambda index: -len(outlines[index])):
+        steps = len(outlines[index])
+        if steps * steps / 8 + steps / 2 + 1 < most:
+            break
+        pixels = _pixels(outlines[index], 1)
+        hole = inner[index]
+        while hole >= 0:
+            pixels -= _pixels(outlines[hole], -1)
+            hole = following[hole]
+        if pixels >= most:
+            region = cv2.boundingRect(outlines[index])
+            # Of equal ones the uppermost, then the leftmost, however the mask is cut.
+            if pixels > most or _place(region) < _place(largest):
+                most, largest = pixels, region
+    return largest, False
+
+
+def _box(x: int, y: int, width: int, height: int) -> Box:
     return float(x), float(y), float(x + width), float(y + height)
+
+
+def _place(region: Sequence[int]) -> tuple[int, ...]:
+    x, y, width, height = region
+    return y, x, width, height
+
+
+def _pixels(outline: npt.NDArray[Any], side: int) -> float:
+    """Pixels inside an outline: with its own for a `side` of 1, without for -1."""
+    steps = len(outline) if len(outline) > 1 else 0  # of a single pixel, there are none
+    return cv2.contourArea(outline) + side * steps / 2 + 1
 
 
 def peak(values: Map) -> tuple[float, float]:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from app import heatmaps
 from app.bundle import Bundle, Fused, Method, ModelCard, Rule
 from app.engines import Cut, Engine
-from app.evidence import LayerSet
+from app.evidence import Evidence, LayerSet
+from training import localization
 from training.data import Example
 from training.errors import DataError
 from training.explanations import FUSED, Explained, explain, layer_sets
-from training.metrics import best_iou
 
 __all__ = ["THRESHOLDS", "WEIGHTS", "BoxRules", "calibrate"]
 
@@ -60,11 +60,10 @@ def calibrate(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> Bo
     candidates = _candidates(bundle.card)
 
     def ious(row: Explained) -> npt.NDArray[np.float64]:
-        foreground = row.foreground
-        return np.stack([_ious(row, candidate, foreground) for candidate in candidates])
+        return _ious(row, candidates)
 
     total = np.zeros((len(candidates), len(THRESHOLDS)))
-    for table in explain(bundle.card, engine, boxed, Cut.EXPLAIN_DEEP, ious, "calibrate"):
+    for table in explain(bundle.card, engine, boxed, Cut.EXPLAIN_DEEP, ious, "box rules"):
         total += table
     return _best(candidates, total)
 
@@ -77,17 +76,32 @@ def _candidates(card: ModelCard) -> list[_Candidate]:
     ]
 
 
-def _ious(
-    row: Explained, candidate: _Candidate, foreground: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """One photo's IoU at each threshold."""
-    values = row.evidence(candidate.layers, Rule.HEATMAP).values
-    if values is None:
-        return np.zeros(len(THRESHOLDS))
-    searched = heatmaps.blend(values, foreground, candidate.weight)
-    boxes = row.boxes
-    found = heatmaps.locate_all(searched, THRESHOLDS)
-    return np.array([best_iou(row.in_photo(box), boxes) for box in found])
+def _ious(row: Explained, candidates: Sequence[_Candidate]) -> npt.NDArray[np.float64]:
+    """One photo's IoU of each candidate at each threshold, `[candidates, thresholds]`.
+
+    A layer set's heatmap is made once for all weights, and boxes are searched once in heatmaps that
+    are the same: at the last layer, methods may agree.
+    """
+    foreground, boxes = row.foreground, row.boxes_in_input
+    evidence: dict[LayerSet, Evidence] = {}
+    tables: dict[tuple[bytes, tuple[int, ...], float], npt.NDArray[np.float64]] = {}
+    rows = []
+    for layers, weight in ((each.layers, each.weight) for each in candidates):
+        if layers not in evidence:
+            evidence[layers] = row.evidence(layers, Rule.HEATMAP)
+        values = evidence[layers].values
+        if values is None:
+            rows.append(np.zeros(len(THRESHOLDS)))
+            continue
+        heatmap = evidence[layers].heatmap.values
+        key = (heatmap.tobytes(), heatmap.shape, weight)
+        if key not in tables:
+            searched = heatmaps.blend(values, foreground, weight) if weight else values
+            tops = np.array(THRESHOLDS, np.float32) * searched.max()
+            regions = heatmaps.boxes_at(searched, tops)
+            tables[key] = localization.ious(regions, boxes).max(axis=1)
+        rows.append(tables[key])
+    return np.stack(rows)
 
 
 def _best(candidates: Sequence[_Candidate], total: npt.NDArray[np.float64]) -> BoxRules:

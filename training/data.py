@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def load_for_model(
     boxes: Path | None = None,
     config: Mapping[str, Any],
 ) -> Dataset:
-    """Photos of a model's classes, under the model's labels.
+    """Photos of a model's classes, under the model's labels; some classes may have none.
 
     Args:
         source: where the photos come from.
@@ -68,7 +69,8 @@ def load_for_model(
             `examples.draw`. One that was renamed is drawn anew.
 
     Raises:
-        DataError: see `stanford_dogs` and `folder`; or the classes differ.
+        DataError: see `stanford_dogs` and `folder`; or a folder has classes that the model does
+            not know.
     """
 
     def told(*names: str) -> dict[str, Any]:
@@ -76,13 +78,15 @@ def load_for_model(
 
     if source == "stanford_dogs":
         breeds = [label.synset or label.name for label in labels]
-        dataset = stanford_dogs(data_dir, breeds=breeds, **told(*_SPLITTING))
+        read = partial(stanford_dogs, data_dir, breeds=breeds, partial=True)
+        dataset = read(**told(*_SPLITTING))
         if config.get("limit"):  # of the photos to train on alone: the test split is whole
-            part = stanford_dogs(data_dir, breeds=breeds, **told(*_SPLITTING, "limit"))
+            part = read(**told(*_SPLITTING, "limit"))
             dataset = replace(part, test=dataset.test)
         return as_labelled(dataset, labels)
     drawn = told(*_SPLITTING, "test_share", "breeds")
-    return as_labelled(folder(_directory(data_dir), boxes=boxes, **drawn), labels)
+    dataset = folder(_directory(data_dir), boxes=boxes, partial=True, **drawn)
+    return as_labelled(dataset, labels)
 
 
 def _directory(data_dir: Path | None) -> Path:

@@ -22,6 +22,7 @@ __all__ = [
     "check_distinct",
     "check_same",
     "draw",
+    "evenly",
     "hold_out",
     "kept_classes",
     "label",
@@ -86,13 +87,16 @@ def _spelling(name: str) -> str:
     return name.casefold().replace("_", " ").replace("-", " ")
 
 
-def kept_classes(names: Sequence[str], present: Set[int], breeds: Sequence[str]) -> list[int]:
+def kept_classes(
+    names: Sequence[str], present: Set[int], breeds: Sequence[str], *, partial: bool = False
+) -> list[int]:
     """Which of a data set's classes to keep, in its order.
 
     Args:
         names: of all classes, as `label` takes them.
         present: indices of those with a training photo.
         breeds: synsets or names to keep; empty keeps each one present.
+        partial: whether to keep those of `breeds` that there are, where some are missing.
 
     Raises:
         DataError: no such breed, no photo of it, or fewer than two classes.
@@ -105,11 +109,13 @@ def kept_classes(names: Sequence[str], present: Set[int], breeds: Sequence[str])
         ]
         wanted = {_spelling(breed): breed for breed in breeds}
         unknown = [breed for key, breed in wanted.items() if not any(key in k for k in keys)]
-        if unknown:
+        if unknown and not partial:
             raise DataError(f"No such breed: {', '.join(unknown)}.")
         kept = [index for index, k in enumerate(keys) if k & wanted.keys()]
         absent = [names[index] for index in kept if index not in present]
-        if absent:
+        if partial:
+            kept = [index for index in kept if index in present]
+        elif absent:
             raise DataError(f"No training photo of {', '.join(absent)} in this data.")
     else:
         kept = sorted(present)
@@ -136,14 +142,17 @@ def check_distinct(names: Sequence[str]) -> None:
 def as_labelled(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
     """The data set with a model's labels, in the model's order, matched by synset or name.
 
+    There may be classes of the model without photos.
+
     Raises:
-        DataError: the data lacks one of the model's classes, or has others; the message names them.
+        DataError: the data has classes that the model does not know; the message names them, and
+            those of the model that it lacks.
     """
     found = {ours.index: matching_index(ours, labels) for ours in dataset.labels}
     matches = {old: new for old, new in found.items() if new is not None}
     others = [ours.name for ours in dataset.labels if ours.index not in matches]
     missing = [each.name for each in labels if each.index not in matches.values()]
-    if others or missing:
+    if others:
         faults = [
             f"{what} {', '.join(sorted(names))}"
             for what, names in (("lacks", missing), ("has, unknown to the model,", others))
@@ -180,6 +189,34 @@ def limited(split: Sequence[Example], limit: int | None, seed: int) -> tuple[Exa
         return tuple(split)
     chosen = np.random.default_rng(seed).permutation(len(split))[:limit]
     return tuple(split[index] for index in sorted(chosen.tolist()))
+
+
+def evenly(examples: Sequence[Example], limit: int, seed: int) -> tuple[Example, ...]:
+    """A sample with as many photos of each class as of any other, as far as there are.
+
+    Classes take turns, each with its next photo in an order drawn by the seed, until there are
+    enough; which classes have one more than others is drawn as well.
+
+    Args:
+        examples: the photos.
+        limit: how many at most; 0 takes all.
+        seed: of the sample.
+
+    Returns:
+        The sample, in the order of `examples`.
+    """
+    if not limit or limit >= len(examples):
+        return tuple(examples)
+    rng = np.random.default_rng(seed)
+    labels = np.array([example.label for example in examples])
+    order = rng.permutation(len(examples))
+    turns = rng.permutation(int(labels.max()) + 1)  # of each class, its place in a round
+    rounds = np.empty(len(examples), int)
+    for label_index in np.unique(labels):
+        own = order[labels[order] == label_index]
+        rounds[own] = np.arange(len(own))
+    chosen = np.lexsort((turns[labels], rounds))[:limit]
+    return tuple(examples[index] for index in sorted(chosen.tolist()))
 
 
 def hold_out(

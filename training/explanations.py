@@ -2,19 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from app import images
 from app.bundle import Method, ModelCard, Rule
 from app.engines import Cut, Engine
 from app.evidence import Evidence, LayerSet, enlarged, find, foreground_of
 from training.data import Example
+from training.progress import bar
 
 __all__ = ["FUSED", "Explained", "explain", "layer_sets", "squashed"]
 
@@ -24,6 +24,12 @@ FUSED = ("last", "last6")
 """The layer sets that the rule `fused` is calibrated for, and those of figures that take long."""
 
 T = TypeVar("T")
+
+Outputs = dict[str, npt.NDArray[Any]]
+"""One photo's row of the model's outputs, by name."""
+
+Squashed = tuple[images.Photo, npt.NDArray[np.uint8]]
+"""A photo decoded, and the model's input, uint8 RGB `[S, S, 3]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Explained:
         height: of the upright photo, pixels.
         image: the model's input, uint8 RGB `[S, S, 3]`.
         outputs: by name, without the batch.
+        deep: those of `Cut.EXPLAIN_DEEP`, where `explain` ran it beside another cut.
     """
 
     card: ModelCard
@@ -44,13 +51,20 @@ class Explained:
     width: int
     height: int
     image: npt.NDArray[np.uint8]
-    outputs: dict[str, npt.NDArray[Any]]
+    outputs: Outputs
+    deep: Outputs | None = None
 
     @property
     def boxes(self) -> list[images.Box]:
         """The true boxes in photo pixels."""
         size = (self.width, self.height)
         return [images.scale_box(box, (1, 1), size) for box in self.example.boxes]
+
+    @property
+    def boxes_in_input(self) -> list[images.Box]:
+        """The true boxes in pixels of the model's input."""
+        size = self.card.input.size
+        return [images.scale_box(box, (1, 1), (size, size)) for box in self.example.boxes]
 
     def evidence(self, layers: LayerSet, rule: Rule | None = None) -> Evidence:
         """What the service would find; see `app.evidence.find`."""
@@ -88,11 +102,12 @@ def explain(
     title: str,
     *,
     top1: bool = False,
+    deep: bool = False,
 ) -> Iterator[T]:
-    """What `work` makes of each photo, in their order, with a progress bar.
+    """What `work` makes of each photo, in their order, with the progress on standard error.
 
-    The engine runs batch by batch on this thread; photos are decoded and worked on by as many
-    threads as there are cores.
+    Each photo is decoded once. The engine runs batch by batch on this thread; while it does, as
+    many threads as there are cores decode the next batch and work on the one before.
 
     Args:
         card: the model's.
@@ -100,39 +115,66 @@ def explain(
         examples: the photos.
         cut: which outputs.
         work: called on several threads at once.
-        title: of the progress bar.
+        title: of the progress.
         top1: whether to explain each photo's likeliest class in place of its true one.
+        deep: whether photos with boxes run through `Cut.EXPLAIN_DEEP` as well.
     """
-    with (
-        tqdm(total=len(examples), desc=title, unit="photo", mininterval=1.0) as bar,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        for begin in range(0, len(examples), BATCH):
-            batch = examples[begin : begin + BATCH]
-            photos = list(pool.map(lambda example: squashed(card, example), batch))
-            arrays = engine.run(
-                cut,
-                np.stack([image for _, image in photos]),
-                np.array([-1 if top1 else example.label for example in batch], np.int32),
-                np.full(len(batch), -1, np.int32),
-            )
-            rows = [
-                Explained(
-                    card,
-                    example,
-                    photo.width,
-                    photo.height,
-                    image,
-                    {name: array[row] for name, array in arrays.items()},
-                )
-                for row, (example, (photo, image)) in enumerate(zip(batch, photos, strict=True))
-            ]
-            for result in pool.map(work, rows):
-                yield result
-                bar.update()
+    batches = [examples[begin : begin + BATCH] for begin in range(0, len(examples), BATCH)]
+    with bar(title, total=len(examples)) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoding = [pool.submit(squashed, card, example) for example in examples[:BATCH]]
+        working: list[Future[T]] = []
+        for number, batch in enumerate(batches):
+            photos = [decoded.result() for decoded in decoding]
+            following = batches[number + 1] if number + 1 < len(batches) else ()
+            decoding = [pool.submit(squashed, card, example) for example in following]
+            rows = _run(card, engine, cut, batch, photos, top1=top1, deep=deep)
+            done, working = working, [pool.submit(work, row) for row in rows]
+            for finished in done:
+                yield finished.result()
+                progress.update()
+        for finished in working:
+            yield finished.result()
+            progress.update()
 
 
-def squashed(card: ModelCard, example: Example) -> tuple[images.Photo, npt.NDArray[np.uint8]]:
+def _run(
+    card: ModelCard,
+    engine: Engine,
+    cut: Cut,
+    batch: Sequence[Example],
+    photos: Sequence[Squashed],
+    *,
+    top1: bool,
+    deep: bool,
+) -> list[Explained]:
+    """A batch through the model; see `explain`."""
+    image = np.stack([pixels for _, pixels in photos])
+    target = np.array([-1 if top1 else example.label for example in batch], np.int32)
+    none = np.full(len(batch), -1, np.int32)
+    arrays = engine.run(cut, image, target, none)
+    boxed = [row for row, example in enumerate(batch) if deep and example.boxes]
+    deeper: dict[int, Outputs] = {}
+    if boxed:
+        found = engine.run(Cut.EXPLAIN_DEEP, image[boxed], target[boxed], none[boxed])
+        deeper = {
+            row: {name: array[place] for name, array in found.items()}
+            for place, row in enumerate(boxed)
+        }
+    return [
+        Explained(
+            card,
+            example,
+            photo.width,
+            photo.height,
+            pixels,
+            {name: array[row] for name, array in arrays.items()},
+            deeper.get(row),
+        )
+        for row, (example, (photo, pixels)) in enumerate(zip(batch, photos, strict=True))
+    ]
+
+
+def squashed(card: ModelCard, example: Example) -> Squashed:
     """The photo decoded, and the model's input `[S, S, 3]`, as the service makes it."""
     photo = images.decode(example.read(), side=images.enough_for(card.input.size))
     return photo, images.squash(photo.pixels, card.input.size, card.input.resize)

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from training.config import Source as PhotoSource
 from training.config import TrainConfig
 from training.errors import ExportError
-from training.hints import command, photo_options, say
+from training.hints import command, photo_options
+from training.terminal import say
 
 if TYPE_CHECKING:
     from training.survey import TrainingPhotos

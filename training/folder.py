@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from app import images
 from training.boxes import ANNOTATION_FOLDERS, PixelBox, read_boxes, shares
 from training.errors import DataError
 from training.examples import Dataset, Example, check_distinct, draw, kept_classes, label, limited
+from training.progress import bar
 from training.skipped import Skipped
 
 __all__ = ["folder"]
@@ -45,6 +44,7 @@ def folder(
     test_share: float = 0.1,
     seed: int = 0,
     limit: int | None = None,
+    partial: bool = False,
 ) -> Dataset:
     """Read a folder: `class/photo`, or `train/class/photo` beside `validation` (`val`) and `test`.
 
@@ -63,6 +63,7 @@ def folder(
         test_share: of each class's photos, where no splits are given at all; 0 takes none.
         seed: of both shares.
         limit: at most this many photos of a split; None takes all.
+        partial: whether some of `breeds` may be missing.
 
     Raises:
         DataError: no such folder, splits that contradict each other, a class or a photo too few,
@@ -74,7 +75,7 @@ def folder(
         annotations = read_boxes(
             directory, {each.name: each.of for each in found}, named=boxes, skipped=skipped
         )
-        names, splits = _splits(found, breeds, annotations, skipped)
+        names, splits = _splits(found, breeds, annotations, skipped, partial=partial)
     finally:
         skipped.report()
     if "all" in splits:
@@ -161,10 +162,13 @@ def _splits(
     breeds: Sequence[str],
     annotations: dict[str, list[PixelBox]],
     skipped: Skipped,
+    *,
+    partial: bool,
 ) -> tuple[list[str], dict[str, tuple[Example, ...]]]:
     """The classes to keep, and their examples by split."""
     names = sorted({each.of for each in found})
-    wanted = [names[index] for index in kept_classes(names, set(range(len(names))), breeds)]
+    every = set(range(len(names)))
+    wanted = [names[index] for index in kept_classes(names, every, breeds, partial=partial)]
     check_distinct(wanted)
     found = [each for each in found if each.of in wanted]
     examples = _examples(found, wanted, annotations, skipped)
@@ -202,8 +206,8 @@ def _examples(
     examples = []
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         sizes = pool.map(_size, [each.path for each in found])
-        bar = tqdm(sizes, desc="photos", total=len(found), unit="photo", mininterval=1.0)
-        for each, size in zip(found, bar, strict=True):
+        decoded = bar("photos", sizes, total=len(found))
+        for each, size in zip(found, decoded, strict=True):
             if isinstance(size, Exception):
                 skipped.add("photo", each.name, size)
                 continue

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from training.config import Source, TrainConfig
 
-__all__ = ["PhotoPlace", "command", "photo_options", "say"]
+__all__ = ["PhotoPlace", "command", "photo_options"]
 
 
 class PhotoPlace(Protocol):
@@ -24,11 +24,6 @@ class PhotoPlace(Protocol):
     @property
     def boxes(self) -> Path | None:
         """Boxes of a folder's photos."""
-
-
-def say(message: str) -> None:
-    """Speak to the person at the terminal; standard output is for results."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def command(*arguments: str | Path) -> str:

@@ -15,9 +15,14 @@ __all__ = [
     "box_hits",
     "energy_in_area",
     "hits_at_levels",
+    "ious",
+    "is_flat",
+    "levels",
     "max_box_acc",
     "pointing_hit",
 ]
+
+Map = npt.NDArray[np.float32]
 
 IOU_LEVELS = (0.3, 0.5, 0.7)
 """Where MaxBoxAccV2 calls a box right."""
@@ -34,7 +39,27 @@ def hits_at_levels(ious: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return np.asarray(ious)[..., None] >= np.array(IOU_LEVELS)
 
 
-def box_hits(values: npt.NDArray[np.float32] | None, boxes: Sequence[Box]) -> npt.NDArray[np.bool_]:
+def levels(values: Map, thresholds: npt.ArrayLike) -> Map:
+    """Values of a map `[h, w]` that are shares of the way from its least to its greatest value.
+
+    Args:
+        values: the map.
+        thresholds: shares, `[N]`.
+
+    Returns:
+        float32 `[N]`; 0 is the least value itself.
+    """
+    low, top = values.min(), values.max()
+    return np.asarray(low + np.asarray(thresholds, np.float32) * (top - low), np.float32)
+
+
+def is_flat(values: Map) -> bool:
+    """Whether a map has too little spread to be normalised; see `heatmaps.min_max`."""
+    # The least and the greatest value decide, and are not finite where another is not.
+    return heatmaps.min_max(np.array([values.min(), values.max()])).status != "ok"
+
+
+def box_hits(values: Map | None, boxes: Sequence[Box]) -> npt.NDArray[np.bool_]:
     """Whether one photo's box is right, at each score-map threshold and IoU level.
 
     See `max_box_acc`; the score map is normalised here by its least and greatest value.
@@ -46,23 +71,19 @@ def box_hits(values: npt.NDArray[np.float32] | None, boxes: Sequence[Box]) -> np
     Returns:
         `[100, 3]`, for `SCORE_THRESHOLDS` and `IOU_LEVELS`; all False without evidence.
     """
-    nothing = np.zeros((len(SCORE_THRESHOLDS), len(IOU_LEVELS)), np.bool_)
-    if values is None:
-        return nothing
-    score_map = heatmaps.min_max(values)
-    if score_map.status != "ok":
-        return nothing
-    found = np.array(heatmaps.locate_all(score_map.values, SCORE_THRESHOLDS), np.float64)
-    true = np.array(boxes, np.float64)
-    return hits_at_levels(_ious(found, true).max(axis=1))
+    if values is None or is_flat(values):
+        return np.zeros((len(SCORE_THRESHOLDS), len(IOU_LEVELS)), np.bool_)
+    regions = heatmaps.boxes_at(values, levels(values, SCORE_THRESHOLDS))
+    return hits_at_levels(ious(regions, boxes).max(axis=1))
 
 
-def _ious(a: Floats, b: Floats) -> Floats:
-    """IoU of each of `[A, 4]` boxes with each of `[B, 4]`: `[A, B]`."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+def ious(a: Sequence[Box], b: Sequence[Box]) -> Floats:
+    """IoU of each of A boxes with each of B boxes: `[A, B]`."""
+    ours, others = np.array(a, np.float64), np.array(b, np.float64)
+    low = np.maximum(ours[:, None, :2], others[None, :, :2])
+    high = np.minimum(ours[:, None, 2:], others[None, :, 2:])
     common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (ours, others)]
     return common / (areas[0][:, None] + areas[1][None, :] - common)  # type: ignore[no-any-return]
 
 

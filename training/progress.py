@@ -1,13 +1,20 @@
-"""The progress bar of a run: photos, photos a second, and when the whole run will be done."""
+"""Progress on standard error: a bar on a terminal, a line now and then in a log."""
 
+import io
+import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
 from training.config import TrainConfig
 
-__all__ = ["Progress"]
+__all__ = ["INTERVAL", "Progress", "bar"]
+
+INTERVAL = 30.0
+"""Seconds between two lines of a stage, where standard error is no terminal."""
 
 _FROZEN_COST = 1 / 3
 """Of a step that goes forward alone, beside one that goes back as well."""
@@ -15,6 +22,44 @@ _FROZEN_COST = 1 / 3
 _FORMAT = (
     "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} photos, {rate_noinv_fmt}{postfix}"
 )
+
+
+class _Lines(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """A bar whose every refresh is a line of its own, with none before there is progress."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # tqdm's own carriage returns go nowhere; `miniters` keeps its monitor from refreshing.
+        timing = {"delay": 1e-9, "mininterval": INTERVAL, "miniters": 1}
+        super().__init__(*args, **{**options, **timing}, file=io.StringIO())
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Write a line; tqdm calls this, at most every `INTERVAL` seconds and at the end."""
+        print(str(self).strip(), file=sys.stderr, flush=True)
+        return True
+
+
+def bar(
+    title: str | None = None,
+    iterable: Iterable[Any] | None = None,
+    *,
+    total: int | None = None,
+    unit: str = "photo",
+    **options: Any,
+) -> "tqdm[Any]":
+    """The progress of one stage, on standard error.
+
+    On a terminal it is a bar. Elsewhere, as in a log, it is a line at most every `INTERVAL`
+    seconds, and one at the end.
+
+    Args:
+        title: of the stage.
+        iterable: what to go through; None where `update` is called instead.
+        total: steps in all; default: the length of `iterable`, if it has one.
+        unit: of the steps.
+        options: further ones of tqdm.
+    """
+    kind = tqdm if sys.stderr.isatty() else _Lines
+    return kind(iterable, desc=title, total=total, unit=unit, mininterval=1.0, **options)
 
 
 class Progress:
@@ -29,12 +74,10 @@ class Progress:
         self._begun = time.monotonic()
         self._at_begin = self._work(step)
         batch = config.batch_size
-        self._bar = tqdm(
+        self._bar = bar(
             total=config.epochs * steps_per_epoch * batch,
             initial=step * batch,
-            unit="photo",
             bar_format=_FORMAT,
-            mininterval=1.0,
             disable=not shown,
         )
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tqdm import tqdm
 
 from app import heatmaps
 from app.bundle import Bundle, ModelCard
@@ -15,6 +14,7 @@ from app.evidence import LayerSet, heatmap_of
 from app.heatmaps import Heatmap
 from training.data import Example
 from training.explanations import BATCH, squashed
+from training.progress import bar
 from training.similarity import rank_correlation, structural_similarity
 
 __all__ = ["Cascade", "Similarities", "randomization", "stages"]
@@ -88,14 +88,12 @@ def randomization(
     counts = stages(len(cascade.layers))
     images = np.stack([squashed(card, example)[1] for example in examples])
     found: dict[str, Similarities] = {}
-    with tqdm(
-        total=len(images) * (1 + len(counts)), desc="randomisation", unit="photo", mininterval=1.0
-    ) as bar:
+    with bar("randomisation", total=len(images) * (1 + len(counts))) as progress:
         own = np.full(len(images), -1, np.int32)
-        before, targets = _heatmaps(card, cascade, images, own, sets, bar)
+        before, targets = _heatmaps(card, cascade, images, own, sets, progress)
         for count in counts:
             cascade.forget(count, rng)
-            after, _ = _heatmaps(card, cascade, images, targets, sets, bar)
+            after, _ = _heatmaps(card, cascade, images, targets, sets, progress)
             found[cascade.layers[count - 1]] = {
                 layers: _similarities(before[layers], after[layers], card.input.size)
                 for layers in sets
@@ -109,7 +107,7 @@ def _heatmaps(
     images: npt.NDArray[np.uint8],
     targets: npt.NDArray[np.int32],
     sets: Sequence[LayerSet],
-    bar: Any,
+    progress: Any,
 ) -> tuple[dict[LayerSet, list[Heatmap]], npt.NDArray[np.int32]]:
     """Of every photo, and the classes that were explained."""
     found: dict[LayerSet, list[Heatmap]] = {layers: [] for layers in sets}
@@ -122,7 +120,7 @@ def _heatmaps(
             outputs = {name: array[row] for name, array in arrays.items()}
             for layers in sets:
                 found[layers].append(heatmap_of(card, outputs, layers))
-            bar.update()
+            progress.update()
     return found, np.concatenate(explained)
 
 

@@ -105,7 +105,7 @@ def page(figures: Figures, drawn: Mapping[str, bytes]) -> str:
     model = f"{figures.model.name} {figures.model.version}"
     parts = [
         section("Reading", *(paragraph(told) for told in reading(figures))),
-        section("Accuracy", _accuracy(figures), _breeds(figures)),
+        section("Accuracy", _accuracy(figures), *_confused(figures), _breeds(figures)),
     ]
     if figures.localization is not None:
         parts += [
@@ -122,7 +122,8 @@ def page(figures: Figures, drawn: Mapping[str, bytes]) -> str:
         title=html(f"{model}: evaluation on the {figures.split} split"),
         subtitle=html(
             f"{figures.photos} photos, {figures.photos_with_boxes} of them with boxes; "
-            f"engine {figures.engine}. In brackets: 95 % intervals."
+            f"engine {figures.engine}. {f'{figures.note}. ' if figures.note else ''}"
+            "In brackets: 95 % intervals."
         ),
         content=join(parts),
     )
@@ -131,13 +132,25 @@ def page(figures: Figures, drawn: Mapping[str, bytes]) -> str:
 def _accuracy(figures: Figures) -> HTML:
     rows = [
         ("top-1 accuracy", f"{figures.top1:.3f} {interval(figures.top1_interval)}"),
-        ("top-5 accuracy", f"{figures.top5:.3f}"),
+        ("top-5 accuracy", f"{figures.top5:.3f} {interval(figures.top5_interval)}"),
     ]
     if figures.ece is not None:
         rows.append(("expected calibration error", f"{figures.ece:.3f}"))
     if figures.confidence_ok is not None:
         rows.append(("share of answers with confidence ok", f"{figures.confidence_ok:.3f}"))
     return table("Over all photos", ("figure", "value"), rows)
+
+
+def _confused(figures: Figures) -> Iterator[HTML]:
+    if figures.most_confused:
+        yield table(
+            "Most confused: of the first breed, so many photos are taken for the second",
+            ("breed", "taken for", "photos", "share of the breed's photos"),
+            (
+                (pair.true, pair.predicted, str(pair.count), f"{pair.share:.3f}")
+                for pair in figures.most_confused
+            ),
+        )
 
 
 def _breeds(figures: Figures) -> HTML:

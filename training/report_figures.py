@@ -23,6 +23,7 @@ __all__ = [
     "Baselines",
     "BoxMetrics",
     "Breed",
+    "Confused",
     "Curve",
     "Curves",
     "Estimate",
@@ -154,6 +155,15 @@ class Breed(_Told):
     mean_iou_baselines: dict[str, float] = Field(default_factory=dict)
 
 
+class Confused(_Told):
+    """A breed, and another that some of its photos are taken for."""
+
+    true: str
+    predicted: str
+    count: int
+    share: float
+
+
 class Photo(_Told):
     """One photo with boxes."""
 
@@ -207,6 +217,7 @@ class Figures(_Told):
     """All of it."""
 
     split: str
+    note: str | None = None
     model: _Model
     engine: str
     photos: int
@@ -214,11 +225,13 @@ class Figures(_Told):
     top1: float
     top1_interval: Interval
     top5: float
+    top5_interval: Interval
     ece: float | None = None
     confidence_ok: float | None = None
     localization: Localization | None
     curves: dict[str, dict[str, Curves]]
     breeds: dict[str, Breed]
+    most_confused: list[Confused]
     per_photo: list[Photo]
     faithfulness: Faithfulness | None = None
     randomization: Randomization | None = None

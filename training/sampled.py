@@ -41,8 +41,12 @@ def faithfulness(
     areas: dict[LayerSet | str, list[tuple[float, float]]] = {}
     rows = explain(card, engine, examples, Cut.EXPLAIN_DEEP, maps, "insertion, deletion", top1=True)
     for number, (row, found) in enumerate(rows):
+        known: dict[bytes, tuple[float, float]] = {}  # methods may agree: then once for all
         for key, values in found.items():
-            areas.setdefault(key, []).append(_areas(engine, row, values, (seed, number)))
+            same = values.tobytes()
+            if same not in known:
+                known[same] = _areas(engine, row, values, (seed, number))
+            areas.setdefault(key, []).append(known[same])
     every = {
         key: {
             "insertion": mean(np.array([insertion for insertion, _ in of])),

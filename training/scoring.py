@@ -8,23 +8,25 @@ import numpy.typing as npt
 
 from app import engines, heatmaps, images
 from app.bundle import DEFAULT_THRESHOLD, Method, ModelCard, Rule
-from app.engines import Cut, Engine
 from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet, enlarged
 from training.data import Example
-from training.explanations import FUSED, Explained, explain, layer_sets
+from training.explanations import FUSED, Explained, layer_sets
 from training.figures import BASELINES
 from training.localization import (
     SCORE_THRESHOLDS,
     box_hits,
     energy_in_area,
     hits_at_levels,
+    ious,
+    is_flat,
+    levels,
     pointing_hit,
 )
-from training.metrics import best_iou
 
-__all__ = ["Score", "Scored", "default", "localize", "main_sets"]
+__all__ = ["Score", "Scored", "default", "main_sets", "scored"]
 
 Floats = npt.NDArray[np.float64]
+Map = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,45 +81,101 @@ def default(card: ModelCard, method: Method) -> LayerSet:
     return LayerSet.of(card, method, card.layer_names[-1:])
 
 
-def localize(card: ModelCard, engine: Engine, examples: Sequence[Example]) -> list[Scored]:
-    """The figures of photos with boxes, for each one's true class (GT-known)."""
-    return list(explain(card, engine, examples, Cut.EXPLAIN_DEEP, _scored, "localisation"))
+def scored(row: Explained) -> Scored:
+    """The figures of a photo with boxes, by all layer sets, rules and guesses (GT-known).
 
-
-def _scored(row: Explained) -> Scored:
+    Args:
+        row: with the outputs of `Cut.EXPLAIN_DEEP`.
+    """
     every = [(layers, row.evidence(layers, Rule.HEATMAP)) for layers in layer_sets(row.card)]
     found = {(layers, Rule.HEATMAP): evidence for layers, evidence in every}
     for layers in main_sets(row.card):
         if layers.name in row.card.fused.get(layers.method, {}):
             found[layers, Rule.FUSED] = row.evidence(layers, Rule.FUSED)
+    search = _Search(row.boxes_in_input)
+    regions = {
+        key: search.regions(evidence, curve=key[0].name in FUSED) for key, evidence in found.items()
+    }
 
     def scores(wanted: Rule) -> dict[LayerSet, Score]:
-        return {key: _score(row, one) for (key, rule), one in found.items() if rule is wanted}
+        return {
+            key: _score(row, evidence, regions[key, rule])
+            for (key, rule), evidence in found.items()
+            if rule is wanted
+        }
 
+    customary = _customary(row)
     return Scored(
         example=row.example,
         plain=scores(Rule.HEATMAP),
         fused=scores(Rule.FUSED),
-        customary=_score(row, _customary(row)),
+        customary=_score(row, customary, search.regions(customary, curve=False)),
         baselines={name: _score_of_guess(row, share) for name, share in BASELINES.items()},
-        curves={key: _curve(row, one) for key, one in found.items() if key[0].name in FUSED},
+        curves={key: of.curve for key, of in regions.items() if key[0].name in FUSED},
     )
 
 
-def _score(row: Explained, evidence: Evidence) -> Score:
+@dataclass(frozen=True, slots=True)
+class _Regions:
+    """How the regions of one map fit a photo's B true boxes.
+
+    Attributes:
+        ious: of the box in use with each true box, `[B]`.
+        hits: see `box_hits`, `[100, 3]`.
+        curve: IoU with the best true box at each of `CURVE_THRESHOLDS`; empty unless wanted.
+    """
+
+    ious: Floats
+    hits: npt.NDArray[np.bool_]
+    curve: Floats
+
+
+class _Search:
+    """The regions of one photo's maps, each looked for once for all figures that need it.
+
+    MaxBoxAccV2's thresholds are shares of the way from a map's least to its greatest value, the
+    service's are shares of the greatest: where the least value is 0, as often, these coincide. So
+    do maps, where methods agree.
+    """
+
+    def __init__(self, boxes: Sequence[images.Box]) -> None:
+        """Begin with a photo's B true boxes, in pixels of the model's input."""
+        self._boxes = boxes
+        self._known: dict[bytes, dict[float, Floats]] = {}
+
+    def regions(self, evidence: Evidence, *, curve: bool) -> _Regions:
+        """Of what the box is looked for in; with its curve, if wanted."""
+        searched, thresholds = evidence.searched, CURVE_THRESHOLDS if curve else ()
+        if searched is None:
+            nothing = np.zeros(len(thresholds))
+            return _Regions(np.zeros(len(self._boxes)), box_hits(None, self._boxes), nothing)
+        own = np.array([evidence.threshold, *thresholds], np.float32) * searched.max()
+        scores = own[:0] if is_flat(searched) else levels(searched, SCORE_THRESHOLDS)
+        table = self._ious(searched, [*own.tolist(), *scores.tolist()])
+        best = table.max(axis=1)
+        hits = hits_at_levels(best[len(own) :]) if len(scores) else box_hits(None, self._boxes)
+        return _Regions(table[0], hits, best[1 : len(own)])
+
+    def _ious(self, searched: Map, wanted: Sequence[float]) -> Floats:
+        """IoU of the largest region at each level with each true box, `[levels, B]`."""
+        known = self._known.setdefault(searched.tobytes(), {})
+        missing = sorted(set(wanted) - known.keys())
+        if missing:
+            regions = heatmaps.boxes_at(searched, np.array(missing, np.float32))
+            known.update(zip(missing, ious(regions, self._boxes), strict=True))
+        return np.array([known[level] for level in wanted])
+
+
+def _score(row: Explained, evidence: Evidence, regions: _Regions) -> Score:
     """What the service would say, and how often it would be right at other thresholds."""
-    size, boxes = row.card.input.size, row.boxes
-    whole = (row.width, row.height)
-    inner = [images.scale_box(box, whole, (size, size)) for box in boxes]
     if evidence.values is None:
-        return Score(0.0, False, 0.0, box_hits(None, inner))
-    found = evidence.box(*whole)
-    best = int(np.argmax([best_iou(found, [box]) for box in boxes]))
+        return Score(0.0, False, 0.0, regions.hits)
+    best = int(np.argmax(regions.ious))
     return Score(
-        iou=best_iou(found, boxes),
-        points=pointing_hit(evidence.peak(*whole), boxes),
-        energy=heatmaps.energy_in_box(evidence.values, inner[best]),
-        hits=box_hits(evidence.searched, inner),
+        iou=float(regions.ious[best]),
+        points=pointing_hit(evidence.peak(row.width, row.height), row.boxes),
+        energy=heatmaps.energy_in_box(evidence.values, row.boxes_in_input[best]),
+        hits=regions.hits,
     )
 
 
@@ -143,9 +201,3 @@ def _score_of_guess(row: Explained, share: images.Box) -> Score:
         energy=energy_in_area(guess, boxes[int(np.argmax(ious))]),
         hits=np.tile(hits_at_levels(max(ious)), (len(SCORE_THRESHOLDS), 1)),
     )
-
-
-def _curve(row: Explained, evidence: Evidence) -> Floats:
-    boxes = row.boxes
-    found = evidence.boxes(CURVE_THRESHOLDS, row.width, row.height)
-    return np.array([best_iou(box, boxes) for box in found])

@@ -28,6 +28,7 @@ def stanford_dogs(
     validation_share: float = 0.1,
     seed: int = 0,
     limit: int | None = None,
+    partial: bool = False,
 ) -> Dataset:
     """Read Stanford Dogs through TensorFlow Datasets.
 
@@ -38,6 +39,7 @@ def stanford_dogs(
         seed: of the held-out share.
         limit: at most this many photos of the training split, before the share is taken, and of
             the test split; None takes all.
+        partial: whether some of `breeds` may be missing.
 
     Raises:
         DataError: no data there, no such breed, or fewer than two breeds.
@@ -45,7 +47,9 @@ def stanford_dogs(
     builder = _builder(data_dir)
     names: list[str] = builder.info.features["label"].names
     records = {split: _examples(builder, split) for split in ("train", "test")}
-    kept = kept_classes(names, {example.label for example in records["train"]}, breeds)
+    kept = kept_classes(
+        names, {example.label for example in records["train"]}, breeds, partial=partial
+    )
     position = {old: new for new, old in enumerate(kept)}
     train, test = (
         limited(

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tqdm import tqdm
 
 from app.bundle import Label
 from training import gradients
@@ -21,6 +20,7 @@ from training.foreground import DescriptorTransform, Projection, RidgeRegression
 from training.network import Network
 from training.novelty import Residual, residual
 from training.preprocessing import Preprocessing
+from training.progress import bar
 
 __all__ = ["ENOUGH_BOXES", "Survey", "TrainingPhotos", "choose", "survey"]
 
@@ -126,7 +126,7 @@ def survey(
     run = _forward(network, layers, size, preprocessing)
     features: list[npt.NDArray[np.float32]] = []
     batches = inference_batches(examples, size=size, batch_size=BATCH)
-    for number, (photos, _) in enumerate(tqdm(batches, desc="survey", unit="batch", mininterval=1)):
+    for number, (photos, _) in enumerate(bar("survey", batches, unit="batch")):
         boxes = [example.boxes for example in examples[BATCH * number : BATCH * (number + 1)]]
         with_box = np.array([bool(each) for each in boxes])
         # maps: [N, h, w, C] of each layer; of_batch: [N, D], what the last Dense layer reads

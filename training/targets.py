@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from app import bundle as bundles
 from app import engines
@@ -20,6 +19,7 @@ from training.checkpoints import writing
 from training.errors import DataError
 from training.examples import Example, matching_index
 from training.explanations import BATCH, squashed
+from training.progress import bar
 from training.strategy import Devices
 
 __all__ = ["answers", "mixed_targets", "stored_answers"]
@@ -132,7 +132,7 @@ def _log_probabilities(
 ) -> Floats:
     """One teacher's, among the classes of `columns`: `[N, len(columns)]`."""
     rows = np.zeros((len(examples), len(columns)), np.float32)
-    with tqdm(total=len(examples), desc="teacher", unit="photo", mininterval=1.0) as bar:
+    with bar("teacher", total=len(examples), unit="photo") as shown:
         for begin in range(0, len(examples), BATCH):
             batch = examples[begin : begin + BATCH]
             images = np.stack([squashed(bundle.card, example)[1] for example in batch])
@@ -141,5 +141,5 @@ def _log_probabilities(
                 logits = engine.run(Cut.PREDICT, view, none, none)["logits"][:, columns]
                 shares = np.maximum(probabilities(logits, 1.0), np.finfo(np.float32).tiny)
                 rows[begin : begin + len(batch)] += np.log(shares) / 2
-            bar.update(len(batch))
+            shown.update(len(batch))
     return rows

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from app import bundle as bundles
 from app import engines, images
@@ -26,6 +25,7 @@ from benchmarks.results import Table
 from training.data import Example, load_for_model
 from training.examples import limited
 from training.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, estimate, mean, resample
+from training.progress import bar
 
 __all__ = ["BEGIN", "END", "main", "measure", "written"]
 
@@ -138,7 +138,7 @@ def _ious(
 
     with ThreadPoolExecutor() as pool:
         runs = pool.map(of_photo, range(len(boxes)))
-        photos = list(tqdm(runs, desc="boxes", total=len(boxes), unit="photo", mininterval=1.0))
+        photos = list(bar("boxes", runs, total=len(boxes)))
     found: dict[str, Ious] = {}
     for number, trial in enumerate(measured):
         table = np.stack([photo[number] for photo in photos], axis=1)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from app.bundle import Bundle, Method
 from app.engines import Cut, Engine, layer_output
@@ -15,6 +14,7 @@ from benchmarks.boxes.forward import Forward
 from training.data import Example
 from training.explanations import squashed
 from training.foreground import Projection, fused_layers
+from training.progress import bar
 
 __all__ = ["MIRRORED", "Photos", "foreground_layers", "larger", "name", "raw_maps"]
 
@@ -108,7 +108,7 @@ def _mean(
 
 def _batches(count: int, title: str) -> Iterator[slice]:
     steps = range(0, count, BATCH)
-    for begin in tqdm(steps, desc=title, unit="batch", mininterval=1.0):
+    for begin in bar(title, steps, unit="batch"):
         yield slice(begin, begin + BATCH)
 
 

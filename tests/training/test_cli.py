@@ -128,6 +128,14 @@ def test_figures_that_could_not_be_written(
     assert code == f"error: --out {place}: there is no directory {place.parent}."
 
 
+def test_figures_beside_others_have_to_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _ = _error(capsys, ["evaluate", "--model", str(tmp_path), "--beside", "others"])
+
+    assert str(code).startswith("error: --beside says where --write puts the figures")
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -180,23 +188,17 @@ def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -
 
     training("export", "--run", run, "--models-dir", models, "--name", "trio")
     version = models / "trio" / "1"
-    calibrated = training("calibrate", "--model", version, "--data-dir", prepared)
-    evaluated = json.loads(
-        training(
-            *("evaluate", "--model", version, "--data-dir", prepared, "--write"),
-            *("--out", tmp_path / "figures.json", "--sample", "2"),
-        )
-    )
+    training("calibrate", "--model", version, "--data-dir", prepared)
+    on_model = ("--model", version, "--data-dir", prepared, "--sample", "2")
+    training("evaluate", *on_model, "--write", "--out", tmp_path / "figures.json")
+    evaluated = json.loads((tmp_path / "figures.json").read_bytes())
 
     card = bundles.load(version).card  # verifies the checksums
     assert card.data is not None
-    told = json.loads(calibrated)
-    assert told == card.model_dump(mode="json", include={"thresholds", "fused", "confidence"})
-    assert set(told["thresholds"]) == set(bundles.Method)
+    assert set(card.thresholds) == set(bundles.Method)
     assert card.confidence is not None
     assert card.confidence.photos == card.data.splits["validation"]
     assert card.confidence.most_novelty is not None
-    assert evaluated == json.loads((tmp_path / "figures.json").read_bytes())
     assert card.metrics == {name: evaluated[name] for name in card.metrics}
     assert {"top1", "mean_iou", "mean_iou_baselines"} <= card.metrics.keys()
     assert {"localization", "faithfulness", "breeds"} <= evaluated.keys() - card.metrics.keys()

@@ -81,7 +81,6 @@ def test_stanford_dogs_takes_the_models_order(prepared: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ((RED, BLUE, Label(index=2, name="dingo")), "it lacks dingo"),
         ((RED, Label(index=1, name="dingo")), "lacks dingo and has, unknown to the model, blue"),
         ((RED.model_copy(update={"synset": "n00000009"}), BLUE), "lacks red dog and has.* red dog"),
     ],
@@ -93,6 +92,30 @@ def test_other_classes_than_the_models(
 
     with pytest.raises(DataError, match=message):
         load_for_model("folder", tmp_path, labels, config={})
+
+
+def test_a_model_may_know_more_classes_than_the_photos_show(tmp_path: Path, prepared: Path) -> None:
+    write_photos(tmp_path, 3)
+    dingo = Label(index=0, name="dingo")
+    labels = (
+        dingo,
+        *(each.model_copy(update={"index": i}) for i, each in enumerate((BLUE, RED), 1)),
+    )
+
+    mine = load_for_model("folder", tmp_path, labels, config={})
+    cat = Label(index=0, name="cat")
+    absent = Label(index=1, synset="n02085620", name="chihuahua")
+    beagle = Label(index=2, synset="n02088364", name="beagle")
+    dogs = load_for_model(
+        "stanford_dogs",
+        prepared,
+        (cat, absent, beagle, dingo.model_copy(update={"index": 3})),
+        config={},
+    )
+
+    assert mine.labels == labels
+    assert _colours(mine) == {(1, CLASSES[1]), (2, CLASSES[0])}
+    assert {example.label for example in dogs.test} == {2, 3}
 
 
 def test_stanford_dogs_is_split_as_it_was_for_the_models_training(prepared: Path) -> None:

@@ -205,6 +205,12 @@ def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
     assert figures["mean_iou_fused_intervals"]["gradcam"]["last"] == [1, 1]
     assert figures["mean_iou"]["gradcam"]["last"] == 0.5
     assert figures["gt_known_localization"] == 1
+    assert figures["gt_known_localization_customary"] == 1  # an IoU of 0.5 counts
+    assert figures["mean_iou_customary"] == 0.5
+    assert set(figures["gt_known_localization_baselines"]) == {"constant_box", "full_frame"}
+    assert figures["most_confused"] == [
+        {"true": "class 0", "predicted": "class 1", "count": 1, "share": 1.0}
+    ]
     assert figures["gt_known_localization_interval"] == [1, 1]
     assert [each["right"] for each in figures["per_photo"]] == [True, True, False, True]
     assert figures["per_photo"][2] == {
@@ -332,6 +338,48 @@ def test_accuracy_counts_photos_without_boxes_too(small_bundle: Bundle, engine: 
     assert figures["top1"] == pytest.approx(hits / 11, abs=1e-4)
 
 
+def test_each_photo_is_decoded_once_and_run_once_a_cut(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = [Example(each.name, each.data, each.label, ()) for each in EXAMPLES[:4]]
+    decoded: list[bytes] = []
+    decode = images.decode
+
+    def counted(data: bytes, **options: Any) -> images.Photo:
+        decoded.append(data)
+        return decode(data, **options)
+
+    monkeypatch.setattr(images, "decode", counted)
+    runs: dict[engines.Cut, int] = {}
+
+    class Counted(Pretend):
+        def run(self, cut: engines.Cut, image: Array, *targets: Array) -> dict[str, Array]:
+            runs[cut] = runs.get(cut, 0) + len(image)
+            return super().run(cut, image, *targets)
+
+    seen = Counted(partial(foreseen, small_bundle.card, own=OWN))
+    evaluate(small_bundle, seen, [*plain, *EXAMPLES[4:]])
+
+    assert sorted(decoded) == sorted(example.read() for example in EXAMPLES)
+    assert runs == {engines.Cut.EXPLAIN: 11, engines.Cut.EXPLAIN_DEEP: 7}
+
+
+def test_probabilities_are_those_of_predict(small_bundle: Bundle) -> None:
+    """Where the deep cut, in bfloat16, has another likeliest class."""
+    card = small_bundle.card
+
+    class Apart(Pretend):
+        def run(self, cut: engines.Cut, *inputs: Array) -> dict[str, Array]:
+            outputs = super().run(cut, *inputs)
+            if cut is engines.Cut.EXPLAIN_DEEP:
+                outputs["probabilities"] = outputs["probabilities"][:, ::-1]
+            return outputs
+
+    figures = evaluate(small_bundle, Apart(partial(foreseen, card, own=OWN)), [bright(1, DOG)])
+
+    assert figures["top1"] == 1
+
+
 def test_without_boxes_there_is_accuracy_alone(small_bundle: Bundle, engine: Engine) -> None:
     plain = [Example(each.name, each.data, each.label, ()) for each in EXAMPLES[:2]]
 
@@ -340,6 +388,7 @@ def test_without_boxes_there_is_accuracy_alone(small_bundle: Bundle, engine: Eng
     assert (figures["photos"], figures["photos_with_boxes"]) == (2, 0)
     assert figures["top5"] == 1.0
     assert figures["mean_iou"] == figures["mean_iou_intervals"] == {}
+    assert "mean_iou_customary" not in figures
     assert figures["localization"] == figures["mean_iou_baselines"] == {}
     assert set(figures["breeds"]["class 0"]) == {"photos", "photos_with_boxes", "top1"}
 

@@ -12,6 +12,7 @@ from training.examples import (
     check_distinct,
     check_same,
     draw,
+    evenly,
     hold_out,
     label,
     limited,
@@ -141,3 +142,25 @@ def test_few_photos_of_many_classes_still_leave_some_to_validate_with() -> None:
     kept, held_out = hold_out(examples, 0.1, 0)
 
     assert (len(kept), len(held_out)) == (36, 4)
+
+
+def test_a_sample_has_as_many_photos_of_each_class() -> None:
+    counts = {0: 9, 1: 2, 2: 5}
+    photos = [
+        replace(photo(0, 0), name=f"{label}-{index}", label=label)
+        for label, count in counts.items()
+        for index in range(count)
+    ]
+
+    def drawn(limit: int, seed: int = 0) -> Counter[int]:
+        return Counter(example.label for example in evenly(photos, limit, seed))
+
+    assert drawn(6) == {0: 2, 1: 2, 2: 2}
+    assert drawn(10) == {0: 4, 1: 2, 2: 4}
+    assert drawn(13) == {0: 6, 1: 2, 2: 5}
+    assert {tuple(drawn(1, seed)) for seed in range(20)} == {(0,), (1,), (2,)}
+    assert evenly(photos, 0, 0) == evenly(photos, 99, 0) == tuple(photos)
+    sample = evenly(photos, 7, 3)
+    assert sample == evenly(photos, 7, 3) != evenly(photos, 7, 4)
+    assert [photos.index(example) for example in sample] == sorted(map(photos.index, sample))
+    assert evenly([], 5, 0) == ()

@@ -269,7 +269,8 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
     calibrate = hint(shell(export).stderr)
     assert calibrate == command("calibrate", "--model", version, *source)
     shell(calibrate)
-    figures = json.loads(training("evaluate", "--model", version, *source))
+    training("evaluate", "--model", version, *source, "--out", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_bytes())
 
     card = bundles.load(version).card
     assert (figures["photos"], figures["photos_with_boxes"]) == (2, 2)

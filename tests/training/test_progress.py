@@ -1,7 +1,7 @@
 import pytest
 
 from training.config import Stage, TrainConfig
-from training.progress import Progress
+from training.progress import Progress, bar
 
 STAGES = (Stage(size=32, epochs=2), Stage(size=64, epochs=1))
 
@@ -39,6 +39,43 @@ def test_bar_tells_photos_rate_and_time_left(capsys: pytest.CaptureFixture[str])
     assert "photo/s" in told
     assert "left, loss 0.500, rate 0.0100" in told
     assert ", ," not in told
+
+
+def test_log_gets_a_line_at_the_end_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in bar("photos", range(500)):
+        pass
+
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "\r" not in told
+    assert told.startswith("photos: 100%")
+    assert "500/500" in told
+
+
+def test_log_gets_a_line_an_interval(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with bar("photos", total=20) as progress:
+        progress._time = lambda: now[0]
+        for _ in range(20):
+            now[0] += 10
+            progress.update()
+
+    shares = [line.split("|")[0] for line in capsys.readouterr().err.splitlines()]
+    assert shares == [f"photos: {share:3}%" for share in (15, 30, 45, 60, 75, 90, 100)]
+
+
+def test_terminal_gets_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+
+    for _ in bar("photos", range(3)):
+        pass
+
+    assert capsys.readouterr().err.count("\r") >= 2
 
 
 def test_bar_of_a_host_that_is_not_the_chief(capsys: pytest.CaptureFixture[str]) -> None:

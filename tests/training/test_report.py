@@ -155,6 +155,10 @@ def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> Non
     assert accuracy["top-1 accuracy",]["value"].startswith(f"{figures['top1']:.3f} [")
     assert accuracy["expected calibration error",]["value"] == f"{figures['ece']:.3f}"
     assert accuracy["share of answers with confidence ok",]["value"] == "1.000"
+    (pair,) = figures["most_confused"]
+    confused = page.table("Most confused")
+    assert confused[pair["true"],]["taken for"] == pair["predicted"] == "class 1"
+    assert confused[pair["true"],]["photos"] == "1"
     breeds = page.table("By breed")
     assert list(breeds) == [("class 1",), ("class 3",)]
     of_breed = figures["breeds"]["class 1"]

@@ -1,0 +1,220 @@
+"""The subcommands that run photos through a model version: calibrate and evaluate."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from app import bundle as bundles
+from app import engines
+from app.bundle import Bundle
+from app.engines import Engine
+from training import terminal
+from training.config import Source
+from training.errors import TrainingError
+from training.places import in_project
+from training.terminal import say
+
+if TYPE_CHECKING:
+    from training.data import Dataset, Example
+
+__all__ = ["Calibrate", "Evaluate"]
+
+
+class _OnModel(BaseModel):
+    model: Path = Field(description="models/NAME or models/NAME/VERSION")
+    source: Source = Field(
+        "stanford_dogs", description="Stanford Dogs, or a folder of the model's classes"
+    )
+    data_dir: Path | None = Field(
+        None, description="the folder, or a prepared TFDS directory; default: download"
+    )
+    boxes: Path | None = Field(
+        None, description="boxes of a folder's photos: VOC directory, COCO or CSV; default: found"
+    )
+
+    def load(self) -> "tuple[Bundle, Engine, Dataset]":
+        """The model version, an engine, and the photos of the model's breeds."""
+        from training.data import load_for_model
+
+        bundle = bundles.load(self.model)
+        dataset = load_for_model(
+            self.source,
+            self.data_dir,
+            bundle.card.labels,
+            boxes=self.boxes,
+            config=bundle.card.training,
+        )
+        return bundle, engines.create(bundle), dataset
+
+
+def _warn_of_missing(bundle: Bundle, examples: "Sequence[Example]", what: str) -> None:
+    """Say how many of the model's classes these photos do not show."""
+    present = {example.label for example in examples}
+    missing = [label.name for label in bundle.card.labels if label.index not in present]
+    if missing:
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        say(
+            f"Warning: {len(missing)} of the model's {len(bundle.card.labels)} classes have no "
+            f"{what} ({names})."
+        )
+
+
+class Calibrate(_OnModel):
+    """Find what boxes are drawn by, and when an answer is doubted; write it to model.json.
+
+    Thresholds and fused rules come from boxes of the training split, where there are any; the
+    temperature of probabilities and the limits of confidence from the validation photos. Classes
+    without photos are named; the others decide.
+    """
+
+    limit: int = Field(
+        1000,
+        ge=0,
+        description="at most this many photos with boxes, and at most this many validation photos, "
+        "each drawn evenly by breed; 0: all",
+    )
+    seed: int = Field(0, ge=0, description="draws these photos")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        from training.calibration import calibrate
+        from training.confidence import calibrate_confidence
+        from training.examples import evenly
+
+        bundle, engine, dataset = self.load()
+        boxed = [example for example in dataset.train + dataset.validation if example.boxes]
+        _warn_of_missing(bundle, dataset.validation, "validation photo")
+        if boxed:
+            _warn_of_missing(bundle, boxed, "photo with a box in the training split")
+        chosen = evenly(boxed, self.limit, self.seed)
+        validation = evenly(dataset.validation, self.limit, self.seed)
+        updates: dict[str, Any] = {"confidence": calibrate_confidence(bundle, engine, validation)}
+        if chosen:
+            rules = calibrate(bundle, engine, chosen)
+            updates |= {"thresholds": rules.thresholds, "fused": rules.fused}
+        else:
+            say("No photo of the training split has a box: thresholds stay as they are.")
+        card = bundle.card.model_copy(update=updates)
+        card.write(bundle.path)
+        print(
+            terminal.calibration(
+                card,
+                boxes=(len(chosen), len(boxed)),
+                validation=(len(validation), len(dataset.validation)),
+            )
+        )
+
+
+class Evaluate(_OnModel):
+    """Measure a model version on the test split; print a table.
+
+    Accuracy over all photos; mean IoU, GT-known and top-1 localisation, MaxBoxAccV2, pointing game
+    and energy in box over those with boxes, by each box rule; insertion and deletion AUC and the
+    model randomisation check over a sample. Always beside a constant box and the full frame, with
+    95 % intervals. All figures go into the JSON of `--out`; the terminal gets a few.
+    `--gallery` puts photos into the JSON: keep that file out of the repository.
+    """
+
+    write: bool = Field(False, description="keep the main figures in model.json as well")
+    beside: str | None = Field(
+        None,
+        min_length=1,
+        description="with --write: keep them beside those of the test split, under this name",
+    )
+    note: str | None = Field(
+        None,
+        min_length=1,
+        description="what to say of these photos: whether the pre-training has seen them, say",
+    )
+    out: Path | None = Field(None, description="a file to write the JSON to")
+    limit: int = Field(
+        0, ge=0, description="at most this many photos, drawn evenly by breed; 0: all"
+    )
+    sample: int = Field(
+        20, ge=0, description="photos for insertion, deletion and randomisation; 0: neither"
+    )
+    gallery: int = Field(
+        0,
+        ge=0,
+        description="photos of each kind (drawn by lot, best, worst) whose overlays go into the "
+        "file of --out, which has to be outside of the project: they show the photos",
+    )
+    seed: int = Field(0, ge=0, description="of the samples, the intervals and the gallery")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        from training.evaluation import SHORT, evaluate
+        from training.examples import evenly
+
+        self._check_options()
+        bundle, engine, dataset = self.load()
+        test = evenly(dataset.test, self.limit, self.seed)
+        say(f"Measuring the test split: {len(test)} of its {len(dataset.test)} photos.")
+        _warn_of_missing(bundle, dataset.test, "test photo")
+        if self.gallery and not any(example.boxes for example in test):
+            say("None of them has a box: there is no gallery.")
+        figures = {
+            "split": "test",
+            **({"note": self.note} if self.note else {}),
+            **evaluate(
+                bundle, engine, test, sample=self.sample, seed=self.seed, gallery=self.gallery
+            ),
+        }
+        if self.write:
+            short = {name: figures[name] for name in ("split", "note", *SHORT) if name in figures}
+            metrics = with_metrics(bundle.card.metrics, short, self.beside)
+            bundle.card.model_copy(update={"metrics": metrics}).write(bundle.path)
+        if self.out is not None:
+            try:
+                self.out.write_text(_json(figures) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise TrainingError(f"--out {self.out}: {error.strerror}.") from error
+        print(terminal.evaluation(figures))
+
+    def _check_options(self) -> None:
+        """Refuse, before the work, a place that the figures could not or must not go to."""
+        if self.beside and not self.write:
+            raise TrainingError("--beside says where --write puts the figures: pass both.")
+        if self.out is not None and not self.out.parent.is_dir():
+            raise TrainingError(f"--out {self.out}: there is no directory {self.out.parent}.")
+        if self.out is not None and self.out.is_dir():
+            raise TrainingError(f"--out {self.out} is a directory: name a file.")
+        if not self.gallery:
+            return
+        if self.out is None:
+            raise TrainingError("--gallery needs --out FILE: the pictures go there alone.")
+        if in_project(self.out):
+            raise TrainingError(
+                f"--out {self.out}: with --gallery the file shows photos, which must not get into "
+                "the repository. Name one outside of the project."
+            )
+
+
+def with_metrics(
+    metrics: dict[str, Any], short: dict[str, Any], beside: str | None
+) -> dict[str, Any]:
+    """What `model.json` keeps once other photos have been measured.
+
+    Args:
+        metrics: as they are: figures of the test split, and under `beside` those of other photos.
+        short: the new figures.
+        beside: the name of the photos that they are of; None for the test split.
+    """
+    others = dict(metrics.get("beside", {}))
+    if beside is None:
+        kept = short
+    else:
+        kept = {name: value for name, value in metrics.items() if name != "beside"}
+        others[beside] = short
+    return {**kept, "beside": others} if others else kept
+
+
+def _json(figures: dict[str, Any]) -> str:
+    """With what holds no list or object, as intervals do, on one line."""
+    text = json.dumps(figures, indent=1)
+    # Strings of JSON hold no line breaks, so that none is changed.
+    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda found: re.sub(r"\n *", " ", found[0]), text)

@@ -1,7 +1,9 @@
 """Rules by hand, the halves' independence, and the whole on a small model beside straight loops."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import keras
 import numpy as np
@@ -20,6 +22,7 @@ from benchmarks.boxes.trials import trials
 from tests.training.nets import LAYERS, small_resnet
 from tests.training.pictures import photo
 from training.calibration import THRESHOLDS
+from training.data import Dataset, Example
 from training.export import ExplainedNetwork, write
 from training.foreground import DescriptorTransform, RidgeRegression, channel_sum
 from training.keras_reader import from_keras
@@ -241,8 +244,10 @@ def _cam_by_hand(bundle: Bundle, engine: Engine) -> Floats:
 
 
 def test_tables_of_a_small_model(bundle: Bundle, engine: Engine) -> None:
-    rows = _table(command.measure(bundle, engine, EXAMPLES))
+    text = command.measure(bundle, engine, EXAMPLES, among=20)
+    rows = _table(text)
 
+    assert "on 13 photos, drawn evenly by breed from the 20 " in text.splitlines()[0]
     table, half = _cam_by_hand(bundle, engine), halves(len(EXAMPLES))
     expected = cross_fitted(np.stack([table, table]), half).mean()
     assert float(rows["CAM"][0]) == pytest.approx(expected, abs=2e-3)
@@ -295,7 +300,58 @@ def test_service_is_marked_where_its_card_says_so(bundle: Bundle) -> None:
     assert {"CAM", "Grad-CAM", "LayerCAM, last six layers"} <= marked.keys()
 
 
-# -- the document
+# -- the command and its document
+
+
+@pytest.fixture
+def samples(
+    bundle: Bundle, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[Sequence[Example]]:
+    """What the command measures, of 4 boxed photos of class 0 and 8 of class 1; its document."""
+    boxed = [photo(int(index >= 4), index) for index in range(12)]
+    bare = [replace(example, boxes=()) for example in boxed]
+    dataset = Dataset("pictures", (), tuple(boxed[1:] + bare), tuple(boxed[:1]), tuple(boxed))
+    measured: list[Sequence[Example]] = []
+
+    def measure(*arguments: object, among: int, threads: int) -> str:
+        assert among == 12
+        measured.append(cast(Sequence[Example], arguments[2]))
+        return "tables\n"
+
+    document = tmp_path / "localization.md"
+    document.write_text(f"{command.BEGIN}\n{command.END}\n", encoding="utf-8")
+    monkeypatch.setattr(command, "DOCUMENT", document)
+    monkeypatch.setattr(command, "load_for_model", lambda *_, **__: dataset)
+    monkeypatch.setattr(command, "measure", measure)
+    return measured
+
+
+def _run(bundle: Bundle, *options: str) -> bool:
+    """Whether the command wrote its tables."""
+    command.main(["--data-dir", "DIR", "--model", str(bundle.path.parent), *options])
+    return "tables" in command.DOCUMENT.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("limit", "of_class"), [(6, [3, 3]), (10, [4, 6]), (99, [4, 8])])
+def test_a_limit_draws_evenly_by_breed_and_only_prints(
+    bundle: Bundle, samples: list[Sequence[Example]], limit: int, of_class: list[int]
+) -> None:
+    assert not _run(bundle, "--limit", str(limit))
+
+    [sample] = samples
+    assert np.bincount([example.label for example in sample]).tolist() == of_class
+    assert all(example.boxes for example in sample)
+    assert len({example.name for example in sample}) == len(sample)
+
+
+def test_without_a_limit_a_sample_is_measured_and_written(
+    bundle: Bundle, samples: list[Sequence[Example]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "SAMPLE", 8)
+
+    assert _run(bundle)
+
+    assert np.bincount([example.label for example in samples[0]]).tolist() == [4, 4]
 
 
 def test_tables_are_put_between_the_marks() -> None:

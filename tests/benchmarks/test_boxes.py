@@ -258,7 +258,7 @@ def test_tables_of_a_small_model(bundle: Bundle, engine: Engine) -> None:
     # Identities of a head of global average pooling and one Dense layer.
     assert rows["HiResCAM"][0] == rows["Grad-CAM"][0]
     assert float(rows["boxes, `early_out` and `last_out`"][0]) > 0
-    assert {f"CAM, {size} px" for size in (45, 64)} <= rows.keys()
+    assert {f"CAM, {size} px" for size in (36, 45)} <= rows.keys()
     assert all(0 <= float(cells[0]) <= 1 for title, cells in rows.items() if cells[0][:1].isdigit())
 
 
@@ -287,7 +287,7 @@ def test_service_is_marked_where_its_card_says_so(bundle: Bundle) -> None:
         }
     )
 
-    sections = trials(card, LAYERS[:2], (45, 64))
+    sections = trials(card, LAYERS[:2], (36, 45))
 
     marked = {
         trial.title: trial.served
@@ -298,6 +298,35 @@ def test_service_is_marked_where_its_card_says_so(bundle: Bundle) -> None:
     assert marked.pop("CAM + boxes, 0.5") is Rule.FUSED
     assert set(marked.values()) == {Rule.HEATMAP}
     assert {"CAM", "Grad-CAM", "LayerCAM, last six layers"} <= marked.keys()
+
+
+def test_foreground_is_of_the_cards_layers_unless_named(bundle: Bundle) -> None:
+    alone = Foreground(rule="boxes", photos=100, layers=(LAYERS[0],))
+    card = bundle.card.model_copy(update={"foreground": alone})
+    row = {
+        maps.name("gradcam", LAYERS[-1]): np.eye(2, dtype=np.float32),
+        maps.name("boxes", LAYERS[0]): np.eye(4, dtype=np.float32)[::-1],
+        maps.name("boxes", LAYERS[-1]): np.array([[1, 0], [1, 0]], np.float32),
+    }
+
+    sections = trials(card, (LAYERS[0], LAYERS[-1]), ())
+
+    every = {trial.title: trial for section in sections.values() for trial in section}
+    fine, both = f"`{LAYERS[0]}`", f"`{LAYERS[0]}` and `{LAYERS[-1]}`"
+    found = {
+        title: every[title].options[0].search(row)
+        for title in (
+            "Grad-CAM + boxes, 0.75",
+            f"Grad-CAM + boxes, 0.75, {fine}",
+            f"Grad-CAM + boxes, 0.75, {both}",
+        )
+    }
+    plain, served, fused = found.values()
+    of_class = heatmaps.resize(np.eye(2, dtype=np.float32), SIZE, SIZE)
+    of_dog = heatmaps.resize(np.eye(4, dtype=np.float32)[::-1], SIZE, SIZE)
+    np.testing.assert_allclose(plain, 0.25 * of_class + 0.75 * of_dog, atol=1e-6)
+    np.testing.assert_array_equal(served, plain)
+    assert np.abs(fused - plain).max() > 0.1
 
 
 # -- the command and its document

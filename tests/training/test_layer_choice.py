@@ -85,9 +85,7 @@ def test_what_taught_is_not_tried() -> None:
         batch = _batch(rng, BOXES)
         batch["fine"][..., 0] = 5 * np.stack([_of_box(boxes, 8) for boxes in BOXES])
         batch["fine"][..., 0] += rng.normal(size=(3, 8, 8))
-        batch["last"][..., 0] = [
-            (9 if number < 2 else -9) * _of_box(boxes, 4) for boxes in BOXES
-        ]
+        batch["last"][..., 0] = [(9 if number < 2 else -9) * _of_box(boxes, 4) for boxes in BOXES]
         foreground.add(batch, BOXES)
 
     assert foreground.layers() == ("fine",)

@@ -96,9 +96,7 @@ def test_layers_are_chosen_by_photos_that_did_not_teach(
 
     monkeypatch.setattr(layer_choice, "best_layers", last_alone)
 
-    learnt = survey(
-        from_keras(model), layers, PHOTOS, size=32, preprocessing=Preprocessing.CAFFE
-    )
+    learnt = survey(from_keras(model), layers, PHOTOS, size=32, preprocessing=Preprocessing.CAFFE)
 
     assert learnt.layers == ("last_out",)
     [(raw, boxes, candidates, size)] = tried

@@ -24,7 +24,7 @@ from training.config import TrainConfig
 from training.data import load_dataset
 from training.errors import ExportError, RunError
 from training.examples import Example, check_same
-from training.foreground import Projection, channel_sum, fused_layers
+from training.foreground import Projection, channel_sum
 from training.gradients import shapes
 from training.keras_reader import from_keras
 from training.layers import exposed
@@ -352,7 +352,7 @@ def export_network(
         input=Input(size=input_size),
         labels=labels,
         layers=explained.map_sizes,
-        foreground=_foreground(learnt, {layer: sizes[layer] for layer in layers}),
+        foreground=_foreground(learnt),
         novelty=_novelty(learnt),
         training=training or {},
         data=data,
@@ -362,11 +362,11 @@ def export_network(
     return write(explained, version_dir, card, overwrite=overwrite)
 
 
-def _foreground(learnt: Survey | None, sizes: dict[str, tuple[int, ...]]) -> Foreground:
-    """What the card says of the foreground, with the exposed layers' map sizes."""
+def _foreground(learnt: Survey | None) -> Foreground:
+    """What the card says of the foreground."""
     if learnt is None:
         return Foreground(rule="channel_sum", photos=0)
-    return Foreground(rule=learnt.rule, photos=learnt.photos, layers=fused_layers(sizes))
+    return Foreground(rule=learnt.rule, photos=learnt.photos, layers=learnt.layers)
 
 
 def _novelty(learnt: Survey | None) -> Novelty | None:

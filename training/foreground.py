@@ -18,6 +18,7 @@ from app.images import Box
 
 __all__ = [
     "DescriptorTransform",
+    "Maps",
     "Projection",
     "RidgeRegression",
     "box_shares",
@@ -52,7 +53,7 @@ def channel_sum(channels: int) -> Projection:
 
 
 def fused_layers(sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """The layers whose `foreground` maps are fused: the last, and the last one with a finer map.
+    """The layers whose `foreground` maps may be fused: the last one with a finer map, and the last.
 
     Args:
         sizes: of the exposed layers' maps, first to last: height and width come first.

@@ -16,7 +16,8 @@ from training.config import Source
 from training.data import Example, load_for_model
 from training.errors import DataError
 from training.feeding import inference_batches
-from training.foreground import DescriptorTransform, Projection, RidgeRegression
+from training.foreground import DescriptorTransform, Projection, fused_layers
+from training.layer_choice import BoxedForeground
 from training.network import Network
 from training.novelty import Residual, residual
 from training.preprocessing import Preprocessing
@@ -38,6 +39,7 @@ class Survey:
 
     Attributes:
         projections: the foreground's, by layer.
+        layers: whose maps make the foreground's heatmap.
         rule: how they were found.
         photos: on how many photos.
         surveyed: photos in all.
@@ -45,6 +47,7 @@ class Survey:
     """
 
     projections: dict[str, Projection]
+    layers: tuple[str, ...]
     rule: Literal["boxes", "ddt"]
     photos: int
     surveyed: int
@@ -110,7 +113,8 @@ def survey(
     """Run photos through a network once, and learn from their maps, features and boxes.
 
     Labels play no part. From `ENOUGH_BOXES` photos with boxes on, the projections are learnt from
-    these photos alone, by ridge regression; with fewer, from all, by descriptor transforming.
+    these photos alone, by ridge regression, and the heatmap's layers are those that do best by
+    `BoxedForeground`; with fewer, from all, by descriptor transforming, and both layers are fused.
 
     Args:
         network: takes what `preprocessing` makes.
@@ -121,25 +125,34 @@ def survey(
     """
     boxed = [example for example in examples if example.boxes]
     learns = len(boxed) >= ENOUGH_BOXES
-    ridge = {name: RidgeRegression() for name in layers}
+    ridge = BoxedForeground(len(boxed), size)
     transform = {name: DescriptorTransform() for name in layers}
     run = _forward(network, layers, size, preprocessing)
     features: list[npt.NDArray[np.float32]] = []
+    sizes: dict[str, tuple[int, ...]] = {}
     batches = inference_batches(examples, size=size, batch_size=BATCH)
     for number, (photos, _) in enumerate(bar("survey", batches, unit="batch")):
         boxes = [example.boxes for example in examples[BATCH * number : BATCH * (number + 1)]]
-        with_box = np.array([bool(each) for each in boxes])
-        # maps: [N, h, w, C] of each layer; of_batch: [N, D], what the last Dense layer reads
-        *maps, of_batch = (value.numpy() for value in run(photos))
+        with_box = np.array([bool(of_photo) for of_photo in boxes])
+        # arrays: [N, h, w, C] of each layer; of_batch: [N, D], what the last Dense layer reads
+        *arrays, of_batch = (value.numpy() for value in run(photos))
         features.append(of_batch)
-        for name, of_layer in zip(layers, maps, strict=True):
-            if not learns:
-                transform[name].add(of_layer)
-            elif with_box.any():
-                ridge[name].add(of_layer[with_box], [each for each in boxes if each])
-    found = ridge if learns else transform
+        maps = dict(zip(layers, arrays, strict=True))
+        sizes = {name: activations.shape[1:] for name, activations in maps.items()}
+        if not learns:
+            for name, activations in maps.items():
+                transform[name].add(activations)
+        elif with_box.any():
+            of_boxed = {name: activations[with_box] for name, activations in maps.items()}
+            ridge.add(of_boxed, [of_photo for of_photo in boxes if of_photo])
+    if learns:
+        projections, chosen = ridge.projections(), ridge.layers()
+    else:
+        projections = {name: learner.projection() for name, learner in transform.items()}
+        chosen = fused_layers(sizes)
     return Survey(
-        projections={name: found[name].projection() for name in layers},
+        projections=projections,
+        layers=chosen,
         rule="boxes" if learns else "ddt",
         photos=len(boxed) if learns else len(examples),
         surveyed=len(examples),

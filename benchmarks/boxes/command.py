@@ -23,9 +23,9 @@ from benchmarks.boxes.trials import Trial, trials
 from benchmarks.protocol import PROJECT
 from benchmarks.results import Table
 from training.data import Example, load_for_model
-from training.examples import limited
 from training.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, estimate, mean, resample
 from training.progress import bar
+from training.survey import choose
 
 __all__ = ["BEGIN", "END", "main", "measure", "written"]
 
@@ -35,7 +35,10 @@ BEGIN = "<!-- `python -m benchmarks boxes` writes what follows -->"
 END = "<!-- up to here -->"
 
 SEED = 0
-"""Of the halves, of the samples and of `--limit`."""
+"""Of the halves, of the bootstrap's samples and of the photos drawn."""
+
+SAMPLE = 1200
+"""Photos drawn by default: ten of each breed, where there are 120."""
 
 Ious = npt.NDArray[np.float64]
 
@@ -52,19 +55,25 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--model", type=Path, default=Settings().model_path, help="models/NAME or models/NAME/N"
     )
-    parser.add_argument("--limit", type=int, help="at most so many photos; then nothing is written")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help=f"at most N photos, drawn evenly by breed, and the tables are only printed (default: "
+        f"{SAMPLE}, and the tables are written into the document)",
+    )
     options = parser.parse_args(arguments)
     bundle = bundles.load(options.model)
     if not bundle.card.has_cam:
         parser.error(f"{options.model} has no CAM to compare with")
     dataset = load_for_model("stanford_dogs", options.data_dir, bundle.card.labels, config={})
-    boxed = [each for each in dataset.train + dataset.validation if each.boxes]
-    chosen = limited(boxed, options.limit, SEED)
-    if len(chosen) < 2:
+    boxed = [example for example in dataset.train + dataset.validation if example.boxes]
+    sample = choose(boxed, SAMPLE if options.limit is None else options.limit, SEED)
+    if len(sample) < 2:
         parser.error("two photos with a box are the least")
     threads = Settings().threads
     engine = engines.create(bundle, engine="openvino", device="cpu", threads=threads)
-    text = measure(bundle, engine, chosen, threads=threads)
+    text = measure(bundle, engine, sample, among=len(boxed), threads=threads)
     print(text)
     if options.limit is None:
         DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8"), text), encoding="utf-8")
@@ -85,7 +94,12 @@ def written(document: str, text: str) -> str:
 
 
 def measure(
-    bundle: Bundle, engine: Engine, examples: Sequence[Example], *, threads: int = 0
+    bundle: Bundle,
+    engine: Engine,
+    examples: Sequence[Example],
+    *,
+    among: int,
+    threads: int = 0,
 ) -> str:
     """All tables, Markdown.
 
@@ -93,6 +107,7 @@ def measure(
         bundle: a model version with CAM.
         engine: runs it, through OpenVINO.
         examples: photos of the training split, with a box each.
+        among: how many there are, of which `examples` were drawn.
         threads: of the inference; 0 for one a core.
     """
     half = halves(len(examples), SEED)
@@ -105,8 +120,8 @@ def measure(
     found = {title: cross_fitted(table, half) for title, table in _ious(every, raw, boxes).items()}
     head = (
         f"Measured with {bundle.card.name} version {bundle.card.version} ({engine.info.name} in "
-        f"{engine.info.precision}) on {len(examples)} photos of the training split, validation "
-        "photos among them."
+        f"{engine.info.precision}) on {len(examples)} photos, drawn evenly by breed from the "
+        f"{among} of the training split that have a box (validation photos included)."
     )
     tables = [_guesses(examples, found["CAM"], found["Grad-CAM"])]
     tables += [_table(title, section, found) for title, section in sections.items()]

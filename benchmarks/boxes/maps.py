@@ -65,9 +65,9 @@ def name(kind: str, layer: str, view: str = "") -> str:
 
 
 def larger(bundle: Bundle) -> tuple[int, ...]:
-    """The larger input sizes to try: 10/7 of the model's own and twice (320 and 448 for 224)."""
+    """The larger input sizes to try: 8/7 and 10/7 of the model's own (256 and 320 for 224)."""
     size = bundle.card.input.size
-    return size * 10 // 7, size * 2
+    return size * 8 // 7, size * 10 // 7
 
 
 def foreground_layers(bundle: Bundle) -> tuple[str, ...]:

@@ -87,13 +87,16 @@ class Catalogue:
 
         Args:
             card: of a model with CAM.
-            foreground_layers: one or two, finer first.
+            foreground_layers: one or two, finer first. Where the rest says nothing of layers, the
+                foreground is that of the card's.
             larger: input sizes whose maps are there as well.
         """
         self._card = card
         self._size = card.input.size
         self._layers = {LAST: card.layer_names[-1:], LAST6: card.layer_names[-6:]}
         self._foreground_layers = tuple(foreground_layers)
+        served = tuple(card.foreground_layers)
+        self._served = served if set(served) <= set(foreground_layers) else self._foreground_layers
         self._larger = tuple(larger)
 
     def sections(self) -> dict[str, list[Trial]]:
@@ -105,6 +108,7 @@ class Catalogue:
             "Other methods, and several layers": self._methods(),
             "The foreground alone, of no class": self._foregrounds(),
             "Foreground and class together": self._fused(),
+            "Layers of the foreground that is fused": self._fused_layers(),
             "With a second pass over the mirror image": self._mirrored(),
             "A larger input": self._enlarged(),
             "Which region": self._regions(),
@@ -121,7 +125,7 @@ class Catalogue:
     def _of_foreground(
         self, rule: str, layers: Sequence[str] | None = None, view: str = ""
     ) -> Search:
-        names = [name(rule, layer, view) for layer in layers or self._foreground_layers]
+        names = [name(rule, layer, view) for layer in layers or self._served]
         signed = rule != "boxes"  # as `app.bundle.Foreground.signed`
         return lambda row: self._values([row[each] for each in names], signed=signed)
 
@@ -146,18 +150,32 @@ class Catalogue:
             if (method, layers) != (Method.GRADCAM, LAST)
         ]
 
-    def _foregrounds(self) -> list[Trial]:
+    def _layer_sets(self) -> list[tuple[str, ...]]:
+        """Each of the foreground's layers alone, and all of them."""
         sets: list[tuple[str, ...]] = [(layer,) for layer in reversed(self._foreground_layers)]
-        if len(sets) > 1:
-            sets.append(self._foreground_layers)
+        return sets if len(sets) == 1 else [*sets, self._foreground_layers]
+
+    def _foregrounds(self) -> list[Trial]:
         return [
             Trial(
-                f"{SOURCES[rule]}, " + " and ".join(f"`{layer}`" for layer in layers),
+                f"{SOURCES[rule]}, {_listed(layers)}",
                 (Option(self._of_foreground(rule, layers)),),
                 learnt=True,
             )
             for rule in RULES
-            for layers in sets
+            for layers in self._layer_sets()
+        ]
+
+    def _fused_layers(self) -> list[Trial]:
+        gradcam = self._of_method(Method.GRADCAM)
+        return [
+            Trial(
+                f"Grad-CAM + {SOURCES[rule]}, 0.75, {_listed(layers)}",
+                (Option(_blend(gradcam, self._of_foreground(rule, layers), 0.75)),),
+                learnt=True,
+            )
+            for rule in RULES
+            for layers in self._layer_sets()
         ]
 
     def _fused(self) -> list[Trial]:
@@ -238,6 +256,10 @@ def trials(
 
 def _told(method: Method, layers: str) -> str:
     return TITLES[method] if layers == LAST else f"{TITLES[method]}, last six layers"
+
+
+def _listed(layers: Sequence[str]) -> str:
+    return " and ".join(f"`{layer}`" for layer in layers)
 
 
 def _then(search: Search, percentile: float) -> Search:

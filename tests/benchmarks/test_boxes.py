@@ -1,7 +1,9 @@
 """Rules by hand, the halves' independence, and the whole on a small model beside straight loops."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import keras
 import numpy as np
@@ -20,6 +22,7 @@ from benchmarks.boxes.trials import trials
 from tests.training.nets import LAYERS, small_resnet
 from tests.training.pictures import photo
 from training.calibration import THRESHOLDS
+from training.data import Dataset, Example
 from training.export import ExplainedNetwork, write
 from training.foreground import DescriptorTransform, RidgeRegression, channel_sum
 from training.keras_reader import from_keras
@@ -241,8 +244,10 @@ def _cam_by_hand(bundle: Bundle, engine: Engine) -> Floats:
 
 
 def test_tables_of_a_small_model(bundle: Bundle, engine: Engine) -> None:
-    rows = _table(command.measure(bundle, engine, EXAMPLES))
+    text = command.measure(bundle, engine, EXAMPLES, among=20)
+    rows = _table(text)
 
+    assert "on 13 photos, drawn evenly by breed from the 20 " in text.splitlines()[0]
     table, half = _cam_by_hand(bundle, engine), halves(len(EXAMPLES))
     expected = cross_fitted(np.stack([table, table]), half).mean()
     assert float(rows["CAM"][0]) == pytest.approx(expected, abs=2e-3)
@@ -253,7 +258,7 @@ def test_tables_of_a_small_model(bundle: Bundle, engine: Engine) -> None:
     # Identities of a head of global average pooling and one Dense layer.
     assert rows["HiResCAM"][0] == rows["Grad-CAM"][0]
     assert float(rows["boxes, `early_out` and `last_out`"][0]) > 0
-    assert {f"CAM, {size} px" for size in (45, 64)} <= rows.keys()
+    assert {f"CAM, {size} px" for size in (36, 45)} <= rows.keys()
     assert all(0 <= float(cells[0]) <= 1 for title, cells in rows.items() if cells[0][:1].isdigit())
 
 
@@ -282,7 +287,7 @@ def test_service_is_marked_where_its_card_says_so(bundle: Bundle) -> None:
         }
     )
 
-    sections = trials(card, LAYERS[:2], (45, 64))
+    sections = trials(card, LAYERS[:2], (36, 45))
 
     marked = {
         trial.title: trial.served
@@ -295,7 +300,87 @@ def test_service_is_marked_where_its_card_says_so(bundle: Bundle) -> None:
     assert {"CAM", "Grad-CAM", "LayerCAM, last six layers"} <= marked.keys()
 
 
-# -- the document
+def test_foreground_is_of_the_cards_layers_unless_named(bundle: Bundle) -> None:
+    alone = Foreground(rule="boxes", photos=100, layers=(LAYERS[0],))
+    card = bundle.card.model_copy(update={"foreground": alone})
+    row = {
+        maps.name("gradcam", LAYERS[-1]): np.eye(2, dtype=np.float32),
+        maps.name("boxes", LAYERS[0]): np.eye(4, dtype=np.float32)[::-1],
+        maps.name("boxes", LAYERS[-1]): np.array([[1, 0], [1, 0]], np.float32),
+    }
+
+    sections = trials(card, (LAYERS[0], LAYERS[-1]), ())
+
+    every = {trial.title: trial for section in sections.values() for trial in section}
+    fine, both = f"`{LAYERS[0]}`", f"`{LAYERS[0]}` and `{LAYERS[-1]}`"
+    found = {
+        title: every[title].options[0].search(row)
+        for title in (
+            "Grad-CAM + boxes, 0.75",
+            f"Grad-CAM + boxes, 0.75, {fine}",
+            f"Grad-CAM + boxes, 0.75, {both}",
+        )
+    }
+    plain, served, fused = found.values()
+    of_class = heatmaps.resize(np.eye(2, dtype=np.float32), SIZE, SIZE)
+    of_dog = heatmaps.resize(np.eye(4, dtype=np.float32)[::-1], SIZE, SIZE)
+    np.testing.assert_allclose(plain, 0.25 * of_class + 0.75 * of_dog, atol=1e-6)
+    np.testing.assert_array_equal(served, plain)
+    assert np.abs(fused - plain).max() > 0.1
+
+
+# -- the command and its document
+
+
+@pytest.fixture
+def samples(
+    bundle: Bundle, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[Sequence[Example]]:
+    """What the command measures, of 4 boxed photos of class 0 and 8 of class 1; its document."""
+    boxed = [photo(int(index >= 4), index) for index in range(12)]
+    bare = [replace(example, boxes=()) for example in boxed]
+    dataset = Dataset("pictures", (), tuple(boxed[1:] + bare), tuple(boxed[:1]), tuple(boxed))
+    measured: list[Sequence[Example]] = []
+
+    def measure(*arguments: object, among: int, threads: int) -> str:
+        assert among == 12
+        measured.append(cast(Sequence[Example], arguments[2]))
+        return "tables\n"
+
+    document = tmp_path / "localization.md"
+    document.write_text(f"{command.BEGIN}\n{command.END}\n", encoding="utf-8")
+    monkeypatch.setattr(command, "DOCUMENT", document)
+    monkeypatch.setattr(command, "load_for_model", lambda *_, **__: dataset)
+    monkeypatch.setattr(command, "measure", measure)
+    return measured
+
+
+def _run(bundle: Bundle, *options: str) -> bool:
+    """Whether the command wrote its tables."""
+    command.main(["--data-dir", "DIR", "--model", str(bundle.path.parent), *options])
+    return "tables" in command.DOCUMENT.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("limit", "of_class"), [(6, [3, 3]), (10, [4, 6]), (99, [4, 8])])
+def test_a_limit_draws_evenly_by_breed_and_only_prints(
+    bundle: Bundle, samples: list[Sequence[Example]], limit: int, of_class: list[int]
+) -> None:
+    assert not _run(bundle, "--limit", str(limit))
+
+    [sample] = samples
+    assert np.bincount([example.label for example in sample]).tolist() == of_class
+    assert all(example.boxes for example in sample)
+    assert len({example.name for example in sample}) == len(sample)
+
+
+def test_without_a_limit_a_sample_is_measured_and_written(
+    bundle: Bundle, samples: list[Sequence[Example]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "SAMPLE", 8)
+
+    assert _run(bundle)
+
+    assert np.bincount([example.label for example in samples[0]]).tolist() == [4, 4]
 
 
 def test_tables_are_put_between_the_marks() -> None:

@@ -1,8 +1,10 @@
 """What is learnt from photos, against Keras and numpy over the same photos."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,15 +12,18 @@ import numpy.typing as npt
 import pytest
 
 from app.bundle import Label
+from app.images import Box
 from tests.training.folders import CLASSES, write_photos
 from tests.training.nets import nested, small_resnet
 from tests.training.pictures import dataset, photo
+from training import layer_choice
 from training import survey as surveys
 from training.data import Example
 from training.errors import DataError
 from training.feeding import inference_batches
 from training.foreground import DescriptorTransform, RidgeRegression
 from training.keras_reader import from_keras
+from training.layer_choice import Raw
 from training.novelty import residual
 from training.preprocessing import Preprocessing
 from training.survey import Survey, TrainingPhotos, choose, survey
@@ -42,9 +47,12 @@ def model() -> keras.Model:
 @pytest.fixture(scope="module")
 def outputs(model: keras.Model) -> list[npt.NDArray[np.float32]]:
     """Activations of `LAYERS` and the features of all photos, at once."""
+    return _outputs(model, [*LAYERS, "avg_pool"])
+
+
+def _outputs(model: keras.Model, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
     (batch, _labels), *_ = inference_batches(PHOTOS, size=32, batch_size=len(PHOTOS))
     image = keras.applications.resnet50.preprocess_input(np.array(batch))
-    names = [*LAYERS, "avg_pool"]
     part = keras.Model(model.input, [model.get_layer(name).output for name in names])
     return [np.asarray(each) for each in part(image, training=False)]
 
@@ -75,6 +83,34 @@ def test_enough_boxes_teach_the_projections(
         assert found.projections[name].offset == pytest.approx(ridge.projection().offset, rel=1e-3)
 
 
+def test_layers_are_chosen_by_photos_that_did_not_teach(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surveys, "ENOUGH_BOXES", 37)
+    layers = ["early_out", "last_out"]
+    tried: list[tuple[list[Raw], list[Sequence[Box]], tuple[str, ...], int]] = []
+
+    def last_alone(*arguments: Any) -> tuple[str, ...]:
+        tried.append(arguments)
+        return ("last_out",)
+
+    monkeypatch.setattr(layer_choice, "best_layers", last_alone)
+
+    learnt = survey(from_keras(model), layers, PHOTOS, size=32, preprocessing=Preprocessing.CAFFE)
+
+    assert learnt.layers == ("last_out",)
+    [(raw, boxes, candidates, size)] = tried
+    assert (candidates, size) == (tuple(layers), 32)
+    # 19 of 37 teach, at least: two batches of 16 have been seen before the third is tried.
+    assert boxes == [example.boxes for example in PHOTOS[32:]]
+    for name, maps in zip(layers, _outputs(model, layers), strict=True):
+        ridge = RidgeRegression()
+        ridge.add(maps[:32], [example.boxes for example in PHOTOS[:32]])
+        projection = ridge.projection()
+        expected = maps[32:] @ projection.direction - projection.offset
+        np.testing.assert_allclose([row[name] for row in raw], expected, atol=2e-3)
+
+
 def test_batches_without_a_box_teach_nothing(
     model: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +134,7 @@ def test_with_fewer_boxes_all_photos_are_transformed(
     found = _survey(model, MIXED)
 
     assert (found.rule, found.photos, found.surveyed) == ("ddt", 37, 37)
+    assert found.layers == ("last_out",)  # no layer has a finer map
     for name, maps in zip(LAYERS, outputs, strict=False):
         transform = DescriptorTransform()
         transform.add(maps)

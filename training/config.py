@@ -120,13 +120,6 @@ class TrainConfig(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov's; 0: plain SGD; Adam's beta 1")
     weight_decay: float = Field(1e-4, ge=0, description="L2 on kernels")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    average: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="decay of the moving average of the weights that is validated and exported; "
-        "0: the last step's weights",
-    )
     augment: bool = Field(True, description="random crops, flips and colour")
     crop_area: float = Field(
         0.3, gt=0, le=1, description="least share of the photo's area in a random crop"

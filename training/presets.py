@@ -47,9 +47,10 @@ class Refine(TrainConfig):
         python -m training train --preset refine --data-dir DIR --weights FILE --head FILE \
             --run runs/refine
     Time:
-        Not measured.
+        Not measured as a whole run. On two CPU cores with bfloat16 and nothing else to do, a step
+        takes about 0.05 s a photo at 224 px.
     Accuracy:
-        Not measured.
+        See docs/training.md, which has the figures of the same steps computed with PyTorch.
     """
 
     preset: PresetName = "refine"

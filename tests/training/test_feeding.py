@@ -192,7 +192,7 @@ def test_a_crop_of_the_whole_area_is_the_whole_photo() -> None:
     Image.fromarray(pixels).save(file, "PNG")
     examples = [Example(f"{index}.png", file.getvalue(), 0, ()) for index in range(24)]
 
-    def bright_share(crop_area: float) -> npt.NDArray[np.floating]:
+    def bright_share(crop_area: float) -> npt.NDArray[np.float64]:
         [(photos, _, _)] = train_batches(
             examples,
             size=32,
@@ -204,7 +204,10 @@ def test_a_crop_of_the_whole_area_is_the_whole_photo() -> None:
             crop_area=crop_area,
         )
         gray = photos.numpy().mean(axis=3)
-        return (gray > gray.mean(axis=(1, 2), keepdims=True)).mean(axis=(1, 2))
+        shares: npt.NDArray[np.float64] = (gray > gray.mean(axis=(1, 2), keepdims=True)).mean(
+            axis=(1, 2)
+        )
+        return shares
 
     assert np.ptp(bright_share(1.0)) < 0.1
     assert np.ptp(bright_share(0.1)) > 0.2

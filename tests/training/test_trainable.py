@@ -65,7 +65,7 @@ def test_optimizer_follows_its_published_rule(name: str) -> None:
     np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-4)
 
 
-def _head_file(path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _head_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
     kernel = rng.normal(0, 1, (2048, 1000)).astype(np.float32)
     bias = rng.normal(0, 1, 1000).astype(np.float32)

@@ -130,7 +130,7 @@ async def test_coordinates_are_those_of_the_upright_photo(
 async def test_most_breeds_are_recognised(client: httpx.AsyncClient) -> None:
     dogs = [path for path in needs.shared("photos").glob("*.JPEG") if path.stem not in STRANGE]
     assert len(dogs) == 10
-    right = 0
+    right = sure = 0
     for path in dogs:
         answer = await ask(client, "/predict", path.read_bytes(), top_k=1)
         [top] = answer["predictions"]
@@ -138,8 +138,10 @@ async def test_most_breeds_are_recognised(client: httpx.AsyncClient) -> None:
         if top["synset"] == synset:
             right += 1
             assert top["label"].casefold().replace(" ", "_") == breed.casefold()
-        assert answer["confidence"] == "ok", path.stem
-    assert right >= 6
+            # `ok` is meant for 95 % of photos; what is named wrong may well be doubted.
+            sure += answer["confidence"] == "ok"
+    assert right >= 8
+    assert sure >= 8
 
 
 @pytest.mark.parametrize("name", STRANGE)

@@ -80,9 +80,9 @@ def test_finished_run_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from training import training as loop
+    from training import trainable
 
-    monkeypatch.setattr(loop, "_build", lambda config, classes: tiny_net(classes))
+    monkeypatch.setattr(trainable, "build", lambda _config, labels: tiny_net(len(labels)))
     run = ["--run", str(tmp_path / "run")]
     cli.main([*TRAIN, *OPTIONS, *run, "--data-dir", str(prepared)])
     told = capsys.readouterr().err

@@ -119,11 +119,19 @@ def evaluate(
     if sample:
         figures |= _sampled(bundle, engine, examples, sample, seed)
     if gallery and scores:
-        figures["gallery"] = {
-            kind: [figures["per_photo"][index] | {"overlays": of[index]} for index in of]
-            for kind, of in drawn(card, engine, scores, right[boxed], gallery, seed).items()
-        }
+        overlays = drawn(card, engine, scores, right[boxed], gallery, seed)
+        figures["gallery"] = _gallery(overlays, figures["per_photo"])
     return figures
+
+
+def _gallery(
+    overlays: Mapping[str, Mapping[int, Any]], per_photo: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The photos of each kind, with what was measured on them and their overlays."""
+    return {
+        kind: [per_photo[index] | {"overlays": of_kind[index]} for index in of_kind]
+        for kind, of_kind in overlays.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,8 @@ def _run(directory: Path, wanted: Precision) -> Run:
 
 
 def _step(run: Run) -> None:
-    [(photos, labels), *_] = run._batches(0, skip=0)
-    run._train_step(photos, labels, tf.constant(0.0), False)
+    [batch, *_] = run._batches(0, skip=0)
+    run._train_step(*batch, tf.constant(0.0), False)
 
 
 def _values(variables: list[Any]) -> list[Any]:

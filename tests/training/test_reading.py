@@ -51,6 +51,8 @@ def _figures(**changes: Any) -> dict[str, Any]:
         "top1": 0.75,
         "top1_interval": [0.5, 1.0],
         "top5": 1.0,
+        "top5_interval": [1.0, 1.0],
+        "most_confused": [],
         "localization": {
             "methods": {"cam": {"last": _box(0.5, 0.0)}, "gradcam": {"last": _box(0.6, 0.1)}},
             "fused": {"gradcam": {"last": _box(0.68, 0.18, 0.08)}},

@@ -36,7 +36,8 @@ def run(rounds: int) -> Part:
     """Measure those peers that can be installed and imported here."""
     part = Part(
         "A heatmap, beside others'",
-        "A Grad-CAM at the last layer, from a made picture of 224 px to a heatmap in NumPy, by the "
+        "A Grad-CAM at the last layer, from a made picture of the input's size to a heatmap in "
+        "NumPy, by the "
         "very same weights; one process each, asked in turn. Ours has the preprocessing in it; the "
         "others are given what the network takes, and all but pytorch-grad-cam and keras.io's "
         "recipe are told the class. Agreement is the correlation with our heatmap, at 224 x 224.",

@@ -14,6 +14,8 @@ _PREFIX, _SUFFIX = "_weights/", "/.ATTRIBUTES/VARIABLE_VALUE"
 def write(bundle: Bundle, target: Path) -> None:
     """Write the kernels and biases as float32, by `<layer>/kernel` and `<layer>/bias`.
 
+    Beside them, `input_size` has the pixels of the square input.
+
     Args:
         bundle: the model version.
         target: an `.npz` to make.
@@ -27,4 +29,4 @@ def write(bundle: Bundle, target: Path) -> None:
         if name.startswith(_PREFIX)
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(target, allow_pickle=False, **arrays)
+    np.savez(target, allow_pickle=False, input_size=np.array(bundle.card.input.size), **arrays)

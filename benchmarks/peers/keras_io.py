@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import pictures
 from benchmarks.peers import keras_resnet
 from benchmarks.protocol import serve
 from benchmarks.timing import timed
@@ -16,7 +15,7 @@ def make() -> dict[str, Callable[..., Any]]:
     import tensorflow as tf
 
     model = keras_resnet.load(sys.argv[1])
-    image = keras_resnet.network_input(pictures.pixels(224, 224))
+    image = keras_resnet.picture(sys.argv[1])
 
     def two_headed() -> Any:
         return keras.Model(model.inputs, [model.get_layer(keras_resnet.LAST).output, model.output])

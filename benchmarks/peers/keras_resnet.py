@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import pictures
+
 LAST = "conv5_block3_out"
 
 
@@ -16,9 +18,9 @@ def load(weights: str) -> Any:
     """
     import keras
 
-    arrays = np.load(weights)
+    arrays, size = np.load(weights), input_size(weights)
     body = keras.applications.ResNet50(
-        weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3)
+        weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)
     )
     head = keras.layers.Dense(arrays["predictions/kernel"].shape[1], name="predictions")
     model = keras.Model(body.input, head(body.output))
@@ -33,6 +35,17 @@ def load(weights: str) -> Any:
             name = name if name == "predictions" else f"{name}_bn"
             layer.set_weights([arrays[f"{name}/kernel"], arrays[f"{name}/bias"]])
     return model
+
+
+def input_size(weights: str) -> int:
+    """Pixels of the square input of the network in a file that `benchmarks.weights.write` made."""
+    return int(np.load(weights)["input_size"])
+
+
+def picture(weights: str) -> Any:
+    """The made picture at the network's input size, as `network_input` makes it."""
+    size = input_size(weights)
+    return network_input(pictures.pixels(size, size))
 
 
 def network_input(image: Any) -> Any:

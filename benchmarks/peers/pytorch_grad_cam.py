@@ -5,7 +5,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import pictures
 from benchmarks.peers import keras_resnet, torch_resnet
 from benchmarks.protocol import serve
 from benchmarks.timing import timed
@@ -19,7 +18,7 @@ def make() -> dict[str, Callable[..., Any]]:
     from pytorch_grad_cam import GradCAM
 
     model, last = torch_resnet.load(sys.argv[1])
-    image = keras_resnet.network_input(pictures.pixels(224, 224)).transpose(0, 3, 1, 2)
+    image = keras_resnet.picture(sys.argv[1]).transpose(0, 3, 1, 2)
     given = torch.tensor(image.copy())
     explainer = GradCAM(model=model, target_layers=[last])
 

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import pictures
 from benchmarks.peers import keras_resnet
 from benchmarks.protocol import serve
 from benchmarks.timing import timed
@@ -17,7 +16,7 @@ def make() -> dict[str, Callable[..., Any]]:
     from tf_keras_vis.utils.scores import CategoricalScore
 
     model = keras_resnet.load(sys.argv[1])
-    image = keras_resnet.network_input(pictures.pixels(224, 224))
+    image = keras_resnet.picture(sys.argv[1])
     score = CategoricalScore(int(np.argmax(model(image))))
     explainer = Gradcam(model, clone=False)
 

@@ -9,7 +9,7 @@ BLOCKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 
 
 def load(weights: str) -> tuple[Any, Any]:
-    """The network from RGB less its means `[N, 3, 224, 224]` to logits, and its last block.
+    """The network from RGB less its means `[N, 3, S, S]` to logits, and its last block.
 
     Args:
         weights: a file that `benchmarks.weights.write` made.

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import pictures
 from benchmarks.peers import keras_resnet
 from benchmarks.protocol import serve
 from benchmarks.timing import timed
@@ -16,7 +15,7 @@ def make() -> dict[str, Callable[..., Any]]:
     from xplique.attributions import GradCAM
 
     model = keras_resnet.load(sys.argv[1])
-    image = keras_resnet.network_input(pictures.pixels(224, 224))
+    image = keras_resnet.picture(sys.argv[1])
     target = np.eye(model.output_shape[-1], dtype=np.float32)[[int(np.argmax(model(image)))]]
     explainer = GradCAM(model, batch_size=1, conv_layer=keras_resnet.LAST)
 
@@ -25,7 +24,7 @@ def make() -> dict[str, Callable[..., Any]]:
 
     return {
         "explain": lambda count=1: timed(gradcam, count),
-        "heatmap": lambda: gradcam().reshape(224, 224).tolist(),
+        "heatmap": lambda: gradcam().reshape(image.shape[1:3]).tolist(),
     }
 
 

@@ -19,14 +19,14 @@ from benchmarks.peers import keras_resnet
 def create_app(weights: str) -> FastAPI:
     """A service with `/predict`, `/gradcam` and `/readyz`."""
     app = FastAPI()
-    model = keras_resnet.load(weights)
+    model, size = keras_resnet.load(weights), keras_resnet.input_size(weights)
     grad_model = keras.Model(
         model.inputs, [model.get_layer(keras_resnet.LAST).output, model.output]
     )
 
     def read(file: UploadFile) -> tuple[Any, Any]:
         photo = Image.open(io.BytesIO(file.file.read())).convert("RGB")
-        squashed = np.asarray(photo.resize((224, 224), Image.Resampling.BILINEAR))
+        squashed = np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR))
         return np.asarray(photo), keras_resnet.network_input(squashed)
 
     @app.post("/predict")

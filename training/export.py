@@ -332,15 +332,15 @@ def export_network(
     check_free(version_dir, overwrite=overwrite)
     layers, sizes = exposed(network, input_size), shapes(network, input_size)
     learnt: Survey | None = None
+    projections = {layer: channel_sum(sizes[layer][-1]) for layer in layers}
     if examples:
         learnt = survey(network, layers, examples, size=input_size, preprocessing=preprocessing)
+        projections = learnt.projections
     explained = ExplainedNetwork(
         network,
         input_size=input_size,
         layers=layers,
-        projections=learnt.projections
-        if learnt
-        else {layer: channel_sum(sizes[layer][-1]) for layer in layers},
+        projections=projections,
         residual=learnt.residual if learnt else None,
         preprocessing=preprocessing,
     )

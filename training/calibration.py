@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -58,12 +59,11 @@ def calibrate(bundle: Bundle, engine: Engine, examples: Sequence[Example]) -> Bo
     if not boxed:
         raise DataError("No photo of this split has a box.")
     candidates = _candidates(bundle.card)
-
-    def ious(row: Explained) -> npt.NDArray[np.float64]:
-        return _ious(row, candidates)
-
+    ious = partial(_ious, candidates=candidates)
     total = np.zeros((len(candidates), len(THRESHOLDS)))
-    for table in explain(bundle.card, engine, boxed, Cut.EXPLAIN_DEEP, ious, "box rules"):
+    for table in explain(
+        bundle.card, engine, boxed, Cut.EXPLAIN_DEEP, ious, "box rules", processes=True
+    ):
         total += table
     return _best(candidates, total)
 

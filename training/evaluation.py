@@ -96,7 +96,11 @@ def evaluate(
         raise DataError("There are no photos in this split.")
     card = bundle.card
     labels = np.array([example.label for example in examples])
-    measured = list(explain(card, engine, examples, Cut.EXPLAIN, _measured, "evaluate", deep=True))
+    measured = list(
+        explain(
+            card, engine, examples, Cut.EXPLAIN, _measured, "evaluate", deep=True, processes=True
+        )
+    )
     probabilities = np.stack([photo.probabilities for photo in measured])
     right = in_top_k(probabilities, labels, 1)
     boxed = np.flatnonzero([photo.scored is not None for photo in measured])
@@ -217,11 +221,12 @@ def _localization(photos: Sequence[Scored], right: Bools, seed: int) -> dict[str
 
 def _statistics(scores: Sequence[Score], right: Bools) -> Statistics:
     ious = np.array([score.iou for score in scores])
+    hits = [score.hits for score in scores if score.hits is not None]
     return {
         "mean_iou": mean(ious),
         "gt_known_localization": mean(ious >= 0.5),
         "top1_localization": mean((ious >= 0.5) & right),
-        "max_box_acc_v2": max_box_acc(np.stack([score.hits for score in scores])),
+        **({"max_box_acc_v2": max_box_acc(np.stack(hits))} if len(hits) == len(scores) else {}),
         "pointing_game": mean(np.array([score.points for score in scores])),
         "energy_in_box": mean(np.array([score.energy for score in scores])),
     }

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,12 +14,16 @@ from app import images
 from app.bundle import Method, ModelCard, Rule
 from app.engines import Cut, Engine
 from app.evidence import Evidence, LayerSet, enlarged, find, foreground_of
+from training import workers
 from training.data import Example
 from training.progress import bar
 
 __all__ = ["FUSED", "Explained", "explain", "layer_sets", "squashed"]
 
 BATCH = 8
+
+MANY = 100
+"""Photos from which on processes are started, which takes them a second or two."""
 
 FUSED = ("last", "last6")
 """The layer sets that the rule `fused` is calibrated for, and those of figures that take long."""
@@ -103,24 +108,32 @@ def explain(
     *,
     top1: bool = False,
     deep: bool = False,
+    processes: bool = False,
 ) -> Iterator[T]:
     """What `work` makes of each photo, in their order, with the progress on standard error.
 
     Each photo is decoded once. The engine runs batch by batch on this thread; while it does, as
-    many threads as there are cores decode the next batch and work on the one before.
+    many threads as there are cores decode the next batch and work on the one before. Work that
+    holds Python's lock for long is done by as many processes.
 
     Args:
         card: the model's.
         engine: runs it.
         examples: the photos.
         cut: which outputs.
-        work: called on several threads at once.
+        work: called on several threads or processes at once.
         title: of the progress.
         top1: whether to explain each photo's likeliest class in place of its true one.
         deep: whether photos with boxes run through `Cut.EXPLAIN_DEEP` as well.
+        processes: whether processes do the work, where photos are many enough to make up for their
+            start; `work` and what it returns are then pickled.
     """
     batches = [examples[begin : begin + BATCH] for begin in range(0, len(examples), BATCH)]
-    with bar(title, total=len(examples)) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        bar(title, total=len(examples)) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        workers.processes() if processes and len(examples) >= MANY else nullcontext(pool) as worker,
+    ):
         decoding = [pool.submit(squashed, card, example) for example in examples[:BATCH]]
         working: list[Future[T]] = []
         for number, batch in enumerate(batches):
@@ -128,7 +141,7 @@ def explain(
             following = batches[number + 1] if number + 1 < len(batches) else ()
             decoding = [pool.submit(squashed, card, example) for example in following]
             rows = _run(card, engine, cut, batch, photos, top1=top1, deep=deep)
-            done, working = working, [pool.submit(work, row) for row in rows]
+            done, working = working, [worker.submit(work, row) for row in rows]
             for finished in done:
                 yield finished.result()
                 progress.update()

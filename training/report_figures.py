@@ -65,7 +65,7 @@ class BoxMetrics(_Told):
     mean_iou: Estimate
     gt_known_localization: Estimate
     top1_localization: Estimate
-    max_box_acc_v2: Estimate
+    max_box_acc_v2: Estimate | None = None
     pointing_game: Estimate | None = None
     energy_in_box: Estimate | None = None
 

@@ -37,13 +37,14 @@ class Score:
         iou: of the box with the best of the true boxes.
         points: whether the heatmap's peak hits, as the pointing game counts.
         energy: of the heatmap in the true box that fits the box best, as the service tells it.
-        hits: of the map that the box is searched in; see `box_hits`.
+        hits: of the map that the box is searched in, see `box_hits`; None for layer sets other
+            than those of `main_sets`: a hundred more boxes of each would double the time.
     """
 
     iou: float
     points: bool
     energy: float
-    hits: npt.NDArray[np.bool_]
+    hits: npt.NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def scored(row: Explained) -> Scored:
             found[layers, Rule.FUSED] = row.evidence(layers, Rule.FUSED)
     search = _Search(row.boxes_in_input)
     regions = {
-        key: search.regions(evidence, curve=key[0].name in FUSED) for key, evidence in found.items()
+        key: search.regions(evidence, sweep=key[0].name in FUSED) for key, evidence in found.items()
     }
 
     def scores(wanted: Rule) -> dict[LayerSet, Score]:
@@ -109,7 +110,7 @@ def scored(row: Explained) -> Scored:
         example=row.example,
         plain=scores(Rule.HEATMAP),
         fused=scores(Rule.FUSED),
-        customary=_score(row, customary, search.regions(customary, curve=False)),
+        customary=_score(row, customary, search.regions(customary, sweep=True)),
         baselines={name: _score_of_guess(row, share) for name, share in BASELINES.items()},
         curves={key: of.curve for key, of in regions.items() if key[0].name in FUSED},
     )
@@ -121,12 +122,12 @@ class _Regions:
 
     Attributes:
         ious: of the box in use with each true box, `[B]`.
-        hits: see `box_hits`, `[100, 3]`.
-        curve: IoU with the best true box at each of `CURVE_THRESHOLDS`; empty unless wanted.
+        hits: see `box_hits`, `[100, 3]`; None without a sweep.
+        curve: IoU with the best true box at each of `CURVE_THRESHOLDS`; empty without a sweep.
     """
 
     ious: Floats
-    hits: npt.NDArray[np.bool_]
+    hits: npt.NDArray[np.bool_] | None
     curve: Floats
 
 
@@ -143,17 +144,20 @@ class _Search:
         self._boxes = boxes
         self._known: dict[bytes, dict[float, Floats]] = {}
 
-    def regions(self, evidence: Evidence, *, curve: bool) -> _Regions:
-        """Of what the box is looked for in; with its curve, if wanted."""
-        searched, thresholds = evidence.searched, CURVE_THRESHOLDS if curve else ()
+    def regions(self, evidence: Evidence, *, sweep: bool) -> _Regions:
+        """Of what the box is looked for in; with a sweep, at all other thresholds as well."""
+        searched, thresholds = evidence.searched, CURVE_THRESHOLDS if sweep else ()
         if searched is None:
-            nothing = np.zeros(len(thresholds))
-            return _Regions(np.zeros(len(self._boxes)), box_hits(None, self._boxes), nothing)
+            hits = box_hits(None, self._boxes) if sweep else None
+            return _Regions(np.zeros(len(self._boxes)), hits, np.zeros(len(thresholds)))
         own = np.array([evidence.threshold, *thresholds], np.float32) * searched.max()
-        scores = own[:0] if is_flat(searched) else levels(searched, SCORE_THRESHOLDS)
+        flat = not sweep or is_flat(searched)
+        scores = own[:0] if flat else levels(searched, SCORE_THRESHOLDS)
         table = self._ious(searched, [*own.tolist(), *scores.tolist()])
         best = table.max(axis=1)
-        hits = hits_at_levels(best[len(own) :]) if len(scores) else box_hits(None, self._boxes)
+        if not sweep:
+            return _Regions(table[0], None, best[1:1])
+        hits = box_hits(None, self._boxes) if flat else hits_at_levels(best[len(own) :])
         return _Regions(table[0], hits, best[1 : len(own)])
 
     def _ious(self, searched: Map, wanted: Sequence[float]) -> Floats:

@@ -1,5 +1,6 @@
 """Which layer sets there are, and that photos come in order and in one piece."""
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,8 @@ from app.bundle import Bundle, Fused, Layer, Method, Rule
 from app.engines import Cut, Engine
 from app.evidence import LayerSet
 from tests.training.pictures import dataset
-from training.explanations import explain, layer_sets
+from training import explanations
+from training.explanations import Explained, explain, layer_sets
 
 EXAMPLES = dataset(train=11).train
 
@@ -63,6 +65,30 @@ def test_photos_come_in_order_with_their_size_boxes_and_input(
         assert row.outputs["target_index"] == row.example.label
         (box,) = row.boxes
         assert (box[2] - box[0], box[3] - box[1]) == pytest.approx((30, 24))
+
+
+def _box_in_process(row: Explained) -> tuple[int, str, images.Box | None]:
+    layers = LayerSet.of(row.card, Method.GRADCAM, row.card.layer_names[-1:])
+    return os.getpid(), row.example.name, row.evidence(layers).box(row.width, row.height)
+
+
+def test_many_photos_are_worked_on_in_other_processes(
+    small_bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> list[tuple[int, str, images.Box | None]]:
+        card = small_bundle.card
+        return list(
+            explain(card, engine, EXAMPLES, Cut.EXPLAIN, _box_in_process, "test", processes=True)
+        )
+
+    few = run()
+    monkeypatch.setattr(explanations, "MANY", len(EXAMPLES))
+    many = run()
+
+    assert {process for process, _, _ in few} == {os.getpid()}
+    assert os.getpid() not in {process for process, _, _ in many}
+    assert [row[1:] for row in many] == [row[1:] for row in few]
+    assert any(box is not None for _, _, box in many)
 
 
 def test_likeliest_class_is_explained_where_that_is_asked_for(

@@ -8,14 +8,15 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
 
 from app.bundle import Method, ModelCard
-from app.schemas import EngineInfo
 
 __all__ = [
     "BATCH_SIZES",
     "Cut",
     "Engine",
+    "EngineInfo",
     "LocalEngine",
     "cpu_has_bfloat16",
     "gpu_precision",
@@ -40,6 +41,18 @@ class Cut(StrEnum):
     PREDICT = "predict"
     EXPLAIN = "explain"
     EXPLAIN_DEEP = "explain_deep"
+
+
+class EngineInfo(BaseModel):
+    """What runs the model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: Literal["openvino", "tensorflow"]
+    version: str
+    device: str
+    precision: str
+    warnings: list[str] = []
 
 
 class Engine(Protocol):

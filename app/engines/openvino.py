@@ -11,9 +11,16 @@ import numpy.typing as npt
 import openvino as ov
 
 from app.bundle import Bundle
-from app.engines.base import Arrays, Cut, LocalEngine, input_names, output_names, padded
+from app.engines.base import (
+    Arrays,
+    Cut,
+    EngineInfo,
+    LocalEngine,
+    input_names,
+    output_names,
+    padded,
+)
 from app.errors import BundleError, EngineUnavailable
-from app.schemas import EngineInfo
 
 __all__ = ["CORE", "OpenVINOEngine"]
 

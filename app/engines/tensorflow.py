@@ -10,6 +10,7 @@ from app.bundle import Bundle
 from app.engines.base import (
     Arrays,
     Cut,
+    EngineInfo,
     LocalEngine,
     cpu_has_bfloat16,
     gpu_precision,
@@ -18,7 +19,6 @@ from app.engines.base import (
     pad_rows,
 )
 from app.errors import EngineUnavailable
-from app.schemas import EngineInfo
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

@@ -23,10 +23,9 @@ from app.bundle import (
     ModelCard,
     Novelty,
 )
-from app.engines import Cut, Engine, output_names
+from app.engines import Cut, Engine, EngineInfo, output_names
 from app.explainer import Explainer
 from app.main import create_app
-from app.schemas import EngineInfo
 from app.settings import PROJECT, Settings
 
 Arrays = dict[str, npt.NDArray[Any]]

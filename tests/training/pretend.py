@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.engines import Cut
-from app.schemas import EngineInfo
+from app.engines import Cut, EngineInfo
 
 Array = npt.NDArray[Any]
 

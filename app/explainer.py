@@ -18,7 +18,7 @@ from app.admission import Admission
 from app.batching import Batcher
 from app.bundle import Bundle, Method
 from app.clock import Clock
-from app.engines import Cut, Engine
+from app.engines import Batch, Cut, Engine
 from app.errors import DeadlineExceeded, RequestError, UnknownTarget
 from app.evidence import LayerSet
 from app.panels import Panel
@@ -292,9 +292,11 @@ class Explainer:
         """Run a batch on the inference thread and cut the result into rows."""
         arrays = self.engine.run(
             cut,
-            np.stack([each.image for each in inputs]),
-            np.array([each.class_index for each in inputs], np.int32),
-            np.array([each.versus_index for each in inputs], np.int32),
+            Batch(
+                np.stack([row.image for row in inputs]),
+                np.array([row.class_index for row in inputs], np.int32),
+                np.array([row.versus_index for row in inputs], np.int32),
+            ),
         )
         return [{name: array[row] for name, array in arrays.items()} for row in range(len(inputs))]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from app import images
 from app.bundle import Method, ModelCard, Rule
-from app.engines import Cut, Engine
+from app.engines import Batch, Cut, Engine
 from app.evidence import Evidence, LayerSet, enlarged, find, foreground_of
 from training.data import Example
 from training.progress import bar
@@ -150,12 +150,12 @@ def _run(
     """A batch through the model; see `explain`."""
     image = np.stack([pixels for _, pixels in photos])
     target = np.array([-1 if top1 else example.label for example in batch], np.int32)
-    none = np.full(len(batch), -1, np.int32)
-    arrays = engine.run(cut, image, target, none)
+    inputs = Batch.of(image, target)
+    arrays = engine.run(cut, inputs)
     boxed = [row for row, example in enumerate(batch) if deep and example.boxes]
     deeper: dict[int, Outputs] = {}
     if boxed:
-        found = engine.run(Cut.EXPLAIN_DEEP, image[boxed], target[boxed], none[boxed])
+        found = engine.run(Cut.EXPLAIN_DEEP, inputs.rows(boxed))
         deeper = {
             row: {name: array[place] for name, array in found.items()}
             for place, row in enumerate(boxed)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from app import images
 from app.bundle import Bundle, ModelCard, Rule
-from app.engines import Cut, Engine
+from app.engines import Batch, Cut, Engine
 from app.evidence import LayerSet
 from training.data import Example
 from training.explanations import Explained, explain
@@ -65,9 +65,8 @@ def _areas(
     engine: Engine, row: Explained, values: Map, seed: tuple[int, int]
 ) -> tuple[float, float]:
     def predict(frames: npt.NDArray[np.uint8]) -> Map:
-        none = np.full(len(frames), -1, np.int32)
-        found: Map = engine.run(Cut.PREDICT, frames, none, none)["probabilities"]
-        return found
+        probabilities: Map = engine.run(Cut.PREDICT, Batch.of(frames))["probabilities"]
+        return probabilities
 
     # Equal pixels go in the same order for all, so that their difference is not by chance.
     rng = np.random.default_rng(seed)

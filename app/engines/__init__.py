@@ -8,6 +8,7 @@ from pathlib import Path
 from app.bundle import Bundle
 from app.engines.base import (
     BATCH_SIZES,
+    Batch,
     Cut,
     Engine,
     EngineInfo,
@@ -20,6 +21,7 @@ from app.errors import EngineUnavailable
 
 __all__ = [
     "BATCH_SIZES",
+    "Batch",
     "Cut",
     "Engine",
     "EngineInfo",

@@ -23,7 +23,7 @@ from app.bundle import (
     ModelCard,
     Novelty,
 )
-from app.engines import Cut, Engine, EngineInfo, output_names
+from app.engines import Batch, Cut, Engine, EngineInfo, output_names
 from app.explainer import Explainer
 from app.main import create_app
 from app.settings import PROJECT, Settings
@@ -52,14 +52,8 @@ class Borrowed:
     def warm_up(self, max_batch: int) -> None:
         pass
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> Arrays:
-        return self._engine.run(cut, image, class_index, versus_index)
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        return self._engine.run(cut, batch)
 
     def close(self) -> None:
         self.closed = True
@@ -94,16 +88,10 @@ class Painted(Borrowed):
         self._maps = dict(maps or {})
         self._default = default
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> Arrays:
-        rows, classes = len(image), len(self.card.labels)
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        rows, classes = len(batch), len(self.card.labels)
         spread = np.arange(1, classes + 1, dtype=np.float32)
-        chosen = np.where(class_index < 0, classes - 1, class_index)
+        chosen = np.where(batch.class_index < 0, classes - 1, batch.class_index)
         arrays: Arrays = {
             "logits": np.tile(np.log(spread), (rows, 1)),
             "probabilities": np.tile(spread / spread.sum(), (rows, 1)),
@@ -125,11 +113,11 @@ class Held(Borrowed):
         self.busy, self.go = threading.Event(), threading.Event()
         self.rows: list[int] = []
 
-    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-        self.rows.append(len(arrays[0]))
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        self.rows.append(len(batch))
         self.busy.set()
         assert self.go.wait(20.0)
-        return super().run(cut, *arrays)
+        return super().run(cut, batch)
 
 
 def picture(width: int = 320, height: int = 240, seed: int = 0) -> Image.Image:

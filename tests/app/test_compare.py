@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from app.bundle import Fused, Method, ModelCard
-from app.engines import Cut
+from app.engines import Batch, Cut
 from tests.app.conftest import (
     JPEG,
     Answer,
@@ -39,11 +39,11 @@ class Deep(Borrowed):
 
     def __init__(self, engine: Any) -> None:
         super().__init__(engine)
-        self.asked: list[Cut] = []
+        self.cuts: list[Cut] = []
 
-    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-        self.asked.append(cut)
-        return super().run(Cut.EXPLAIN_DEEP, *arrays)
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        self.cuts.append(cut)
+        return super().run(Cut.EXPLAIN_DEEP, batch)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_the_model_is_called_once(serve: Serve, engine: Borrowed) -> None:
     listening = Deep(engine)
     async with serve(engine=listening) as client:
         await ask(client, "/compare")
-    assert listening.asked == [Cut.EXPLAIN_DEEP]
+    assert listening.cuts == [Cut.EXPLAIN_DEEP]
 
 
 async def test_without_a_head_for_cam_there_are_two(

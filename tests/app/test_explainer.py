@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from app import images
 from app.bundle import BundleError, Label, Method, ModelCard, Rule, find_version
 from app.clock import Clock
-from app.engines import Cut
+from app.engines import Batch, Cut
 from app.errors import (
     BreedCAMError,
     DeadlineExceeded,
@@ -248,10 +247,10 @@ async def test_mirroring_the_photo_leaves_the_answer_in_its_frame(make_explainer
 class Poisoned(Borrowed):
     """Fails on magenta photos."""
 
-    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-        if (arrays[0] == (255, 0, 255)).all(axis=(1, 2, 3)).any():
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        if (batch.image == (255, 0, 255)).all(axis=(1, 2, 3)).any():
             raise RuntimeError("poison")
-        return super().run(cut, *arrays)
+        return super().run(cut, batch)
 
 
 async def test_only_the_poisonous_photo_fails(make_explainer: Make, engine: Borrowed) -> None:

@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from app.bundle import ModelCard
-from app.engines import Cut
+from app.engines import Batch, Cut
 from app.explainer import Explainer
 from tests.app.conftest import (
     ENDPOINTS,
@@ -370,10 +369,10 @@ async def test_a_rule_needs_to_be_calibrated(
 class Fragile(Borrowed):
     """Fails on magenta photos."""
 
-    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-        if (arrays[0] == (255, 0, 255)).all(axis=(1, 2, 3)).any():
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        if (batch.image == (255, 0, 255)).all(axis=(1, 2, 3)).any():
             raise RuntimeError("secret: /srv/engine.py went wrong")
-        return super().run(cut, *arrays)
+        return super().run(cut, batch)
 
 
 @pytest.mark.parametrize("path", ["/cam", "/compare"])

@@ -7,12 +7,11 @@ from urllib.parse import urljoin
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
 
 from app.bundle import Method, ModelCard
-from app.engines import Cut
+from app.engines import Batch, Cut
 from app.settings import PROJECT
 from tests import needs
 from tests.app.conftest import (
@@ -215,12 +214,12 @@ async def test_a_target_is_named_in_any_spelling(
 
 
 async def test_target_and_versus_reach_the_model(serve: Serve, engine: Borrowed) -> None:
-    asked: list[tuple[Cut, int, int]] = []
+    runs: list[tuple[Cut, int, int]] = []
 
     class Listening(Borrowed):
-        def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-            asked.append((cut, int(arrays[1][0]), int(arrays[2][0])))
-            return super().run(cut, *arrays)
+        def run(self, cut: Cut, batch: Batch) -> Arrays:
+            runs.append((cut, int(batch.class_index[0]), int(batch.versus_index[0])))
+            return super().run(cut, batch)
 
     async with serve(engine=Listening(engine)) as client:
         await ask(client, "/predict")
@@ -228,7 +227,7 @@ async def test_target_and_versus_reach_the_model(serve: Serve, engine: Borrowed)
         await ask(client, "/gradcam", versus="3")
         await ask(client, "/gradcam", target="2", versus="1", layers="last6")
         await ask(client, "/compare", target="1", versus="2")
-    assert asked == [
+    assert runs == [
         (Cut.EXPLAIN, -1, -1),
         (Cut.EXPLAIN, 3, -1),
         (Cut.EXPLAIN, -1, 3),
@@ -363,9 +362,9 @@ async def test_each_caller_gets_its_own_answer(serve: Serve, engine: Borrowed) -
     sizes: list[int] = []
 
     class Counting(Borrowed):
-        def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-            sizes.append(len(arrays[0]))
-            return super().run(cut, *arrays)
+        def run(self, cut: Cut, batch: Batch) -> Arrays:
+            sizes.append(len(batch))
+            return super().run(cut, batch)
 
     calls = [
         (path, encode(picture(200 + 8 * index, 160, seed=index)), {"target": index % 5})

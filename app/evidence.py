@@ -20,7 +20,7 @@ from app.images import Box
 __all__ = [
     "CURVE_THRESHOLDS",
     "Evidence",
-    "LayerSet",
+    "MethodAtLayers",
     "enlarged",
     "find",
     "foreground_of",
@@ -38,20 +38,26 @@ CURVE_THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 50))
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSet:
-    """A method with the layers it is taken at, under the name by which these are calibrated."""
+class MethodAtLayers:
+    """A method at the layers whose maps it fuses.
+
+    Attributes:
+        method: the method.
+        name: of the layer set, under which it is calibrated: `last`, `last6` or the layers' names.
+        layer_names: the layers, first to last.
+    """
 
     method: Method
     name: str
-    layers: tuple[str, ...]
+    layer_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, card: ModelCard, method: Method, layers: Sequence[str]) -> "LayerSet":
+    def of(cls, card: ModelCard, method: Method, layers: Sequence[str]) -> "MethodAtLayers":
         """With the name that the model's card has for the layers."""
         return cls(method, card.layer_set(layers), tuple(layers))
 
     @classmethod
-    def asked(cls, card: ModelCard, method: Method, layers: str) -> "LayerSet":
+    def parse(cls, card: ModelCard, method: Method, layers: str) -> "MethodAtLayers":
         """As a request names the layers: `last`, `last6`, or names with commas between.
 
         Raises:
@@ -66,14 +72,14 @@ class LayerSet:
         names = card.layer_names
         if layers in ("last", "last6"):
             return cls.of(card, method, names[-1:] if layers == "last" else names[-6:])
-        asked = {name.strip() for name in layers.split(",")}
-        unknown = sorted(asked.difference(names))
+        chosen = {name.strip() for name in layers.split(",")}
+        unknown = sorted(chosen.difference(names))
         if unknown:
             raise RequestError(
                 f"`layers`: the model does not expose {', '.join(map(repr, unknown))}. "
                 f"It has {', '.join(names)}; or `last`, or `last6`."
             )
-        return cls.of(card, method, [name for name in names if name in asked])
+        return cls.of(card, method, [name for name in names if name in chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ class Evidence:
         return images.scale_point(point, (columns, rows), (width, height))
 
 
-def fused_rule(card: ModelCard, layers: LayerSet, rule: Rule | None) -> Fused | None:
+def fused_rule(card: ModelCard, layers: MethodAtLayers, rule: Rule | None) -> Fused | None:
     """How the rule `fused` goes where it applies; None where `heatmap` does.
 
     Args:
@@ -143,7 +149,7 @@ def fused_rule(card: ModelCard, layers: LayerSet, rule: Rule | None) -> Fused | 
 def find(
     card: ModelCard,
     outputs: Outputs,
-    layers: LayerSet,
+    layers: MethodAtLayers,
     *,
     rule: Rule | None = None,
     threshold: float | None = None,
@@ -177,10 +183,12 @@ def find(
     )
 
 
-def heatmap_of(card: ModelCard, outputs: Outputs, layers: LayerSet) -> Heatmap:
+def heatmap_of(card: ModelCard, outputs: Outputs, layers: MethodAtLayers) -> Heatmap:
     """A method's heatmap at its map's size."""
     method = layers.method
-    maps = [outputs[engines.layer_output(card, method.value, layer)] for layer in layers.layers]
+    maps = [
+        outputs[engines.layer_output(card, method.value, layer)] for layer in layers.layer_names
+    ]
     return heatmaps.from_maps(maps, signed=method.signed)
 
 

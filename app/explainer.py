@@ -20,7 +20,7 @@ from app.bundle import Bundle, Method
 from app.clock import Clock
 from app.engines import Batch, Cut, Engine
 from app.errors import DeadlineExceeded, RequestError, UnknownTarget
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
 from app.panels import Panel
 from app.schemas import (
     Compared,
@@ -178,7 +178,7 @@ class Explainer:
             RequestError: the photo or a parameter cannot be used.
             DeadlineExceeded: no answer within `remaining_s`.
         """
-        sets = [LayerSet.asked(self.card, query.method, query.layers)]
+        sets = [MethodAtLayers.parse(self.card, query.method, query.layers)]
 
         def respond(panels: Sequence[Panel], **about: Any) -> ExplainResponse:
             return ExplainResponse(
@@ -196,7 +196,7 @@ class Explainer:
         """
         asked = [(Method.CAM, "last")] if self.card.has_cam else []
         asked += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
-        named = [LayerSet.asked(self.card, method, layers) for method, layers in asked]
+        named = [MethodAtLayers.parse(self.card, method, layers) for method, layers in asked]
         sets = list(dict.fromkeys(named))  # of one layer, the last is the last six
 
         def respond(panels: Sequence[Panel], **about: Any) -> CompareResponse:
@@ -213,7 +213,7 @@ class Explainer:
         data: bytes,
         query: CompareQuery,
         clock: Clock,
-        sets: Sequence[LayerSet],
+        sets: Sequence[MethodAtLayers],
         respond: Callable[..., Response],
         picture_as: str | None,
     ) -> Answer[Response]:
@@ -265,7 +265,7 @@ class Explainer:
     # -- batch
 
     async def _ask(
-        self, data: bytes, query: CompareQuery, clock: Clock, sets: Sequence[LayerSet]
+        self, data: bytes, query: CompareQuery, clock: Clock, sets: Sequence[MethodAtLayers]
     ) -> _Asked:
         """Decode the photo, and run as much of the model as the layers need."""
         target = self._class_index("target", query.target)
@@ -302,7 +302,7 @@ class Explainer:
 
     # -- locate
 
-    def _panel(self, asked: _Asked, layers: LayerSet) -> Panel:
+    def _panel(self, asked: _Asked, layers: MethodAtLayers) -> Panel:
         query, rows = asked.query, asked.rows
         found = evidence.find(self.card, rows, layers, rule=query.rule, threshold=query.threshold)
         versus = None

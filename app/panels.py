@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import heatmaps, images, overlay
-from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet
+from app.evidence import CURVE_THRESHOLDS, Evidence, MethodAtLayers
 from app.schemas import (
     BoxIoU,
     CompareQuery,
@@ -41,7 +41,7 @@ class Panel:
 
 def make(
     evidence: Evidence,
-    layers: LayerSet,
+    layers: MethodAtLayers,
     photo: ImageInfo,
     given: Sequence[images.Box],
     *,
@@ -60,7 +60,7 @@ def make(
     """
     explanation = Explanation(
         method=layers.method,
-        layers=list(layers.layers),
+        layers=list(layers.layer_names),
         versus=versus,
         rule=evidence.rule,
         threshold=evidence.threshold,

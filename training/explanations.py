@@ -12,7 +12,7 @@ import numpy.typing as npt
 from app import images
 from app.bundle import Method, ModelCard, Rule
 from app.engines import Batch, Cut, Engine
-from app.evidence import Evidence, LayerSet, enlarged, find, foreground_of
+from app.evidence import Evidence, MethodAtLayers, enlarged, find, foreground_of
 from training.data import Example
 from training.progress import bar
 
@@ -66,7 +66,7 @@ class Explained:
         size = self.card.input.size
         return [images.scale_box(box, (1, 1), (size, size)) for box in self.example.boxes]
 
-    def evidence(self, layers: LayerSet, rule: Rule | None = None) -> Evidence:
+    def evidence(self, layers: MethodAtLayers, rule: Rule | None = None) -> Evidence:
         """What the service would find; see `app.evidence.find`."""
         return find(self.card, self.outputs, layers, rule=rule)
 
@@ -81,12 +81,12 @@ class Explained:
         return images.scale_box(box, (size, size), (self.width, self.height)) if box else None
 
 
-def layer_sets(card: ModelCard) -> list[LayerSet]:
+def layer_sets(card: ModelCard) -> list[MethodAtLayers]:
     """What is calibrated and evaluated: CAM; the other methods at each layer and the last six."""
     names = card.layer_names
     every = [names[-1:], names[-6:], *([name] for name in names[:-1])]
     sets = [
-        LayerSet.of(card, method, layers)
+        MethodAtLayers.of(card, method, layers)
         for method in card.methods
         for layers in (every[:1] if method is Method.CAM else every)
     ]

@@ -8,7 +8,7 @@ import pytest
 from app import heatmaps
 from app.bundle import Foreground, Fused, Input, Label, Layer, Method, ModelCard, Rule
 from app.errors import MethodUnavailable, RequestError
-from app.evidence import LayerSet, enlarged, find, foreground_of, fused_rule, heatmap_of
+from app.evidence import MethodAtLayers, enlarged, find, foreground_of, fused_rule, heatmap_of
 
 SIZE = 8
 """Of the input: twice that of the last layer's maps, as is that of `fine`."""
@@ -30,8 +30,8 @@ def card(foreground: Foreground | None = None, **changes: Any) -> ModelCard:
 
 
 FUSED = {Method.GRADCAM: {"last": Fused(foreground=0.25, threshold=0.3)}}
-LAST = LayerSet(Method.GRADCAM, "last", ("late",))
-CAM = LayerSet(Method.CAM, "last", ("late",))
+LAST = MethodAtLayers(Method.GRADCAM, "last", ("late",))
+CAM = MethodAtLayers(Method.CAM, "last", ("late",))
 
 
 def cells(*hot: tuple[int, int, float], size: int = 4) -> npt.NDArray[np.float32]:
@@ -57,10 +57,10 @@ CORNERS = outputs(gradcam=cells((0, 0, 2)), foreground=cells((3, 3, 5)))
 
 class TestLayerSet:
     def test_is_named_as_the_card_names_it(self) -> None:
-        assert LayerSet.of(card(), Method.GRADCAM, ["late"]) == LAST
-        assert LayerSet.of(card(), Method.LAYERCAM, ["fine"]).name == "fine"
-        both = LayerSet.of(card(), Method.LAYERCAM, ["fine", "late"])
-        assert (both.name, both.layers) == ("last6", ("fine", "late"))
+        assert MethodAtLayers.of(card(), Method.GRADCAM, ["late"]) == LAST
+        assert MethodAtLayers.of(card(), Method.LAYERCAM, ["fine"]).name == "fine"
+        both = MethodAtLayers.of(card(), Method.LAYERCAM, ["fine", "late"])
+        assert (both.name, both.layer_names) == ("last6", ("fine", "late"))
 
     @pytest.mark.parametrize(
         ("layers", "expected"),
@@ -75,19 +75,19 @@ class TestLayerSet:
     def test_as_asked_for_in_the_networks_order(
         self, layers: str, expected: tuple[str, ...]
     ) -> None:
-        found = LayerSet.asked(card(), Method.GRADCAM, layers)
-        assert found == LayerSet.of(card(), Method.GRADCAM, expected)
-        assert found.layers == expected
+        found = MethodAtLayers.parse(card(), Method.GRADCAM, layers)
+        assert found == MethodAtLayers.of(card(), Method.GRADCAM, expected)
+        assert found.layer_names == expected
 
     @pytest.mark.parametrize("layers", ["stem", "late,stem", "", "late,", "last,last6"])
     def test_a_layer_that_is_not_exposed_is_refused(self, layers: str) -> None:
         with pytest.raises(RequestError, match="It has fine, late; or `last`"):
-            LayerSet.asked(card(), Method.GRADCAM, layers)
+            MethodAtLayers.parse(card(), Method.GRADCAM, layers)
 
     def test_cam_needs_its_head(self) -> None:
-        assert LayerSet.asked(card(), Method.CAM, "last") == CAM
+        assert MethodAtLayers.parse(card(), Method.CAM, "last") == CAM
         with pytest.raises(MethodUnavailable, match="Use /gradcam"):
-            LayerSet.asked(card(head="other"), Method.CAM, "last")
+            MethodAtLayers.parse(card(head="other"), Method.CAM, "last")
 
 
 class TestRule:
@@ -107,9 +107,9 @@ class TestRule:
         assert find(card(fused=FUSED), CORNERS, LAST, rule=Rule.HEATMAP).rule is Rule.HEATMAP
 
     @pytest.mark.parametrize(
-        "layers", [CAM, LayerSet(Method.GRADCAM, "fine", ("fine",))], ids=["method", "layers"]
+        "layers", [CAM, MethodAtLayers(Method.GRADCAM, "fine", ("fine",))], ids=["method", "layers"]
     )
-    def test_fused_that_is_not_calibrated_is_refused(self, layers: LayerSet) -> None:
+    def test_fused_that_is_not_calibrated_is_refused(self, layers: MethodAtLayers) -> None:
         told = card(fused=FUSED)
         with pytest.raises(MethodUnavailable, match=f"{layers.method.value} at these layers"):
             fused_rule(told, layers, Rule.FUSED)
@@ -143,7 +143,7 @@ class TestHeatmapRule:
         assert alone == [(0, 0, 9, 6), (0, 0, 9, 6), (0, 0, 6, 4), (0, 0, 6, 4), (0, 0, 3, 2)]
 
     def test_layers_are_fused_at_the_finest_of_their_sizes(self) -> None:
-        both = LayerSet(Method.GRADCAM, "last6", ("fine", "late"))
+        both = MethodAtLayers(Method.GRADCAM, "last6", ("fine", "late"))
         maps = outputs(gradcam=cells((0, 0, 2)), gradcam_fine=cells((7, 7, 9), size=8))
         heatmap = heatmap_of(card(), maps, both)
         mean = np.outer(STEPS, STEPS) / 2

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from app.bundle import Method, Rule
-from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet
+from app.evidence import CURVE_THRESHOLDS, Evidence, MethodAtLayers
 from app.heatmaps import Heatmap
 from app.images import Box
 from app.panels import Panel, draw, make
@@ -13,7 +13,7 @@ from app.schemas import CompareQuery, ImageInfo, Prediction
 
 Map = npt.NDArray[np.float32]
 
-LAST = LayerSet(Method.GRADCAM, "last", ("late",))
+LAST = MethodAtLayers(Method.GRADCAM, "last", ("late",))
 
 
 def evidence(values: Map | None, searched: Map | None = None, threshold: float = 0.5) -> Evidence:

@@ -13,7 +13,7 @@ import pytest
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Foreground, Fused, Input, Label, Method, ModelCard, Rule, load
 from app.engines import Batch, Cut, Engine
-from app.evidence import LayerSet, find
+from app.evidence import MethodAtLayers, find
 from benchmarks.boxes import command, maps
 from benchmarks.boxes.crossfit import cross_fitted, find_directions, halves
 from benchmarks.boxes.forward import Forward
@@ -230,7 +230,7 @@ def _table(text: str) -> dict[str, list[str]]:
 
 def _cam_by_hand(bundle: Bundle, engine: Engine) -> Floats:
     """Each photo's IoU at each threshold, in photo pixels, through the service's own rule."""
-    layers = LayerSet.of(bundle.card, Method.CAM, LAYERS[-1:])
+    layers = MethodAtLayers.of(bundle.card, Method.CAM, LAYERS[-1:])
     table = np.empty((len(EXAMPLES), len(THRESHOLDS)))
     for row, example in enumerate(EXAMPLES):
         maps_of = engine.run(Cut.EXPLAIN, Batch.of(IMAGE[row : row + 1], TRUE_CLASS[row : row + 1]))

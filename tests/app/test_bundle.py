@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from app import bundle
 from app.bundle import (
@@ -51,6 +52,9 @@ LIMITS = Confidence(
     ece=0.02,
     ece_before=0.06,
 )
+
+
+EARLY = Foreground(rule="boxes", photos=1, layers=("early",))
 
 
 @pytest.fixture
@@ -200,7 +204,7 @@ class TestCard:
             "foreground": Foreground(rule="boxes", photos=7, layers=("early", "late")),
             "fused": {Method.CAM: {"last": fused}, Method.LAYERCAM: {"last6": fused}},
             "novelty": Novelty(dimensions=2, photos=9),
-            "confidence": LIMITS.model_copy(update={"most_novelty": 4.5}),
+            "confidence": Confidence(**{**dict(LIMITS), "most_novelty": 4.5}),
         }
         card(**changes, checksums=checksums(version)).write(version)
         told = load(version).card
@@ -226,6 +230,35 @@ class TestCard:
         assert [method for method in Method if method.signed] == [Method.CAM]
 
 
+class TestReplace:
+    def test_other_values_and_the_rest_as_it_was(self) -> None:
+        first = card(thresholds={Method.CAM: {"last": 0.5}})
+        other = first.replace(
+            version=4, fused={"cam": {"last": {"foreground": 0.5, "threshold": 1}}}
+        )
+        assert (first.version, first.fused) == (3, {})
+        assert other.version == 4
+        assert other.fused == {Method.CAM: {"last": Fused(foreground=0.5, threshold=1)}}
+        assert other == card(version=4, thresholds=first.thresholds, fused=other.fused)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"version": 0},
+            {"surprise": 1},
+            {"labels": (Label(index=1, name="pug"), Label(index=0, name="beagle"))},
+            # What only the whole card can tell.
+            {"foreground": Foreground(rule="boxes", photos=1, layers=("stem",))},
+            {"layers": (Layer(name="late", height=4, width=4),), "foreground": EARLY},
+            {"confidence": Confidence(**{**dict(LIMITS), "most_novelty": 4.5})},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_is_validated_as_what_is_read(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            card().replace(**changes)
+
+
 class TestClassIndex:
     LABELS = (
         Label(index=0, synset="n1", name="old-english sheepdog"),
@@ -248,10 +281,10 @@ class TestClassIndex:
     def test_by_index_synset_or_name(self, name: str, index: int | None) -> None:
         assert card(labels=self.LABELS).class_index(name) == index
 
-    def test_a_copy_with_other_labels_has_their_names(self) -> None:
+    def test_a_card_with_other_labels_has_their_names(self) -> None:
         first = card()
         assert first.class_index("pug") == 1
-        other = first.model_copy(update={"labels": self.LABELS})
+        other = first.replace(labels=self.LABELS)
         assert other.class_index("pug") is None
         assert other.class_index("n2") == 1
 

@@ -100,8 +100,8 @@ def _overlay(
     picture = overlay.render(pixels, values, colormap="jet", alpha=0.5)
     overlay.draw_boxes(
         picture,
-        found=evidence.box(width, height),
-        given=[images.scale_box(box, (1, 1), (width, height)) for box in row.example.boxes],
+        own=evidence.box(width, height),
+        reference=[images.scale_box(box, (1, 1), (width, height)) for box in row.example.boxes],
     )
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY)

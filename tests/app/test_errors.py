@@ -69,8 +69,3 @@ def test_only_errors_that_pass_ask_for_another_try() -> None:
     asking = {kind for kind in EVERY if "Retry-After" in kind("x").headers}
     assert asking == {QueueFull, NotReady}
     assert all(int(kind("x").headers["Retry-After"]) > 0 for kind in asking)
-
-
-@pytest.mark.parametrize("kind", EVERY)
-def test_the_message_is_the_message(kind: type[BreedCAMError]) -> None:
-    assert str(kind("Told to the client.")) == "Told to the client."

@@ -1,4 +1,4 @@
-"""From one photo's row of outputs to what it shows: heatmap, box and peak, by the rule asked for.
+"""From one photo's row of outputs to a method's evidence: heatmap, box and peak.
 
 The service, calibration and evaluation all go through here, so that what is measured is what is
 served.
@@ -84,7 +84,7 @@ class MethodAtLayers:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a method shows of a photo.
+    """Where a method sees its evidence in a photo.
 
     Attributes:
         heatmap: at its map's size.
@@ -112,8 +112,8 @@ class Evidence:
         """The boxes at several rising thresholds; see `box`."""
         if self.searched is None:
             return [None] * len(thresholds)
-        found = heatmaps.locate_all(self.searched, thresholds)
-        return [_in_photo(box, self.searched, width, height) for box in found]
+        boxes = heatmaps.locate_all(self.searched, thresholds)
+        return [_in_photo(box, self.searched, width, height) for box in boxes]
 
     def peak(self, width: int, height: int) -> tuple[float, float] | None:
         """Where the heatmap is greatest, x and y in photo pixels; None without evidence."""
@@ -124,23 +124,23 @@ class Evidence:
         return images.scale_point(point, (columns, rows), (width, height))
 
 
-def fused_rule(card: ModelCard, layers: MethodAtLayers, rule: Rule | None) -> Fused | None:
-    """How the rule `fused` goes where it applies; None where `heatmap` does.
+def fused_rule(card: ModelCard, spec: MethodAtLayers, rule: Rule | None) -> Fused | None:
+    """The calibrated weights of the rule `fused` where it applies; None where `heatmap` does.
 
     Args:
         card: the model's.
-        layers: the method and its layers.
-        rule: the one asked for; default: `fused` where it is calibrated for these layers.
+        spec: the method and its layers.
+        rule: the requested rule; default: `fused` where it is calibrated for these layers.
 
     Raises:
-        MethodUnavailable: `fused` is asked for and not calibrated for these layers.
+        MethodUnavailable: `fused` is requested and not calibrated for these layers.
     """
     if rule is Rule.HEATMAP:
         return None
-    fused = card.fused.get(layers.method, {}).get(layers.name)
+    fused = card.fused.get(spec.method, {}).get(spec.name)
     if fused is None and rule is Rule.FUSED:
         raise MethodUnavailable(
-            f"The rule `fused` is not calibrated for {layers.method.value} at these layers of "
+            f"The rule `fused` is not calibrated for {spec.method.value} at these layers of "
             f"model {card.name!r}. Use `heatmap`."
         )
     return fused
@@ -149,31 +149,36 @@ def fused_rule(card: ModelCard, layers: MethodAtLayers, rule: Rule | None) -> Fu
 def find(
     card: ModelCard,
     outputs: Outputs,
-    layers: MethodAtLayers,
+    spec: MethodAtLayers,
     *,
     rule: Rule | None = None,
     threshold: float | None = None,
+    foreground: Map | None = None,
 ) -> Evidence:
     """The evidence of a method at its layers.
 
     Args:
         card: the model's.
         outputs: one photo's.
-        layers: the method and its layers.
+        spec: the method and its layers.
         rule: see `fused_rule`.
         threshold: share of the maximum, over 0 to 1; default: the calibrated one.
+        foreground: `enlarged` of `foreground_of`, `[S, S]`, for callers that explain a photo more
+            than once; default: computed where the rule needs it.
 
     Raises:
-        MethodUnavailable: `fused` is asked for and not calibrated for these layers.
+        MethodUnavailable: `fused` is requested and not calibrated for these layers.
     """
-    fused = fused_rule(card, layers, rule)
-    heatmap = heatmap_of(card, outputs, layers)
+    fused = fused_rule(card, spec, rule)
+    heatmap = heatmap_of(card, outputs, spec)
+    # Enlarged first: the largest region is looked for at the input's size, `[S, S]`.
     values = enlarged(card, heatmap) if heatmap.status == "ok" else None
     searched = values
     if fused and values is not None:
-        foreground = enlarged(card, foreground_of(card, outputs))
+        if foreground is None:
+            foreground = enlarged(card, foreground_of(card, outputs))
         searched = heatmaps.blend(values, foreground, fused.foreground)
-    calibrated = fused.threshold if fused else card.threshold(layers.method, layers.name)
+    calibrated = fused.threshold if fused else card.threshold(spec.method, spec.name)
     return Evidence(
         heatmap=heatmap,
         values=values,
@@ -183,17 +188,14 @@ def find(
     )
 
 
-def heatmap_of(card: ModelCard, outputs: Outputs, layers: MethodAtLayers) -> Heatmap:
-    """A method's heatmap at its map's size."""
-    method = layers.method
-    maps = [
-        outputs[engines.layer_output(card, method.value, layer)] for layer in layers.layer_names
-    ]
-    return heatmaps.from_maps(maps, signed=method.signed)
+def heatmap_of(card: ModelCard, outputs: Outputs, spec: MethodAtLayers) -> Heatmap:
+    """A method's heatmap at the finest of its maps' sizes, `[h, w]`."""
+    names = [engines.layer_output(card, spec.method, layer) for layer in spec.layer_names]
+    return heatmaps.from_maps([outputs[name] for name in names], signed=spec.method.signed)
 
 
 def foreground_of(card: ModelCard, outputs: Outputs) -> Heatmap:
-    """The foreground's heatmap, of no class, at the finest of its maps' sizes."""
+    """The class-agnostic foreground's heatmap at the finest of its maps' sizes, `[h, w]`."""
     names = [engines.layer_output(card, "foreground", layer) for layer in card.foreground_layers]
     return heatmaps.from_maps([outputs[name] for name in names], signed=card.foreground.signed)
 
@@ -204,5 +206,6 @@ def enlarged(card: ModelCard, heatmap: Heatmap) -> Map:
 
 
 def _in_photo(box: Box | None, searched: Map, width: int, height: int) -> Box | None:
+    """A box in pixels of `searched`, `[S, S]`, carried to a photo of `width` x `height`."""
     rows, columns = searched.shape
     return images.scale_box(box, (columns, rows), (width, height)) if box else None

@@ -67,7 +67,7 @@ def by_hand(card: ModelCard) -> ModelCard:
     late = card.layer_names[-3:]
     sides = {name: 7 if name in late else 14 for name in card.layer_names}
     layers = (Layer(name=name, height=side, width=side) for name, side in sides.items())
-    return card.model_copy(update={"layers": tuple(layers)})
+    return card.replace(layers=tuple(layers))
 
 
 class Painted(Borrowed):
@@ -84,7 +84,7 @@ class Painted(Borrowed):
         default: npt.ArrayLike = 0.0,
     ) -> None:
         super().__init__(engine)
-        self.card = by_hand(card).model_copy(update={"input": Input(size=224)})
+        self.card = by_hand(card).replace(input=Input(size=224))
         self._maps = dict(maps or {})
         self._default = default
 
@@ -220,7 +220,7 @@ def uncalibrated(card: ModelCard) -> ModelCard:
     """The shipped model's `by_hand`, as if neither fused rules nor confidence were calibrated."""
     foreground = Foreground(rule="ddt", photos=1000)
     changes = {"foreground": foreground, "fused": {}, "novelty": None, "confidence": None}
-    return by_hand(card).model_copy(update=changes)
+    return by_hand(card).replace(**changes)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def calibrated(uncalibrated: ModelCard) -> ModelCard:
             ece_before=0.05,
         ),
     }
-    return uncalibrated.model_copy(update=changes)
+    return uncalibrated.replace(**changes)
 
 
 @pytest.fixture

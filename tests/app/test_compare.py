@@ -56,7 +56,7 @@ def fused(uncalibrated: ModelCard) -> ModelCard:
             "last6": Fused(foreground=0.75, threshold=0.5),
         },
     }
-    return uncalibrated.model_copy(update={"fused": rules})
+    return uncalibrated.replace(fused=rules)
 
 
 def panels(drawn: npt.NDArray[np.uint8], count: int, width: int) -> list[npt.NDArray[np.uint8]]:
@@ -125,7 +125,7 @@ async def test_the_model_is_called_once(serve: Serve, engine: Borrowed) -> None:
 async def test_without_a_head_for_cam_there_are_two(
     serve: Serve, engine: Borrowed, fused: ModelCard
 ) -> None:
-    other = fused.model_copy(update={"head": "other"})
+    other = fused.replace(head="other")
     async with serve(engine=Deep(engine), card=other) as client:
         together = await ask(client, "/compare")
         alone = [await ask(client, path, **more) for path, more in SINGLE[1:]]

@@ -224,11 +224,11 @@ class TestOutputs:
         self, uncalibrated: ModelCard
     ) -> None:
         last = Foreground(rule="boxes", photos=200, layers=tuple(uncalibrated.layer_names[-1:]))
-        card = uncalibrated.model_copy(update={"foreground": last})
+        card = uncalibrated.replace(foreground=last)
         assert self.names(card, Cut.EXPLAIN) == EXPLAINED
 
     def test_without_a_head_for_it_there_is_no_cam(self, uncalibrated: ModelCard) -> None:
-        card = uncalibrated.model_copy(update={"head": "other"})
+        card = uncalibrated.replace(head="other")
         assert self.names(card, Cut.EXPLAIN) == EXPLAINED - {"cam"}
 
     def test_only_earlier_layers_are_named(self, uncalibrated: ModelCard) -> None:

@@ -55,7 +55,7 @@ STEPS = np.array([1, 0.75, 0.25, 0, 0, 0, 0, 0])
 CORNERS = outputs(gradcam=cells((0, 0, 2)), foreground=cells((3, 3, 5)))
 
 
-class TestLayerSet:
+class TestMethodAtLayers:
     def test_is_named_as_the_card_names_it(self) -> None:
         assert MethodAtLayers.of(card(), Method.GRADCAM, ["late"]) == LAST
         assert MethodAtLayers.of(card(), Method.LAYERCAM, ["fine"]).name == "fine"

@@ -340,7 +340,7 @@ async def test_nothing_is_served_before_the_start_and_after_the_stop(
 
 
 async def test_cam_needs_a_head_that_has_it(serve: Serve, card: ModelCard) -> None:
-    async with serve(card=card.model_copy(update={"head": "other"})) as client:
+    async with serve(card=card.replace(head="other")) as client:
         for headers in ({}, {"Accept": "image/png"}):
             detail = problem(await post(client, "/cam", headers=headers), 409, "method-unavailable")
             assert "/gradcam" in detail

@@ -27,6 +27,7 @@ def probabilities(logits: Floats, temperature: float) -> npt.NDArray[np.float32]
     Returns:
         float32 of the same shape.
     """
+    # softmax(z / T), with the greatest exponent at 0 so that none overflows.
     scaled = logits.astype(np.float64) / temperature
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -108,6 +108,7 @@ def _upright(image: Image.Image, side: int) -> Photo:
     width, height = image.size
     if width == 0 or height == 0:
         raise ValueError("no pixels")
+    # The order matters: `draft` works before the pixels are loaded, and PNG's EXIF may follow them.
     image.draft("RGB", (side, side))
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE:
@@ -171,7 +172,7 @@ def fit(photo: Photo, side: int) -> Pixels:
     Returns:
         uint8 RGB `[h', w', 3]`.
     """
-    scale = min(1.0, side / max(photo.width, photo.height))
+    scale = min(1.0, side / max(photo.width, photo.height))  # of the original, not of `pixels`
     width, height = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     if photo.pixels.shape[:2] == (height, width):
         return photo.pixels

@@ -46,6 +46,7 @@ def render(
     """
     if values is None:
         return pixels.copy()
+    # Clipped and rounded before the cast to uint8, which would wrap 256 to 0.
     levels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
     return cv2.addWeighted(pixels, 1 - alpha, colours, alpha, 0)  # type: ignore[return-value]

@@ -140,7 +140,7 @@ EXPLAIN = ("/cam", "/gradcam")
 PICTURED = (*EXPLAIN, "/compare")
 ENDPOINTS = ("/predict", *PICTURED)
 JPEG = encode(picture())
-"""What `post` sends unless told otherwise: 320 x 240."""
+"""What `post` sends by default: 320 x 240."""
 
 
 async def post(
@@ -169,16 +169,16 @@ def problem(response: httpx.Response, status: int, code: str) -> str:
     """Check everything that problems have in common; give the detail."""
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/problem+json"
-    told = response.json()
-    assert set(told) == {"type", "title", "status", "detail", "request_id"}
-    assert told["type"] == f"urn:breedcam:error:{code}"
-    assert told["status"] == status
-    assert told["title"]
-    assert told["request_id"] == response.headers["X-Request-ID"] != ""
+    document = response.json()
+    assert set(document) == {"type", "title", "status", "detail", "request_id"}
+    assert document["type"] == f"urn:breedcam:error:{code}"
+    assert document["status"] == status
+    assert document["title"]
+    assert document["request_id"] == response.headers["X-Request-ID"] != ""
     assert not any(
         secret in response.text for secret in ("Traceback", ".py", str(PROJECT), "site-packages")
     )
-    detail: str = told["detail"]
+    detail: str = document["detail"]
     assert detail
     return detail
 

@@ -159,6 +159,15 @@ class TestHeatmapRule:
 
 
 class TestFusedRule:
+    def test_a_foreground_that_the_caller_has_is_not_computed_again(self) -> None:
+        foreground = enlarged(card(), foreground_of(card(), CORNERS))
+        rest = {name: raw for name, raw in CORNERS.items() if name != "foreground"}
+        evidence = find(card(fused=FUSED), rest, LAST, foreground=foreground)
+        expected = find(card(fused=FUSED), CORNERS, LAST).searched
+        assert evidence.searched is not None
+        assert expected is not None
+        np.testing.assert_array_equal(evidence.searched, expected)
+
     def test_by_hand(self) -> None:
         """A mean of the two corners: 3/4 of the method's, 1/4 of the foreground's."""
         found = find(card(fused=FUSED), CORNERS, LAST)

@@ -44,23 +44,25 @@ async def test_the_lifespan_opens_and_closes_the_model(settings: Settings) -> No
 
 
 async def test_the_model_is_closed_when_the_service_is_cut_off(
-    make_explainer: Callable[..., Explainer],
+    make_explainer: Callable[..., Explainer], engine: Borrowed
 ) -> None:
-    explainer = make_explainer()
+    explainer = make_explainer(engine=engine)
     app = create_app(explainer.settings, explainer)
 
     async def serve_until_cut_off() -> None:
         async with app.router.lifespan_context(app):
             assert explainer.ready
+            assert not engine.closed
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
         await serve_until_cut_off()
     assert not explainer.ready
+    assert engine.closed
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "told"),
+    ("change", "error", "message"),
     [
         ({"model": Path("models/none")}, BundleError, r"no model at .*models/none"),
         ({"model": Path("app")}, BundleError, r"app holds no model version"),
@@ -72,11 +74,11 @@ async def test_a_model_that_cannot_be_served_stops_the_start(
     monkeypatch: pytest.MonkeyPatch,
     change: dict[str, object],
     error: type[BreedCAMError],
-    told: str,
+    message: str,
 ) -> None:
     app = create_app(settings.model_copy(update=change))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         async with app.router.lifespan_context(app):
             pytest.fail("started")
 

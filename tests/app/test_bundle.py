@@ -151,8 +151,8 @@ class TestLoad:
         self, version: Path, change: dict[str, Any]
     ) -> None:
         path = version / CARD_PATH
-        told = json.loads(path.read_text())
-        path.write_text(json.dumps(told | change))
+        toy = json.loads(path.read_text())
+        path.write_text(json.dumps(toy | change))
         with pytest.raises(BundleError, match=f"malformed(.|\n)*{next(iter(change))}"):
             load(version)
 
@@ -187,11 +187,11 @@ class TestCard:
         assert json.loads((tmp_path / CARD_PATH).read_text())["name"] == "second"
 
     def test_threshold_calibrated_or_default(self) -> None:
-        told = card(thresholds={Method.GRADCAM: {"last": 0.3, "last6": 0.4}})
-        assert told.threshold(Method.GRADCAM, "last") == 0.3
-        assert told.threshold(Method.GRADCAM, "last6") == 0.4
-        assert told.threshold(Method.GRADCAM, "early") == DEFAULT_THRESHOLD
-        assert told.threshold(Method.CAM, "last") == DEFAULT_THRESHOLD
+        toy = card(thresholds={Method.GRADCAM: {"last": 0.3, "last6": 0.4}})
+        assert toy.threshold(Method.GRADCAM, "last") == 0.3
+        assert toy.threshold(Method.GRADCAM, "last6") == 0.4
+        assert toy.threshold(Method.GRADCAM, "early") == DEFAULT_THRESHOLD
+        assert toy.threshold(Method.CAM, "last") == DEFAULT_THRESHOLD
 
     def test_thresholds_survive_the_disk(self, version: Path) -> None:
         thresholds = {Method.CAM: {"last": 0.55}, Method.LAYERCAM: {"last6": 0.21}}
@@ -207,12 +207,12 @@ class TestCard:
             "confidence": Confidence(**{**dict(LIMITS), "most_novelty": 4.5}),
         }
         card(**changes, checksums=checksums(version)).write(version)
-        told = load(version).card
-        assert {name: getattr(told, name) for name in changes} == changes
+        toy = load(version).card
+        assert {name: getattr(toy, name) for name in changes} == changes
 
     def test_a_card_from_before_has_none_of_it(self) -> None:
-        told = card()
-        assert (told.fused, told.novelty, told.confidence) == ({}, None, None)
+        toy = card()
+        assert (toy.fused, toy.novelty, toy.confidence) == ({}, None, None)
 
     def test_the_foreground_is_of_the_last_layer_unless_others_are_named(self) -> None:
         assert card().foreground_layers == ["late"]
@@ -296,7 +296,7 @@ class TestClassIndex:
             return name
 
         monkeypatch.setattr(bundle, "_spelling", spell)
-        told = card(labels=(Label(index=0, name="only here"), Label(index=1, name="and here")))
+        toy = card(labels=(Label(index=0, name="only here"), Label(index=1, name="and here")))
         for _ in range(3):
-            assert told.class_index("and here") == 1
+            assert toy.class_index("and here") == 1
         assert sorted(spelt) == ["and here"] * 4 + ["only here"]

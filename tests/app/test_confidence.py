@@ -26,9 +26,9 @@ class TestProbabilities:
         ],
     )
     def test_by_hand(self, temperature: float, expected: list[float]) -> None:
-        found = probabilities(np.array([0, LOG2, 2 * LOG2], np.float32), temperature)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        shares = probabilities(np.array([0, LOG2, 2 * LOG2], np.float32), temperature)
+        assert shares.dtype == np.float32
+        np.testing.assert_allclose(shares, expected, rtol=1e-5, atol=1e-6)
 
     def test_each_row_by_itself(self) -> None:
         logits = np.array([[[0, LOG2]], [[5, 5]]], np.float32)
@@ -49,9 +49,9 @@ class TestProbabilities:
     def test_they_sum_to_1_and_keep_their_order(
         self, logits: npt.NDArray[np.float32], temperature: float
     ) -> None:
-        found = probabilities(logits, temperature)
-        assert found.sum() == pytest.approx(1, abs=1e-5)
-        assert (np.diff(found[np.argsort(logits, kind="stable")]) >= 0).all()
+        shares = probabilities(logits, temperature)
+        assert shares.sum() == pytest.approx(1, abs=1e-5)
+        assert (np.diff(shares[np.argsort(logits, kind="stable")]) >= 0).all()
 
 
 def limited(card: ModelCard, **changes: Any) -> ModelCard:

@@ -71,17 +71,22 @@ def test_opening_warms_up_what_will_be_used(
     settings: Settings, engine: Borrowed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warmed: list[int] = []
-    asked: dict[str, object] = {}
+    requested: dict[str, object] = {}
 
     def create(_: object, **options: object) -> Borrowed:
-        asked.update(options)
+        requested.update(options)
         return engine
 
     monkeypatch.setattr("app.engines.create", create)
     monkeypatch.setattr(engine, "warm_up", warmed.append)
     explainer = Explainer.open(settings.model_copy(update={"max_batch": 3, "threads": 1}))
     assert warmed == [3]
-    assert asked == {"engine": "openvino", "device": "cpu", "precision": "float32", "threads": 1}
+    assert requested == {
+        "engine": "openvino",
+        "device": "cpu",
+        "precision": "float32",
+        "threads": 1,
+    }
     assert not explainer.ready
 
 

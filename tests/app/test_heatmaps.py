@@ -146,8 +146,8 @@ class TestNormalise:
 
 class TestFuse:
     def test_one_is_returned_as_it_is(self) -> None:
-        one = heat([[0, 0.5], [0.25, 1]])
-        assert fuse([one]) is one
+        heatmap = heat([[0, 0.5], [0.25, 1]])
+        assert fuse([heatmap]) is heatmap
 
     def test_mean_scaled_to_one_by_hand(self) -> None:
         fused = fuse([heat([[1, 0.5], [0, 0]]), heat([[0.5, 1], [0.25, 0]])])
@@ -164,11 +164,11 @@ class TestFuse:
         np.testing.assert_allclose(fuse([fine, coarse]).values, total / 1.25, rtol=1e-6)
 
     def test_a_layer_without_evidence_counts_as_zero(self) -> None:
-        one = heat([[0, 0.5], [0.25, 1]])
+        heatmap = heat([[0, 0.5], [0.25, 1]])
         nothing = Heatmap(np.zeros((2, 2), np.float32), "empty")
-        fused = fuse([one, nothing])
+        fused = fuse([heatmap, nothing])
         assert fused.status == "ok"
-        np.testing.assert_array_equal(fused.values, one.values)
+        np.testing.assert_array_equal(fused.values, heatmap.values)
 
     @pytest.mark.parametrize(
         ("statuses", "expected"),
@@ -211,8 +211,8 @@ class TestBlend:
 
     @pytest.mark.parametrize("weight", [0.0, 1.0])
     def test_all_of_one_is_that_one(self, weight: float) -> None:
-        one, other = as_map([[0.1, 0.7]]), as_map([[0.9, 0.3]])
-        np.testing.assert_array_equal(blend(one, other, weight), [one, other][int(weight)])
+        first, second = as_map([[0.1, 0.7]]), as_map([[0.9, 0.3]])
+        np.testing.assert_array_equal(blend(first, second, weight), [first, second][int(weight)])
 
     @given(
         weight=st.floats(0, 1),

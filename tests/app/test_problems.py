@@ -58,7 +58,7 @@ def huge_png(width: int = 20_000, height: int = 10_000) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("params", "code", "told"),
+    ("params", "code", "word"),
     [
         ({"top_k": "0"}, "invalid-parameter", "top_k"),
         ({"top_k": "many"}, "invalid-parameter", "top_k"),
@@ -90,13 +90,13 @@ def huge_png(width: int = 20_000, height: int = 10_000) -> bytes:
 )
 @pytest.mark.parametrize("path", PICTURED)
 async def test_a_parameter_that_cannot_be_right(
-    client: httpx.AsyncClient, path: str, params: dict[str, Any], code: str, told: str
+    client: httpx.AsyncClient, path: str, params: dict[str, Any], code: str, word: str
 ) -> None:
-    assert told in problem(await post(client, path, **params), 400, code)
+    assert word in problem(await post(client, path, **params), 400, code)
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "word"),
     [
         ({"method": "cam"}, "method"),
         ({"layers": "conv1"}, "conv1"),
@@ -104,10 +104,10 @@ async def test_a_parameter_that_cannot_be_right(
     ],
 )
 async def test_a_method_or_layer_that_there_is_not(
-    client: httpx.AsyncClient, params: dict[str, Any], told: str
+    client: httpx.AsyncClient, params: dict[str, Any], word: str
 ) -> None:
     response = await post(client, "/gradcam", **params)
-    assert told in problem(response, 400, "invalid-parameter")
+    assert word in problem(response, 400, "invalid-parameter")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ async def test_no_more_requests_than_places(serve: Serve, engine: Borrowed) -> N
             assert int(refused.headers["Retry-After"]) >= 1
         assert (await client.get("/readyz")).status_code == 200
         held.go.set()
-        assert {each.status_code for each in await asyncio.gather(*requests)} == {200}
+        assert {response.status_code for response in await asyncio.gather(*requests)} == {200}
         # Each request after the other gets a place again, bad ones included.
         for _ in range(2):
             assert (await post(client, "/predict")).status_code == 200
@@ -382,7 +382,7 @@ async def test_a_photo_that_the_model_fails_on_fails_alone(
     magenta = encode(Image.new("RGB", (64, 64), (255, 0, 255)), "PNG")
     photos = [JPEG, magenta, JPEG]
     async with serve(engine=Fragile(engine), max_batch=3, batch_wait_ms=1000) as client:
-        good, bad, other = await asyncio.gather(*(post(client, path, each) for each in photos))
+        good, bad, other = await asyncio.gather(*(post(client, path, photo) for photo in photos))
         assert "secret" not in problem(bad, 500, "engine-failed")
         assert untimed(good.json()) == untimed(other.json())
         assert (await client.get("/readyz")).status_code == 200
@@ -412,14 +412,14 @@ def form(*fields: tuple[str, str | None]) -> bytes:
     """A multipart body of (name, filename) fields, each with the photo in it."""
     parts = []
     for name, filename in fields:
-        told = f'; filename="{filename}"' if filename else ""
-        head = f'--x\r\nContent-Disposition: form-data; name="{name}"{told}\r\n\r\n'
+        suffix = f'; filename="{filename}"' if filename else ""
+        head = f'--x\r\nContent-Disposition: form-data; name="{name}"{suffix}\r\n\r\n'
         parts.append(head.encode() + JPEG + b"\r\n")
     return b"".join(parts) + b"--x--\r\n"
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "word"),
     [
         ([("file", "a.jpg"), ("top_k", None)], "top_k"),
         ([("file", "a.jpg"), ("other", "b.jpg")], "other"),
@@ -427,17 +427,17 @@ def form(*fields: tuple[str, str | None]) -> bytes:
     ],
 )
 async def test_a_form_holds_one_photo_and_nothing_else(
-    client: httpx.AsyncClient, fields: list[tuple[str, str | None]], told: str
+    client: httpx.AsyncClient, fields: list[tuple[str, str | None]], word: str
 ) -> None:
     content_type = "multipart/form-data; boundary=x"
     response = await post(client, "/predict", form(*fields), content_type=content_type)
-    assert told in problem(response, 400, "invalid-parameter")
-    one = await post(client, "/predict", form(fields[0]), content_type=content_type)
-    assert one.status_code == 200
+    assert word in problem(response, 400, "invalid-parameter")
+    alone = await post(client, "/predict", form(fields[0]), content_type=content_type)
+    assert alone.status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "word"),
     [
         ("top_k=1&top_k=2", "`top_k` is given more than once."),
         ("topk=1", "`topk`: there is no such parameter; /docs lists them"),
@@ -447,12 +447,12 @@ async def test_a_form_holds_one_photo_and_nothing_else(
         ("versus=cat", "`versus`: the model has no class 'cat'"),
     ],
 )
-async def test_details_are_in_plain_words(client: httpx.AsyncClient, query: str, told: str) -> None:
+async def test_details_are_in_plain_words(client: httpx.AsyncClient, query: str, word: str) -> None:
     headers = {"Content-Type": "image/jpeg"}
     response = await client.post(f"/gradcam?{query}", content=JPEG, headers=headers)
     assert response.status_code == 400
     detail = response.json()["detail"]
-    assert told in detail
+    assert word in detail
     assert "Method." not in detail
 
 

@@ -167,14 +167,17 @@ async def test_noise_is_doubted(client: httpx.AsyncClient, cells: int | None) ->
 async def test_top_k_lists_the_likeliest_first(
     client: httpx.AsyncClient, card: ModelCard, path: str
 ) -> None:
-    every = (await ask(client, path, top_k=1000))["predictions"]
-    probabilities = [each["probability"] for each in every]
+    predictions = (await ask(client, path, top_k=1000))["predictions"]
+    probabilities = [prediction["probability"] for prediction in predictions]
     assert probabilities == sorted(probabilities, reverse=True)
     assert sum(probabilities) == pytest.approx(1, abs=1e-4)
-    told = {each["class_index"]: (each["label"], each["synset"]) for each in every}
-    assert told == {label.index: (label.name, label.synset) for label in card.labels}
-    assert (await ask(client, path))["predictions"] == every[:5]
-    assert (await ask(client, path, top_k=1))["predictions"] == every[:1]
+    listed = {
+        prediction["class_index"]: (prediction["label"], prediction["synset"])
+        for prediction in predictions
+    }
+    assert listed == {label.index: (label.name, label.synset) for label in card.labels}
+    assert (await ask(client, path))["predictions"] == predictions[:5]
+    assert (await ask(client, path, top_k=1))["predictions"] == predictions[:1]
 
 
 @pytest.mark.parametrize("path", EXPLAIN)
@@ -206,7 +209,7 @@ async def test_a_target_is_named_in_any_spelling(
     answer = await ask(
         client, "/cam", target=spell(label), versus=spell(other), top_k=1000, overlay="false"
     )
-    by_index = {each["class_index"]: each for each in answer["predictions"]}
+    by_index = {prediction["class_index"]: prediction for prediction in answer["predictions"]}
     assert answer["target"] == by_index[label.index]
     assert answer["target"]["label"] == label.name
     assert answer["explanation"]["versus"] == by_index[other.index]
@@ -242,8 +245,8 @@ async def test_neither_explaining_nor_drawing_changes_the_prediction(
     photo = encode(picture(*size), "JPEG")
     predicted = await ask(client, "/predict", photo)
     for path in ("/cam", "/gradcam"):
-        for asked in ({"overlay": False}, {"size": 100}, {"size": 1024}):
-            answer = await ask(client, path, photo, **asked)
+        for params in ({"overlay": False}, {"size": 100}, {"size": 1024}):
+            answer = await ask(client, path, photo, **params)
             assert answer["predictions"] == predicted["predictions"]
     assert (answer["overlay"]["width"], answer["image"]["width"]) == (min(1024, size[0]), size[0])
 
@@ -262,7 +265,7 @@ async def test_methods_and_layers(
     client: httpx.AsyncClient, card: ModelCard, method: str, layers: str
 ) -> None:
     names = [layer.name for layer in card.layers]
-    asked, expected, known_as = {
+    requested, expected, known_as = {
         "last": ("last", names[-1:], "last"),
         "last6": ("last6", names[-6:], "last6"),
         "first": (names[0], names[:1], names[0]),
@@ -271,22 +274,22 @@ async def test_methods_and_layers(
     }[layers]
     params: dict[str, Any] = {
         "method": method,
-        "layers": asked,
+        "layers": requested,
         "rule": "heatmap",
         "overlay": "false",
     }
     answer = await ask(client, "/gradcam", box="0,0,320,240", **params)
-    told = answer["explanation"]
-    assert told["rule"] == "heatmap"
-    assert told["method"] == method
-    assert told["layers"] == expected
-    assert told["status"] == "ok"
-    assert told["threshold"] == card.threshold(Method(method), known_as)
-    xmin, ymin, xmax, ymax = told["box"]
+    explanation = answer["explanation"]
+    assert explanation["rule"] == "heatmap"
+    assert explanation["method"] == method
+    assert explanation["layers"] == expected
+    assert explanation["status"] == "ok"
+    assert explanation["threshold"] == card.threshold(Method(method), known_as)
+    xmin, ymin, xmax, ymax = explanation["box"]
     assert 0 <= xmin < xmax <= 320
     assert 0 <= ymin < ymax <= 240
-    assert 0 < told["peak"][0] < 320
-    assert 0 < told["peak"][1] < 240
+    assert 0 < explanation["peak"][0] < 320
+    assert 0 < explanation["peak"][1] < 240
     assert answer["localization"]["iou"] == pytest.approx(
         (xmax - xmin) * (ymax - ymin) / (320 * 240)
     )
@@ -378,7 +381,9 @@ async def test_each_caller_gets_its_own_answer(serve: Serve, engine: Borrowed) -
 
 
 def probabilities(answer: Answer) -> dict[int, float]:
-    return {each["class_index"]: each["probability"] for each in answer["predictions"]}
+    return {
+        prediction["class_index"]: prediction["probability"] for prediction in answer["predictions"]
+    }
 
 
 # -- the model, probes, documents
@@ -386,15 +391,15 @@ def probabilities(answer: Answer) -> dict[int, float]:
 
 async def test_model_tells_what_is_served(client: httpx.AsyncClient, card: ModelCard) -> None:
     response = await client.get("/model")
-    told = response.json()
-    assert (told["name"], told["version"]) == (card.name, card.version)
-    assert [label["name"] for label in told["labels"]] == [label.name for label in card.labels]
-    assert told["methods"] == ["cam", "gradcam", "gradcampp", "layercam", "hirescam"]
-    assert told["engine"]["name"] == "openvino"
-    assert told["engine"]["precision"] == "float32"
-    assert told["thresholds"]["gradcam"]["last"] == card.threshold(Method.GRADCAM, "last")
+    info = response.json()
+    assert (info["name"], info["version"]) == (card.name, card.version)
+    assert [label["name"] for label in info["labels"]] == [label.name for label in card.labels]
+    assert info["methods"] == ["cam", "gradcam", "gradcampp", "layercam", "hirescam"]
+    assert info["engine"]["name"] == "openvino"
+    assert info["engine"]["precision"] == "float32"
+    assert info["thresholds"]["gradcam"]["last"] == card.threshold(Method.GRADCAM, "last")
     for name in ("fused", "confidence", "foreground"):
-        assert told[name] == card.model_dump(mode="json")[name]
+        assert info[name] == card.model_dump(mode="json")[name]
     assert card.checksums
     assert not any(text in response.text for text in ("checksums", *card.checksums.values()))
     assert str(PROJECT) not in response.text
@@ -415,9 +420,12 @@ async def test_openapi_documents_bodies_and_problems(
             if status != "200":
                 assert list(response["content"]) == ["application/problem+json"]
         assert ("image/png" in operation["responses"]["200"]["content"]) == (path in PICTURED)
-        told = {each["name"]: each.get("description", "") for each in operation["parameters"]}
-        assert "at most as many as the model has" in told["top_k"]
-        parameters = {each["name"]: each["in"] for each in operation["parameters"]}
+        descriptions = {
+            parameter["name"]: parameter.get("description", "")
+            for parameter in operation["parameters"]
+        }
+        assert "at most as many as the model has" in descriptions["top_k"]
+        parameters = {parameter["name"]: parameter["in"] for parameter in operation["parameters"]}
         assert set(parameters.values()) == {"query"}
         common = {"top_k"}
         explained = {"target", "versus", "box", "threshold", "rule", "curve"}
@@ -434,16 +442,18 @@ async def test_openapi_documents_bodies_and_problems(
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/model", "/", "/docs", "/openapi.json"])
 async def test_head_tells_of_what_get_gives(client: httpx.AsyncClient, path: str) -> None:
-    got, head = await client.get(path), await client.head(path)
-    assert head.status_code == got.status_code == 200
-    told = got.headers.keys() - {"x-request-id"}
-    assert {name: head.headers[name] for name in told} == {name: got.headers[name] for name in told}
+    get, head = await client.get(path), await client.head(path)
+    assert head.status_code == get.status_code == 200
+    names = get.headers.keys() - {"x-request-id"}
+    assert {name: head.headers[name] for name in names} == {
+        name: get.headers[name] for name in names
+    }
 
 
 async def test_docs_need_no_other_server(client: httpx.AsyncClient) -> None:
     page = (await client.get("/docs")).text
     links = re.findall(r"""(?:src|href)="(.*?)"|url: ['"](.*?)['"]""", page)
-    linked = ["".join(each) for each in links]
+    linked = ["".join(groups) for groups in links]
     assert len(linked) == 4
     assert "http" not in page
     paths = {urljoin("/behind/a/proxy/docs", link) for link in linked}

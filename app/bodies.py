@@ -44,7 +44,7 @@ async def read_image(request: Request, settings: Settings, take: Callable[[int],
         if not _has_body(request):
             raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
         raise UnsupportedMediaType(
-            f"Content type {content_type or '(none)'!r} is not taken. {_HOW_TO_SEND}"
+            f"Content type {content_type or '(none)'!r} is not supported. {_HOW_TO_SEND}"
         )
     try:
         body = _limited(request, settings.max_bytes, take)
@@ -71,7 +71,7 @@ async def _limited(
     request: Request, max_bytes: int, take: Callable[[int], None]
 ) -> AsyncGenerator[bytes, None]:
     """The body's chunks, as long as they are within the limit."""
-    message = f"The body is larger than the {max_bytes} bytes that are taken."
+    message = f"The upload exceeds the limit of {max_bytes} bytes."
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise TooManyBytes(message)
@@ -105,7 +105,7 @@ async def _file_field(request: Request, body: AsyncGenerator[bytes, None], max_b
                 "Parameters go into the query."
             )
         if len(fields) > 1:
-            raise RequestError("The multipart body has several files; take one at a time.")
+            raise RequestError("The multipart body has several files; send one at a time.")
         return await fields[0].read()
     finally:
         await form.close()

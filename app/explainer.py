@@ -157,7 +157,7 @@ class Explainer:
         """Verify the model version that the settings name, load it and warm it up.
 
         Raises:
-            StartupError: it cannot be served; the message says what to mend.
+            StartupError: it cannot be served; the message says what to fix.
         """
         bundle = bundles.load(settings.model_path)
         engine = engines.create(bundle, **settings.engine_options)

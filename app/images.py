@@ -38,7 +38,7 @@ Box = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in pixels; the far edges are exclusive."""
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-"""The image formats that are taken, by Pillow's names."""
+"""The supported image formats, by Pillow's names."""
 
 SIDE = 336
 """Pixels of the shorter side that a decoded photo keeps at least, where it has them."""
@@ -93,8 +93,8 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, side: int = SIDE) -> Ph
     with image:
         if image.width * image.height > max_pixels:
             raise TooManyPixels(
-                f"The image has {image.width} x {image.height} pixels; at most {max_pixels} in all "
-                "are taken."
+                f"The image has {image.width} x {image.height} pixels; the limit is {max_pixels} "
+                "in all."
             )
         # Pillow's decoders raise whatever a broken file leads them to: OSError, SyntaxError,
         # ValueError, struct.error, zlib.error and more. Each means the same to the client.

@@ -32,5 +32,5 @@ def negotiate(accept: Sequence[str], offers: Sequence[str]) -> str:
     # Not `best_match`: it breaks ties by the ranges' specificity, not by the order of offers.
     best = max(offers, key=ranges.quality)
     if ranges.quality(best) <= 0:
-        raise NotAcceptable(f"Here the answer comes as {' or '.join(offers)}.")
+        raise NotAcceptable(f"This endpoint returns {' or '.join(offers)}.")
     return best

@@ -88,7 +88,9 @@ async def _http(_: Request, error: Exception) -> Response:
 async def _unknown(_: Request, error: Exception) -> Response:
     """Whatever nobody foresaw: logged in full by the server, one line for the client."""
     kind = BreedCAMError
-    return _response(kind.status, kind.code, kind.title, "Something went wrong here, not with you.")
+    return _response(
+        kind.status, kind.code, kind.title, "An unexpected error occurred in the service."
+    )
 
 
 def _response(

@@ -123,12 +123,12 @@ class CamQuery(CompareQuery):
 
     @property
     def method(self) -> Method:
-        """The method asked for."""
+        """The requested method."""
         return Method.CAM
 
     @property
     def layers(self) -> str:
-        """The layer set asked for."""
+        """The requested layer set."""
         return "last"
 
 

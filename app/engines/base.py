@@ -42,8 +42,7 @@ class Cut(StrEnum):
     """How much of the full signature a caller needs; each is a model of its own.
 
     The service runs `explain` even for `/predict`, whose confidence needs the foreground.
-    `predict` is for training, which scores photos by the million, and the measure of what
-    explaining costs.
+    `predict` is for scoring alone, in training, and the measure of what explaining costs.
     """
 
     PREDICT = "predict"

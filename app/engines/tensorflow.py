@@ -51,7 +51,7 @@ class TensorFlowEngine(LocalEngine):
         super().__init__(bundle.card)
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
-            self.warn("A GPU was asked for and TensorFlow finds none: the CPU is used.")
+            self.warn("A GPU was requested and TensorFlow finds none: the CPU is used.")
         self.on_gpu = bool(gpus) and device != "cpu"
         self._device = "/GPU:0" if self.on_gpu else "/CPU:0"
         for gpu in gpus:

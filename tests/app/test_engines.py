@@ -128,7 +128,7 @@ def test_a_gpu_that_is_absent_is_a_warning(
     engine = engines.create(shipped_bundle, device="gpu")
 
     assert engine.info.name == "openvino"
-    assert "GPU was asked for" in engine.info.warnings[0]
+    assert "GPU was requested" in engine.info.warnings[0]
     assert not engine.on_gpu
 
 

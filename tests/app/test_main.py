@@ -104,7 +104,7 @@ async def test_what_nobody_foresaw_is_logged_and_does_not_leak(
         detail = problem(response, 500, "internal-error")
         assert "secret" not in response.text
         assert kind.__name__ not in response.text
-        assert detail == "Something went wrong here, not with you."
+        assert detail == "An unexpected error occurred in the service."
         assert response.headers.get_list("X-Request-ID") == ["mine"]
         assert re.search(r"POST /cam 500 .* mine", caplog.text)
         # Its place is free again.

@@ -1,6 +1,5 @@
 import asyncio
 import re
-import tempfile
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urljoin
@@ -42,63 +41,7 @@ STRANGE = (
 )
 """Photos that show no dog."""
 
-# -- the body
-
-
-@pytest.mark.parametrize("path", ENDPOINTS)
-async def test_every_way_of_sending_the_photo_gives_the_same_answer(
-    client: httpx.AsyncClient, path: str
-) -> None:
-    params: dict[str, Any] = (
-        {"top_k": 3} if path == "/predict" else {"top_k": 3, "box": "10,20,200,220"}
-    )
-    multipart = await client.post(path, files={"file": ("a.jpg", JPEG)}, params=params)
-    assert multipart.status_code == 200
-    raw = [
-        await ask(client, path, content_type=content_type, **params)
-        for content_type in ("image/jpeg", "IMAGE/x-anything; q=1", "application/octet-stream")
-    ]
-    expected = untimed(multipart.json())
-    assert [untimed(answer) for answer in raw] == [expected] * 3
-    assert (
-        set(expected)
-        == {"model", "image", "predictions", "confidence"}
-        | (
-            {
-                "/predict": set(),
-                "/cam": {"target", "explanation", "localization", "overlay"},
-                "/gradcam": {"target", "explanation", "localization", "overlay"},
-                "/compare": {"target", "explanations", "overlay"},
-            }[path]
-        )
-    )
-    assert expected["image"] == {"width": 320, "height": 240}
-    assert all(time >= 0 for time in multipart.json()["timings_ms"].values())
-
-
-async def test_no_photo_is_written_to_the_disk(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rollover(file: object) -> None:
-        raise AssertionError("an upload goes to the disk")
-
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
-    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
-    data = encode(Image.fromarray(noise), "PNG")
-    assert len(data) > 2_000_000
-
-    response = await client.post("/predict", files={"file": ("a.png", data)})
-
-    assert response.status_code == 200
-
-
-@pytest.mark.parametrize("format", ["PNG", "WEBP"])
-async def test_other_formats_are_taken_whatever_the_content_type_says(
-    client: httpx.AsyncClient, format: str
-) -> None:
-    lossless = encode(picture(), format, lossless=True)
-    answer = await ask(client, "/predict", lossless, content_type="image/jpeg")
-    assert answer["image"] == {"width": 320, "height": 240}
+# -- the photo
 
 
 @pytest.mark.parametrize("orientation", [3, 5, 6, 8])

@@ -10,7 +10,7 @@ import numpy as np
 from app import bundle as bundles
 from app import images
 from app.bundle import Bundle
-from app.engines import Cut, Engine, create, output_names
+from app.engines import Batch, Cut, Engine, create, output_names
 from app.engines.openvino import CORE
 from app.settings import Settings
 from benchmarks import environments, pictures
@@ -133,11 +133,10 @@ def _compare(
         rows: photos in a call.
     """
     size = bundle.card.input.size
-    image = np.stack([pictures.pixels(size, size, seed) for seed in range(rows)])
-    index = np.full(rows, -1, np.int32)
+    batch = Batch.of(np.stack([pictures.pixels(size, size, seed) for seed in range(rows)]))
 
     def call(engine: Engine, cut: Cut) -> Callable[[], list[float]]:
-        return lambda: timed(lambda: engine.run(cut, image, index, index))
+        return lambda: timed(lambda: engine.run(cut, batch))
 
     calls = {f"{name} {cut}": call(engine, cut) for name, engine in compared.items() for cut in Cut}
     found = interleave(calls, rounds=rounds)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from app import confidence
 from app.bundle import Bundle, ModelCard, Rule
 from app.engines import Cut, Engine
-from app.evidence import CURVE_THRESHOLDS, LayerSet
+from app.evidence import CURVE_THRESHOLDS, MethodAtLayers
 from training.accuracy import accuracy, most_confused
 from training.data import Example
 from training.errors import DataError
@@ -287,7 +287,7 @@ def _short(localization: Mapping[str, Any]) -> dict[str, Any]:
 
 def _curves(card: ModelCard, photos: Sequence[Scored]) -> dict[str, Any]:
     """Mean IoU at each threshold, and where the service draws its box, by rule."""
-    curves: dict[LayerSet, dict[str, Any]] = {}
+    curves: dict[MethodAtLayers, dict[str, Any]] = {}
     for layers, rule in photos[0].curves if photos else ():
         told = curves.setdefault(layers, {"thresholds": list(CURVE_THRESHOLDS)})
         told[rule.value] = _curve(np.stack([one.curves[layers, rule] for one in photos]))
@@ -323,7 +323,7 @@ def _per_photo(
 ) -> list[dict[str, Any]]:
     """Each photo with boxes: what it is taken for, and its IoUs."""
 
-    def ious(scores: Mapping[LayerSet, Score]) -> dict[str, dict[str, float]]:
+    def ious(scores: Mapping[MethodAtLayers, Score]) -> dict[str, dict[str, float]]:
         kept = {key: score for key, score in scores.items() if key.name in FUSED}
         return tree({key: round(score.iou, 4) for key, score in kept.items()})
 

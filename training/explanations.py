@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from app import images
 from app.bundle import Method, ModelCard, Rule
-from app.engines import Cut, Engine
-from app.evidence import Evidence, LayerSet, enlarged, find, foreground_of
+from app.engines import Batch, Cut, Engine
+from app.evidence import Evidence, MethodAtLayers, enlarged, find, foreground_of
 from training import workers
 from training.data import Example
 from training.progress import bar
@@ -71,7 +71,7 @@ class Explained:
         size = self.card.input.size
         return [images.scale_box(box, (1, 1), (size, size)) for box in self.example.boxes]
 
-    def evidence(self, layers: LayerSet, rule: Rule | None = None) -> Evidence:
+    def evidence(self, layers: MethodAtLayers, rule: Rule | None = None) -> Evidence:
         """What the service would find; see `app.evidence.find`."""
         return find(self.card, self.outputs, layers, rule=rule)
 
@@ -86,12 +86,12 @@ class Explained:
         return images.scale_box(box, (size, size), (self.width, self.height)) if box else None
 
 
-def layer_sets(card: ModelCard) -> list[LayerSet]:
+def layer_sets(card: ModelCard) -> list[MethodAtLayers]:
     """What is calibrated and evaluated: CAM; the other methods at each layer and the last six."""
     names = card.layer_names
     every = [names[-1:], names[-6:], *([name] for name in names[:-1])]
     sets = [
-        LayerSet.of(card, method, layers)
+        MethodAtLayers.of(card, method, layers)
         for method in card.methods
         for layers in (every[:1] if method is Method.CAM else every)
     ]
@@ -163,12 +163,12 @@ def _run(
     """A batch through the model; see `explain`."""
     image = np.stack([pixels for _, pixels in photos])
     target = np.array([-1 if top1 else example.label for example in batch], np.int32)
-    none = np.full(len(batch), -1, np.int32)
-    arrays = engine.run(cut, image, target, none)
+    inputs = Batch.of(image, target)
+    arrays = engine.run(cut, inputs)
     boxed = [row for row, example in enumerate(batch) if deep and example.boxes]
     deeper: dict[int, Outputs] = {}
     if boxed:
-        found = engine.run(Cut.EXPLAIN_DEEP, image[boxed], target[boxed], none[boxed])
+        found = engine.run(Cut.EXPLAIN_DEEP, inputs.rows(boxed))
         deeper = {
             row: {name: array[place] for name, array in found.items()}
             for place, row in enumerate(boxed)

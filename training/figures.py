@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
 from training.metrics import CONSTANT_BOX, FULL_FRAME, Floats, Statistic, estimate
 
 __all__ = ["BASELINES", "Statistics", "beside", "of_methods", "tree"]
@@ -18,7 +18,9 @@ Statistics = Mapping[str, Statistic]
 
 
 def of_methods(
-    methods: Mapping[LayerSet, Statistics], baselines: Mapping[str, Statistics], weights: Floats
+    methods: Mapping[MethodAtLayers, Statistics],
+    baselines: Mapping[str, Statistics],
+    weights: Floats,
 ) -> dict[str, Any]:
     """The methods' estimates, and those of `BASELINES`, over the photos that `weights` are of."""
     constant = baselines["constant_box"]
@@ -40,7 +42,7 @@ def beside(every: Statistics, constant: Statistics | None, weights: Floats) -> d
     }
 
 
-def tree(leaves: Mapping[LayerSet, T]) -> dict[str, dict[str, T]]:
+def tree(leaves: Mapping[MethodAtLayers, T]) -> dict[str, dict[str, T]]:
     """By method, then by layer set."""
     found: dict[str, dict[str, T]] = {}
     for layers, leaf in leaves.items():

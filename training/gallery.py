@@ -12,7 +12,7 @@ from PIL import Image
 from app import heatmaps, images, overlay
 from app.bundle import Method, ModelCard
 from app.engines import Cut, Engine
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
 from training.explanations import Explained, explain
 from training.scoring import Scored, default
 
@@ -90,7 +90,7 @@ def choose(
 
 
 def _overlay(
-    row: Explained, layers: LayerSet, pixels: npt.NDArray[np.uint8]
+    row: Explained, layers: MethodAtLayers, pixels: npt.NDArray[np.uint8]
 ) -> dict[str, str | int | float]:
     evidence = row.evidence(layers)
     height, width = pixels.shape[:2]
@@ -100,8 +100,8 @@ def _overlay(
     picture = overlay.render(pixels, values, colormap="jet", alpha=0.5)
     overlay.draw_boxes(
         picture,
-        found=evidence.box(width, height),
-        given=[images.scale_box(box, (1, 1), (width, height)) for box in row.example.boxes],
+        own=evidence.box(width, height),
+        reference=[images.scale_box(box, (1, 1), (width, height)) for box in row.example.boxes],
     )
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY)

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from app import images
 from app.bundle import Bundle, ModelCard, Rule
-from app.engines import Cut, Engine
-from app.evidence import LayerSet
+from app.engines import Batch, Cut, Engine
+from app.evidence import MethodAtLayers
 from training.data import Example
 from training.explanations import Explained, explain
 from training.faithfulness import insertion_deletion
@@ -20,7 +20,7 @@ from training.scoring import main_sets
 __all__ = ["faithfulness", "randomization"]
 
 Map = npt.NDArray[np.float32]
-Maps = dict[LayerSet | str, Map]
+Maps = dict[MethodAtLayers | str, Map]
 
 
 def faithfulness(
@@ -38,7 +38,7 @@ def faithfulness(
             found[layers] = nothing if values is None else values
         return row, found
 
-    areas: dict[LayerSet | str, list[tuple[float, float]]] = {}
+    areas: dict[MethodAtLayers | str, list[tuple[float, float]]] = {}
     rows = explain(card, engine, examples, Cut.EXPLAIN_DEEP, maps, "insertion, deletion", top1=True)
     for number, (row, found) in enumerate(rows):
         known: dict[bytes, tuple[float, float]] = {}  # methods may agree: then once for all
@@ -55,7 +55,7 @@ def faithfulness(
         for key, of in areas.items()
     }
     return of_methods(
-        {key: one for key, one in every.items() if isinstance(key, LayerSet)},
+        {key: one for key, one in every.items() if isinstance(key, MethodAtLayers)},
         {key: one for key, one in every.items() if isinstance(key, str)},
         resample(len(examples), seed=seed),
     )
@@ -65,9 +65,8 @@ def _areas(
     engine: Engine, row: Explained, values: Map, seed: tuple[int, int]
 ) -> tuple[float, float]:
     def predict(frames: npt.NDArray[np.uint8]) -> Map:
-        none = np.full(len(frames), -1, np.int32)
-        found: Map = engine.run(Cut.PREDICT, frames, none, none)["probabilities"]
-        return found
+        probabilities: Map = engine.run(Cut.PREDICT, Batch.of(frames))["probabilities"]
+        return probabilities
 
     # Equal pixels go in the same order for all, so that their difference is not by chance.
     rng = np.random.default_rng(seed)

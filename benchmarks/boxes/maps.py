@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Bundle, Method
-from app.engines import Cut, Engine, layer_output
+from app.engines import Batch, Cut, Engine, layer_output
 from benchmarks.boxes.crossfit import Directions, Half, find_directions
 from benchmarks.boxes.forward import Forward
 from training.data import Example
@@ -122,13 +122,8 @@ def _class_maps(photos: Photos, engine: Engine, image: npt.NDArray[np.uint8], ti
     }
     found: dict[str, list[npt.NDArray[np.float32]]] = {key: [] for key in kept}
     for batch in _batches(len(image), f"maps, {title}"):
-        labels = photos.labels[batch]
-        outputs = engine.run(
-            Cut.EXPLAIN_DEEP,
-            np.ascontiguousarray(image[batch]),
-            labels,
-            np.full_like(labels, -1),
-        )
+        inputs = Batch.of(np.ascontiguousarray(image[batch]), photos.labels[batch])
+        outputs = engine.run(Cut.EXPLAIN_DEEP, inputs)
         for key, output in kept.items():
             found[key].append(outputs[output])
     return {key: np.concatenate(each) for key, each in found.items()}

@@ -8,7 +8,7 @@ import numpy as np
 
 from app import bundle as bundles
 from app import engines, heatmaps
-from app.engines import Cut, Engine
+from app.engines import Batch, Cut, Engine
 from app.engines.base import padded
 from app.settings import Settings
 from benchmarks import pictures
@@ -31,13 +31,12 @@ def make() -> dict[str, Callable[..., Any]]:
     _reach_inside(engine, chosen.streams, chosen.count_operations)
     size = bundle.card.input.size
 
-    def batch(rows: int) -> tuple[Any, ...]:
-        image = np.stack([pictures.pixels(size, size, seed) for seed in range(rows)])
-        return image, np.full(rows, -1, np.int32), np.full(rows, -1, np.int32)
+    def batch(rows: int) -> Batch:
+        return Batch.of(np.stack([pictures.pixels(size, size, seed) for seed in range(rows)]))
 
     def run(cut: str, rows: int = 1, count: int = 1) -> list[float]:
         inputs = batch(rows)
-        return timed(lambda: engine.run(Cut(cut), *inputs), count)
+        return timed(lambda: engine.run(Cut(cut), inputs), count)
 
     def profile(cut: str, rows: int = 1, count: int = 1) -> dict[str, float]:
         return _profile(engine, Cut(cut), batch(rows), count)
@@ -58,9 +57,9 @@ def make() -> dict[str, Callable[..., Any]]:
     }
 
 
-def _explain(engine: Engine, inputs: tuple[Any, ...], size: int) -> Any:
+def _explain(engine: Engine, inputs: Batch, size: int) -> Any:
     """A photo's Grad-CAM of its likeliest class, 0..1, `[size, size]`."""
-    arrays = engine.run(Cut.EXPLAIN, *inputs)
+    arrays = engine.run(Cut.EXPLAIN, inputs)
     found = heatmaps.from_maps([arrays["gradcam"][0]], signed=False)
     return heatmaps.resize(found.values, size, size)
 
@@ -73,13 +72,13 @@ def _reach_inside(engine: Any, streams: int | None, count_operations: bool) -> N
         engine._options["PERF_COUNT"] = True
 
 
-def _profile(engine: Any, cut: Cut, inputs: tuple[Any, ...], count: int) -> dict[str, float]:
+def _profile(engine: Any, cut: Cut, inputs: Batch, count: int) -> dict[str, float]:
     """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`."""
     total: dict[str, float] = {}
-    engine.run(cut, *inputs)
-    requests = engine._bound(cut, padded(len(inputs[0]))).requests
+    engine.run(cut, inputs)
+    requests = engine._bound(cut, padded(len(inputs))).requests
     for _ in range(count):
-        engine.run(cut, *inputs)
+        engine.run(cut, inputs)
         for node in [node for request in requests for node in request.get_profiling_info()]:
             spent = node.real_time.total_seconds() * 1000 / count
             total[node.node_type] = total.get(node.node_type, 0.0) + spent

@@ -12,8 +12,8 @@ import pytest
 
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Foreground, Fused, Input, Label, Method, ModelCard, Rule, load
-from app.engines import Cut, Engine
-from app.evidence import LayerSet, find
+from app.engines import Batch, Cut, Engine
+from app.evidence import MethodAtLayers, find
 from benchmarks.boxes import command, maps
 from benchmarks.boxes.crossfit import cross_fitted, find_directions, halves
 from benchmarks.boxes.forward import Forward
@@ -34,7 +34,6 @@ SIZE = 32
 EXAMPLES = [photo(index % 2, index) for index in range(13)]
 IMAGE = np.stack([images.squash(images.decode(each.read()).pixels, SIZE) for each in EXAMPLES])
 TRUE_CLASS = np.array([each.label for each in EXAMPLES], np.int32)
-NONE = np.full_like(TRUE_CLASS, -1)
 
 
 # -- rules, by hand
@@ -195,7 +194,7 @@ def _forward(bundle: Bundle, size: int) -> Forward:
 
 
 def test_activations_are_what_the_foreground_projects(bundle: Bundle, engine: Engine) -> None:
-    served = engine.run(Cut.EXPLAIN_DEEP, IMAGE, TRUE_CLASS, NONE)
+    served = engine.run(Cut.EXPLAIN_DEEP, Batch.of(IMAGE, TRUE_CLASS))
 
     cam, found = _forward(bundle, SIZE).run(IMAGE, TRUE_CLASS)
 
@@ -231,10 +230,10 @@ def _table(text: str) -> dict[str, list[str]]:
 
 def _cam_by_hand(bundle: Bundle, engine: Engine) -> Floats:
     """Each photo's IoU at each threshold, in photo pixels, through the service's own rule."""
-    layers = LayerSet.of(bundle.card, Method.CAM, LAYERS[-1:])
+    layers = MethodAtLayers.of(bundle.card, Method.CAM, LAYERS[-1:])
     table = np.empty((len(EXAMPLES), len(THRESHOLDS)))
     for row, example in enumerate(EXAMPLES):
-        maps_of = engine.run(Cut.EXPLAIN, IMAGE[row : row + 1], TRUE_CLASS[row : row + 1], NONE[:1])
+        maps_of = engine.run(Cut.EXPLAIN, Batch.of(IMAGE[row : row + 1], TRUE_CLASS[row : row + 1]))
         outputs = {name: array[0] for name, array in maps_of.items()}
         true = [images.scale_box(box, (1, 1), (60, 48)) for box in example.boxes]
         for column, threshold in enumerate(THRESHOLDS):
@@ -266,7 +265,7 @@ def test_mirrored_maps_are_the_mean_of_both_sides(bundle: Bundle, engine: Engine
     photos = maps.Photos(bundle, EXAMPLES[:4], np.array([0, 1, 0, 1]))
     image, labels = IMAGE[:4], TRUE_CLASS[:4]
     sides = [
-        engine.run(Cut.EXPLAIN_DEEP, np.ascontiguousarray(side), labels, NONE[:4])
+        engine.run(Cut.EXPLAIN_DEEP, Batch.of(np.ascontiguousarray(side), labels))
         for side in (image, image[:, :, ::-1])
     ]
 

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.engines import Cut
-from app.schemas import EngineInfo
+from app.engines import Batch, Cut, EngineInfo
 
 Array = npt.NDArray[Any]
 
@@ -26,12 +25,6 @@ class Pretend:
     def close(self) -> None:
         raise NotImplementedError
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> dict[str, Array]:
-        assert len(image) == len(class_index) == len(versus_index) <= 64
-        return self._outputs(image)
+    def run(self, cut: Cut, batch: Batch) -> dict[str, Array]:
+        assert len(batch) == len(batch.class_index) == len(batch.versus_index) <= 64
+        return self._outputs(batch.image)

@@ -11,7 +11,7 @@ import pytest
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Foreground, Fused, Method, ModelCard
 from app.engines import Engine
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
 from tests.training.pictures import dataset
 from tests.training.pretend import Pretend
 from training.calibration import THRESHOLDS, WEIGHTS, BoxRules, calibrate
@@ -56,9 +56,9 @@ def _heatmap(rows: dict[str, Array], names: list[str], *, signed: bool) -> Array
     return heatmaps.resize(heatmap.values, 32, 32)
 
 
-def _sums(card: ModelCard) -> dict[tuple[LayerSet, float], Array]:
+def _sums(card: ModelCard) -> dict[tuple[MethodAtLayers, float], Array]:
     """IoUs at each threshold, summed over the photos, by layer set and the foreground's weight."""
-    sums: dict[tuple[LayerSet, float], Array] = {}
+    sums: dict[tuple[MethodAtLayers, float], Array] = {}
     for example in EXAMPLES:
         photo = images.decode(example.read())
         size = (photo.width, photo.height)
@@ -68,7 +68,7 @@ def _sums(card: ModelCard) -> dict[tuple[LayerSet, float], Array]:
             rows, ["foreground_early_out", "foreground"], signed=card.foreground.rule != "boxes"
         )
         for layers in layer_sets(card):
-            names = [engines.layer_output(card, layers.method, x) for x in layers.layers]
+            names = [engines.layer_output(card, layers.method, x) for x in layers.layer_names]
             values = _heatmap(rows, names, signed=layers.method is Method.CAM)
             for weight in (0.0, *WEIGHTS):
                 mixed = ((1 - weight) * values + weight * foreground).astype(np.float32)

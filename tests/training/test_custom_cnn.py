@@ -7,7 +7,7 @@ import pytest
 
 from app import engines
 from app.bundle import Architecture, Bundle, Method, load
-from app.engines import Cut
+from app.engines import Batch, Cut
 from tests import needs
 from tests.training.asking import ask
 from tests.training.pictures import dataset
@@ -91,9 +91,9 @@ def test_openvino_agrees_with_tensorflow(exported: Bundle, precision: str) -> No
     index = np.array([-1, 0, 1, 1], np.int32), np.full(4, -1, np.int32)
 
     expected = TensorFlowEngine(exported, device="cpu", precision="float32").run(
-        Cut.EXPLAIN_DEEP, image, *index
+        Cut.EXPLAIN_DEEP, Batch(image, *index)
     )
-    actual = engine.run(Cut.EXPLAIN_DEEP, image, *index)
+    actual = engine.run(Cut.EXPLAIN_DEEP, Batch(image, *index))
 
     # In bfloat16 maxima become equal and activations cross zero, which moves single gradients.
     limit = 2e-3 if precision == "float32" else 0.3

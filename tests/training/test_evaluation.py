@@ -38,9 +38,9 @@ def _gradcam_ious(bundle: Bundle, engine: Engine, threshold: float) -> list[floa
         photo = images.decode(example.read())
         rows = engine.run(
             engines.Cut.EXPLAIN,
-            images.squash(photo.pixels, 32)[None],
-            np.array([example.label], np.int32),
-            np.array([-1], np.int32),
+            engines.Batch.of(
+                images.squash(photo.pixels, 32)[None], np.array([example.label], np.int32)
+            ),
         )
         raw = rows["gradcam"][0]
         values = np.maximum(raw, 0) / raw.max() if raw.max() > 0 else raw
@@ -330,9 +330,7 @@ def test_accuracy_counts_photos_without_boxes_too(small_bundle: Bundle, engine: 
     for example in EXAMPLES:
         row = engine.run(
             engines.Cut.PREDICT,
-            images.squash(images.decode(example.read()).pixels, 32)[None],
-            np.array([-1], np.int32),
-            np.array([-1], np.int32),
+            engines.Batch.of(images.squash(images.decode(example.read()).pixels, 32)[None]),
         )
         hits += int(np.argmax(row["logits"][0])) == example.label
     assert figures["top1"] == pytest.approx(hits / 11, abs=1e-4)
@@ -353,9 +351,9 @@ def test_each_photo_is_decoded_once_and_run_once_a_cut(
     runs: dict[engines.Cut, int] = {}
 
     class Counted(Pretend):
-        def run(self, cut: engines.Cut, image: Array, *targets: Array) -> dict[str, Array]:
-            runs[cut] = runs.get(cut, 0) + len(image)
-            return super().run(cut, image, *targets)
+        def run(self, cut: engines.Cut, batch: engines.Batch) -> dict[str, Array]:
+            runs[cut] = runs.get(cut, 0) + len(batch)
+            return super().run(cut, batch)
 
     seen = Counted(partial(foreseen, small_bundle.card, own=OWN))
     evaluate(small_bundle, seen, [*plain, *EXAMPLES[4:]])
@@ -369,8 +367,8 @@ def test_probabilities_are_those_of_predict(small_bundle: Bundle) -> None:
     card = small_bundle.card
 
     class Apart(Pretend):
-        def run(self, cut: engines.Cut, *inputs: Array) -> dict[str, Array]:
-            outputs = super().run(cut, *inputs)
+        def run(self, cut: engines.Cut, batch: engines.Batch) -> dict[str, Array]:
+            outputs = super().run(cut, batch)
             if cut is engines.Cut.EXPLAIN_DEEP:
                 outputs["probabilities"] = outputs["probabilities"][:, ::-1]
             return outputs

@@ -10,7 +10,7 @@ import pytest
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Fused, Layer, Method, Rule
 from app.engines import Cut, Engine
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
 from tests.training.pictures import dataset
 from training import explanations
 from training.explanations import Explained, explain, layer_sets
@@ -29,9 +29,9 @@ def test_layer_sets(small_bundle: Bundle) -> None:
     sets = layer_sets(small_bundle.card)
 
     assert [each for each in sets if each.method is Method.CAM] == [
-        LayerSet(Method.CAM, "last", ("last_out",))
+        MethodAtLayers(Method.CAM, "last", ("last_out",))
     ]
-    assert {each.name: each.layers for each in sets if each.method is Method.LAYERCAM} == {
+    assert {each.name: each.layer_names for each in sets if each.method is Method.LAYERCAM} == {
         "last": ("last_out",),
         "last6": ("early_out", "middle_out", "last_out"),
         "early_out": ("early_out",),
@@ -47,7 +47,7 @@ def test_one_layer_is_one_set(small_bundle: Bundle) -> None:
     )
 
     assert layer_sets(card) == [
-        LayerSet(method, "last", ("only",)) for method in Method if method is not Method.CAM
+        MethodAtLayers(method, "last", ("only",)) for method in Method if method is not Method.CAM
     ]
 
 
@@ -110,7 +110,7 @@ def test_evidence_is_the_service_s_at_the_model_s_input_size(
 ) -> None:
     fused = {Method.CAM: {"last": Fused(foreground=0.25, threshold=0.5)}}
     card = small_bundle.card.model_copy(update={"fused": fused})
-    last = LayerSet(Method.CAM, "last", ("last_out",))
+    last = MethodAtLayers(Method.CAM, "last", ("last_out",))
     (row,) = explain(card, engine, EXAMPLES[:1], Cut.EXPLAIN, lambda row: row, "test")
 
     raw = np.random.default_rng(0).normal(0, 1, (4, 4)).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 
 from app import engines
 from app.bundle import load
-from app.engines import Cut
+from app.engines import Batch, Cut
 from tests.training.commands import hint
 from tests.training.nets import NETWORKS, small_resnet
 from tests.training.pictures import photo
@@ -64,7 +64,7 @@ def test_exported_model_predicts_what_keras_predicts(
     image = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     index = np.full(4, -1, np.int32)
     engine = engines.create(bundle, engine="openvino", precision="float32")
-    actual = engine.run(Cut.EXPLAIN_DEEP, image, index, index)
+    actual = engine.run(Cut.EXPLAIN_DEEP, Batch(image, index, index))
     expected = np.asarray(model(image.astype(np.float32), training=False))
     told = "logits" if name == "mobile" else "probabilities"  # the others end in a softmax
     np.testing.assert_allclose(actual[told], expected, rtol=0.05, atol=0.02)
@@ -89,7 +89,7 @@ def test_caffe_preprocessing_and_a_size_that_is_asked_for(tmp_path: Path, labels
     photos = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
     index = np.full(2, -1, np.int32)
     engine = engines.create(bundle, engine="openvino", precision="float32")
-    actual = engine.run(Cut.PREDICT, photos, index, index)["logits"]
+    actual = engine.run(Cut.PREDICT, Batch(photos, index, index))["logits"]
     made = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
     np.testing.assert_allclose(actual, model(made), rtol=0.01, atol=0.05)
 

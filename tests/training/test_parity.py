@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from app.bundle import Bundle
-from app.engines import Cut, Engine, create, output_names
+from app.engines import Batch, Cut, Engine, create, output_names
 from app.engines.tensorflow import TensorFlowEngine
 from tests import needs
 
@@ -57,12 +57,12 @@ def _photo_like(size: int, rows: int) -> npt.NDArray[np.uint8]:
     )
 
 
-def _requests(bundle: Bundle, rows: int) -> tuple[npt.NDArray[Any], ...]:
+def _requests(bundle: Bundle, rows: int) -> Batch:
     classes = len(bundle.card.labels)
     rng = np.random.default_rng(rows)
     target = rng.integers(-1, classes, rows).astype(np.int32)
     versus = np.where(rng.random(rows) < 0.5, -1, (target + 1) % classes).astype(np.int32)
-    return _photo_like(bundle.card.input.size, rows), target, versus
+    return Batch(_photo_like(bundle.card.input.size, rows), target, versus)
 
 
 @pytest.fixture(scope="module", params=["small", "shipped"])
@@ -85,7 +85,7 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle, reference: TensorFlow
     name, precision = request.param
     # The reference is traced before another engine changes TensorFlow's options.
     for rows in BATCHES:
-        reference.run(Cut.EXPLAIN_DEEP, *_requests(bundle, rows))
+        reference.run(Cut.EXPLAIN_DEEP, _requests(bundle, rows))
     with needs.precision():
         return create(bundle, engine=name, device="cpu", precision=precision)
 
@@ -95,10 +95,10 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle, reference: TensorFlow
 def test_outputs_agree(
     bundle: Bundle, reference: TensorFlowEngine, engine: Engine, cut: Cut, rows: int
 ) -> None:
-    image, target, versus = _requests(bundle, rows)
-    expected = reference.run(Cut.EXPLAIN_DEEP, image, target, versus)
+    batch = _requests(bundle, rows)
+    expected = reference.run(Cut.EXPLAIN_DEEP, batch)
 
-    actual = engine.run(cut, image, target, versus)
+    actual = engine.run(cut, batch)
 
     assert set(actual) == set(output_names(bundle.card, cut))
     errors = {}
@@ -125,20 +125,19 @@ def test_foreground_and_novelty_are_among_what_is_compared(small_bundle: Bundle)
 
 def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
     engine = create(bundle, engine="openvino", precision="float32")
-    image, target, versus = _requests(bundle, 8)
-    together = engine.run(Cut.EXPLAIN_DEEP, image, target, versus)
+    batch = _requests(bundle, 8)
+    together = engine.run(Cut.EXPLAIN_DEEP, batch)
 
     for row in range(8):
-        one = slice(row, row + 1)
-        alone = engine.run(Cut.EXPLAIN_DEEP, image[one], target[one], versus[one])
+        alone = engine.run(Cut.EXPLAIN_DEEP, batch.rows(slice(row, row + 1)))
         for name, array in alone.items():
             np.testing.assert_allclose(array[0], together[name][row], rtol=1e-3, atol=1e-4)
 
 
 def test_identities_hold_in_the_shipped_model(shipped_bundle: Bundle) -> None:
     engine = create(shipped_bundle, engine="openvino", precision="float32")
-    image, target, _ = _requests(shipped_bundle, 8)
-    rows = engine.run(Cut.EXPLAIN, image, target, np.full(8, -1, np.int32))
+    batch = _requests(shipped_bundle, 8)
+    rows = engine.run(Cut.EXPLAIN, Batch.of(batch.image, batch.class_index))
     cam, chosen = rows["cam"], rows["target_index"]
     logit = rows["logits"][np.arange(8), chosen]
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 from app.bundle import load
 from tests.training.asking import ask, describe
 from tests.training.commands import hint
+from tests.training.nets import RESNET50_LAYERS
 from tests.training.pictures import photo
 from training import cli, gradients, labels, terms
-from training.architectures import RESNET50_LAYERS, imagenet_resnet50
+from training.architectures import imagenet_resnet50
 from training.bootstrap import bootstrap, breeds
 from training.errors import ExportError, WeightsError
 from training.hints import command
@@ -153,13 +154,16 @@ KERNEL, BIAS = np.zeros((2048, 1000), np.float16), np.zeros(1000, np.float32)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"kernel": KERNEL}, "head.npz lacks bias"),
-        ({"weights": KERNEL}, "head.npz lacks kernel and bias"),
-        ({"kernel": KERNEL.T, "bias": BIAS}, r"kernel is \[1000, 2048\], not \[2048, 1000\]"),
-        ({"kernel": KERNEL, "bias": BIAS[:120]}, r"bias is \[120\], not \[1000\]"),
-        ({"kernel": KERNEL, "bias": BIAS + np.nan}, "bias holds values that are no finite floats"),
-        ({"kernel": KERNEL.astype(np.int8), "bias": BIAS}, "kernel holds values"),
-        ({"kernel": KERNEL.astype(object), "bias": BIAS}, "no .npz file of arrays"),
+        ({"kernel": KERNEL}, "head.npz has no bias: "),
+        ({"weights": KERNEL}, "head.npz has no kernel and no bias: "),
+        (
+            {"kernel": KERNEL.T, "bias": BIAS},
+            r"kernel has shape \[1000, 2048\]\. .* has \[2048, 1000\]",
+        ),
+        ({"kernel": KERNEL, "bias": BIAS[:120]}, r"bias has shape \[120\]\. .* has \[1000\]"),
+        ({"kernel": KERNEL, "bias": BIAS + np.nan}, "bias has values that are not finite floats"),
+        ({"kernel": KERNEL.astype(np.int8), "bias": BIAS}, "kernel has values"),
+        ({"kernel": KERNEL.astype(object), "bias": BIAS}, "not an .npz file of arrays"),
     ],
 )
 def test_head_that_is_none(
@@ -180,7 +184,7 @@ def test_head_in_another_format(tmp_path: Path) -> None:
     (tmp_path / "empty.npz").touch()
 
     for name in ("array.npy", "text.npz", "empty.npz"):
-        with pytest.raises(WeightsError, match=rf"{name} is no \.npz file of arrays"):
+        with pytest.raises(WeightsError, match=rf"{name} is not an \.npz file of arrays"):
             read_head(tmp_path / name)
 
 
@@ -200,14 +204,14 @@ def test_head_of_half_floats_is_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--head", "{head}"], "--head FILE goes with a weights file without its top"),
-        (["--weights", "none.h5"], "There is no weights file none.h5."),
-        (["--weights", "{notop}", "--head", "none.npz"], "There is no file none.npz for --head."),
-        (["--weights", "{notop}", "--head", "{notop}"], ".* is no .npz file of arrays"),
-        (["--weights", "{top}", "--head", "{head}"], ".* has a top of its own: leave out --head."),
-        (["--weights", "{notop}"], ".* holds no weights .* with its top: pass .* as --head FILE."),
-        (["--weights", "{head}"], ".* is no weights file: Keras writes HDF5."),
-        (["--weights", "{other}", "--head", "{head}"], ".* of a ResNet50 without its top: "),
+        (["--head", "{head}"], "--head FILE goes with a weights file without the top"),
+        (["--weights", "none.h5"], "--weights none.h5 does not exist."),
+        (["--weights", "{notop}", "--head", "none.npz"], "--head none.npz does not exist."),
+        (["--weights", "{notop}", "--head", "{notop}"], "--head .* is not an .npz file of arrays"),
+        (["--weights", "{top}", "--head", "{head}"], ".* includes the top: leave out --head."),
+        (["--weights", "{notop}"], ".* holds no weights .* with the top: pass .* as --head FILE."),
+        (["--weights", "{head}"], r".* is not a Keras weights file \(HDF5\)."),
+        (["--weights", "{other}", "--head", "{head}"], ".* of a ResNet50 without the top: "),
         (["--photos", "10"], "--photos has no effect without --data-dir or --source."),
         (["--boxes", "boxes.csv"], "--boxes has no effect without --data-dir or --source."),
     ],
@@ -231,7 +235,7 @@ def test_files_that_do_not_go_together(
 def test_version_that_is_there_is_seen_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "dogs120" / "3").mkdir(parents=True)
 
-    with pytest.raises(ExportError, match="exists already"):
+    with pytest.raises(ExportError, match="already exists"):
         bootstrap(tmp_path / "dogs120" / "3", weights="none.h5")
 
 

@@ -11,7 +11,7 @@ from app.engines import Cut
 from tests import needs
 from tests.training.asking import ask
 from tests.training.pictures import dataset
-from training import export, terms
+from training import from_run, terms
 from training import survey as surveys
 from training.calibration import calibrate
 from training.config import Stage, TrainConfig
@@ -37,9 +37,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     photos = dataset()
     Run(place / "run", CONFIG, photos).fit()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "load_dataset", lambda _config: photos)
+        patch.setattr(from_run, "load_dataset", lambda _config: photos)
         patch.setattr(surveys, "ENOUGH_BOXES", 6)
-        export.export_run(place / "run", place / "models" / "plain" / "1", photos=6)
+        from_run.export_run(place / "run", place / "models" / "plain" / "1", photos=6)
     return load(place / "models" / "plain" / "1")
 
 
@@ -73,9 +73,9 @@ def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
     thresholds = calibrate(exported, engine, photos).thresholds
     figures = evaluate(exported, engine, photos)
 
-    found = layer_sets(exported.card)
-    assert {each.name for each in found if each.method is Method.GRADCAM} == sets
-    assert not [each for each in found if each.method is Method.CAM]
+    calibrated = layer_sets(exported.card)
+    assert {layers.name for layers in calibrated if layers.method is Method.GRADCAM} == sets
+    assert not [layers for layers in calibrated if layers.method is Method.CAM]
     assert set(thresholds[Method.LAYERCAM]) == set(figures["mean_iou"]["layercam"]) == sets
     assert not figures["mean_iou"].get("cam")
 

@@ -28,17 +28,17 @@ def engine(small_bundle: Bundle) -> Iterator[Engine]:
 def test_layer_sets(small_bundle: Bundle) -> None:
     sets = layer_sets(small_bundle.card)
 
-    assert [each for each in sets if each.method is Method.CAM] == [
+    assert [layers for layers in sets if layers.method is Method.CAM] == [
         LayerSet(Method.CAM, "last", ("last_out",))
     ]
-    assert {each.name: each.layers for each in sets if each.method is Method.LAYERCAM} == {
+    assert {layers.name: layers.layers for layers in sets if layers.method is Method.LAYERCAM} == {
         "last": ("last_out",),
         "last6": ("early_out", "middle_out", "last_out"),
         "early_out": ("early_out",),
         "middle_out": ("middle_out",),
     }
     other = small_bundle.card.model_copy(update={"head": "other"})
-    assert {each.method for each in layer_sets(other)} == set(Method) - {Method.CAM}
+    assert {layers.method for layers in layer_sets(other)} == set(Method) - {Method.CAM}
 
 
 def test_one_layer_is_one_set(small_bundle: Bundle) -> None:
@@ -63,8 +63,9 @@ def test_photos_come_in_order_with_their_size_boxes_and_input(
         assert (row.width, row.height) == (60, 48)
         np.testing.assert_array_equal(row.image, images.squash(photo.pixels, 32))
         assert row.outputs["target_index"] == row.example.label
-        (box,) = row.boxes
-        assert (box[2] - box[0], box[3] - box[1]) == pytest.approx((30, 24))
+        xmin, ymin, xmax, ymax = row.example.boxes[0]
+        assert row.boxes == [pytest.approx((60 * xmin, 48 * ymin, 60 * xmax, 48 * ymax))]
+        assert row.boxes_in_input == [pytest.approx((32 * xmin, 32 * ymin, 32 * xmax, 32 * ymax))]
 
 
 def _box_in_process(row: Explained) -> tuple[int, str, images.Box | None]:
@@ -82,7 +83,7 @@ def test_many_photos_are_worked_on_in_other_processes(
         )
 
     few = run()
-    monkeypatch.setattr(explanations, "MANY", len(EXAMPLES))
+    monkeypatch.setattr(explanations, "PROCESS_THRESHOLD", len(EXAMPLES))
     many = run()
 
     assert {process for process, _, _ in few} == {os.getpid()}

@@ -53,7 +53,7 @@ def _photo_like(size: int, rows: int) -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng(rows)
     coarse = rng.integers(0, 256, (rows, 9, 9, 3), dtype=np.uint8)
     return np.stack(
-        [cv2.resize(each, (size, size), interpolation=cv2.INTER_CUBIC) for each in coarse]
+        [cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC) for picture in coarse]
     )
 
 
@@ -129,8 +129,8 @@ def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
     together = engine.run(Cut.EXPLAIN_DEEP, image, target, versus)
 
     for row in range(8):
-        one = slice(row, row + 1)
-        alone = engine.run(Cut.EXPLAIN_DEEP, image[one], target[one], versus[one])
+        only = slice(row, row + 1)
+        alone = engine.run(Cut.EXPLAIN_DEEP, image[only], target[only], versus[only])
         for name, array in alone.items():
             np.testing.assert_allclose(array[0], together[name][row], rtol=1e-3, atol=1e-4)
 

@@ -38,13 +38,13 @@ def weights(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def parts(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The model's backbone and its final layer, in files of their own."""
-    place = tmp_path_factory.mktemp("parts")
+    directory = tmp_path_factory.mktemp("parts")
     backbone = keras.applications.ResNet50(weights=None, include_top=False, pooling="avg")
     backbone.set_weights(model.get_weights()[:-2])
-    backbone.save_weights(place / "notop.weights.h5")
+    backbone.save_weights(directory / "notop.weights.h5")
     kernel, bias = model.get_weights()[-2:]
-    np.savez(place / "head.npz", kernel=kernel, bias=bias)
-    return place / "notop.weights.h5", place / "head.npz"
+    np.savez(directory / "head.npz", kernel=kernel, bias=bias)
+    return directory / "notop.weights.h5", directory / "head.npz"
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +109,11 @@ def test_exported_model(
     assert described["provenance"] == card.provenance
 
 
-def _write_breeds(place: Path) -> None:
+def _write_breeds(directory: Path) -> None:
     """A picture of every breed to train on, and another to validate with."""
     for split, seed in (("train", 0), ("validation", 1)):
         for label in labels.read(labels.STANFORD_DOGS):
-            folder = place / split / f"{label.synset}-{label.name.replace(' ', '_')}"
+            folder = directory / split / f"{label.synset}-{label.name.replace(' ', '_')}"
             folder.mkdir(parents=True)
             (folder / "dog.png").write_bytes(photo(label.index, seed).read())
 
@@ -128,13 +128,13 @@ def test_exported_model_of_backbone_and_head_with_photos(
     data = tmp_path / "breeds"
     _write_breeds(data)
     files = ["--weights", str(parts[0]), "--head", str(parts[1])]
-    place = ["--source", "folder", "--data-dir", str(data)]
-    others = ["--photos", "8", "--licence", "mine", "--models-dir", str(tmp_path / "m")]
+    source = ["--source", "folder", "--data-dir", str(data)]
+    options = ["--photos", "8", "--licence", "mine", "--models-dir", str(tmp_path / "m")]
 
-    cli.main(["bootstrap", *files, *place, *others])
+    cli.main(["bootstrap", *files, *source, *options])
 
     bundle = load(tmp_path / "m" / "dogs120" / "1")
-    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *place)
+    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *source)
     card = bundle.card
     assert (card.foreground.rule, card.foreground.photos) == ("ddt", 8)
     assert card.foreground.layers == ("conv4_block6_out", "conv5_block3_out")
@@ -219,10 +219,10 @@ def test_head_of_half_floats_is_float32(tmp_path: Path) -> None:
 def test_files_that_do_not_go_together(
     options: list[str], message: str, weights: Path, parts: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    other = tmp_path / "other.weights.h5"
+    conv_weights = tmp_path / "other.weights.h5"
     image = keras.Input((8, 8, 3))
-    keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save_weights(other)
-    names = {"top": weights, "notop": parts[0], "head": parts[1], "other": other}
+    keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save_weights(conv_weights)
+    names = {"top": weights, "notop": parts[0], "head": parts[1], "other": conv_weights}
     arguments = [option.format(**names) for option in options]
 
     with pytest.raises(SystemExit, match=f"^error: {message}") as ended:

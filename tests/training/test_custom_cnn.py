@@ -33,14 +33,14 @@ LAYERS = [f"conv{number}" for number in range(1, 7)]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    place = tmp_path_factory.mktemp("custom")
+    directory = tmp_path_factory.mktemp("custom")
     photos = dataset()
-    Run(place / "run", CONFIG, photos).fit()
+    Run(directory / "run", CONFIG, photos).fit()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(from_run, "load_dataset", lambda _config: photos)
         patch.setattr(surveys, "ENOUGH_BOXES", 6)
-        from_run.export_run(place / "run", place / "models" / "plain" / "1", photos=6)
-    return load(place / "models" / "plain" / "1")
+        from_run.export_run(directory / "run", directory / "models" / "plain" / "1", photos=6)
+    return load(directory / "models" / "plain" / "1")
 
 
 def test_card(exported: Bundle) -> None:

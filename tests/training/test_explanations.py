@@ -37,8 +37,8 @@ def test_layer_sets(small_bundle: Bundle) -> None:
         "early_out": ("early_out",),
         "middle_out": ("middle_out",),
     }
-    other = small_bundle.card.model_copy(update={"head": "other"})
-    assert {layers.method for layers in layer_sets(other)} == set(Method) - {Method.CAM}
+    without_cam = small_bundle.card.model_copy(update={"head": "other"})
+    assert {layers.method for layers in layer_sets(without_cam)} == set(Method) - {Method.CAM}
 
 
 def test_one_layer_is_one_set(small_bundle: Bundle) -> None:
@@ -92,9 +92,7 @@ def test_many_photos_are_worked_on_in_other_processes(
     assert any(box is not None for _, _, box in many)
 
 
-def test_likeliest_class_is_explained_where_that_is_asked_for(
-    small_bundle: Bundle, engine: Engine
-) -> None:
+def test_likeliest_class_is_explained_with_top1(small_bundle: Bundle, engine: Engine) -> None:
     rows = list(
         explain(
             small_bundle.card, engine, EXAMPLES, Cut.EXPLAIN, lambda row: row, "test", top1=True

@@ -45,13 +45,13 @@ def _keras_maps(
     """Logits, activations and their gradient, by Keras and GradientTape alone."""
     image = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
     both = keras.Model(model.input, [model.get_layer(layer).output, model.output])
-    own = np.argmax(model(image, training=False), axis=1)
+    top1 = np.argmax(model(image, training=False), axis=1)
     with tf.GradientTape() as tape:
         A, logits = both(image, training=False)
         rows = []
-        for row, (target, other) in enumerate(zip(targets, versus, strict=True)):
-            score = logits[row, own[row] if target < 0 else target]
-            rows.append(score - logits[row, other] if other >= 0 else score)
+        for row, (target, rival) in enumerate(zip(targets, versus, strict=True)):
+            score = logits[row, top1[row] if target < 0 else target]
+            rows.append(score - logits[row, rival] if rival >= 0 else score)
         objective = tf.add_n(rows)
     G = tape.gradient(objective, A)
     return tuple(np.asarray(array, np.float64) for array in (logits, A, G))  # type: ignore[return-value]
@@ -156,9 +156,9 @@ def test_without_a_residual_there_is_no_novelty(
 
 
 def test_targets_are_each_rows_own(outputs: dict[str, npt.NDArray[np.float32]]) -> None:
-    own = int(np.argmax(outputs["logits"][0]))
+    top1 = int(np.argmax(outputs["logits"][0]))
 
-    assert outputs["target_index"].tolist() == [own, 0, 4, 2]
+    assert outputs["target_index"].tolist() == [top1, 0, 4, 2]
 
 
 def test_probabilities_are_the_softmax_of_the_logits(

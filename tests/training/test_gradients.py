@@ -184,10 +184,10 @@ def test_prelu(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["add", "multiply"])
-@pytest.mark.parametrize("other", [(2, 5, 4, 3), (2, 1, 1, 3), (2, 5, 4, 1)])
-def test_merging_with_and_without_broadcast(kind: str, other: tuple[int, ...]) -> None:
-    _check(Node("x", Operation(kind), ("i", "j"), {}), (2, 5, 4, 3), other)
-    _check(Node("x", Operation(kind), ("j", "i"), {}), other, (2, 5, 4, 3))
+@pytest.mark.parametrize("second_shape", [(2, 5, 4, 3), (2, 1, 1, 3), (2, 5, 4, 1)])
+def test_merging_with_and_without_broadcast(kind: str, second_shape: tuple[int, ...]) -> None:
+    _check(Node("x", Operation(kind), ("i", "j"), {}), (2, 5, 4, 3), second_shape)
+    _check(Node("x", Operation(kind), ("j", "i"), {}), second_shape, (2, 5, 4, 3))
 
 
 def test_concatenate() -> None:

@@ -71,7 +71,7 @@ def test_exported_model_predicts_what_keras_predicts(
     assert np.ptp(expected) > 0.2  # ten times the tolerance: classes are told apart
 
 
-def test_caffe_preprocessing_and_a_size_that_is_asked_for(tmp_path: Path, labels: Path) -> None:
+def test_caffe_preprocessing_and_a_requested_size(tmp_path: Path, labels: Path) -> None:
     image = keras.Input((None, None, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(image))
     model = keras.Model(image, keras.layers.Dense(4)(pooled))
@@ -91,16 +91,16 @@ def test_caffe_preprocessing_and_a_size_that_is_asked_for(tmp_path: Path, labels
     index = np.full(2, -1, np.int32)
     engine = engines.create(bundle, engine="openvino", precision="float32")
     actual = engine.run(Cut.PREDICT, photos, index, index)["logits"]
-    made = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
-    np.testing.assert_allclose(actual, model(made), rtol=0.01, atol=0.05)
+    preprocessed = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
+    np.testing.assert_allclose(actual, model(preprocessed), rtol=0.01, atol=0.05)
 
 
-def _write_classes(place: Path) -> None:
+def _write_classes(directory: Path) -> None:
     """Four pictures to train on of each of the labels' classes, and one to validate with."""
     names = ("red", "n02099601-golden_retriever", "blue", "green")
     for index, name in enumerate(names):
         for split, seeds in (("train", range(4)), ("validation", range(4, 5))):
-            folder = place / split / name
+            folder = directory / split / name
             folder.mkdir(parents=True)
             for seed in seeds:
                 (folder / f"{seed}.png").write_bytes(photo(index, seed).read())
@@ -113,13 +113,13 @@ def test_photos_teach_foreground_and_novelty(
     data = tmp_path / "photos"
     _write_classes(data)
     model = ["--keras", str(path), "--labels", str(labels), "--name", "own"]
-    place = ["--source", "folder", "--data-dir", str(data)]
-    others = ["--photos", "12", "--models-dir", str(tmp_path / "models")]
+    source = ["--source", "folder", "--data-dir", str(data)]
+    options = ["--photos", "12", "--models-dir", str(tmp_path / "models")]
 
-    cli.main(["export", *model, *place, *others])
+    cli.main(["export", *model, *source, *options])
 
     bundle = load(tmp_path / "models" / "own" / "1")
-    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *place)
+    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *source)
     card = bundle.card
     assert (card.foreground.rule, card.foreground.photos) == ("ddt", 12)
     assert card.foreground.layers == ("early_out", "last_out")
@@ -136,10 +136,10 @@ def test_photos_of_other_classes_are_refused(tmp_path: Path, labels: Path) -> No
     (data / "validation" / "green").rename(data / "validation" / "grey")
 
     model = ["--keras", str(path), "--labels", str(labels), "--models-dir", str(tmp_path)]
-    place = ["--source", "folder", "--data-dir", str(data)]
+    source = ["--source", "folder", "--data-dir", str(data)]
 
     with pytest.raises(SystemExit, match="lacks green and has, unknown to the model, grey"):
-        cli.main(["export", *model, *place])
+        cli.main(["export", *model, *source])
 
 
 def _classifier(

@@ -17,9 +17,9 @@ from training import cli
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder without boxes."""
-    place = tmp_path_factory.mktemp("photos")
-    write_photos(place, 20)
-    return place
+    directory = tmp_path_factory.mktemp("photos")
+    write_photos(directory, 20)
+    return directory
 
 
 def _log_odds(predictions: list[dict[str, Any]]) -> float:

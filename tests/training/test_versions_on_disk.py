@@ -26,25 +26,25 @@ def test_card_is_written_with_checksums(small_bundle: Bundle, card: ModelCard) -
 def test_existing_version_is_kept_without_overwrite(
     explained: ExplainedNetwork, card: ModelCard, tmp_path: Path
 ) -> None:
-    place = tmp_path / "small" / "3"
-    write(explained, place, card)
-    (place / "mark").touch()
+    version_dir = tmp_path / "small" / "3"
+    write(explained, version_dir, card)
+    (version_dir / "mark").touch()
 
     with pytest.raises(ExportError, match="already exists"):
-        write(explained, place, card)
-    assert (place / "mark").exists()
+        write(explained, version_dir, card)
+    assert (version_dir / "mark").exists()
 
-    write(explained, place, card, overwrite=True)
-    assert load(place).card.name == "small"
-    assert sorted(path.name for path in place.parent.iterdir()) == ["3"]
+    write(explained, version_dir, card, overwrite=True)
+    assert load(version_dir).card.name == "small"
+    assert sorted(path.name for path in version_dir.parent.iterdir()) == ["3"]
 
 
 def test_old_version_is_whole_until_the_new_one_is_in_place(
     explained: ExplainedNetwork, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "small" / "3"
-    write(explained, place, card)
-    before = load(place).card
+    version_dir = tmp_path / "small" / "3"
+    write(explained, version_dir, card)
+    before = load(version_dir).card
     real = Path.rename
     moves: list[tuple[str, str]] = []
 
@@ -60,17 +60,17 @@ def test_old_version_is_whole_until_the_new_one_is_in_place(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
         with pytest.raises(OSError, match="no room"):
-            write(explained, place, card, overwrite=True)
+            write(explained, version_dir, card, overwrite=True)
 
     assert moves == [("3", ".3.old"), (".3.draft", "3"), (".3.old", "3")]
-    assert load(place.parent).card == before
+    assert load(version_dir.parent).card == before
 
-    write(explained, place, card, overwrite=True)
-    assert sorted(path.name for path in place.parent.iterdir()) == ["3"]
+    write(explained, version_dir, card, overwrite=True)
+    assert sorted(path.name for path in version_dir.parent.iterdir()) == ["3"]
 
 
 @pytest.mark.parametrize(
-    ("owner", "function", "place_of", "kept"),
+    ("owner", "function", "killed_at", "surviving_licence"),
     [(Path, "rename", ".3.draft", "old"), (shutil, "rmtree", ".3.old", "new")],
     ids=["between its renames", "before it deletes the old version"],
 )
@@ -80,30 +80,30 @@ def test_export_after_one_that_was_killed(
     tmp_path: Path,
     owner: Any,
     function: str,
-    place_of: str,
-    kept: str,
+    killed_at: str,
+    surviving_licence: str,
 ) -> None:
-    place = tmp_path / "small" / "3"
+    version_dir = tmp_path / "small" / "3"
     old, new = (card.model_copy(update={"licence": licence}) for licence in ("old", "new"))
-    write(explained, place, old)
+    write(explained, version_dir, old)
     real = getattr(owner, function)
 
     def killed(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.name == place_of:
+        if path.name == killed_at:
             raise SystemExit
         return real(path, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, function, killed)
         with pytest.raises(SystemExit):
-            write(explained, place, new, overwrite=True)
-    assert (place.parent / ".3.old").exists()
-    assert next_version(place.parent) == 4
+            write(explained, version_dir, new, overwrite=True)
+    assert (version_dir.parent / ".3.old").exists()
+    assert next_version(version_dir.parent) == 4
 
-    write(explained, place.with_name("4"), card.model_copy(update={"version": 4}))
+    write(explained, version_dir.with_name("4"), card.model_copy(update={"version": 4}))
 
-    assert load(place).card.licence == kept
-    assert {path.name for path in place.parent.iterdir()} - {".3.draft"} == {"3", "4"}
+    assert load(version_dir).card.licence == surviving_licence
+    assert {path.name for path in version_dir.parent.iterdir()} - {".3.draft"} == {"3", "4"}
 
 
 def test_place_must_match_the_card(

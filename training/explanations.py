@@ -80,11 +80,6 @@ class Explained:
         """The foreground's heatmap at the model's input size, `[S, S]`."""
         return enlarged(self.card, foreground_of(self.card, self.outputs))
 
-    def in_photo(self, box: images.Box | None) -> images.Box | None:
-        """A box in pixels of the model's input, scaled to photo pixels."""
-        size = self.card.input.size
-        return images.scale_box(box, (size, size), (self.width, self.height)) if box else None
-
 
 def layer_sets(card: ModelCard) -> list[LayerSet]:
     """Methods at layers that are calibrated and evaluated.

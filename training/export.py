@@ -65,7 +65,6 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
                 f"{layers[-1]!r}."
             )
         self._preprocess, self.network = preprocessing.folded_into(network)
-        self.input_size = input_size
         self.layers = tuple(layers)
         self._weights = {
             node.name: {

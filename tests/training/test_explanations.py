@@ -138,10 +138,3 @@ def test_foreground_is_fused_of_its_layers(small_bundle: Bundle, engine: Engine)
     mean = (scaled(fine) + heatmaps.resize(scaled(coarse), 8, 8)) / 2
     expected = heatmaps.resize(mean / mean.max(), 32, 32)
     np.testing.assert_allclose(row.foreground, expected, atol=1e-6)
-
-
-def test_boxes_are_carried_to_the_photo(small_bundle: Bundle, engine: Engine) -> None:
-    (row,) = explain(small_bundle.card, engine, EXAMPLES[:1], Cut.EXPLAIN, lambda row: row, "test")
-
-    assert row.in_photo(None) is None
-    assert row.in_photo((0.0, 8.0, 16.0, 32.0)) == (0.0, 12.0, 30.0, 48.0)

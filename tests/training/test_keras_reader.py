@@ -44,28 +44,6 @@ def test_convolution_with_an_activation_of_its_own_becomes_two_nodes() -> None:
     assert network.node("conv/convolution").operation.kind == "convolution"
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        keras.layers.LayerNormalization(name="odd"),
-        keras.layers.Conv2D(2, 1, activation="mish", name="odd"),
-        keras.layers.Conv2D(2, 3, groups=2, name="odd"),
-        keras.layers.Conv2DTranspose(2, 3, name="odd"),
-        keras.layers.BatchNormalization(axis=1, name="odd"),
-        keras.layers.Dense(3, name="odd"),
-        keras.layers.Softmax(name="odd"),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_unsupported_layer_is_named(layer: keras.layers.Layer) -> None:
-    image = keras.Input((8, 8, 2))
-    pooled = keras.layers.GlobalAveragePooling2D()(layer(image))
-    model = keras.Model(image, keras.layers.Dense(2)(pooled))
-
-    with pytest.raises(ExportError, match="'odd'"):
-        from_keras(model)
-
-
 def test_network_must_end_in_dense() -> None:
     image = keras.Input((8, 8, 2))
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -64,7 +65,9 @@ def test_imagenet_out_of_reach_says_what_to_fetch_and_where_to_put_it(
 @pytest.mark.parametrize("architecture", [Architecture.RESNET50, Architecture.CUSTOM_CNN])
 def test_architectures_are_built_by_name(architecture: Architecture) -> None:
     model = build(architecture, 3, input_size=32)
-    direct = {Architecture.RESNET50: resnet50, Architecture.CUSTOM_CNN: custom_cnn}[architecture]
+    direct: Callable[..., keras.Model] = (
+        resnet50 if architecture is Architecture.RESNET50 else custom_cnn
+    )
 
     assert model.name == architecture
     assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 3))

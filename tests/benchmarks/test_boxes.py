@@ -23,10 +23,11 @@ from tests.training.nets import LAYERS, small_resnet
 from tests.training.pictures import photo
 from training.calibration import THRESHOLDS
 from training.data import Dataset, Example
-from training.export import ExplainedNetwork, write
+from training.export import ExplainedNetwork
 from training.foreground import DescriptorTransform, RidgeRegression, channel_sum
 from training.keras_reader import from_keras
 from training.metrics import CONSTANT_BOX, best_iou
+from training.versions import write
 
 Floats = npt.NDArray[np.float64]
 

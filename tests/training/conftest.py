@@ -7,10 +7,11 @@ import pytest
 from app.bundle import Bundle, Foreground, Input, Label, ModelCard, Novelty, load
 from tests.training.nets import LAYERS, small_resnet
 from tests.training.prepared import write_stanford_dogs
-from training.export import ExplainedNetwork, write
+from training.export import ExplainedNetwork
 from training.foreground import Projection, fused_layers
 from training.keras_reader import from_keras
 from training.novelty import Residual
+from training.versions import write
 
 SIZE, CLASSES = 32, 5
 

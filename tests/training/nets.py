@@ -4,6 +4,17 @@ import keras
 import numpy as np
 
 LAYERS = ("early_out", "middle_out", "last_out")
+"""Layers of `small_resnet` that are exposed."""
+
+RESNET50_LAYERS = (
+    "conv4_block4_out",
+    "conv4_block5_out",
+    "conv4_block6_out",
+    "conv5_block1_out",
+    "conv5_block2_out",
+    "conv5_block3_out",
+)
+"""The last six residual blocks of ResNet50."""
 
 
 def small_resnet(*, size: int = 32, classes: int = 5, seed: int = 0) -> keras.Model:

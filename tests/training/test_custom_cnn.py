@@ -11,7 +11,7 @@ from app.engines import Batch, Cut
 from tests import needs
 from tests.training.asking import ask
 from tests.training.pictures import dataset
-from training import export, terms
+from training import from_run, terms
 from training import survey as surveys
 from training.calibration import calibrate
 from training.config import Stage, TrainConfig
@@ -33,14 +33,14 @@ LAYERS = [f"conv{number}" for number in range(1, 7)]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    place = tmp_path_factory.mktemp("custom")
+    directory = tmp_path_factory.mktemp("custom")
     photos = dataset()
-    Run(place / "run", CONFIG, photos).fit()
+    Run(directory / "run", CONFIG, photos).fit()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "load_dataset", lambda _config: photos)
+        patch.setattr(from_run, "load_dataset", lambda _config: photos)
         patch.setattr(surveys, "ENOUGH_BOXES", 6)
-        export.export_run(place / "run", place / "models" / "plain" / "1", photos=6)
-    return load(place / "models" / "plain" / "1")
+        from_run.export_run(directory / "run", directory / "models" / "plain" / "1", photos=6)
+    return load(directory / "models" / "plain" / "1")
 
 
 def test_card(exported: Bundle) -> None:
@@ -73,9 +73,9 @@ def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
     thresholds = calibrate(exported, engine, photos).thresholds
     figures = evaluate(exported, engine, photos)
 
-    found = layer_sets(exported.card)
-    assert {each.name for each in found if each.method is Method.GRADCAM} == sets
-    assert not [each for each in found if each.method is Method.CAM]
+    calibrated = layer_sets(exported.card)
+    assert {layers.name for layers in calibrated if layers.method is Method.GRADCAM} == sets
+    assert not [layers for layers in calibrated if layers.method is Method.CAM]
     assert set(thresholds[Method.LAYERCAM]) == set(figures["mean_iou"]["layercam"]) == sets
     assert not figures["mean_iou"].get("cam")
 

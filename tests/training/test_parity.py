@@ -53,7 +53,7 @@ def _photo_like(size: int, rows: int) -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng(rows)
     coarse = rng.integers(0, 256, (rows, 9, 9, 3), dtype=np.uint8)
     return np.stack(
-        [cv2.resize(each, (size, size), interpolation=cv2.INTER_CUBIC) for each in coarse]
+        [cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC) for picture in coarse]
     )
 
 

@@ -51,7 +51,7 @@ def _theirs(
     explainer: Any = getattr(importlib.import_module(f"tf_keras_vis.{module}"), name)(
         model, clone=False
     )
-    found: npt.NDArray[np.float32] = explainer(
+    maps: npt.NDArray[np.float32] = explainer(
         scores.CategoricalScore([target] * len(photos)),
         np.asarray(Preprocessing.CAFFE.apply(tf.constant(photos))),
         penultimate_layer=layer,
@@ -59,7 +59,7 @@ def _theirs(
         expand_cam=False,
         normalize_cam=False,
     )
-    return np.asarray(found)
+    return np.asarray(maps)
 
 
 @pytest.mark.parametrize("layer", ["middle_out", "last_out"])

@@ -12,9 +12,10 @@ from tests.training.nets import LAYERS, small_resnet
 from tests.training.prepared import BREEDS
 from training import calibration, cli, evaluation
 from training.examples import Example
-from training.export import ExplainedNetwork, write
+from training.export import ExplainedNetwork
 from training.foreground import Projection
 from training.keras_reader import from_keras
+from training.versions import write
 
 
 @pytest.fixture

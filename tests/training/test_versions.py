@@ -17,13 +17,13 @@ from training import cli
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder without boxes."""
-    place = tmp_path_factory.mktemp("photos")
-    write_photos(place, 20)
-    return place
+    directory = tmp_path_factory.mktemp("photos")
+    write_photos(directory, 20)
+    return directory
 
 
 def _log_odds(predictions: list[dict[str, Any]]) -> float:
-    red = next(each["probability"] for each in predictions if each["label"] == "red dog")
+    red = next(entry["probability"] for entry in predictions if entry["label"] == "red dog")
     return float(np.log(red / (1 - red)))
 
 
@@ -45,12 +45,12 @@ def test_keras_classifier_is_calibrated_on_a_folder_without_boxes(
         ["calibrate", "--model", str(version), "--source", "folder", "--data-dir", str(photos)]
     )
 
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     after = load(version).card
-    assert "No photo of the training split has a box" in told.err
+    assert "No photo of the training split has a box" in printed.err
     assert after.confidence is not None
-    assert f"temperature {after.confidence.temperature:g}" in told.out
-    assert "Boxes" not in told.out
+    assert f"temperature {after.confidence.temperature:g}" in printed.out
+    assert "Boxes" not in printed.out
     assert (after.thresholds, after.fused) == ({Method.CAM: {"last": 0.3}}, {})
     assert after.confidence.most_novelty is None
     assert after.confidence.photos >= 2

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from app.bundle import Bundle, BundleError, ModelCard, checksums, find_version, load
-from tests.training.nets import LAYERS
+from tests.training.networks import LAYERS
 from training import architectures
 from training.config import TrainConfig
 from training.errors import ExportError, RunError

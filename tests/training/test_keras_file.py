@@ -10,7 +10,7 @@ from app import engines
 from app.bundle import load
 from app.engines import Cut
 from tests.training.commands import hint
-from tests.training.nets import NETWORKS, small_resnet
+from tests.training.networks import NETWORKS, small_resnet
 from tests.training.pictures import photo
 from training import cli, keras_file
 from training.errors import ExportError

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.bundle import Input, Label, ModelCard
-from tests.training.nets import LAYERS, small_resnet
-from tests.training.prepared import BREEDS
+from tests.training.networks import LAYERS, small_resnet
+from tests.training.tfds_directory import BREEDS
 from training import calibration, cli, evaluation
 from training.examples import Example
 from training.export import ExplainedNetwork, write

@@ -15,7 +15,7 @@ from training.data import Example
 Array = npt.NDArray[Any]
 
 
-def bright(label: int, box: tuple[int, int, int, int]) -> Example:
+def white_box_photo(label: int, box: tuple[int, int, int, int]) -> Example:
     """A 32 x 32 photo, as the model takes it, white in its box and black around it."""
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[box[1] : box[3], box[0] : box[2]] = 255
@@ -25,12 +25,12 @@ def bright(label: int, box: tuple[int, int, int, int]) -> Example:
     return Example(f"{box}", file.getvalue(), label, ((xmin, ymin, xmax, ymax),))
 
 
-def changed(bundle: Bundle, **changes: Any) -> Bundle:
+def with_card(bundle: Bundle, **changes: Any) -> Bundle:
     """With another card."""
     return replace(bundle, card=bundle.card.model_copy(update=changes))
 
 
-def foreseen(
+def known_outputs(
     card: ModelCard,
     photos: npt.NDArray[np.uint8],
     *,
@@ -59,7 +59,7 @@ def foreseen(
     return outputs | {"logits": told, "probabilities": probabilities, "target_index": target}
 
 
-def blocks(*boxes: tuple[float, int, int, int, int]) -> Array:
+def block_map(*boxes: tuple[float, int, int, int, int]) -> Array:
     """A 32 x 32 map of values in boxes, the later ones over the earlier."""
     made = np.zeros((32, 32), np.float32)
     for value, xmin, ymin, xmax, ymax in boxes:
@@ -70,14 +70,14 @@ def blocks(*boxes: tuple[float, int, int, int, int]) -> Array:
 # Every method sees the left half of the dog and, fainter, everything else; the foreground sees
 # the dog, where it is 1 once normalised. Their mean is 1 in the half, 0.6 in the rest of the dog
 # and 0.1 around it.
-OWN = blocks((0.2, 0, 0, 32, 32), (1, 8, 8, 16, 24))
-FOREGROUND = blocks((0.8, 8, 8, 24, 24))
+OWN = block_map((0.2, 0, 0, 32, 32), (1, 8, 8, 16, 24))
+FOREGROUND = block_map((0.8, 8, 8, 24, 24))
 DOG = (8, 8, 24, 24)
 
 
-def fusing(bundle: Bundle) -> Bundle:
+def with_fusion(bundle: Bundle) -> Bundle:
     """With Grad-CAM's rule fused, at thresholds that are right for the last layer alone."""
-    return changed(
+    return with_card(
         bundle,
         thresholds={method: {"last": 0.5, "last6": 0.5} for method in bundle.card.methods},
         fused={

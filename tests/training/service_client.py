@@ -12,10 +12,10 @@ from app.settings import Settings
 
 Answer = TypeVar("Answer")
 
-__all__ = ["ask", "describe"]
+__all__ = ["get_model", "post_photo"]
 
 
-def ask(model: Path, photo: bytes, *targets: str) -> list[httpx.Response]:
+def post_photo(model: Path, photo: bytes, *targets: str) -> list[httpx.Response]:
     """What the service with that model version answers at each path and query to a PNG."""
     headers = {"content-type": "image/png"}
 
@@ -25,7 +25,7 @@ def ask(model: Path, photo: bytes, *targets: str) -> list[httpx.Response]:
     return asyncio.run(_served(model, responses))
 
 
-def describe(model: Path) -> dict[str, Any]:
+def get_model(model: Path) -> dict[str, Any]:
     """What the service with that model version answers at `GET /model`."""
 
     async def card(client: httpx.AsyncClient) -> dict[str, Any]:

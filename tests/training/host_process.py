@@ -1,6 +1,6 @@
 """A process that trains: one of several hosts, or one host with several devices.
 
-    python -m tests.training.hosts RUN WEIGHTS REPLICAS BATCH_NORM PRECISION
+    python -m tests.training.host_process RUN WEIGHTS REPLICAS BATCH_NORM PRECISION
 
 Trains the tests' tiny network on the tests' pictures and writes what it ends with to WEIGHTS.
 """
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.bundle import Label
-from tests.training.nets import tiny_net
+from tests.training.networks import tiny_net
 from tests.training.pictures import dataset
 from training.config import Stage, TrainConfig
 from training.strategy import Devices, all_devices

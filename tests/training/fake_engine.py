@@ -12,7 +12,7 @@ from app.schemas import EngineInfo
 Array = npt.NDArray[Any]
 
 
-class Pretend:
+class FakeEngine:
     on_gpu = False
     info = EngineInfo(name="openvino", version="0", device="none", precision="float32", warnings=[])
 

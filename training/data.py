@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from app.bundle import Label
+from training.classes import as_labelled
 from training.config import Source, TrainConfig
+from training.dataset import Dataset, Example
 from training.errors import DataError
-from training.examples import Dataset, Example, as_labelled
 from training.folder import folder
 from training.stanford_dogs import stanford_dogs
 
@@ -66,7 +67,7 @@ def load_for_model(
         config: the model's training configuration, as `model.json` has it: its seed and shares
             split the photos that it was trained on as they did then. Photos that have been added
             to a folder since leave the others in their splits, but for classes of few photos: see
-            `examples.draw`. One that was renamed is drawn anew.
+            `splits.draw`. One that was renamed is drawn anew.
 
     Raises:
         DataError: see `stanford_dogs` and `folder`; or a folder has classes that the model does

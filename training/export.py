@@ -22,8 +22,8 @@ from app.bundle import (
 from training import architectures, gradients, methods, terms
 from training.config import TrainConfig
 from training.data import load_dataset
+from training.dataset import Example, check_same
 from training.errors import ExportError, RunError
-from training.examples import Example, check_same
 from training.foreground import Projection, channel_sum
 from training.gradients import shapes
 from training.keras_reader import from_keras

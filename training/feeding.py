@@ -7,7 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app import images
-from training.examples import Example
+from training.dataset import Example
 
 __all__ = ["inference_batches", "train_batches"]
 

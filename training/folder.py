@@ -9,10 +9,12 @@ from pathlib import Path
 
 from app import images
 from training.boxes import ANNOTATION_FOLDERS, PixelBox, read_boxes, shares
+from training.classes import check_distinct, kept_classes, label
+from training.dataset import Dataset, Example
 from training.errors import DataError
-from training.examples import Dataset, Example, check_distinct, draw, kept_classes, label, limited
 from training.progress import bar
 from training.skipped import Skipped
+from training.splits import draw, limited
 
 __all__ = ["folder"]
 
@@ -53,7 +55,7 @@ def folder(
     standard error.
 
     A photo keeps the split that it is drawn for when others are added or removed; see
-    `examples.draw`. The shares are met the better, the more photos there are.
+    `splits.draw`. The shares are met the better, the more photos there are.
 
     Args:
         directory: the folder.

@@ -83,7 +83,7 @@ class Calibrate(_OnModel):
         """Run the subcommand."""
         from training.calibration import calibrate
         from training.confidence import calibrate_confidence
-        from training.examples import evenly
+        from training.splits import evenly
 
         bundle, engine, dataset = self.load()
         boxed = [example for example in dataset.train + dataset.validation if example.boxes]
@@ -148,7 +148,7 @@ class Evaluate(_OnModel):
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         from training.evaluation import SHORT, evaluate
-        from training.examples import evenly
+        from training.splits import evenly
 
         self._check_options()
         bundle, engine, dataset = self.load()

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.classes import kept_classes, label
+from training.dataset import Dataset, Example
 from training.errors import DataError
-from training.examples import Dataset, Example, hold_out, kept_classes, label, limited
+from training.splits import hold_out, limited
 
 __all__ = ["stanford_dogs"]
 

@@ -19,8 +19,8 @@ from training import architectures, history, precision, trainable
 from training.checkpoints import Checkpoints, writing
 from training.config import TrainConfig
 from training.data import Dataset
+from training.dataset import check_same, remember
 from training.errors import DataError, RunError
-from training.examples import check_same, remember
 from training.feeding import inference_batches, train_batches
 from training.progress import Progress
 from training.schedule import learning_rate

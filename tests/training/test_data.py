@@ -7,8 +7,8 @@ from app.bundle import Label
 from tests.training.folders import CLASSES, write_photos
 from training.config import TrainConfig
 from training.data import load_dataset, load_for_model
+from training.dataset import Dataset
 from training.errors import DataError
-from training.examples import Dataset
 
 RED = Label(index=0, synset="n00000001", name="red dog")
 BLUE = Label(index=1, name="Blue_Dog")

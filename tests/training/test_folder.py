@@ -13,8 +13,8 @@ from tests.app.services import serving
 from tests.training.commands import hint, shell, training
 from tests.training.folders import CLASSES, pixel_box, voc, write_photos
 from tests.training.pictures import photo
+from training.dataset import Dataset
 from training.errors import DataError
-from training.examples import Dataset
 from training.folder import folder
 from training.hints import command
 

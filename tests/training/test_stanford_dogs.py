@@ -11,8 +11,8 @@ from app.settings import PROJECT
 from tests import needs
 from tests.training.pictures import photo
 from training import labels
+from training.dataset import Example
 from training.errors import DataError
-from training.examples import Example
 from training.stanford_dogs import stanford_dogs
 
 

@@ -1,4 +1,4 @@
-"""Classes of a data set: how folders name them, which are kept, how they match a model's labels."""
+"""Classes of a data set: their names, which of them to keep, and their match with a model's."""
 
 import re
 from collections.abc import Sequence, Set
@@ -8,11 +8,15 @@ from app.bundle import Label
 from training.dataset import Dataset, Example
 from training.errors import DataError
 
-__all__ = ["as_labelled", "check_distinct", "kept_classes", "label", "matching_index"]
+__all__ = ["check_distinct", "kept_classes", "label", "matching_index", "relabel"]
 
 
 def label(index: int, name: str) -> Label:
-    """The label of a class: `n02099601-golden_retriever` is taken apart, any other name is kept."""
+    """The label of a class, from the name that a data set gives it.
+
+    `n02099601-golden_retriever`, as in Stanford Dogs, becomes a synset (WordNet's `n` and eight
+    digits) and the name `golden retriever`. Any other name is kept as it is.
+    """
     match = re.fullmatch(r"(n\d{8})-(.+)", name)
     if match is None:
         return Label(index=index, name=name)
@@ -62,45 +66,51 @@ def kept_classes(
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Make sure that no two classes could be asked for, or matched, by one name.
+    """Make sure that a name identifies one class: no two are spelled alike.
+
+    Two synsets may share a name (a crane is a bird or a machine). A class without a synset may
+    share its name with no other, since only the name identifies it.
+
+    Args:
+        names: of the classes, as `label` takes them.
 
     Raises:
-        DataError: two are spelled alike and are not told apart by synsets.
+        DataError: two classes have the same name.
     """
-    seen: dict[str, tuple[str, str | None]] = {}
+    first_class: dict[str, tuple[str, str | None]] = {}  # by spelling: name and synset
     for index, name in enumerate(names):
-        each = label(index, name)
-        key = _spelling(each.name)
-        other, synset = seen.setdefault(key, (name, each.synset))
-        if other != name and (each.synset is None or synset in (None, each.synset)):
-            raise DataError(f"The classes {other} and {name} bear the same name.")
+        current = label(index, name)
+        other, synset = first_class.setdefault(_spelling(current.name), (name, current.synset))
+        if other != name and (current.synset is None or synset in (None, current.synset)):
+            raise DataError(f"The classes {other} and {name} have the same name.")
 
 
-def as_labelled(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
-    """The data set with a model's labels, in the model's order, matched by synset or name.
+def relabel(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
+    """The data set with a model's labels, in the model's order.
 
-    There may be classes of the model without photos.
+    Classes are matched by synset, or by name where one of the two has no synset. A class of the
+    model may have no photos.
 
     Raises:
-        DataError: the data has classes that the model does not know; the message names them, and
-            those of the model that it lacks.
+        DataError: the data set has a class that the model does not know. The message lists these
+            classes, and those that only the model has.
     """
-    found = {ours.index: matching_index(ours, labels) for ours in dataset.labels}
-    matches = {old: new for old, new in found.items() if new is not None}
-    others = [ours.name for ours in dataset.labels if ours.index not in matches]
-    missing = [each.name for each in labels if each.index not in matches.values()]
-    if others:
-        faults = [
-            f"{what} {', '.join(sorted(names))}"
-            for what, names in (("lacks", missing), ("has, unknown to the model,", others))
-            if names
-        ]
-        raise DataError(
-            f"The classes of {dataset.name} are not the model's: it {' and '.join(faults)}."
+    matches = {label.index: matching_index(label, labels) for label in dataset.labels}
+    new_index = {old: new for old, new in matches.items() if new is not None}
+    unknown = [label.name for label in dataset.labels if label.index not in new_index]
+    if unknown:
+        known = set(new_index.values())
+        missing = [label.name for label in labels if label.index not in known]
+        message = (
+            f"{dataset.name} does not have the model's classes. "
+            f"Unknown to the model: {', '.join(sorted(unknown))}."
         )
+        if missing:
+            message += f" Missing from the data: {', '.join(sorted(missing))}."
+        raise DataError(message)
 
     def relabelled(split: Sequence[Example]) -> tuple[Example, ...]:
-        return tuple(replace(each, label=matches[each.label]) for each in split)
+        return tuple(replace(example, label=new_index[example.label]) for example in split)
 
     return Dataset(
         dataset.name,
@@ -109,12 +119,16 @@ def as_labelled(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
     )
 
 
-def matching_index(ours: Label, labels: Sequence[Label]) -> int | None:
-    """The index of a model's label for this class; names decide where a synset is missing."""
-    for each in labels:
-        if each.synset and ours.synset:
-            if each.synset == ours.synset:
-                return each.index
-        elif _spelling(each.name) == _spelling(ours.name) or ours.name == each.synset:
-            return each.index
+def matching_index(own: Label, labels: Sequence[Label]) -> int | None:
+    """The index of the label in `labels` that means the same class; None if there is none.
+
+    Two synsets are compared where both labels have one. Otherwise the names are, and `own` may be
+    named by the candidate's synset.
+    """
+    for candidate in labels:
+        if candidate.synset and own.synset:
+            if candidate.synset == own.synset:
+                return candidate.index
+        elif _spelling(candidate.name) == _spelling(own.name) or own.name == candidate.synset:
+            return candidate.index
     return None

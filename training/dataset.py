@@ -1,4 +1,4 @@
-"""A labelled photo, a data set of them, and the record that a run keeps of its data set."""
+"""A labelled photo, a data set of them, and the fingerprint by which a run knows its data set."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from app import images
 from app.bundle import Label
 from training.errors import DataError
 
-__all__ = ["Dataset", "Example", "check_same", "remember"]
+__all__ = ["Dataset", "Example", "check_fingerprint", "write_fingerprint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,12 @@ class Example:
     """One labelled photo.
 
     Attributes:
-        name: where it comes from, for messages.
-        data: the encoded image, or the file that holds it.
+        name: its file name or path within the data set. Messages quote it, and `splits.hash_split`
+            decides by it.
+        data: the encoded image, or the path of its file.
         label: index into the data set's labels.
-        boxes: xmin, ymin, xmax, ymax of each object as shares of width and height of the upright
-            photo; often none.
+        boxes: (xmin, ymin, xmax, ymax) of each object, as fractions of the width and height of the
+            upright photo (EXIF orientation applied). Often empty.
     """
 
     name: str
@@ -31,13 +32,25 @@ class Example:
     boxes: tuple[images.Box, ...]
 
     def read(self) -> bytes:
-        """The encoded image."""
+        """The encoded image.
+
+        Raises:
+            OSError: its file cannot be read.
+        """
         return self.data if isinstance(self.data, bytes) else self.data.read_bytes()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set cut in three. `validation` is taken from the training split, never from test."""
+    """Photos in three splits. `validation` is taken from the training photos, never from `test`.
+
+    Attributes:
+        name: of the data set, as `model.json` records it.
+        labels: the classes; `labels[i].index` is i.
+        train: photos to fit the weights on.
+        validation: photos to choose the best epoch and to calibrate the confidence on.
+        test: photos that nothing is fitted or chosen on.
+    """
 
     name: str
     labels: tuple[Label, ...]
@@ -47,7 +60,7 @@ class Dataset:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Photos in each split."""
+        """Number of photos in each split."""
         return {
             "train": len(self.train),
             "validation": len(self.validation),
@@ -55,35 +68,39 @@ class Dataset:
         }
 
 
-def remember(run_dir: Path, dataset: Dataset) -> None:
-    """Note in a run's directory what it is trained on."""
+def write_fingerprint(run_dir: Path, dataset: Dataset) -> None:
+    """Write `data.json` into a run's directory: the data set that the run trains on."""
     draft = run_dir / "data.tmp"
-    draft.write_text(json.dumps(_identity(dataset), indent=2) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(_fingerprint(dataset), indent=2) + "\n", encoding="utf-8")
     draft.replace(run_dir / "data.json")
 
 
-def check_same(run_dir: Path, dataset: Dataset) -> None:
-    """Hold a data set against what a run was begun on.
+def check_fingerprint(run_dir: Path, dataset: Dataset) -> None:
+    """Compare a data set with the one that a run started with. A new run passes.
 
     Raises:
-        DataError: classes or photos have changed since.
+        DataError: the classes, or the photos of a split, differ.
     """
     path = run_dir / "data.json"
-    if path.exists() and json.loads(path.read_bytes()) != _identity(dataset):
+    if path.exists() and json.loads(path.read_bytes()) != _fingerprint(dataset):
         raise DataError(
-            f"The photos have changed since {run_dir} was begun: its classes, or the photos of a "
-            "split, are not the same. Put them back, or begin another run."
+            f"The photos have changed since the run {run_dir} started: its classes, or the photos "
+            "in a split, are different. Restore them, or start a new run."
         )
 
 
-def _identity(dataset: Dataset) -> dict[str, Any]:
-    """Classes, and each split by a hash of its photos' names and labels, in order."""
+def _fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """The labels, and for each split a hash over the names and labels of its photos, in order.
+
+    The test split has no part in it: training does not depend on it.
+    """
     splits = {"train": dataset.train, "validation": dataset.validation}
     return {
         "labels": [label.model_dump() for label in dataset.labels],
         "splits": {
             name: blake2b(
-                "\n".join(f"{each.label} {each.name}" for each in split).encode(
+                # A file name that is not UTF-8 holds surrogates, which only this handler encodes.
+                "\n".join(f"{example.label} {example.name}" for example in split).encode(
                     errors="surrogateescape"
                 ),
                 digest_size=16,

@@ -22,7 +22,7 @@ from app.bundle import (
 from training import architectures, gradients, methods, terms
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.dataset import Example, check_same
+from training.dataset import Example, check_fingerprint
 from training.errors import ExportError, RunError
 from training.foreground import Projection, channel_sum
 from training.gradients import shapes
@@ -273,7 +273,7 @@ def export_run(
         raise RunError(f"{run_dir} holds no run with a finished epoch.")
     check_free(version_dir, overwrite=overwrite)
     dataset = load_dataset(config)
-    check_same(run_dir, dataset)
+    check_fingerprint(run_dir, dataset)
     classes, size = len(dataset.labels), config.input_size
     model = architectures.build(config.architecture, classes, input_size=size)
     model.load_weights(weights_path)

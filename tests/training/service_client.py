@@ -1,4 +1,4 @@
-"""The service in this process, for one photo at several endpoints."""
+"""Requests to the service, run within this process."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,13 +10,19 @@ import httpx
 from app.main import create_app
 from app.settings import Settings
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 __all__ = ["get_model", "post_photo"]
 
 
 def post_photo(model: Path, photo: bytes, *targets: str) -> list[httpx.Response]:
-    """What the service with that model version answers at each path and query to a PNG."""
+    """The service's response to a PNG at each target (path and query).
+
+    Args:
+        model: the model version's directory.
+        photo: the PNG.
+        targets: for example `/cam?top_k=1`.
+    """
     headers = {"content-type": "image/png"}
 
     async def responses(client: httpx.AsyncClient) -> list[httpx.Response]:
@@ -26,19 +32,19 @@ def post_photo(model: Path, photo: bytes, *targets: str) -> list[httpx.Response]
 
 
 def get_model(model: Path) -> dict[str, Any]:
-    """What the service with that model version answers at `GET /model`."""
+    """The JSON of `GET /model`, for the model version in that directory."""
 
-    async def card(client: httpx.AsyncClient) -> dict[str, Any]:
+    async def get(client: httpx.AsyncClient) -> dict[str, Any]:
         response = await client.get("/model")
         response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-        return answer
+        card: dict[str, Any] = response.json()
+        return card
 
-    return asyncio.run(_served(model, card))
+    return asyncio.run(_served(model, get))
 
 
-async def _served(model: Path, use: Callable[[httpx.AsyncClient], Awaitable[Answer]]) -> Answer:
-    """Use the service while it runs."""
+async def _served(model: Path, use: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
+    """Start the service, and pass a client for it to `use`."""
     app = create_app(Settings(model=model, engine="openvino", precision="float32"))
     async with (
         app.router.lifespan_context(app),

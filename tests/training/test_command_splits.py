@@ -1,4 +1,4 @@
-"""Which photos the commands look at: thresholds and figures must not share any."""
+"""The splits that commands read: thresholds and figures must not share a photo."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,10 +30,16 @@ def model(card: ModelCard, projections: dict[str, Projection], tmp_path: Path) -
         Label(index=index, synset=breed.split("-")[0], name=breed.split("-")[1].replace("_", " "))
         for index, breed in enumerate(BREEDS)
     )
-    place = tmp_path / "models" / "trio" / "1"
-    told = {"name": "trio", "version": 1, "labels": labels, "novelty": None}
-    write(explained, place, card.model_copy(update=told | {"input": Input(size=32)}))
-    return place
+    fields = {
+        "name": "trio",
+        "version": 1,
+        "labels": labels,
+        "novelty": None,
+        "input": Input(size=32),
+    }
+    version = tmp_path / "models" / "trio" / "1"
+    write(explained, version, card.model_copy(update=fields))
+    return version
 
 
 @pytest.mark.parametrize(
@@ -43,7 +49,7 @@ def model(card: ModelCard, projections: dict[str, Projection], tmp_path: Path) -
         ("evaluate", evaluation, "test", range(10)),
     ],
 )
-def test_command_looks_at_its_own_split_alone(
+def test_command_reads_its_own_split_alone(
     model: Path,
     prepared: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -52,15 +58,15 @@ def test_command_looks_at_its_own_split_alone(
     split: str,
     photos: range,
 ) -> None:
-    seen: list[str] = []
+    names: list[str] = []
     real: Callable[..., Any] = getattr(module, command)
 
     def spy(bundle: Any, engine: Any, examples: Sequence[Example], **options: Any) -> Any:
-        seen.extend(example.name for example in examples)
+        names.extend(example.name for example in examples)
         return real(bundle, engine, examples, **options)
 
     monkeypatch.setattr(module, command, spy)
 
     cli.main([command, "--model", str(model), "--data-dir", str(prepared)])
 
-    assert sorted(seen) == sorted(f"{split}-{index}.jpg" for index in photos)
+    assert sorted(names) == sorted(f"{split}-{index}.jpg" for index in photos)

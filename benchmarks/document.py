@@ -28,14 +28,14 @@ def read(path: Path, machine: dict[str, str]) -> dict[str, Part]:
     """The parts that were measured before on this very machine, by name."""
     if not path.exists():
         return {}
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return _PARTS.validate_python(told["parts"]) if told["machine"] == machine else {}
+    contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return _PARTS.validate_python(contents["parts"]) if contents["machine"] == machine else {}
 
 
 def write(path: Path, machine: dict[str, str], parts: dict[str, Part]) -> None:
     """Write the JSON to `path`, and the document beside it, as `.md`."""
-    told = {"machine": machine, "parts": {name: asdict(part) for name, part in parts.items()}}
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    contents = {"machine": machine, "parts": {name: asdict(part) for name, part in parts.items()}}
+    path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
     path.with_suffix(".md").write_text(render(machine, parts), encoding="utf-8")
 
 
@@ -55,7 +55,7 @@ def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
             pieces += [f"{table.caption}\n"] if table.caption else []
             pieces.append(markdown(table))
         if part.missing:
-            pieces.append("Not measured:\n\n" + "".join(f"- {each}\n" for each in part.missing))
+            pieces.append("Not measured:\n\n" + "".join(f"- {reason}\n" for reason in part.missing))
     return "\n".join(pieces)
 
 

@@ -25,8 +25,8 @@ def ensure(name: str) -> Path:
     directory = CACHE / name
     python = directory / "bin" / "python"
     stamp = directory / "pins"
-    wanted = hashlib.sha256(pins.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    checksum = hashlib.sha256(pins.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == checksum:
         return python
     print(
         f"installing {pins.relative_to(PROJECT)} into {directory.relative_to(PROJECT)}", flush=True
@@ -36,9 +36,9 @@ def ensure(name: str) -> Path:
         [sys.executable, "-m", "venv", "--clear", str(directory)],
         [str(python), *install.split(), str(pins)],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            last = (result.stderr.strip().splitlines() or ["it says nothing"])[-1]
             raise WorkerFailed(f"cannot be installed: {last[:300]}")
-    stamp.write_text(wanted, encoding="utf-8")
+    stamp.write_text(checksum, encoding="utf-8")
     return python

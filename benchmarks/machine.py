@@ -25,7 +25,7 @@ def describe() -> dict[str, str]:
         "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) / 1e6:.0f} GB",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        **{name: number for name in _PACKAGES if (number := _version(name))},
     }
 
 
@@ -40,9 +40,9 @@ class Others:
     @property
     def share(self) -> float:
         """0 to 1, since the beginning; children count once they have ended."""
-        busy, every = _ticks()
+        busy, total = _ticks()
         own = (_own_seconds() - self._own) * os.sysconf("SC_CLK_TCK")
-        return min(1.0, max(0.0, (busy - self._busy - own) / max(every - self._all, 1)))
+        return min(1.0, max(0.0, (busy - self._busy - own) / max(total - self._all, 1)))
 
 
 def _ticks() -> tuple[int, int]:
@@ -53,8 +53,11 @@ def _ticks() -> tuple[int, int]:
 
 
 def _own_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    usages = [
+        resource.getrusage(processes)
+        for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _version(package: str) -> str:

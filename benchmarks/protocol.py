@@ -119,10 +119,10 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             raise WorkerFailed(self._last_words())
-        told = json.loads(line)
-        if "failed" in told:
-            raise WorkerFailed(told["failed"])
-        return told["answer"]
+        message = json.loads(line)
+        if "failed" in message:
+            raise WorkerFailed(message["failed"])
+        return message["answer"]
 
     def _last_words(self) -> str:
         self._process.wait(10)

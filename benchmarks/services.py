@@ -46,9 +46,9 @@ class Service:
 def ours(**settings: object) -> Iterator[Service]:
     """This project's service, with these settings over the environment's."""
     port = _free_port()
-    told = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
-    told["BREEDCAM_PORT"] = str(port)
-    with _running(["-m", "app.main"], port, told) as service:
+    environment = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
+    environment["BREEDCAM_PORT"] = str(port)
+    with _running(["-m", "app.main"], port, environment) as service:
         yield service
 
 
@@ -64,7 +64,7 @@ def plain(weights: Path) -> Iterator[Service]:
 @contextmanager
 def _running(arguments: list[str], port: int, environment: dict[str, str]) -> Iterator[Service]:
     with tempfile.TemporaryFile() as log:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=PROJECT,
@@ -74,12 +74,12 @@ def _running(arguments: list[str], port: int, environment: dict[str, str]) -> It
         )
         try:
             while not _ready(port):
-                late = time.perf_counter() - begun > PATIENCE_S
+                late = time.perf_counter() - start > PATIENCE_S
                 if process.poll() is not None or late:
                     log.seek(0)
                     raise WorkerFailed(f"no service: {log.read()[-300:].decode(errors='replace')}")
                 time.sleep(0.005)
-            yield Service(port, process.pid, time.perf_counter() - begun)
+            yield Service(port, process.pid, time.perf_counter() - start)
         finally:
             process.terminate()
             try:

@@ -51,9 +51,9 @@ def timed(call: Callable[[], object], count: int = 1) -> list[float]:
     """The milliseconds of `count` calls, one after the other."""
     times = []
     for _ in range(count):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         call()
-        times.append((time.perf_counter() - begun) * 1000)
+        times.append((time.perf_counter() - start) * 1000)
     return times
 
 

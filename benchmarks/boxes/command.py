@@ -114,38 +114,40 @@ def measure(
     raw = maps.raw_maps(maps.Photos(bundle, examples, half, threads), engine)
     layers, larger = maps.foreground_layers(bundle), maps.larger(bundle)
     sections = trials(bundle.card, layers, larger)
-    every = [trial for section in sections.values() for trial in section]
+    all_trials = [trial for section in sections.values() for trial in section]
     size = bundle.card.input.size
     boxes = [[images.scale_box(box, (1, 1), (size, size)) for box in e.boxes] for e in examples]
-    found = {title: cross_fitted(table, half) for title, table in _ious(every, raw, boxes).items()}
+    ious = {
+        title: cross_fitted(table, half) for title, table in _ious(all_trials, raw, boxes).items()
+    }
     head = (
         f"Measured with {bundle.card.name} version {bundle.card.version} ({engine.info.name} in "
         f"{engine.info.precision}) on {len(examples)} photos, drawn evenly by breed from the "
         f"{among} of the training split that have a box (validation photos included)."
     )
-    tables = [_guesses(examples, found["CAM"], found["Grad-CAM"])]
-    tables += [_table(title, section, found) for title, section in sections.items()]
+    tables = [_guesses(examples, ious["CAM"], ious["Grad-CAM"])]
+    tables += [_table(title, section, ious) for title, section in sections.items()]
     return f"{head}\n\n" + "\n".join(
         f"**{table.caption}**\n\n{document.markdown(table)}" for table in tables
     )
 
 
 def _ious(
-    every: Sequence[Trial],
+    all_trials: Sequence[Trial],
     raw: tuple[Mapping[str, npt.NDArray[np.float32]], ...],
     boxes: Sequence[Sequence[Box]],
 ) -> dict[str, Ious]:
     """IoUs `[2, N, options]` by trial: by the directions of each half, where it depends on them.
 
     Args:
-        every: the trials.
+        all_trials: the trials of all sections.
         raw: their maps, by the directions of each half.
         boxes: the true ones of each photo, in pixels of the model's input.
     """
-    measured = [trial for trial in every if trial.options]
+    measured = [trial for trial in all_trials if trial.options]
 
     def of_photo(index: int) -> list[Ious]:
-        rows = [{name: each[index] for name, each in of_half.items()} for of_half in raw]
+        rows = [{name: maps[index] for name, maps in of_half.items()} for of_half in raw]
         return [
             np.stack([_of_row(trial, row, boxes[index]) for row in rows[: 1 + trial.learnt]])
             for trial in measured
@@ -154,14 +156,14 @@ def _ious(
     with ThreadPoolExecutor() as pool:
         runs = pool.map(of_photo, range(len(boxes)))
         photos = list(bar("boxes", runs, total=len(boxes)))
-    found: dict[str, Ious] = {}
+    ious: dict[str, Ious] = {}
     for number, trial in enumerate(measured):
         table = np.stack([photo[number] for photo in photos], axis=1)
-        found[trial.title] = np.broadcast_to(table, (2, *table.shape[1:]))
-    for trial in every:
+        ious[trial.title] = np.broadcast_to(table, (2, *table.shape[1:]))
+    for trial in all_trials:
         if trial.pooled:
-            found[trial.title] = np.concatenate([found[title] for title in trial.pooled], axis=2)
-    return found
+            ious[trial.title] = np.concatenate([ious[title] for title in trial.pooled], axis=2)
+    return ious
 
 
 def _of_row(trial: Trial, row: Mapping[str, npt.NDArray[np.float32]], boxes: Sequence[Box]) -> Ious:
@@ -196,10 +198,10 @@ def _guesses(examples: Sequence[Example], *plain: Ious) -> Table:
 _COLUMNS = ("", "mean IoU", "to CAM", "to Grad-CAM", "service")
 
 
-def _table(title: str, section: Sequence[Trial], found: Mapping[str, Ious]) -> Table:
-    plain = (found["CAM"], found["Grad-CAM"])
+def _table(title: str, section: Sequence[Trial], ious: Mapping[str, Ious]) -> Table:
+    plain = (ious["CAM"], ious["Grad-CAM"])
     rows = [
-        _line(trial.title, found[trial.title], plain, f"`{trial.served}`" if trial.served else "")
+        _line(trial.title, ious[trial.title], plain, f"`{trial.served}`" if trial.served else "")
         for trial in section
     ]
     return Table(_COLUMNS, rows, title)
@@ -213,11 +215,13 @@ def _samples(count: int) -> Ious:
 def _line(title: str, ious: Ious, plain: tuple[Ious, ...], served: str) -> tuple[str, ...]:
     """Mean IoU, and its differences to the plain rules with their intervals, paired by photo."""
     weights = _samples(len(ious))
-    told = [estimate(mean(ious), weights, mean(base)) for base in plain]
+    estimates = [estimate(mean(ious), weights, mean(base)) for base in plain]
     differences = (
         ""
         if base is ious
-        else "{:+.3f} ({:+.3f} to {:+.3f})".format(each["difference"], *each["difference_interval"])
-        for each, base in zip(told, plain, strict=True)
+        else "{:+.3f} ({:+.3f} to {:+.3f})".format(
+            figures["difference"], *figures["difference_interval"]
+        )
+        for figures, base in zip(estimates, plain, strict=True)
     )
-    return title, f"{told[0]['value']:.3f}", *differences, served
+    return title, f"{estimates[0]['value']:.3f}", *differences, served

@@ -39,9 +39,9 @@ def cross_fitted(tables: npt.NDArray[np.float64], half: Half) -> npt.NDArray[np.
     """
     measured = np.empty(len(half))
     for chosen_on in (0, 1):
-        there = half == chosen_on
-        best = int(np.argmax(tables[chosen_on, there].mean(axis=0)))
-        measured[~there] = tables[chosen_on, ~there, best]
+        in_half = half == chosen_on
+        best = int(np.argmax(tables[chosen_on, in_half].mean(axis=0)))
+        measured[~in_half] = tables[chosen_on, ~in_half, best]
     return measured
 
 
@@ -64,17 +64,17 @@ def find_directions(
         for layer, activations in maps.items():
             photos = np.arange(begin, begin + len(activations))
             for learnt_on in (0, 1):
-                there = half[photos] == learnt_on
-                if there.any():
-                    given = [boxes[photo] for photo in photos[there]]
-                    ridge[learnt_on][layer].add(activations[there], given)
-                    transform[learnt_on][layer].add(activations[there])
+                in_half = half[photos] == learnt_on
+                if in_half.any():
+                    half_boxes = [boxes[photo] for photo in photos[in_half]]
+                    ridge[learnt_on][layer].add(activations[in_half], half_boxes)
+                    transform[learnt_on][layer].add(activations[in_half])
         begin += len(activations)
     first, second = (
         {
-            (rule, layer): found[layer].projection()
-            for rule, found in (("ddt", transform[learnt_on]), ("boxes", ridge[learnt_on]))
-            for layer in found
+            (rule, layer): learners[layer].projection()
+            for rule, learners in (("ddt", transform[learnt_on]), ("boxes", ridge[learnt_on]))
+            for layer in learners
         }
         for learnt_on in (0, 1)
     )

@@ -34,8 +34,12 @@ class Forward:
         if layers[-1] != last:
             raise ValueError(f"the last of the layers is not {last}")
         pooling, kernel = _head(graph)
-        outputs = [kernel, pooling, *(_activations(graph, each) for each in layers if each != last)]
-        [image] = [each for each in graph.get_parameters() if each.output(0).any_name == "image"]
+        outputs = [
+            kernel,
+            pooling,
+            *(_activations(graph, layer) for layer in layers if layer != last),
+        ]
+        [image] = [node for node in graph.get_parameters() if node.output(0).any_name == "image"]
         cut = ov.Model(outputs, [image], "forward")
         cut.reshape([-1, size, size, 3])
         options: dict[str, object] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
@@ -56,8 +60,8 @@ class Forward:
         Returns:
             Raw CAM `[N, h, w]`, and activations `[N, h, w, C]` by layer.
         """
-        found = self._compiled({"image": image})
-        kernel, *maps = (np.array(array) for array in found.values())
+        arrays = self._compiled({"image": image})
+        kernel, *maps = (np.array(array) for array in arrays.values())
         # OpenVINO has channels first.
         last, *earlier = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in maps)
         cam = np.einsum("nhwc,cn->nhw", last, kernel[:, labels], optimize=True)

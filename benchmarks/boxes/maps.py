@@ -56,7 +56,9 @@ class Photos:
         card = self.bundle.card
         sized = card.model_copy(update={"input": card.input.model_copy(update={"size": size})})
         with ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(lambda each: squashed(sized, each)[1], self.examples)))
+            return np.stack(
+                list(pool.map(lambda example: squashed(sized, example)[1], self.examples))
+            )
 
 
 def name(kind: str, layer: str, view: str = "") -> str:
@@ -72,7 +74,7 @@ def larger(bundle: Bundle) -> tuple[int, ...]:
 
 def foreground_layers(bundle: Bundle) -> tuple[str, ...]:
     """The last layer with a finer map, if there is one, and the last."""
-    return fused_layers({each.name: (each.height, each.width) for each in bundle.card.layers})
+    return fused_layers({layer.name: (layer.height, layer.width) for layer in bundle.card.layers})
 
 
 def raw_maps(photos: Photos, engine: Engine) -> tuple[Raw, Raw]:
@@ -84,18 +86,18 @@ def raw_maps(photos: Photos, engine: Engine) -> tuple[Raw, Raw]:
         shared[f"{key} {MIRRORED}"] = _mean(shared[key], back)
     plain = _forward(photos, engine, size)
     directions = _directions(photos, plain, image)
-    _, found = _project(photos, plain, image, directions)
+    _, foreground = _project(photos, plain, image, directions)
     _, mirrored = _project(photos, plain, image[:, :, ::-1], directions)
-    for maps, back_maps in zip(found, mirrored, strict=True):
+    for maps, back_maps in zip(foreground, mirrored, strict=True):
         maps |= {f"{key} {MIRRORED}": _mean(maps[key], back) for key, back in back_maps.items()}
     del image
     for side in larger(photos.bundle):
         image, enlarged = photos.squashed(side), _forward(photos, engine, side)
         cam, of_size = _project(photos, enlarged, image, _directions(photos, enlarged, image))
         shared[name(Method.CAM, photos.bundle.card.layer_names[-1], str(side))] = cam
-        for maps, more in zip(found, of_size, strict=True):
+        for maps, more in zip(foreground, of_size, strict=True):
             maps |= {f"{key} {side}": value for key, value in more.items()}
-    first, second = found
+    first, second = foreground
     return shared | first, shared | second
 
 
@@ -115,12 +117,12 @@ def _batches(count: int, title: str) -> Iterator[slice]:
 def _class_maps(photos: Photos, engine: Engine, image: npt.NDArray[np.uint8], title: str) -> Raw:
     """Every method's, for the true class."""
     card = photos.bundle.card
-    kept = {
+    outputs_by_name = {
         name(method, layer): layer_output(card, method, layer)
         for method in card.methods
         for layer in (card.layer_names[-1:] if method is Method.CAM else card.layer_names[-6:])
     }
-    found: dict[str, list[npt.NDArray[np.float32]]] = {key: [] for key in kept}
+    batches_by_name: dict[str, list[npt.NDArray[np.float32]]] = {key: [] for key in outputs_by_name}
     for batch in _batches(len(image), f"maps, {title}"):
         labels = photos.labels[batch]
         outputs = engine.run(
@@ -129,9 +131,9 @@ def _class_maps(photos: Photos, engine: Engine, image: npt.NDArray[np.uint8], ti
             labels,
             np.full_like(labels, -1),
         )
-        for key, output in kept.items():
-            found[key].append(outputs[output])
-    return {key: np.concatenate(each) for key, each in found.items()}
+        for key, output in outputs_by_name.items():
+            batches_by_name[key].append(outputs[output])
+    return {key: np.concatenate(batches) for key, batches in batches_by_name.items()}
 
 
 def _forward(photos: Photos, engine: Engine, size: int) -> Forward:
@@ -164,14 +166,16 @@ def _project(
 ) -> tuple[npt.NDArray[np.float32], tuple[Raw, Raw]]:
     """CAM, and the foreground's maps by the directions of each half."""
     cams: list[npt.NDArray[np.float32]] = []
-    found: tuple[dict[str, list[npt.NDArray[np.float32]]], ...] = ({}, {})
+    batches_by_name: tuple[dict[str, list[npt.NDArray[np.float32]]], ...] = ({}, {})
     for cam, activations in _activations(photos, forward, image, "foreground"):
         cams.append(cam)
-        for maps, of_half in zip(found, directions, strict=True):
+        for maps, of_half in zip(batches_by_name, directions, strict=True):
             for (rule, layer), projection in of_half.items():
                 projected = _projected(activations[layer], projection)
                 maps.setdefault(name(rule, layer), []).append(projected)
-    first, second = ({key: np.concatenate(each) for key, each in maps.items()} for maps in found)
+    first, second = (
+        {key: np.concatenate(batches) for key, batches in maps.items()} for maps in batches_by_name
+    )
     return np.concatenate(cams), (first, second)
 
 
@@ -179,5 +183,5 @@ def _projected(
     activations: npt.NDArray[np.float32], projection: Projection
 ) -> npt.NDArray[np.float32]:
     """`foreground`'s raw maps `[n, h, w]`, as the graph has them."""
-    found: npt.NDArray[np.float32] = activations @ projection.direction
-    return found - np.float32(projection.offset)
+    maps: npt.NDArray[np.float32] = activations @ projection.direction
+    return maps - np.float32(projection.offset)

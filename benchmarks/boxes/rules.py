@@ -27,8 +27,8 @@ def inferior_removed(values: Map, percentile: float) -> Map:
         values: a heatmap, `[h, w]`.
         percentile: 0 to under 1.
     """
-    place = int(values.size * percentile)
-    floor = np.partition(values, place, axis=None)[place]
+    rank = int(values.size * percentile)
+    floor = np.partition(values, rank, axis=None)[rank]
     left: Map = np.maximum(values - floor, np.float32(0))
     return left
 
@@ -74,6 +74,6 @@ def _region(
     return _box(stats[choose(labels)].tolist())  # type: ignore[arg-type]
 
 
-def _box(place: Sequence[int]) -> Box:
-    x, y, width, height = place[:4]
+def _box(stats: Sequence[int]) -> Box:
+    x, y, width, height = stats[:4]
     return float(x), float(y), float(x + width), float(y + height)

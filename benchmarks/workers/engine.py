@@ -24,11 +24,11 @@ def make() -> dict[str, Callable[..., Any]]:
     parser.add_argument("--precision", default=settings.precision)
     parser.add_argument("--streams", type=int, help="OpenVINO's, in place of the engine's choice")
     parser.add_argument("--count-operations", action="store_true", help="for `profile`; takes time")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     bundle = bundles.load(settings.model_path)
-    asked = {"engine": chosen.engine, "precision": chosen.precision}
-    engine = engines.create(bundle, **{**settings.engine_options, **asked})
-    _reach_inside(engine, chosen.streams, chosen.count_operations)
+    overrides = {"engine": options.engine, "precision": options.precision}
+    engine = engines.create(bundle, **{**settings.engine_options, **overrides})
+    _reach_inside(engine, options.streams, options.count_operations)
     size = bundle.card.input.size
 
     def batch(rows: int) -> tuple[Any, ...]:
@@ -61,8 +61,8 @@ def make() -> dict[str, Callable[..., Any]]:
 def _explain(engine: Engine, inputs: tuple[Any, ...], size: int) -> Any:
     """A photo's Grad-CAM of its likeliest class, 0..1, `[size, size]`."""
     arrays = engine.run(Cut.EXPLAIN, *inputs)
-    found = heatmaps.from_maps([arrays["gradcam"][0]], signed=False)
-    return heatmaps.resize(found.values, size, size)
+    heatmap = heatmaps.from_maps([arrays["gradcam"][0]], signed=False)
+    return heatmaps.resize(heatmap.values, size, size)
 
 
 def _reach_inside(engine: Any, streams: int | None, count_operations: bool) -> None:
@@ -81,8 +81,8 @@ def _profile(engine: Any, cut: Cut, inputs: tuple[Any, ...], count: int) -> dict
     for _ in range(count):
         engine.run(cut, *inputs)
         for node in [node for request in requests for node in request.get_profiling_info()]:
-            spent = node.real_time.total_seconds() * 1000 / count
-            total[node.node_type] = total.get(node.node_type, 0.0) + spent
+            milliseconds = node.real_time.total_seconds() * 1000 / count
+            total[node.node_type] = total.get(node.node_type, 0.0) + milliseconds
     return total
 
 

@@ -28,12 +28,12 @@ def make() -> dict[str, Callable[..., Any]]:
         port: int, path: str, photo: str, clients: int, requests: int, raw: bool = False
     ) -> dict[str, Any]:
         message = _message(path, photos[photo], raw)
-        begun, cpu = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), time.process_time()
         times, last = uvloop.run(_loop(port, message, clients, requests))
         answers[:] = [last]
         return {
             "times_ms": times,
-            "wall_s": time.perf_counter() - begun,
+            "wall_s": time.perf_counter() - start,
             "cpu_s": time.process_time() - cpu,
             "timings_ms": json.loads(last).get("timings_ms", {}),
         }
@@ -71,10 +71,10 @@ async def _loop(
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
         while left > 0:
             left -= 1
-            begun = time.perf_counter()
+            start = time.perf_counter()
             writer.write(message)
             last = await _answer(reader)
-            times.append((time.perf_counter() - begun) * 1000)
+            times.append((time.perf_counter() - start) * 1000)
         writer.close()
         await writer.wait_closed()
 

@@ -46,7 +46,7 @@ def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
     if targets:
         pieces += ["## Targets\n", markdown(_targets(targets))]
     for part in parts.values():
-        pieces.append(f"## {part.title}\n\n{part.how}\n")
+        pieces.append(f"## {part.title}\n\n{part.description}\n")
         if part.others > QUIET:
             pieces.append(
                 f"**Disturbed**: other work took {part.others:.0%} of the processor meanwhile.\n"
@@ -62,7 +62,7 @@ def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
 def _targets(targets: list[Target]) -> Table:
     rows = [
         (
-            target.what,
+            target.name,
             f"{target.measured:.3g}",
             f"{'at most' if target.at_most else 'at least'} {target.limit:g}",
             "yes" if target.reached else "**no**",

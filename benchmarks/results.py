@@ -11,13 +11,13 @@ class Target:
     """A promise, and what was measured.
 
     Attributes:
-        what: in words, with its unit if it is not a ratio.
+        name: what is measured, with its unit unless it is a ratio.
         measured: the figure.
         limit: that it is held against.
         at_most: whether it may not exceed the limit; else it may not fall short of it.
     """
 
-    what: str
+    name: str
     measured: float
     limit: float
     at_most: bool = True
@@ -49,7 +49,7 @@ class Part:
 
     Attributes:
         title: its heading in the document.
-        how: what was measured, and how; Markdown.
+        description: what was measured, and how; Markdown.
         tables: the figures.
         targets: what had been promised.
         missing: what could not be measured, each with its reason.
@@ -58,7 +58,7 @@ class Part:
     """
 
     title: str
-    how: str
+    description: str
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""`make bench`: measure the service beside what the same would cost otherwise."""
+"""`make bench`: measure the service beside its alternatives."""
 
 import argparse
 import importlib
@@ -9,13 +9,13 @@ from benchmarks import document, machine
 from benchmarks.protocol import PROJECT, WorkerFailed
 
 PARTS = {"cuts": 20, "variants": 20, "explain": 12, "http": 12, "cold": 5, "int8": 40}
-"""The parts, and the rounds of each; a part is the module of that name."""
+"""The parts, with their default number of rounds. A part is the module of that name."""
 
 RESULT = PROJECT / "docs" / "performance.json"
 
 
 def main() -> None:
-    """Measure, print, and with `--write` put it into `docs/performance.md`."""
+    """Measure and print; with `--write`, also update `docs/performance.md`."""
     if sys.argv[1:2] == ["boxes"]:
         from benchmarks.boxes import command
 

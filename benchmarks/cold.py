@@ -1,4 +1,4 @@
-"""From nothing to ready: the time, and the memory before the first deep request and after it."""
+"""Cold start: time until ready, and memory before and after the first deep request."""
 
 import base64
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Start = Callable[[], AbstractContextManager[Service]]
 
 
 def run(rounds: int) -> Part:
-    """Start each kind of service in turn."""
+    """Start the services in turn, `rounds` times."""
     part = Part(
         "A cold start",
         "From the process's start to the first 200 of `/readyz`, the disk's cache warm; and "

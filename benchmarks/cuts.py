@@ -1,4 +1,4 @@
-"""The engine's cuts in turn on one machine: predict, explain, explain_deep."""
+"""The engine's cuts beside each other: predict, explain, explain_deep."""
 
 from collections.abc import Callable
 
@@ -15,19 +15,19 @@ __all__ = ["ROWS", "run"]
 ROWS = (1, 8)
 
 LIMITS = {Cut.EXPLAIN: 1.08, Cut.EXPLAIN_DEEP: 2.2}
-"""What a cut may cost, in times of `predict`."""
+"""The most that a cut may cost, as a multiple of `predict`."""
 
 PROCESSES = 5
 
 CALLS = 3
-"""Of a cut in a row."""
+"""Calls of a cut in a row."""
 
 LARGEST = 10
-"""Kinds of operations in a profile."""
+"""Number of kinds of operations in a profile."""
 
 
 def run(rounds: int) -> Part:
-    """Measure the engine that the settings choose, in some processes one after the other."""
+    """Measure the engine of the settings, in several processes one after the other."""
     settings = Settings()
     bundle = bundles.load(settings.model_path)
     engine = engines.create(bundle, **settings.engine_options)
@@ -63,7 +63,7 @@ def _in_a_process(rounds: int, rows: int) -> dict[Cut, float]:
     with Worker("benchmarks.workers.engine") as worker:
 
         def call(cut: Cut) -> Callable[[], list[float]]:
-            # The first of the calls in a row finds cold what the question has displaced.
+            # The first call is dropped: it finds the caches cold after reading the question.
             return lambda: list(worker.ask("run", cut=cut.value, rows=rows, count=CALLS + 1))[1:]
 
         spreads = interleave({cut.value: call(cut) for cut in Cut}, rounds=rounds)
@@ -71,7 +71,7 @@ def _in_a_process(rounds: int, rows: int) -> dict[Cut, float]:
 
 
 def _profile(rows: int) -> Table:
-    """Where OpenVINO says that the time goes; counting costs time itself."""
+    """Time by kind of operation, as OpenVINO counts it. Counting takes time of its own."""
     arguments = ("--engine", "openvino", "--count-operations")
     with Worker("benchmarks.workers.engine", *arguments) as worker:
         times = {cut: worker.ask("profile", cut=cut.value, rows=rows, count=10) for cut in Cut}

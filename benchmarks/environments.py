@@ -1,4 +1,4 @@
-"""Virtual environments of the peers' own, made on request from pinned lists."""
+"""Virtual environments for the peers, made on demand from pinned requirements."""
 
 import hashlib
 import subprocess
@@ -10,16 +10,16 @@ from benchmarks.protocol import PROJECT, WorkerFailed
 __all__ = ["CACHE", "ensure"]
 
 CACHE = PROJECT / ".bench"
-"""What the benchmarks keep between runs; git ignores it."""
+"""Directory for what the benchmarks keep between runs; git ignores it."""
 
 _PINS = Path(__file__).parent / "peers"
 
 
 def ensure(name: str) -> Path:
-    """The Python of the environment that holds the packages of `peers/<name>.txt`, and no others.
+    """The Python of an environment with the packages of `peers/<name>.txt`, and no others.
 
     Raises:
-        WorkerFailed: they cannot be installed.
+        WorkerFailed: the packages cannot be installed.
     """
     pins = _PINS / f"{name}.txt"
     directory = CACHE / name

@@ -1,4 +1,4 @@
-"""A photo's Grad-CAM, ours beside others' of the same network."""
+"""Grad-CAM of one photo: ours beside other packages', with the same network."""
 
 import sys
 from collections.abc import Callable
@@ -24,16 +24,16 @@ PEERS = {
     "tf-keras-vis": ("tf_keras_vis", 60.0),
     "keras.io's recipe": ("keras_io", 60.0),
 }
-"""Each one's module in `benchmarks.peers`, and how many times faster ours is to be."""
+"""By name: the module in `benchmarks.peers`, and how many times faster ours has to be."""
 
 OURS = "BreedCAM"
 
 BURST = 8
-"""Our heatmaps in a row; the others take long enough for one to do."""
+"""Number of our heatmaps in a row. The others are slow enough to measure one at a time."""
 
 
 def run(rounds: int) -> Part:
-    """Measure those peers that can be installed and imported here."""
+    """Measure the peers that can be installed and imported on this machine."""
     part = Part(
         "A heatmap, beside others'",
         "A Grad-CAM at the last layer, from a made picture of the input's size to a heatmap in "
@@ -69,7 +69,7 @@ def run(rounds: int) -> Part:
 
 
 def agreement(first: Any, second: Any) -> float:
-    """The correlation of two square heatmaps, each brought to 224 x 224."""
+    """The correlation of two square heatmaps, -1 to 1, both resized to 224 x 224."""
     large = [
         heatmaps.resize(np.asarray(heatmap, np.float32), 224, 224) for heatmap in (first, second)
     ]

@@ -1,4 +1,4 @@
-"""The service over HTTP, beside the engine alone and beside the usual way to do it."""
+"""The service over HTTP, beside the engine alone and beside a plain FastAPI service."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ __all__ = ["Loads", "run"]
 PHOTOS = {"224 px": (224, 224), "12 MP": (4032, 3024)}
 
 BURST = 8
-"""Requests, or calls of the engine, in a row: enough that each finds its own caches warm."""
+"""Requests, or calls of the engine, in a row: enough to find the caches warm."""
 
 FEW = 2
-"""The same where one takes long."""
+"""The same for slow requests."""
 
 CLIENTS = (1, 8, 16, 32)
 
@@ -31,12 +31,12 @@ PREDICT, FIGURES, PICTURE = "/predict", "/gradcam?overlay=false", "/gradcam"
 
 @dataclass(slots=True)
 class Loads:
-    """Requests through the load generator, and what it noticed by the way.
+    """Sends requests through the load generator, and records what it reports.
 
     Attributes:
         generator: a `benchmarks.workers.load`.
-        stages: what answers said in `timings_ms`, by whatever the caller calls the case.
-        cpu_ms: of the load generator, for each request it sent.
+        stages: `timings_ms` of the responses, by case.
+        cpu_ms: processor time of the load generator per request, for each call of `send`.
     """
 
     generator: Worker
@@ -44,7 +44,7 @@ class Loads:
     cpu_ms: list[float] = field(default_factory=list)
 
     def keep_photos(self) -> None:
-        """Hand the generator its photos."""
+        """Send the generator its photos."""
         for name, size in PHOTOS.items():
             data = base64.b64encode(pictures.jpeg(*size)).decode()
             self.generator.ask("keep", name=name, data=data)
@@ -52,7 +52,7 @@ class Loads:
     def send(
         self, case: str, service: services.Service, path: str, photo: str, **options: Any
     ) -> tuple[list[float], float]:
-        """Send `requests` from `clients` (and the body `raw`, if told); give ms and images/s."""
+        """Send `requests` from `clients`; returns milliseconds of each, and images per second."""
         load = {"clients": 1, "requests": BURST if photo == "224 px" else FEW} | options
         result = self.generator.ask("send", port=service.port, path=path, photo=photo, **load)
         self.stages.setdefault(case, []).append(result["timings_ms"])
@@ -61,7 +61,7 @@ class Loads:
 
 
 def run(rounds: int) -> Part:
-    """Measure a service of this project, a plain one, and the engine, each a process of its own."""
+    """Measure our service, a plain one and the engine, each in a process of its own."""
     part = Part(
         "Over HTTP",
         "Closed loops of clients on the same cores, each asking again as soon as it is answered, "
@@ -150,7 +150,7 @@ def _many_clients(
     plain: services.Service,
     rounds: int,
 ) -> None:
-    """Images a second; as each round gives one, they are medians over rounds."""
+    """Images per second: the median over rounds, each of which gives one figure."""
     batch = Settings().max_batch
     rates: dict[str, list[float]] = {}
 
@@ -191,7 +191,7 @@ def _many_clients(
 def _stages(
     timings: Mapping[str, list[Mapping[str, float]]], spreads: Mapping[str, Spread]
 ) -> Table:
-    """What the service itself says of where one client's time goes."""
+    """Time by stage for one client, as the service reports it."""
     names = ("decode", "queue", "inference", "render")
     rows = []
     for case, answers in timings.items():

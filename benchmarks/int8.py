@@ -1,4 +1,4 @@
-"""A trial: the model in 8-bit integers, its accuracy and its speed beside what is served."""
+"""A trial of 8-bit integers: accuracy and speed beside the model as it is served."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,7 +26,7 @@ __all__ = ["run"]
 CALIBRATION_PHOTOS = 300
 
 MAY_FALL = 0.005
-"""Top-1 accuracy and mean IoU may fall by less than this for int8 to be worth shipping."""
+"""The loss of top-1 accuracy or mean IoU from which on int8 is not worth shipping."""
 
 
 def run(rounds: int, data_dir: Path) -> Part:
@@ -90,7 +90,7 @@ def _quantise(bundle: Bundle, dataset: Dataset, target: Path) -> None:
 
 
 def _figures(evaluation: dict[str, Any]) -> dict[str, float]:
-    """What is compared, of all that is measured."""
+    """The figures to compare, out of all that `evaluate` returns."""
     ious = {
         f"mean IoU, {method}": by_layers["last"]
         for method, by_layers in evaluation["mean_iou"].items()

@@ -1,4 +1,4 @@
-"""Service processes to put questions to."""
+"""Service processes to send requests to."""
 
 import os
 import socket
@@ -25,9 +25,9 @@ class Service:
     """A service that is ready.
 
     Attributes:
-        port: where it listens, on 127.0.0.1.
-        process_id: its process.
-        started_s: from the process's start to the first 200 of `/readyz`.
+        port: on 127.0.0.1.
+        process_id: of the service.
+        started_s: seconds from the start of the process to the first 200 of `/readyz`.
     """
 
     port: int
@@ -36,7 +36,7 @@ class Service:
 
     @property
     def resident_mb(self) -> float:
-        """Its resident memory, as Linux tells, in megabytes of a million bytes."""
+        """Resident memory in megabytes (10^6 bytes), as Linux reports it."""
         status = Path(f"/proc/{self.process_id}/status").read_text(encoding="utf-8")
         kilobytes = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(kilobytes.split()[1]) * 1024 / 1e6
@@ -44,7 +44,7 @@ class Service:
 
 @contextmanager
 def ours(**settings: object) -> Iterator[Service]:
-    """This project's service, with these settings over the environment's."""
+    """This project's service, with settings that override the environment's."""
     port = _free_port()
     environment = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
     environment["BREEDCAM_PORT"] = str(port)
@@ -54,7 +54,7 @@ def ours(**settings: object) -> Iterator[Service]:
 
 @contextmanager
 def plain(weights: Path) -> Iterator[Service]:
-    """The usual way to do it (`benchmarks.workers.plain`)."""
+    """The plain FastAPI service of `benchmarks.workers.plain`."""
     port = _free_port()
     arguments = ["-m", "benchmarks.workers.plain", "--port", str(port), "--weights", str(weights)]
     with _running(arguments, port, {"TF_CPP_MIN_LOG_LEVEL": "3"}) as service:

@@ -1,4 +1,4 @@
-"""The engine with other options, so that those it has are chosen by measurement."""
+"""The engine with other options, to check its own by measurement."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "OpenVINO, one stream": ("--engine", "openvino", "--streams", "1"),
     "OpenVINO, two streams": ("--engine", "openvino", "--streams", "2"),
 }
-"""What is run, and the command line of `benchmarks.workers.engine` for it."""
+"""By name: the command line of `benchmarks.workers.engine`."""
 
 
 def run(rounds: int) -> Part:

@@ -35,16 +35,20 @@ BEGIN = "<!-- `python -m benchmarks boxes` writes what follows -->"
 END = "<!-- up to here -->"
 
 SEED = 0
-"""Of the halves, of the bootstrap's samples and of the photos drawn."""
+"""Seed of the halves, of the bootstrap samples and of the choice of photos."""
 
 SAMPLE = 1200
-"""Photos drawn by default: ten of each breed, where there are 120."""
+"""Default number of photos: ten of each of 120 breeds."""
 
 Ious = npt.NDArray[np.float64]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run it with what follows `boxes` on the command line."""
+    """Run the subcommand.
+
+    Args:
+        arguments: what follows `boxes` on the command line.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks boxes", description=__doc__)
     parser.add_argument(
         "--data-dir",
@@ -81,10 +85,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def written(document: str, text: str) -> str:
-    """The document with `text` between its marks, in place of what is there.
+    """The document with `text` in place of what is between its marks.
 
     Raises:
-        ValueError: it lacks the marks.
+        ValueError: the document lacks the marks.
     """
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -101,14 +105,14 @@ def measure(
     among: int,
     threads: int = 0,
 ) -> str:
-    """All tables, Markdown.
+    """All tables, in Markdown.
 
     Args:
         bundle: a model version with CAM.
         engine: runs it, through OpenVINO.
         examples: photos of the training split, with a box each.
-        among: how many there are, of which `examples` were drawn.
-        threads: of the inference; 0 for one a core.
+        among: number of photos that `examples` were drawn from.
+        threads: for the inference; 0: one for each core.
     """
     half = halves(len(examples), SEED)
     raw = maps.raw_maps(maps.Photos(bundle, examples, half, threads), engine)
@@ -137,12 +141,12 @@ def _ious(
     raw: tuple[Mapping[str, npt.NDArray[np.float32]], ...],
     boxes: Sequence[Sequence[Box]],
 ) -> dict[str, Ious]:
-    """IoUs `[2, N, options]` by trial: by the directions of each half, where it depends on them.
+    """IoUs `[2, N, options]` by trial. The first axis is the half that the directions are from.
 
     Args:
         all_trials: the trials of all sections.
-        raw: their maps, by the directions of each half.
-        boxes: the true ones of each photo, in pixels of the model's input.
+        raw: the maps, with the directions of either half.
+        boxes: the true boxes of each photo, in pixels of the model's input.
     """
     measured = [trial for trial in all_trials if trial.options]
 
@@ -167,7 +171,7 @@ def _ious(
 
 
 def _of_row(trial: Trial, row: Mapping[str, npt.NDArray[np.float32]], boxes: Sequence[Box]) -> Ious:
-    """One photo's IoU with each option at each threshold."""
+    """The IoUs of one photo, for each option at each threshold: `[options x thresholds]`."""
     return np.array(
         [
             best_iou(box, boxes)
@@ -178,7 +182,7 @@ def _of_row(trial: Trial, row: Mapping[str, npt.NDArray[np.float32]], boxes: Seq
 
 
 def _guesses(examples: Sequence[Example], *plain: Ious) -> Table:
-    """What looks at no photo."""
+    """The baselines, which look at no photo."""
     guesses = {
         "the whole frame": FULL_FRAME,
         "a constant box (80 % x 90 %, centred)": CONSTANT_BOX,
@@ -213,7 +217,7 @@ def _samples(count: int) -> Ious:
 
 
 def _line(title: str, ious: Ious, plain: tuple[Ious, ...], served: str) -> tuple[str, ...]:
-    """Mean IoU, and its differences to the plain rules with their intervals, paired by photo."""
+    """A row: the mean IoU, and its differences from the plain rules with paired intervals."""
     weights = _samples(len(ious))
     estimates = [estimate(mean(ious), weights, mean(base)) for base in plain]
     differences = (

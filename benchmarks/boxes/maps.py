@@ -1,4 +1,4 @@
-"""Raw maps of photos, for the trials: of photo and mirror image, and of larger inputs."""
+"""Raw maps for the trials: of photos, of their mirror images, and at larger input sizes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ __all__ = ["MIRRORED", "Photos", "foreground_layers", "larger", "name", "raw_map
 BATCH = 32
 
 MIRRORED = "mirrored"
-"""The view whose maps are the mean of the photo's and of its mirror image's, mirrored back."""
+"""Name of the view that averages a photo's map with its mirror image's, mirrored back."""
 
 Raw = dict[str, npt.NDArray[np.float32]]
 """Raw maps `[N, h, w]`, by `name`."""
@@ -31,13 +31,14 @@ Activations = Mapping[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos to try rules on.
+    """The photos that the rules are tried on.
 
     Attributes:
         bundle: the model version.
-        examples: with a box each.
-        half: of each photo.
-        threads: of the inference; 0 for one a core.
+        examples: photos with a box.
+        half: `[N]`.
+        threads: for the inference; 0: one for each core.
+        labels: the true classes, `[N]`.
     """
 
     bundle: Bundle
@@ -52,7 +53,7 @@ class Photos:
         object.__setattr__(self, "labels", labels)
 
     def squashed(self, size: int) -> npt.NDArray[np.uint8]:
-        """Model input of a size, uint8 RGB `[N, size, size, 3]`, as the service makes it."""
+        """Model input, uint8 RGB `[N, size, size, 3]`, resized as the service does it."""
         card = self.bundle.card
         sized = card.model_copy(update={"input": card.input.model_copy(update={"size": size})})
         with ThreadPoolExecutor() as pool:
@@ -62,7 +63,7 @@ class Photos:
 
 
 def name(kind: str, layer: str, view: str = "") -> str:
-    """What a raw map is called: of a method's or a direction's kind, at a layer, in a view."""
+    """The key of a raw map: a method or a rule for directions, a layer and perhaps a view."""
     return f"{kind} {layer} {view}".rstrip()
 
 
@@ -78,7 +79,7 @@ def foreground_layers(bundle: Bundle) -> tuple[str, ...]:
 
 
 def raw_maps(photos: Photos, engine: Engine) -> tuple[Raw, Raw]:
-    """All maps that the trials need; the foreground's by directions from either half of photos."""
+    """All maps that the trials need, with foreground maps by the directions of either half."""
     size = photos.bundle.card.input.size
     image = photos.squashed(size)
     shared = _class_maps(photos, engine, image, "photos")
@@ -104,7 +105,7 @@ def raw_maps(photos: Photos, engine: Engine) -> tuple[Raw, Raw]:
 def _mean(
     maps: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Of maps `[N, h, w]` of photos and of their mirror images."""
+    """The mean of the maps `[N, h, w]` of photos and of their mirror images, mirrored back."""
     return (maps + mirrored[:, :, ::-1]) / np.float32(2)
 
 
@@ -115,7 +116,7 @@ def _batches(count: int, title: str) -> Iterator[slice]:
 
 
 def _class_maps(photos: Photos, engine: Engine, image: npt.NDArray[np.uint8], title: str) -> Raw:
-    """Every method's, for the true class."""
+    """The maps of every method, for the true class."""
     card = photos.bundle.card
     outputs_by_name = {
         name(method, layer): layer_output(card, method, layer)
@@ -182,6 +183,6 @@ def _project(
 def _projected(
     activations: npt.NDArray[np.float32], projection: Projection
 ) -> npt.NDArray[np.float32]:
-    """`foreground`'s raw maps `[n, h, w]`, as the graph has them."""
+    """The foreground's raw maps `[n, h, w]` of activations `[n, h, w, C]`, as in the graph."""
     maps: npt.NDArray[np.float32] = activations @ projection.direction
     return maps - np.float32(projection.offset)

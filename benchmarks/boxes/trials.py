@@ -1,4 +1,4 @@
-"""What is tried: each trial's options, of which the other half's photos choose one."""
+"""The trials: rules with options, among which the photos of the other half choose."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ Row = Mapping[str, Map]
 """One photo's raw maps."""
 
 Search = Callable[[Row], Map]
-"""From these to where the box is looked for: `[S, S]`, all zero where there is no evidence."""
+"""Turns raw maps into the map that is searched for a box: `[S, S]`, zero without evidence."""
 
 PERCENTILES = (0.15, 0.3, 0.45, 0.6)
-"""Of IVR; the other half chooses among them too."""
+"""For IVR; options to choose from, like thresholds."""
 
 LAST, LAST6 = "last", "last6"
 
@@ -64,10 +64,10 @@ class Trial:
 
     Attributes:
         title: unique.
-        options: of which one is chosen, with its threshold.
+        options: one of them is chosen, together with its threshold.
         learnt: whether it depends on the foreground's directions.
-        pooled: titles of trials before it whose options are its own too.
-        served: the service's rule that does this, if one does.
+        pooled: titles of earlier trials whose options it adds to its own.
+        served: the service's rule that works the same way, if there is one.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The engine as the service has it, or with other options."""
+"""The engine with the service's options, or with others."""
 
 import argparse
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from benchmarks.timing import timed
 
 
 def make() -> dict[str, Callable[..., Any]]:
-    """Load what the command line asks for; `--engine` and the like default to the settings."""
+    """Load the engine of the command line; its options default to the settings."""
     settings = Settings()
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", default=settings.engine)
@@ -59,14 +59,14 @@ def make() -> dict[str, Callable[..., Any]]:
 
 
 def _explain(engine: Engine, inputs: tuple[Any, ...], size: int) -> Any:
-    """A photo's Grad-CAM of its likeliest class, 0..1, `[size, size]`."""
+    """Grad-CAM of a photo's top-1 class, 0..1, `[size, size]`."""
     arrays = engine.run(Cut.EXPLAIN, *inputs)
     heatmap = heatmaps.from_maps([arrays["gradcam"][0]], signed=False)
     return heatmaps.resize(heatmap.values, size, size)
 
 
 def _reach_inside(engine: Any, streams: int | None, count_operations: bool) -> None:
-    """Options of OpenVINO for which the service has no settings."""
+    """Set options of OpenVINO that the service has no settings for."""
     if streams:
         engine._streams = streams
     if count_operations:

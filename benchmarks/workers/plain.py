@@ -1,4 +1,4 @@
-"""The usual way to do it: FastAPI, and a Keras model in the handler."""
+"""A service as it is usually written: FastAPI, with a Keras model in the handler."""
 
 import argparse
 import base64

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +71,14 @@ def load_for_model(
     if source == "stanford_dogs":
         breeds = [label.synset or label.name for label in labels]
         split = _subset(config, "validation_share", "seed")
-        load = partial(load_stanford_dogs, data_dir, breeds=breeds, partial=True, **split)
-        dataset = load()
+
+        def load(limit: int | None) -> Dataset:
+            return load_stanford_dogs(data_dir, breeds=breeds, limit=limit, partial=True, **split)
+
+        dataset = load(None)
         if config.get("limit"):
             # The limit was for training. The test split stays whole, as for any other model.
-            dataset = replace(load(limit=config["limit"]), test=dataset.test)
+            dataset = replace(load(config["limit"]), test=dataset.test)
         return relabel(dataset, labels)
     # A folder's photos are split by hash: without the training's limit they are split alike.
     split = _subset(config, "validation_share", "seed", "test_share", "breeds")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.bundle import Architecture, Data, Foreground, Input, Label, ModelCard, Novelty
-from training.examples import Example
+from training.dataset import Example
 from training.export import ExplainedNetwork
 from training.foreground import channel_sum
 from training.gradients import shapes

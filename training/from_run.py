@@ -6,8 +6,8 @@ from app.bundle import Data, ModelCard
 from training import architectures, terms
 from training.config import TrainConfig
 from training.data import load_dataset
+from training.dataset import check_fingerprint
 from training.errors import RunError
-from training.examples import check_same
 from training.from_network import export_network
 from training.keras_reader import from_keras
 from training.survey import choose
@@ -45,7 +45,7 @@ def export_run(
         raise RunError(f"The run in {run_dir} has no finished epoch yet.")
     check_free(version_dir, overwrite=overwrite)
     dataset = load_dataset(config)
-    check_same(run_dir, dataset)
+    check_fingerprint(run_dir, dataset)
     model = architectures.build(
         config.architecture, len(dataset.labels), input_size=config.input_size
     )

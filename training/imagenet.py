@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from app.bundle import Label
 from training import labels
+from training.classes import matching_index
 from training.errors import WeightsError
-from training.examples import matching_index
 
 __all__ = ["CLASSES", "COLUMNS", "check_parts", "read_head", "start_head"]
 

@@ -16,8 +16,9 @@ from app.bundle import Bundle, BundleError, Label
 from app.confidence import probabilities
 from app.engines import Batch, Cut, Engine, EngineUnavailable
 from training.checkpoints import writing
+from training.classes import matching_index
+from training.dataset import Example
 from training.errors import DataError
-from training.examples import Example, matching_index
 from training.explanations import BATCH, squashed
 from training.progress import bar
 from training.strategy import Devices

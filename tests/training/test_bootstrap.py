@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from app.bundle import load
-from tests.training.asking import ask, describe
 from tests.training.commands import hint
-from tests.training.nets import RESNET50_LAYERS
+from tests.training.networks import RESNET50_LAYERS
 from tests.training.pictures import photo
+from tests.training.service_client import get_model, post_photo
 from training import cli, gradients, labels, terms
 from training.architectures import imagenet_resnet50
 from training.bootstrap import bootstrap, breeds
@@ -101,10 +101,10 @@ def test_exported_model(
     logits = predict(image=tf.constant(photos))["logits"].numpy()
     scale = np.abs(expected).max()
     np.testing.assert_allclose(logits, expected, rtol=0.02, atol=0.02 * scale)
-    (answer,) = ask(bundle.path, photo(0, 0).read(), "/predict")
+    (answer,) = post_photo(bundle.path, photo(0, 0).read(), "/predict")
     assert answer.status_code == 200
     assert answer.json()["confidence"] is None  # not calibrated
-    described = describe(bundle.path)
+    described = get_model(bundle.path)
     assert described["licence"] == card.licence == terms.IMAGENET
     assert described["provenance"] == card.provenance
 

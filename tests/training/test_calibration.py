@@ -12,8 +12,8 @@ from app import engines, heatmaps, images
 from app.bundle import Bundle, Foreground, Fused, Method, ModelCard
 from app.engines import Engine
 from app.evidence import MethodAtLayers
+from tests.training.fake_engine import FakeEngine
 from tests.training.pictures import dataset
-from tests.training.pretend import Pretend
 from training.calibration import THRESHOLDS, WEIGHTS, BoxRules, calibrate
 from training.data import Example
 from training.errors import DataError
@@ -104,7 +104,7 @@ def test_rules_are_those_of_the_straight_loop(small_bundle: Bundle, rule: Any) -
             fused.setdefault(each.method, {})[each.name] = Fused(foreground=weight, threshold=best)
         else:
             left_out += 1
-    found = calibrate(Bundle(small_bundle.path, card), Pretend(partial(_noise, card)), EXAMPLES)
+    found = calibrate(Bundle(small_bundle.path, card), FakeEngine(partial(_noise, card)), EXAMPLES)
     assert found == BoxRules(thresholds, fused)
     assert len({value for by_set in thresholds.values() for value in by_set.values()}) > 3
     assert left_out or rule == "boxes"  # of these maps, ddt's do not help everywhere
@@ -118,7 +118,7 @@ def test_no_weight_is_kept_of_a_foreground_that_shows_nothing(small_bundle: Bund
         rows = _noise(small_bundle.card, photos)
         return {k: v * 0 if k.startswith("foreground") else v for k, v in rows.items()}
 
-    found = calibrate(small_bundle, Pretend(outputs), EXAMPLES[:3])
+    found = calibrate(small_bundle, FakeEngine(outputs), EXAMPLES[:3])
 
     assert found.fused == {}
     assert found.thresholds

@@ -9,8 +9,8 @@ from app import engines
 from app.bundle import Architecture, Bundle, Method, load
 from app.engines import Batch, Cut
 from tests import needs
-from tests.training.asking import ask
 from tests.training.pictures import dataset
+from tests.training.service_client import post_photo
 from training import from_run, terms
 from training import survey as surveys
 from training.calibration import calibrate
@@ -106,7 +106,9 @@ def test_openvino_agrees_with_tensorflow(exported: Bundle, precision: str) -> No
 
 def test_service_answers_gradcam_and_refuses_cam(exported: Bundle) -> None:
     photo = dataset().train[0].read()
-    predict, gradcam, cam = ask(exported.path, photo, "/predict", "/gradcam?layers=last6", "/cam")
+    predict, gradcam, cam = post_photo(
+        exported.path, photo, "/predict", "/gradcam?layers=last6", "/cam"
+    )
 
     assert predict.status_code == gradcam.status_code == 200
     assert gradcam.json()["explanation"]["layers"] == LAYERS

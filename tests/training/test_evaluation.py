@@ -11,9 +11,18 @@ import pytest
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Confidence, Fused, Method, ModelCard
 from app.engines import Engine
-from tests.training.foreseen import DOG, FOREGROUND, OWN, blocks, bright, changed, foreseen, fusing
+from tests.training.fake_engine import FakeEngine
+from tests.training.known_maps import (
+    DOG,
+    FOREGROUND,
+    OWN,
+    block_map,
+    known_outputs,
+    white_box_photo,
+    with_card,
+    with_fusion,
+)
 from tests.training.pictures import dataset
-from tests.training.pretend import Pretend
 from training.data import Example
 from training.errors import DataError
 from training.evaluation import SHORT, evaluate
@@ -112,8 +121,10 @@ def _seen(card: ModelCard, photos: npt.NDArray[np.uint8]) -> dict[str, Array]:
 
 
 def test_heatmaps_that_see_just_the_box(small_bundle: Bundle) -> None:
-    examples = [bright(label, (x, 8, x + 12, 24)) for label, x in enumerate((1, 5, 14, 19))]
-    seeing = Pretend(partial(_seen, small_bundle.card))
+    examples = [
+        white_box_photo(label, (x, 8, x + 12, 24)) for label, x in enumerate((1, 5, 14, 19))
+    ]
+    seeing = FakeEngine(partial(_seen, small_bundle.card))
 
     figures = evaluate(small_bundle, seeing, examples, sample=3)
 
@@ -146,8 +157,8 @@ def _values(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
-    examples = [bright(1, (16, 16, 32, 32)) for _ in range(3)]
-    away = Pretend(partial(foreseen, small_bundle.card, own=blocks((1, 0, 0, 8, 8))))
+    examples = [white_box_photo(1, (16, 16, 32, 32)) for _ in range(3)]
+    away = FakeEngine(partial(known_outputs, small_bundle.card, own=block_map((1, 0, 0, 8, 8))))
 
     told = evaluate(small_bundle, away, examples)["localization"]
 
@@ -166,9 +177,11 @@ def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
 def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
     card = small_bundle.card
     fused = {Method.GRADCAM: {"last": Fused(foreground=0.5, threshold=0.5)}}
-    uniform = Pretend(partial(foreseen, card, own=blocks((1, 0, 0, 32, 32))))
+    uniform = FakeEngine(partial(known_outputs, card, own=block_map((1, 0, 0, 32, 32))))
 
-    figures = evaluate(changed(small_bundle, fused=fused), uniform, [bright(1, (0, 0, 32, 32))])
+    figures = evaluate(
+        with_card(small_bundle, fused=fused), uniform, [white_box_photo(1, (0, 0, 32, 32))]
+    )
 
     told = figures["localization"]
     for one in (told["methods"]["layercam"]["last6"], told["customary"]):
@@ -179,10 +192,10 @@ def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
 
 
 def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
-    bundle = fusing(small_bundle)
-    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+    bundle = with_fusion(small_bundle)
+    seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
 
-    figures = evaluate(bundle, seen, [bright(label, DOG) for label in (1, 1, 0, 1)])
+    figures = evaluate(bundle, seen, [white_box_photo(label, DOG) for label in (1, 1, 0, 1)])
 
     told = figures["localization"]
     assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.5
@@ -230,10 +243,10 @@ def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
 
 
 def test_curves_by_each_rule(small_bundle: Bundle) -> None:
-    bundle = fusing(small_bundle)
-    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+    bundle = with_fusion(small_bundle)
+    seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
     # One photo whose dog is what Grad-CAM sees, one whose dog is what both see.
-    examples = [bright(1, (8, 8, 16, 24)), bright(1, DOG)]
+    examples = [white_box_photo(1, (8, 8, 16, 24)), white_box_photo(1, DOG)]
 
     figures = evaluate(bundle, seen, examples)
     curve = figures["curves"]["gradcam"]["last"]
@@ -261,9 +274,9 @@ def test_curves_by_each_rule(small_bundle: Bundle) -> None:
 
 def test_the_customary_rule(small_bundle: Bundle) -> None:
     # By its greatest value, the surroundings are at 0.2 of it; by its least too, they are at 0.
-    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN))
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN))
 
-    told = evaluate(small_bundle, seen, [bright(1, DOG)])["localization"]
+    told = evaluate(small_bundle, seen, [white_box_photo(1, DOG)])["localization"]
 
     assert told["customary"]["mean_iou"]["value"] == 0.5
     assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
@@ -275,11 +288,11 @@ def test_the_customary_rule(small_bundle: Bundle) -> None:
 
 def test_customary_threshold_is_of_the_maximum(small_bundle: Bundle) -> None:
     """15 % is in, as half as much is not."""
-    levels = blocks((0.07, 4, 4, 28, 28), (0.151, 8, 8, 24, 24), (1, 8, 8, 16, 16))
-    seen = Pretend(partial(foreseen, small_bundle.card, own=levels))
-    calibrated = changed(small_bundle, thresholds={Method.GRADCAM: {"last": 0.9}})
+    levels = block_map((0.07, 4, 4, 28, 28), (0.151, 8, 8, 24, 24), (1, 8, 8, 16, 16))
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=levels))
+    calibrated = with_card(small_bundle, thresholds={Method.GRADCAM: {"last": 0.9}})
 
-    told = evaluate(calibrated, seen, [bright(1, DOG)])["localization"]
+    told = evaluate(calibrated, seen, [white_box_photo(1, DOG)])["localization"]
 
     assert told["customary"]["mean_iou"]["value"] == 1
     assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
@@ -297,12 +310,12 @@ def test_calibration_error_and_confidence_as_served(small_bundle: Bundle) -> Non
     )
     # Over a temperature of 2: 4 to 1 and 1 and 1 and 1, a half, for three photos of four right.
     logits = np.array([0, 2 * np.log(4), 0, 0, 0])
-    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN, logits=logits))
-    examples = [bright(label, DOG) for label in (1, 1, 3, 1)]
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN, logits=logits))
+    examples = [white_box_photo(label, DOG) for label in (1, 1, 3, 1)]
 
-    figures = evaluate(changed(small_bundle, confidence=limits), seen, examples)
+    figures = evaluate(with_card(small_bundle, confidence=limits), seen, examples)
     strict = limits.model_copy(update={"least_probability": 0.6})
-    doubted = evaluate(changed(small_bundle, confidence=strict), seen, examples)
+    doubted = evaluate(with_card(small_bundle, confidence=strict), seen, examples)
 
     assert (figures["ece"], figures["confidence_ok"]) == (0.25, 1)
     assert (doubted["ece"], doubted["confidence_ok"]) == (0.25, 0)
@@ -350,12 +363,12 @@ def test_each_photo_is_decoded_once_and_run_once_a_cut(
     monkeypatch.setattr(images, "decode", counted)
     runs: dict[engines.Cut, int] = {}
 
-    class Counted(Pretend):
+    class Counted(FakeEngine):
         def run(self, cut: engines.Cut, batch: engines.Batch) -> dict[str, Array]:
             runs[cut] = runs.get(cut, 0) + len(batch)
             return super().run(cut, batch)
 
-    seen = Counted(partial(foreseen, small_bundle.card, own=OWN))
+    seen = Counted(partial(known_outputs, small_bundle.card, own=OWN))
     evaluate(small_bundle, seen, [*plain, *EXAMPLES[4:]])
 
     assert sorted(decoded) == sorted(example.read() for example in EXAMPLES)
@@ -366,14 +379,16 @@ def test_probabilities_are_those_of_predict(small_bundle: Bundle) -> None:
     """Where the deep cut, in bfloat16, has another likeliest class."""
     card = small_bundle.card
 
-    class Apart(Pretend):
+    class Apart(FakeEngine):
         def run(self, cut: engines.Cut, batch: engines.Batch) -> dict[str, Array]:
             outputs = super().run(cut, batch)
             if cut is engines.Cut.EXPLAIN_DEEP:
                 outputs["probabilities"] = outputs["probabilities"][:, ::-1]
             return outputs
 
-    figures = evaluate(small_bundle, Apart(partial(foreseen, card, own=OWN)), [bright(1, DOG)])
+    figures = evaluate(
+        small_bundle, Apart(partial(known_outputs, card, own=OWN)), [white_box_photo(1, DOG)]
+    )
 
     assert figures["top1"] == 1
 

@@ -14,9 +14,9 @@ from tests import needs
 
 BATCHES = (1, 2, 3, 8)
 
-# Relative error allowed, ||a - b|| / ||b|| over a batch. What bfloat16's 8 bits leave depends on
-# how much an output cancels (see `_scale`). And wherever rounding moves an activation across zero,
-# the ReLU's mask flips in the backward pass.
+# The largest relative error, ||a - b|| / ||b|| over a batch. In bfloat16, with 8 significant bits,
+# the error depends on how far the terms of an output cancel (see `_scale`). Besides, where rounding
+# moves an activation across zero, the ReLU's mask flips in the backward pass.
 LIMITS = {"float32": 1e-4, "bfloat16": 0.03}
 EARLY_LIMITS = {
     "float32": {"gradcam": 1e-3, "gradcampp": 1e-3, "layercam": 2e-3, "hirescam": 2e-3},
@@ -31,10 +31,11 @@ def _limit(precision: str, output: str) -> float:
 
 
 def _scale(expected: dict[str, npt.NDArray[Any]], name: str) -> float:
-    """An output's norm, or that of the terms that it sums, where more of them cancel.
+    """The norm ||b|| of an output; where its terms cancel, the norm of the terms instead.
 
-    At an earlier layer HiResCAM's terms cancel almost wholly: LayerCAM's norm, of those that speak
-    for the class, is their size. Where a ReLU has cut an output to less, it is HiResCAM's norm.
+    At an earlier layer, HiResCAM's terms cancel almost completely. LayerCAM sums the positive ones
+    alone, so its norm is their size. An output whose ReLU has removed the negative part is measured
+    against HiResCAM, which keeps it.
     """
     method, _, layer = name.partition("_")
     signed = f"hirescam_{layer}" if layer else "hirescam"
@@ -47,13 +48,13 @@ def _scale(expected: dict[str, npt.NDArray[Any]], name: str) -> float:
 
 
 def _photo_like(size: int, rows: int) -> npt.NDArray[np.uint8]:
-    """Smooth random pictures: noise has no edges and drives a trained network nowhere."""
+    """Smooth random pictures, uint8 `[rows, size, size, 3]`. Plain noise activates little."""
     import cv2
 
     rng = np.random.default_rng(rows)
     coarse = rng.integers(0, 256, (rows, 9, 9, 3), dtype=np.uint8)
     return np.stack(
-        [cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC) for picture in coarse]
+        [cv2.resize(cells, (size, size), interpolation=cv2.INTER_CUBIC) for cells in coarse]
     )
 
 
@@ -148,7 +149,7 @@ def test_identities_hold_in_the_shipped_model(shipped_bundle: Bundle) -> None:
 
 
 def _bias(version_dir: Path) -> npt.NDArray[np.float32]:
-    """The final layer's bias, read from the variables and from nothing the graph computes."""
+    """The last Dense layer's bias, read from the variables rather than computed by the graph."""
     import tensorflow as tf
 
     prefix = str(version_dir / "variables" / "variables")

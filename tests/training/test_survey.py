@@ -14,7 +14,7 @@ import pytest
 from app.bundle import Label
 from app.images import Box
 from tests.training.folders import CLASSES, write_photos
-from tests.training.nets import nested, small_resnet
+from tests.training.networks import nested, small_resnet
 from tests.training.pictures import dataset, photo
 from training import layer_choice
 from training import survey as surveys

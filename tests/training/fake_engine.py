@@ -1,4 +1,4 @@
-"""An engine whose outputs are told by a function of the photos alone."""
+"""An engine without a model: a function of the photos gives its outputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,12 @@ from app.engines import Batch, Cut, EngineInfo
 Array = npt.NDArray[Any]
 
 
-class Pretend:
+class FakeEngine:
     on_gpu = False
     info = EngineInfo(name="openvino", version="0", device="none", precision="float32", warnings=[])
 
     def __init__(self, outputs: Callable[[npt.NDArray[np.uint8]], dict[str, Array]]) -> None:
-        """`outputs` gives any cut's, of uint8 RGB `[N, S, S, 3]`."""
+        """`outputs` takes uint8 RGB `[N, S, S, 3]`, and returns the outputs of every cut."""
         self._outputs = outputs
 
     def warm_up(self, max_batch: int) -> None:

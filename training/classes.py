@@ -37,10 +37,11 @@ def kept_classes(
         names: of all classes, as `label` takes them.
         present: indices of those with a training photo.
         breeds: synsets or names to keep; empty keeps each one present.
-        partial: whether to keep those of `breeds` that there are, where some are missing.
+        partial: whether the photos are for a model that exists: some of `breeds` may be missing,
+            and a single class will do.
 
     Raises:
-        DataError: no such breed, no photo of it, or fewer than two classes.
+        DataError: no such breed, no photo of it, or too few classes.
     """
     if breeds:
         labels = [label(index, name) for index, name in enumerate(names)]
@@ -60,7 +61,10 @@ def kept_classes(
             raise DataError(f"No training photo of {', '.join(absent)} in this data.")
     else:
         kept = sorted(present)
-    if len(kept) < 2:
+    if partial:
+        if not kept:
+            raise DataError("The data has no photo of any of the model's classes.")
+    elif len(kept) < 2:
         raise DataError(f"A classifier needs two classes or more; the data holds {len(kept)}.")
     return kept
 

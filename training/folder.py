@@ -76,7 +76,7 @@ def load_folder(
         test_share: of each class's photos, where there are no folders for splits; 0 takes none.
         seed: of both shares, and of `limit`'s choice.
         limit: at most this many photos of a split; None takes all.
-        partial: whether some of `breeds` may be missing.
+        partial: whether the photos are for a model that exists: see `classes.kept_classes`.
 
     Raises:
         DataError: there is no such folder; two folders for one split; too few classes, or too few
@@ -105,7 +105,7 @@ def load_folder(
     )
     if train and not validation:
         limited = f", with --limit {limit}," if len(train) < len(splits["train"]) else ""
-        _check_enough(train, names, 2, f"training and validation{limited}")
+        _check_enough(train, names, 2, f"training and validation{limited}", partial=partial)
         train, validation = hash_split(train, validation_share, f"validation {seed}")
     labels = tuple(label(index, name) for index, name in enumerate(names))
     return Dataset(directory.resolve().name, labels, train, validation, test)
@@ -197,10 +197,13 @@ def _splits(
     files = [file for file in files if file.class_name in candidates]
     examples = _examples(files, candidates, annotations, skipped)
     splits_present = {file.split for file in files}
-    # Photos to train on. A folder with `test` alone is one to evaluate on: its classes count too.
-    training_splits = splits_present & {_UNSPLIT, "train"} or splits_present
+    # A class needs a photo to train on, unless nothing is trained: for a model that exists, or if
+    # the folder has only `test`, a photo of any split will do.
+    training_splits = splits_present & {_UNSPLIT, "train"}
+    if partial or not training_splits:
+        training_splits = splits_present
     present = {example.label for file, example in examples if file.split in training_splits}
-    kept = kept_classes(candidates, present, candidates if breeds else ())
+    kept = kept_classes(candidates, present, candidates if breeds else (), partial=partial)
     untrained = {file.class_name for file, example in examples if example.label not in kept}
     if untrained:
         raise DataError(f"No training photo of {', '.join(sorted(untrained))}.")
@@ -263,7 +266,14 @@ def _upright_size(path: Path) -> tuple[int, int] | Exception:
     return photo.width, photo.height
 
 
-def _check_enough(examples: Sequence[Example], names: Sequence[str], least: int, use: str) -> None:
+def _check_enough(
+    examples: Sequence[Example],
+    names: Sequence[str],
+    least: int,
+    use: str,
+    *,
+    partial: bool = False,
+) -> None:
     """Make sure that each class has a photo for each of the splits.
 
     Args:
@@ -271,13 +281,14 @@ def _check_enough(examples: Sequence[Example], names: Sequence[str], least: int,
         names: of the classes.
         least: the number of splits.
         use: what they are, for the message.
+        partial: whether a class may have no photo at all.
 
     Raises:
         DataError: a class has fewer photos than `least`.
     """
     counts = Counter(example.label for example in examples)
     for index, name in enumerate(names):
-        if counts[index] < least:
+        if counts[index] < least and not (partial and not counts[index]):
             raise DataError(
                 f"Class {name} has too few photos ({counts[index]}): {use} need {least} or more."
             )

@@ -41,7 +41,7 @@ def load_stanford_dogs(
         seed: of `limit`'s choice and of the photos that are held out.
         limit: at most this many training photos, validation photos included, and at most this
             many test photos; None takes all.
-        partial: whether some of `breeds` may be missing.
+        partial: whether the photos are for a model that exists: see `classes.kept_classes`.
 
     Raises:
         DataError: no data, no such breed, or fewer than two breeds.
@@ -49,9 +49,9 @@ def load_stanford_dogs(
     builder = _builder(data_dir)
     names: list[str] = builder.info.features["label"].names
     examples = {split: _examples(builder, split) for split in ("train", "test")}
-    kept = kept_classes(
-        names, {example.label for example in examples["train"]}, breeds, partial=partial
-    )
+    splits = ("train", "test") if partial else ("train",)
+    present = {example.label for split in splits for example in examples[split]}
+    kept = kept_classes(names, present, breeds, partial=partial)
     new_index = {old: new for new, old in enumerate(kept)}
     train, test = (
         subsample(

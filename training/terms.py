@@ -16,10 +16,16 @@ _NETWORKS = {Architecture.RESNET50: "ResNet50", Architecture.CUSTOM_CNN: "Plain 
 def run_licence(config: TrainConfig) -> str:
     """The licence terms of a run's weights.
 
-    Empty for a network that was trained from random weights on a folder of photos. A weights file
-    counts as ImageNet's: most are, and the file itself does not say.
+    Empty for a network that was trained from random weights alone on a folder of photos. A weights
+    file, a final layer and a teacher count as ImageNet's: most are, and the file itself does not
+    say.
     """
-    derived = config.weights != "none" or config.source == "stanford_dogs"
+    derived = (
+        config.weights != "none"
+        or config.head != "random"
+        or bool(config.teachers)
+        or config.source == "stanford_dogs"
+    )
     return IMAGENET if derived else ""
 
 
@@ -37,4 +43,12 @@ def run_provenance(config: TrainConfig, dataset: str) -> str:
             start = "Keras's ImageNet weights"
         case path:
             start = Path(path).name
+    if config.head != "random":
+        start += f" and the final layer of {_name(config.head)}"
+    if config.teachers:
+        dataset += f", taught by {', '.join(teacher.name for teacher in config.teachers)}"
     return f"{_NETWORKS[config.architecture]}, trained from {start} on {dataset}."
+
+
+def _name(head: str) -> str:
+    return "ImageNet" if head == "imagenet" else Path(head).name

@@ -9,6 +9,7 @@ from training.config import TrainConfig
 from training.data import load_dataset, load_for_model
 from training.dataset import Dataset
 from training.errors import DataError
+from training.stanford_dogs import load_stanford_dogs
 
 RED = Label(index=0, synset="n00000001", name="red dog")
 BLUE = Label(index=1, name="Blue_Dog")
@@ -125,6 +126,31 @@ def test_a_model_may_know_more_classes_than_the_photos_show(tmp_path: Path, prep
     assert {example.label for example in dogs.test} == {2, 3}
 
 
+def test_photos_of_one_class_or_of_classes_without_training_photos_will_do(
+    tmp_path: Path, prepared: Path
+) -> None:
+    write_photos(tmp_path / "one" / "test", 2)
+    shutil.rmtree(tmp_path / "one" / "test" / CLASSES[1])
+    write_photos(tmp_path / "two" / "test", 2)
+    write_photos(tmp_path / "two" / "train", 2)
+    shutil.rmtree(tmp_path / "two" / "train" / CLASSES[1])
+
+    one = load_for_model("folder", tmp_path / "one", (RED, BLUE), config={})
+    two = load_for_model("folder", tmp_path / "two", (RED, BLUE), config={})
+    beagle = Label(index=0, synset="n02088364", name="beagle")
+    dogs = load_for_model("stanford_dogs", prepared, (beagle,), config={})
+
+    assert _colours(one) == {(0, CLASSES[0])}
+    assert {example.label for example in two.train} == {0}
+    assert {example.label for example in two.test} == {0, 1}
+    assert {example.label for example in dogs.test} == {0}
+
+
+def test_photos_of_no_class_of_the_model_are_refused(prepared: Path) -> None:
+    with pytest.raises(DataError, match="no photo of any of the model's classes"):
+        load_for_model("stanford_dogs", prepared, (Label(index=0, name="cat"),), config={})
+
+
 def test_stanford_dogs_is_split_as_it_was_for_the_models_training(prepared: Path) -> None:
     trained = load_dataset(TrainConfig(data_dir=prepared, seed=5, validation_share=0.3))
     config = TrainConfig(data_dir=prepared, seed=5, validation_share=0.3).public()
@@ -136,10 +162,9 @@ def test_stanford_dogs_is_split_as_it_was_for_the_models_training(prepared: Path
 
 
 def test_training_limit_holds_for_training_photos_alone(prepared: Path) -> None:
-    trained = load_dataset(TrainConfig(data_dir=prepared, limit=6))
-    config = TrainConfig(data_dir=prepared, limit=6).public()
+    trained = load_stanford_dogs(prepared, limit=6)
 
-    read = load_for_model("stanford_dogs", prepared, trained.labels, config=config)
+    read = load_for_model("stanford_dogs", prepared, trained.labels, config={"limit": 6})
 
     assert (read.train, read.validation) == (trained.train, trained.validation)
     assert len(trained.train) + len(trained.validation) == 6

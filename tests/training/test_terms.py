@@ -17,6 +17,8 @@ from training.config import TrainConfig
         ({"weights": "none"}, terms.IMAGENET),  # of Stanford Dogs' photos, which are ImageNet's
         ({"weights": "imagenet", "source": "folder"}, terms.IMAGENET),
         ({"weights": "/of/mine.h5", "source": "folder"}, terms.IMAGENET),
+        ({"weights": "none", "source": "folder", "head": "imagenet"}, terms.IMAGENET),
+        ({"weights": "none", "source": "folder", "teachers": ["models/dogs"]}, terms.IMAGENET),
         ({"weights": "none", "source": "folder"}, ""),
     ],
 )
@@ -30,12 +32,17 @@ def test_terms_of_a_run(values: dict[str, Any], licence: str) -> None:
         ({}, "ResNet50, trained from Keras's ImageNet weights on dogs."),
         ({"weights": "/of/mine.h5"}, "ResNet50, trained from mine.h5 on dogs."),
         (
+            {"head": "/of/head.npz", "teachers": ["/my/models/big", "/my/models/small"]},
+            "ResNet50, trained from Keras's ImageNet weights and the final layer of head.npz on "
+            "dogs, taught by big, small.",
+        ),
+        (
             {"weights": "none", "architecture": Architecture.CUSTOM_CNN, "stages": ["224x1"]},
             "Plain CNN, trained from random weights on dogs.",
         ),
     ],
 )
-def test_origin_of_a_run_names_no_place(values: dict[str, Any], origin: str) -> None:
+def test_origin_of_a_run_names_no_directory(values: dict[str, Any], origin: str) -> None:
     assert terms.run_provenance(TrainConfig(**values), "dogs") == origin
 
 

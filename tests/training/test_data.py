@@ -5,6 +5,7 @@ import pytest
 
 from app.bundle import Label
 from tests.training.folders import CLASSES, write_photos
+from tests.training.tfds_directory import write_stanford_dogs
 from training.config import TrainConfig
 from training.data import load_dataset, load_for_model
 from training.dataset import Dataset
@@ -135,15 +136,16 @@ def test_stanford_dogs_is_split_as_it_was_for_the_models_training(prepared: Path
     assert load_for_model("stanford_dogs", prepared, trained.labels, config={}) != trained
 
 
-def test_training_limit_holds_for_training_photos_alone(prepared: Path) -> None:
-    trained = load_dataset(TrainConfig(data_dir=prepared, limit=6))
-    config = TrainConfig(data_dir=prepared, limit=6).public()
+def test_training_limit_holds_for_training_photos_alone(tmp_path: Path) -> None:
+    write_stanford_dogs(tmp_path, train=40, test=30)
+    trained = load_dataset(TrainConfig(data_dir=tmp_path, limit=20))
+    config = TrainConfig(data_dir=tmp_path, limit=20).public()
 
-    read = load_for_model("stanford_dogs", prepared, trained.labels, config=config)
+    read = load_for_model("stanford_dogs", tmp_path, trained.labels, config=config)
 
     assert (read.train, read.validation) == (trained.train, trained.validation)
-    assert len(trained.train) + len(trained.validation) == 6
-    assert (len(trained.test), len(read.test)) == (6, 10)
+    assert len(trained.train) + len(trained.validation) == 20
+    assert (len(trained.test), len(read.test)) == (20, 30)
 
 
 def test_folder_is_split_as_it_was_for_the_models_training(tmp_path: Path) -> None:

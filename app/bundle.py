@@ -224,6 +224,16 @@ class ModelCard(_Strict):
             raise ValueError("confidence limits the novelty, which the model does not measure")
         return self
 
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values, validated as a card that is read from a file is.
+
+        `model_copy(update=...)` would take any value and any name.
+
+        Raises:
+            ValidationError: the result cannot be a model's card.
+        """
+        return type(self).model_validate({**dict(self), **changes})
+
     @property
     def layer_names(self) -> list[str]:
         """The exposed layers, first to last."""

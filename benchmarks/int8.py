@@ -48,7 +48,8 @@ def run(rounds: int, data_dir: Path) -> Part:
     trial._model = CORE.read_model(str(target))
     engines: dict[str, Engine] = {served.info.precision: served, "int8": trial}
     found = {
-        name: _figures(evaluate(shallow, engine, dataset.test)) for name, engine in engines.items()
+        name: _figures(evaluate(shallow, engine, dataset.test).summary())
+        for name, engine in engines.items()
     }
     part = Part(
         "A trial of 8-bit integers",

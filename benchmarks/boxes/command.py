@@ -25,6 +25,7 @@ from benchmarks.results import Table
 from training.data import Example, load_for_model
 from training.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, estimate, mean, resample
 from training.progress import bar
+from training.schema import Interval
 from training.survey import choose
 
 __all__ = ["BEGIN", "END", "main", "measure", "written"]
@@ -213,11 +214,15 @@ def _samples(count: int) -> Ious:
 def _line(title: str, ious: Ious, plain: tuple[Ious, ...], served: str) -> tuple[str, ...]:
     """Mean IoU, and its differences to the plain rules with their intervals, paired by photo."""
     weights = _samples(len(ious))
-    told = [estimate(mean(ious), weights, mean(base)) for base in plain]
+    estimates = [estimate(mean(ious), weights, mean(base)) for base in plain]
     differences = (
-        ""
-        if base is ious
-        else "{:+.3f} ({:+.3f} to {:+.3f})".format(each["difference"], *each["difference_interval"])
-        for each, base in zip(told, plain, strict=True)
+        "" if base is ious else _difference(figure.difference, figure.difference_interval)
+        for figure, base in zip(estimates, plain, strict=True)
     )
-    return title, f"{told[0]['value']:.3f}", *differences, served
+    return title, f"{estimates[0].value:.3f}", *differences, served
+
+
+def _difference(difference: float | None, edges: Interval | None) -> str:
+    assert difference is not None
+    assert edges is not None
+    return f"{difference:+.3f} ({edges[0]:+.3f} to {edges[1]:+.3f})"

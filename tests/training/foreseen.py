@@ -27,7 +27,7 @@ def bright(label: int, box: tuple[int, int, int, int]) -> Example:
 
 def changed(bundle: Bundle, **changes: Any) -> Bundle:
     """With another card."""
-    return replace(bundle, card=bundle.card.model_copy(update=changes))
+    return replace(bundle, card=bundle.card.replace(**changes))
 
 
 def foreseen(
@@ -41,10 +41,10 @@ def foreseen(
     """The same `[h, w]` map of every photo for every method, and another for the foreground."""
     count = len(photos)
 
-    def rows(one: Array) -> Array:
-        return np.repeat(one.astype(np.float32)[None], count, axis=0)
+    def rows(values: Array) -> Array:
+        return np.repeat(values.astype(np.float32)[None], count, axis=0)
 
-    told = rows(logits if logits is not None else np.array([0, 1, 0, 0, 0]))
+    rows_of_logits = rows(logits if logits is not None else np.array([0, 1, 0, 0, 0]))
     outputs = {
         engines.layer_output(card, method, layer): rows(own)
         for method in card.methods
@@ -53,10 +53,14 @@ def foreseen(
     for layer in card.layer_names:
         name = engines.layer_output(card, "foreground", layer)
         outputs[name] = rows(own if foreground is None else foreground)
-    weights = np.exp(told)
+    weights = np.exp(rows_of_logits)
     target = np.full(count, 1, np.int32)
     probabilities = weights / weights.sum(axis=1, keepdims=True)
-    return outputs | {"logits": told, "probabilities": probabilities, "target_index": target}
+    return outputs | {
+        "logits": rows_of_logits,
+        "probabilities": probabilities,
+        "target_index": target,
+    }
 
 
 def blocks(*boxes: tuple[float, int, int, int, int]) -> Array:

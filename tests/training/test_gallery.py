@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.bundle import Bundle
+from app.bundle import Bundle, Method
 from tests.training.foreseen import DOG, FOREGROUND, OWN, bright, foreseen, fusing
 from tests.training.pretend import Pretend
 from training import cli
@@ -38,10 +38,10 @@ def test_pictures_hold_the_found_box_and_the_true_one(small_bundle: Bundle) -> N
     seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
     examples = [bright(1, DOG), bright(1, (8, 8, 16, 24)), bright(0, (0, 24, 8, 32))]
 
-    figures = evaluate(bundle, seen, examples, gallery=1)
+    figures = evaluate(bundle, seen, examples, gallery=1).dump()
 
     gallery = figures["gallery"]
-    assert {kind: [one["name"] for one in of] for kind, of in gallery.items()} == {
+    assert {kind: [photo["name"] for photo in photos] for kind, photos in gallery.items()} == {
         "correct": [gallery["correct"][0]["name"]],
         "best": ["(8, 8, 24, 24)"],
         "worst": ["(0, 24, 8, 32)"],
@@ -66,27 +66,30 @@ def test_pictures_hold_the_found_box_and_the_true_one(small_bundle: Bundle) -> N
 
 def test_model_without_cam_has_gradcam_alone(small_bundle: Bundle) -> None:
     bundle = fusing(small_bundle)
-    card = bundle.card.model_copy(update={"head": "other"})
+    card = bundle.card.replace(head="other")
     seen = Pretend(partial(foreseen, card, own=OWN, foreground=FOREGROUND))
 
-    figures = evaluate(Bundle(bundle.path, card), seen, [bright(1, DOG)], gallery=1)
+    gallery = evaluate(Bundle(bundle.path, card), seen, [bright(1, DOG)], gallery=1).gallery
 
-    assert set(figures["gallery"]["best"][0]["overlays"]) == {"gradcam"}
+    assert gallery is not None
+    assert set(gallery.best[0].overlays) == {Method.GRADCAM}
 
 
-def test_no_pictures_unless_asked_for(small_bundle: Bundle) -> None:
+def test_no_pictures_by_default(small_bundle: Bundle) -> None:
     seen = Pretend(partial(foreseen, small_bundle.card, own=OWN))
 
-    assert "gallery" not in evaluate(small_bundle, seen, [bright(1, DOG)])
+    assert "gallery" not in evaluate(small_bundle, seen, [bright(1, DOG)]).dump()
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ([], "--gallery needs --out FILE"),
         (["--out", str(PROJECT / "docs" / "figures.json")], "which must not get into"),
     ],
 )
-def test_photos_stay_out_of_the_repository(options: list[str], told: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=told):
+def test_photos_stay_out_of_the_repository(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=message):
         cli.main(["evaluate", "--model", str(tmp_path), "--gallery", "2", *options])

@@ -49,7 +49,7 @@ class Admission:
             QueueFull: every place is taken.
         """
         if self._admitted >= self._max_places:
-            raise QueueFull("As many requests are in work as the service takes.")
+            raise QueueFull("The service is handling as many requests as it allows.")
 
     @contextmanager
     def hold_bytes(self) -> Iterator[Callable[[int], None]]:
@@ -65,7 +65,7 @@ class Admission:
         def take(size: int) -> None:
             nonlocal held
             if self._held_bytes + size > self._max_bytes:
-                raise QueueFull("The photos in work take as much memory as the service gives.")
+                raise QueueFull("The photos in work fill the memory that is set aside for them.")
             self._held_bytes += size
             held += size
 

@@ -1,8 +1,8 @@
 """A generic micro-batcher: one worker thread, many waiting coroutines. It knows nothing of images.
 
 Each item ends in exactly one result, error or cancellation. A batch that fails is run again one
-by one, so that only the poisonous item fails; cancelled and expired items are dropped before the
-work sees them.
+by one, so that only the poisonous item fails; cancelled items are dropped before the work sees
+them. A deadline is the caller's, who cancels.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from app.errors import DeadlineExceeded, EngineFailed, NotReady, QueueFull
+from app.errors import EngineFailed, NotReady, QueueFull
 
 __all__ = ["Batcher", "Outcome"]
 
@@ -28,16 +28,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """An item's result and how long it took.
-
-    Attributes:
-        result: the item's own.
-        queue_s: seconds from being submitted to the start of its batch.
-        work_s: seconds its batch took.
-    """
+    """An item's result, and the seconds that its batch took."""
 
     result: Result
-    queue_s: float
     work_s: float
 
 
@@ -45,10 +38,8 @@ class Outcome(Generic[Result]):
 class _Job(Generic[Key, Item, Result]):
     key: Key
     item: Item
-    expires: float
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Outcome[Result]]
-    submitted: float = field(default_factory=time.monotonic)
 
     def settle(self, outcome: Outcome[Result] | Exception) -> None:
         """Hand the outcome over to the waiting coroutine, from the worker's thread."""
@@ -113,24 +104,20 @@ class Batcher(Generic[Key, Item, Result]):
         if self._thread.is_alive():
             self._thread.join()
 
-    async def submit(self, key: Key, item: Item, *, deadline_s: float) -> Outcome[Result]:
-        """Wait for an item's result.
+    async def submit(self, key: Key, item: Item) -> Outcome[Result]:
+        """Wait for an item's result; cancelling the wait gives back the item's place.
 
         Args:
             key: items are batched with others of the same key.
-            item: what `work` is given.
-            deadline_s: seconds from now.
+            item: what `work` takes.
 
         Raises:
             QueueFull: `max_pending` items wait already.
             NotReady: not started, or stopping.
-            DeadlineExceeded: no result in time.
             EngineFailed: `work` raised on this item, alone.
         """
         loop = asyncio.get_running_loop()
-        job: _Job[Key, Item, Result] = _Job(
-            key, item, time.monotonic() + deadline_s, loop, loop.create_future()
-        )
+        job: _Job[Key, Item, Result] = _Job(key, item, loop, loop.create_future())
         with self._changed:
             if not self.alive:
                 raise NotReady("The service is not ready to run the model.")
@@ -139,10 +126,7 @@ class Batcher(Generic[Key, Item, Result]):
             self._jobs.append(job)
             self._changed.notify()
         try:
-            async with asyncio.timeout(deadline_s):
-                return await job.future
-        except TimeoutError as error:
-            raise DeadlineExceeded("The model did not answer in time.") from error
+            return await job.future
         finally:
             if job.future.cancelled():
                 self._give_up(job)
@@ -170,19 +154,16 @@ class Batcher(Generic[Key, Item, Result]):
             self._changed.wait_for(lambda: self._jobs or not self._open)
             if not self._jobs:
                 return None
-            others = (job.key for job in self._jobs if job.key != self._last_key)
-            key = self._last_key = next(others, self._jobs[0].key)
+            new_keys = (job.key for job in self._jobs if job.key != self._last_key)
+            key = self._last_key = next(new_keys, self._jobs[0].key)
             if self._wait_s:
                 self._changed.wait_for(self._no_need_to_wait, self._wait_s)
             batch: list[_Job[Key, Item, Result]] = []
             rest: deque[_Job[Key, Item, Result]] = deque()
-            now = time.monotonic()
             for job in self._jobs:
-                if job.future.cancelled():
+                if job.future.cancelled():  # its caller has not yet come to remove it
                     continue
-                if job.expires <= now:
-                    job.settle(DeadlineExceeded("The model did not answer in time."))
-                elif job.key == key and len(batch) < self._max_batch:
+                if job.key == key and len(batch) < self._max_batch:
                     batch.append(job)
                 else:
                     rest.append(job)
@@ -213,4 +194,4 @@ class Batcher(Generic[Key, Item, Result]):
             return
         took = time.monotonic() - begun
         for job, result in zip(batch, results, strict=True):
-            job.settle(Outcome(result, begun - job.submitted, took))
+            job.settle(Outcome(result, took))

@@ -1,6 +1,5 @@
 """A photo from a request's body: multipart or raw, and never more of it than is allowed."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 from starlette.datastructures import UploadFile
@@ -8,7 +7,6 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from app.errors import (
-    DeadlineExceeded,
     MissingImage,
     RequestError,
     TooManyBytes,
@@ -30,14 +28,13 @@ async def read_image(request: Request, settings: Settings, take: Callable[[int],
     Args:
         request: whose body is read.
         settings: for the limits.
-        take: told the size of each chunk.
+        take: called with the size of each chunk.
 
     Raises:
         QueueFull: bodies in work take all the memory there is for them.
         UnsupportedMediaType: a body of another content type.
         TooManyBytes: over the limit, by the header or as counted.
         MissingImage: no body, no `file`, or nothing in it, or the client hung up.
-        DeadlineExceeded: the body did not arrive in time.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     multipart = content_type == "multipart/form-data"
@@ -47,19 +44,16 @@ async def read_image(request: Request, settings: Settings, take: Callable[[int],
         if not _has_body(request):
             raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
         raise UnsupportedMediaType(
-            f"Content type {content_type or '(none)'!r} is not taken. {_HOW_TO_SEND}"
+            f"Content type {content_type or '(none)'!r} is not supported. {_HOW_TO_SEND}"
         )
     try:
-        async with asyncio.timeout(settings.deadline_s):
-            body = _limited(request, settings.max_bytes, take)
-            if multipart:
-                data = await _file_field(request, body, settings.max_bytes)
-            else:
-                data = b"".join([chunk async for chunk in body])
-    except TimeoutError as error:
-        raise DeadlineExceeded("The body did not arrive in time.") from error
+        body = _limited(request, settings.max_bytes, take)
+        if multipart:
+            data = await _file_field(request, body, settings.max_bytes)
+        else:
+            data = b"".join([chunk async for chunk in body])
     except ClientDisconnect as error:
-        # Nobody reads the answer; but it is the client's doing, and no failure of ours to log.
+        # Nobody reads the answer, but a client that hangs up is not a failure to log.
         raise MissingImage("The connection was closed before the end of the body.") from error
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
@@ -77,7 +71,7 @@ async def _limited(
     request: Request, max_bytes: int, take: Callable[[int], None]
 ) -> AsyncGenerator[bytes, None]:
     """The body's chunks, as long as they are within the limit."""
-    message = f"The body is larger than the {max_bytes} bytes that are taken."
+    message = f"The upload exceeds the limit of {max_bytes} bytes."
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise TooManyBytes(message)
@@ -104,14 +98,14 @@ async def _file_field(request: Request, body: AsyncGenerator[bytes, None], max_b
         fields = form.getlist("file")
         if not fields or not isinstance(fields[0], UploadFile):
             raise MissingImage("The multipart body has no file in its field `file`.")
-        others = sorted({str(name)[:40] for name in form if name != "file"})
-        if others:
+        unknown = sorted({str(name)[:40] for name in form if name != "file"})
+        if unknown:
             raise RequestError(
-                f"The multipart body has fields besides `file`: {', '.join(others)}. "
+                f"The multipart body has fields besides `file`: {', '.join(unknown)}. "
                 "Parameters go into the query."
             )
         if len(fields) > 1:
-            raise RequestError("The multipart body has several files; take one at a time.")
+            raise RequestError("The multipart body has several files; send one at a time.")
         return await fields[0].read()
     finally:
         await form.close()

@@ -284,7 +284,7 @@ class ModelCard(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model version found, read and verified."""
+    """A model version on disk, read and verified."""
 
     path: Path
     card: ModelCard
@@ -320,13 +320,13 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{version_dir / CARD_PATH} is missing.") from error
     except ValidationError as error:
         raise BundleError(f"{version_dir / CARD_PATH} is malformed: {_first(error)}") from error
-    found = checksums(version_dir)
-    for name in sorted(card.checksums.keys() | found.keys()):
-        if name not in found:
+    actual = checksums(version_dir)
+    for name in sorted(card.checksums.keys() | actual.keys()):
+        if name not in actual:
             raise BundleError(f"{version_dir / name} is missing.")
         if name not in card.checksums:
             raise BundleError(f"{version_dir / name} is not listed in model.json.")
-        if found[name] != card.checksums[name]:
+        if actual[name] != card.checksums[name]:
             raise BundleError(f"{version_dir / name} differs from its checksum in model.json.")
     return Bundle(version_dir, card)
 

@@ -1,25 +1,44 @@
-"""Where one request's time goes, and how much it has left."""
+"""Where one request's time goes, and the deadline that ends it."""
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-__all__ = ["Clock"]
+from app.errors import DeadlineExceeded
+
+__all__ = ["Clock", "deadline"]
+
+
+@asynccontextmanager
+async def deadline(seconds: float) -> AsyncIterator[None]:
+    """Cancel what is awaited in the block when its time is over.
+
+    The only place that limits a request's time: what is cancelled gives back its place in the
+    queue, and the model does not see it.
+
+    Raises:
+        DeadlineExceeded: the block took longer.
+    """
+    timeout = asyncio.timeout(seconds)
+    try:
+        async with timeout:
+            yield
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise DeadlineExceeded(
+            f"There was no answer within {seconds:g} s of the request's arrival."
+        ) from error
 
 
 class Clock:
     """Runs from its making; `laps_s` holds the seconds of each part by name."""
 
-    def __init__(self, remaining_s: float) -> None:
-        """Start with so many seconds left."""
+    def __init__(self) -> None:
+        """Start."""
         self._begun = time.monotonic()
-        self._end = self._begun + remaining_s
         self.laps_s: dict[str, float] = {}
-
-    @property
-    def remaining_s(self) -> float:
-        """Seconds that are left, 0 or more."""
-        return max(0.0, self._end - time.monotonic())
 
     @contextmanager
     def lap(self, name: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""How sure an answer is: calibrated probabilities, and whether to doubt it."""
+"""How certain a prediction is: calibrated probabilities, and whether to doubt it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ import numpy.typing as npt
 from app.bundle import ModelCard
 from app.engines import layer_output
 
-__all__ = ["greatest_foreground", "is_ok", "probabilities"]
+__all__ = ["calibrated", "greatest_foreground", "is_ok", "probabilities"]
 
 Floats = npt.NDArray[np.floating]
 Outputs = Mapping[str, npt.NDArray[Any]]
 
 
 def probabilities(logits: Floats, temperature: float) -> npt.NDArray[np.float32]:
-    """Softmax of logits over a temperature; over 1, it makes the network less sure of itself.
+    """Softmax of logits over a temperature; over 1, they come nearer to each other.
 
     Guo et al., On calibration of modern neural networks, 2017.
 
@@ -27,14 +27,24 @@ def probabilities(logits: Floats, temperature: float) -> npt.NDArray[np.float32]
     Returns:
         float32 of the same shape.
     """
+    # softmax(z / T), with the greatest exponent at 0 so that none overflows.
     scaled = logits.astype(np.float64) / temperature
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return shares.astype(np.float32)
 
 
-def is_ok(card: ModelCard, outputs: Outputs) -> bool | None:
-    """Whether an answer is as sure as most of the validation photos' are.
+def calibrated(card: ModelCard, outputs: Outputs) -> npt.NDArray[np.float32]:
+    """One photo's probabilities, float32 `[classes]`: calibrated where the model is."""
+    if card.confidence is None:
+        return outputs["probabilities"]
+    return probabilities(outputs["logits"], card.confidence.temperature)
+
+
+def is_ok(
+    card: ModelCard, outputs: Outputs, shares: npt.NDArray[np.float32] | None = None
+) -> bool | None:
+    """Whether a prediction is as certain as those for most of the validation photos.
 
     Hendrycks & Gimpel, A baseline for detecting misclassified and out-of-distribution examples,
     2017 (the likeliest class's probability). Beside it what probabilities do not see: whether
@@ -44,6 +54,7 @@ def is_ok(card: ModelCard, outputs: Outputs) -> bool | None:
     Args:
         card: the model's.
         outputs: one photo's.
+        shares: `calibrated` of these, where the caller has it already.
 
     Returns:
         None where the model is not calibrated.
@@ -53,9 +64,10 @@ def is_ok(card: ModelCard, outputs: Outputs) -> bool | None:
         return None
     if limits.most_novelty is not None and not outputs["novelty"] <= limits.most_novelty:
         return False  # NaN included
-    likeliest = probabilities(outputs["logits"], limits.temperature).max()
+    if shares is None:
+        shares = calibrated(card, outputs)
     return bool(
-        likeliest >= limits.least_probability
+        shares.max() >= limits.least_probability
         and greatest_foreground(card, outputs) >= limits.least_foreground
     )
 

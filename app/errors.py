@@ -61,7 +61,7 @@ class BreedCAMError(Exception):
 
 
 class RequestError(BreedCAMError):
-    """The client can mend this."""
+    """The client can fix this."""
 
     code = "invalid-parameter"
     status = 400
@@ -138,7 +138,7 @@ class UndecodableImage(RequestError):
 
 
 class QueueFull(BreedCAMError):
-    """As many requests are in work as the service takes."""
+    """The service is handling as many requests as it allows."""
 
     code = "queue-full"
     status = 429
@@ -146,7 +146,7 @@ class QueueFull(BreedCAMError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Ask for one second's patience: the queue drains in well under that."""
+        """Suggest a retry after a second: the queue drains in well under that."""
         return {"Retry-After": "1"}
 
 
@@ -179,7 +179,7 @@ class DeadlineExceeded(BreedCAMError):
 
 
 class StartupError(BreedCAMError):
-    """The service cannot start; the message says what to mend."""
+    """The service cannot start; the message says what to fix."""
 
     code = "startup-error"
 
@@ -189,4 +189,4 @@ class BundleError(StartupError):
 
 
 class EngineUnavailable(StartupError):
-    """An engine, device or precision that was asked for and is not here."""
+    """An engine, device or precision that was requested and is not available."""

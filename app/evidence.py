@@ -1,4 +1,4 @@
-"""From one photo's row of outputs to what it shows: heatmap, box and peak, by the rule asked for.
+"""From one photo's row of outputs to a method's evidence: heatmap, box and peak.
 
 The service, calibration and evaluation all go through here, so that what is measured is what is
 served.
@@ -20,7 +20,7 @@ from app.images import Box
 __all__ = [
     "CURVE_THRESHOLDS",
     "Evidence",
-    "LayerSet",
+    "MethodAtLayers",
     "enlarged",
     "find",
     "foreground_of",
@@ -38,20 +38,26 @@ CURVE_THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 50))
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSet:
-    """A method with the layers it is taken at, under the name by which these are calibrated."""
+class MethodAtLayers:
+    """A method at the layers whose maps it fuses.
+
+    Attributes:
+        method: the method.
+        name: of the layer set, under which it is calibrated: `last`, `last6` or the layers' names.
+        layer_names: the layers, first to last.
+    """
 
     method: Method
     name: str
-    layers: tuple[str, ...]
+    layer_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, card: ModelCard, method: Method, layers: Sequence[str]) -> "LayerSet":
+    def of(cls, card: ModelCard, method: Method, layers: Sequence[str]) -> "MethodAtLayers":
         """With the name that the model's card has for the layers."""
         return cls(method, card.layer_set(layers), tuple(layers))
 
     @classmethod
-    def asked(cls, card: ModelCard, method: Method, layers: str) -> "LayerSet":
+    def parse(cls, card: ModelCard, method: Method, layers: str) -> "MethodAtLayers":
         """As a request names the layers: `last`, `last6`, or names with commas between.
 
         Raises:
@@ -66,19 +72,19 @@ class LayerSet:
         names = card.layer_names
         if layers in ("last", "last6"):
             return cls.of(card, method, names[-1:] if layers == "last" else names[-6:])
-        asked = {name.strip() for name in layers.split(",")}
-        unknown = sorted(asked.difference(names))
+        chosen = {name.strip() for name in layers.split(",")}
+        unknown = sorted(chosen.difference(names))
         if unknown:
             raise RequestError(
                 f"`layers`: the model does not expose {', '.join(map(repr, unknown))}. "
                 f"It has {', '.join(names)}; or `last`, or `last6`."
             )
-        return cls.of(card, method, [name for name in names if name in asked])
+        return cls.of(card, method, [name for name in names if name in chosen])
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a method shows of a photo.
+    """Where a method sees its evidence in a photo.
 
     Attributes:
         heatmap: at its map's size.
@@ -106,8 +112,8 @@ class Evidence:
         """The boxes at several rising thresholds; see `box`."""
         if self.searched is None:
             return [None] * len(thresholds)
-        found = heatmaps.locate_all(self.searched, thresholds)
-        return [_in_photo(box, self.searched, width, height) for box in found]
+        boxes = heatmaps.locate_all(self.searched, thresholds)
+        return [_in_photo(box, self.searched, width, height) for box in boxes]
 
     def peak(self, width: int, height: int) -> tuple[float, float] | None:
         """Where the heatmap is greatest, x and y in photo pixels; None without evidence."""
@@ -118,23 +124,23 @@ class Evidence:
         return images.scale_point(point, (columns, rows), (width, height))
 
 
-def fused_rule(card: ModelCard, layers: LayerSet, rule: Rule | None) -> Fused | None:
-    """How the rule `fused` goes where it applies; None where `heatmap` does.
+def fused_rule(card: ModelCard, spec: MethodAtLayers, rule: Rule | None) -> Fused | None:
+    """The calibrated weights of the rule `fused` where it applies; None where `heatmap` does.
 
     Args:
         card: the model's.
-        layers: the method and its layers.
-        rule: the one asked for; default: `fused` where it is calibrated for these layers.
+        spec: the method and its layers.
+        rule: the requested rule; default: `fused` where it is calibrated for these layers.
 
     Raises:
-        MethodUnavailable: `fused` is asked for and not calibrated for these layers.
+        MethodUnavailable: `fused` is requested and not calibrated for these layers.
     """
     if rule is Rule.HEATMAP:
         return None
-    fused = card.fused.get(layers.method, {}).get(layers.name)
+    fused = card.fused.get(spec.method, {}).get(spec.name)
     if fused is None and rule is Rule.FUSED:
         raise MethodUnavailable(
-            f"The rule `fused` is not calibrated for {layers.method.value} at these layers of "
+            f"The rule `fused` is not calibrated for {spec.method.value} at these layers of "
             f"model {card.name!r}. Use `heatmap`."
         )
     return fused
@@ -143,31 +149,36 @@ def fused_rule(card: ModelCard, layers: LayerSet, rule: Rule | None) -> Fused | 
 def find(
     card: ModelCard,
     outputs: Outputs,
-    layers: LayerSet,
+    spec: MethodAtLayers,
     *,
     rule: Rule | None = None,
     threshold: float | None = None,
+    foreground: Map | None = None,
 ) -> Evidence:
     """The evidence of a method at its layers.
 
     Args:
         card: the model's.
         outputs: one photo's.
-        layers: the method and its layers.
+        spec: the method and its layers.
         rule: see `fused_rule`.
         threshold: share of the maximum, over 0 to 1; default: the calibrated one.
+        foreground: `enlarged` of `foreground_of`, `[S, S]`, for callers that explain a photo more
+            than once; default: computed where the rule needs it.
 
     Raises:
-        MethodUnavailable: `fused` is asked for and not calibrated for these layers.
+        MethodUnavailable: `fused` is requested and not calibrated for these layers.
     """
-    fused = fused_rule(card, layers, rule)
-    heatmap = heatmap_of(card, outputs, layers)
+    fused = fused_rule(card, spec, rule)
+    heatmap = heatmap_of(card, outputs, spec)
+    # Enlarged first: the largest region is looked for at the input's size, `[S, S]`.
     values = enlarged(card, heatmap) if heatmap.status == "ok" else None
     searched = values
     if fused and values is not None:
-        foreground = enlarged(card, foreground_of(card, outputs))
+        if foreground is None:
+            foreground = enlarged(card, foreground_of(card, outputs))
         searched = heatmaps.blend(values, foreground, fused.foreground)
-    calibrated = fused.threshold if fused else card.threshold(layers.method, layers.name)
+    calibrated = fused.threshold if fused else card.threshold(spec.method, spec.name)
     return Evidence(
         heatmap=heatmap,
         values=values,
@@ -177,15 +188,14 @@ def find(
     )
 
 
-def heatmap_of(card: ModelCard, outputs: Outputs, layers: LayerSet) -> Heatmap:
-    """A method's heatmap at its map's size."""
-    method = layers.method
-    maps = [outputs[engines.layer_output(card, method.value, layer)] for layer in layers.layers]
-    return heatmaps.from_maps(maps, signed=method.signed)
+def heatmap_of(card: ModelCard, outputs: Outputs, spec: MethodAtLayers) -> Heatmap:
+    """A method's heatmap at the finest of its maps' sizes, `[h, w]`."""
+    names = [engines.layer_output(card, spec.method, layer) for layer in spec.layer_names]
+    return heatmaps.from_maps([outputs[name] for name in names], signed=spec.method.signed)
 
 
 def foreground_of(card: ModelCard, outputs: Outputs) -> Heatmap:
-    """The foreground's heatmap, of no class, at the finest of its maps' sizes."""
+    """The class-agnostic foreground's heatmap at the finest of its maps' sizes, `[h, w]`."""
     names = [engines.layer_output(card, "foreground", layer) for layer in card.foreground_layers]
     return heatmaps.from_maps([outputs[name] for name in names], signed=card.foreground.signed)
 
@@ -196,5 +206,6 @@ def enlarged(card: ModelCard, heatmap: Heatmap) -> Map:
 
 
 def _in_photo(box: Box | None, searched: Map, width: int, height: int) -> Box | None:
+    """A box in pixels of `searched`, `[S, S]`, carried to a photo of `width` x `height`."""
     rows, columns = searched.shape
     return images.scale_box(box, (columns, rows), (width, height)) if box else None

@@ -1,13 +1,26 @@
-"""The way one photo takes: decode -> batch -> locate -> render."""
+"""The way one photo takes: decode -> infer -> locate -> draw.
+
+    step        from -> to                                        on
+    _classes    names in the query -> their indexes               the event loop
+    _decode     bytes -> the model's input, pixels to draw on     an image thread
+    _infer      the model's input -> its outputs                  the inference thread, batched
+    _locate     outputs -> heatmap, box and figures, by method    an image thread
+    _draw       pixels, heatmaps and boxes -> the picture         the same
+    _answer     figures and picture -> the body                   the same
+
+`Explainer.predict`, `explain` and `compare` take these steps; the methods below them stand in this
+order. The caller holds a place (`Explainer.admission`) and the deadline (`app.clock.deadline`).
+"""
 
 import asyncio
 import base64
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Generic, Literal, ParamSpec, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +31,9 @@ from app.admission import Admission
 from app.batching import Batcher
 from app.bundle import Bundle, Method
 from app.clock import Clock
-from app.engines import Cut, Engine
-from app.errors import DeadlineExceeded, RequestError, UnknownTarget
-from app.evidence import LayerSet
+from app.engines import Batch, Cut, Engine
+from app.errors import RequestError, UnknownTarget
+from app.evidence import MethodAtLayers, Outputs
 from app.panels import Panel
 from app.schemas import (
     Compared,
@@ -40,55 +53,81 @@ from app.settings import Settings
 
 __all__ = ["Answer", "Explainer"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Response = TypeVar("Response", ExplainResponse, CompareResponse)
-Rows = dict[str, npt.NDArray[Any]]
+
+NO_CLASS = -1
+"""In a `Batch`: as `class_index`, the row's own top-1; as `versus_index`, none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
-    """One row of a batch: a squashed photo and the classes asked for, -1 for none."""
+class _Classes:
+    """The classes that a query names, by index; `NO_CLASS` where it names none."""
+
+    target: int = NO_CLASS
+    versus: int = NO_CLASS
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of a `Batch`: the model's input, uint8 RGB `[S, S, 3]`, and the classes."""
 
     image: npt.NDArray[np.uint8]
-    class_index: int = -1
-    versus_index: int = -1
+    classes: _Classes
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """A photo's size, the model's input, and what is drawn on, where anything is."""
+    """A decoded photo.
+
+    Attributes:
+        photo: the upright original's size.
+        model_input: uint8 RGB `[S, S, 3]`.
+        pixels: what is drawn on, uint8 RGB `[h, w, 3]`; None where nothing is drawn.
+    """
 
     photo: ImageInfo
-    squashed: npt.NDArray[np.uint8]
+    model_input: npt.NDArray[np.uint8]
     pixels: npt.NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is asked of a photo, and what the model says of it.
+class _Inferred:
+    """A photo and the model's outputs for it, from which a response is made.
 
     Attributes:
-        query: the parameters.
+        query: the request's parameters.
         decoded: the photo.
-        given: the boxes that came with it, clipped to it.
-        versus: the class to explain against, -1 for none.
-        rows: the model's outputs.
+        boxes: the request's, clipped to the photo.
+        classes: those that the query names.
+        outputs: the photo's row of the model's outputs.
+        probabilities: float32 `[classes]`, calibrated where the model is.
     """
 
     query: CompareQuery
     decoded: _Decoded
-    given: list[images.Box]
-    versus: int
-    rows: Rows
+    boxes: list[images.Box]
+    classes: _Classes
+    outputs: Outputs
+    probabilities: npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """The panels side by side: as a file, and as JSON has it."""
+
+    file: bytes
+    overlay: Overlay
+
+
+@dataclass(frozen=True, slots=True)
 class Answer(Generic[Response]):
     """Figures, and the body to send.
 
     Attributes:
-        response: the figures; without the picture where `body` is the picture.
-        body: JSON, or the picture alone where that was asked for.
+        response: the figures; without the picture's data where `body` is the picture.
+        body: JSON, or the picture alone where that is requested.
     """
 
     response: Response
@@ -105,8 +144,8 @@ class Explainer:
         self.settings = settings
         self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
         self._model_id = ModelId(name=self.card.name, version=self.card.version)
-        self._batcher: Batcher[Cut, Input, Rows] = Batcher(
-            self._infer,
+        self._batcher: Batcher[Cut, _Row, Outputs] = Batcher(
+            self._run_batch,
             max_batch=settings.max_batch,
             max_pending=settings.max_pending,
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
@@ -118,7 +157,7 @@ class Explainer:
         """Verify the model version that the settings name, load it and warm it up.
 
         Raises:
-            StartupError: it cannot be served; the message says what to mend.
+            StartupError: it cannot be served; the message says what to fix.
         """
         bundle = bundles.load(settings.model_path)
         engine = engines.create(bundle, **settings.engine_options)
@@ -143,105 +182,158 @@ class Explainer:
         """Loaded, warmed, worker alive."""
         return self._batcher.alive
 
-    async def predict(
-        self, data: bytes, query: PredictQuery, remaining_s: float
-    ) -> PredictResponse:
-        """The likeliest breeds of an encoded photo.
-
-        Raises:
-            RequestError: the photo cannot be used.
-            DeadlineExceeded: no answer within `remaining_s`.
-        """
-        clock = Clock(remaining_s)
-        decoded = await self._in_pool(clock, self._decode, clock, data)
-        rows = await self._run_model(clock, Cut.EXPLAIN, Input(decoded.squashed))
-        return PredictResponse(
-            model=self._model_id,
-            image=decoded.photo,
-            predictions=self._top(self._probabilities(rows), query.top_k),
-            confidence=self._confidence(rows),
-            timings_ms=clock.timings_ms,
-        )
-
-    async def explain(
-        self, data: bytes, query: ExplainQuery, remaining_s: float, *, picture_as: str | None = None
-    ) -> Answer[ExplainResponse]:
-        """The likeliest breeds, and where the evidence for one of them lies.
-
-        Args:
-            data: the encoded photo.
-            query: what is asked.
-            remaining_s: seconds until the answer comes too late.
-            picture_as: one of `overlay.MEDIA_TYPES`, for the picture alone in place of JSON.
-
-        Raises:
-            RequestError: the photo or a parameter cannot be used.
-            DeadlineExceeded: no answer within `remaining_s`.
-        """
-        sets = [LayerSet.asked(self.card, query.method, query.layers)]
-
-        def respond(panels: Sequence[Panel], **about: Any) -> ExplainResponse:
-            return ExplainResponse(
-                explanation=panels[0].explanation, localization=panels[0].localization, **about
-            )
-
-        return await self._answer(data, query, Clock(remaining_s), sets, respond, picture_as)
-
-    async def compare(
-        self, data: bytes, query: CompareQuery, remaining_s: float, *, picture_as: str | None = None
-    ) -> Answer[CompareResponse]:
-        """CAM, Grad-CAM at the last layer and over the last six, from one call of the model.
-
-        A model without a head for CAM has the other two. See `explain` for arguments and errors.
-        """
-        asked = [(Method.CAM, "last")] if self.card.has_cam else []
-        asked += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
-        named = [LayerSet.asked(self.card, method, layers) for method, layers in asked]
-        sets = list(dict.fromkeys(named))  # of one layer, the last is the last six
-
-        def respond(panels: Sequence[Panel], **about: Any) -> CompareResponse:
-            explanations = [
-                Compared(explanation=panel.explanation, localization=panel.localization)
-                for panel in panels
-            ]
-            return CompareResponse(explanations=explanations, **about)
-
-        return await self._answer(data, query, Clock(remaining_s), sets, respond, picture_as)
-
-    async def _answer(
-        self,
-        data: bytes,
-        query: CompareQuery,
-        clock: Clock,
-        sets: Sequence[LayerSet],
-        respond: Callable[..., Response],
-        picture_as: str | None,
-    ) -> Answer[Response]:
-        """Ask the model once, and locate and draw each layer set's evidence."""
-        for layers in sets:
-            evidence.fused_rule(self.card, layers, query.rule)  # refused before any work
-        asked = await self._ask(data, query, clock, sets)
-
-        def finish() -> Answer[Response]:
-            """All that is left to do off the event loop: JSON of a picture takes a while too."""
-            with clock.lap("render"):
-                found = [self._panel(asked, layers) for layers in sets]
-                file, picture = _picture(asked, found, picture_as)
-            response = respond(
-                found, **self._about(asked), overlay=picture, timings_ms=clock.timings_ms
-            )
-            return Answer(response, file if picture_as else response.model_dump_json().encode())
-
-        return await self._in_pool(clock, finish)
-
     def describe(self) -> ModelInfo:
         """The model in service and the engine that runs it."""
         shared = self.card.model_dump(include=set(ModelInfo.model_fields))
         return ModelInfo(**shared, methods=self.card.methods, engine=self.engine.info)
 
+    # -- the way of a photo
+
+    async def predict(self, data: bytes, query: PredictQuery) -> PredictResponse:
+        """The likeliest breeds of an encoded photo.
+
+        Raises:
+            RequestError: the photo cannot be used.
+        """
+        clock = Clock()
+        decoded = await self._in_pool(self._decode, clock, data, None)
+        outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.model_input, _Classes()))
+        probabilities = confidence.calibrated(self.card, outputs)
+        return PredictResponse(
+            model=self._model_id,
+            image=decoded.photo,
+            predictions=self._top(probabilities, query.top_k),
+            confidence=self._confidence(outputs, probabilities),
+            timings_ms=clock.timings_ms,
+        )
+
+    async def explain(
+        self, data: bytes, query: ExplainQuery, picture_as: str | None = None
+    ) -> Answer[ExplainResponse]:
+        """The likeliest breeds, and where the evidence for one of them lies.
+
+        Args:
+            data: the encoded photo.
+            query: the request's parameters.
+            picture_as: one of `overlay.MEDIA_TYPES`, for the picture alone in place of JSON.
+
+        Raises:
+            RequestError: the photo or a parameter cannot be used.
+        """
+        clock = Clock()
+        spec = MethodAtLayers.parse(self.card, query.method, query.layers)
+        inferred = await self._decode_and_infer(clock, data, query, [spec])
+        return await self._in_pool(self._explained, clock, inferred, spec, picture_as)
+
+    def _explained(
+        self, clock: Clock, inferred: _Inferred, spec: MethodAtLayers, picture_as: str | None
+    ) -> Answer[ExplainResponse]:
+        with clock.lap("render"):
+            [panel] = self._locate(inferred, [spec])
+            picture = _draw(inferred, [panel], picture_as)
+        response = ExplainResponse(
+            model=self._model_id,
+            image=inferred.decoded.photo,
+            predictions=self._top(inferred.probabilities, inferred.query.top_k),
+            confidence=self._confidence(inferred.outputs, inferred.probabilities),
+            target=self._target(inferred),
+            explanation=panel.explanation,
+            localization=panel.localization,
+            overlay=picture.overlay if picture else None,
+            timings_ms=clock.timings_ms,
+        )
+        return _answer(response, picture, picture_as)
+
+    async def compare(
+        self, data: bytes, query: CompareQuery, picture_as: str | None = None
+    ) -> Answer[CompareResponse]:
+        """CAM, Grad-CAM at the last layer and over the last six, from one call of the model.
+
+        A model without a head for CAM has the other two. See `explain` for arguments and errors.
+        """
+        clock = Clock()
+        methods = [(Method.CAM, "last")] if self.card.has_cam else []
+        methods += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
+        parsed = [MethodAtLayers.parse(self.card, method, layers) for method, layers in methods]
+        specs = list(dict.fromkeys(parsed))  # in a model of one layer, the last is the last six
+        inferred = await self._decode_and_infer(clock, data, query, specs)
+        return await self._in_pool(self._compared, clock, inferred, specs, picture_as)
+
+    def _compared(
+        self,
+        clock: Clock,
+        inferred: _Inferred,
+        specs: Sequence[MethodAtLayers],
+        picture_as: str | None,
+    ) -> Answer[CompareResponse]:
+        with clock.lap("render"):
+            located = self._locate(inferred, specs)
+            picture = _draw(inferred, located, picture_as)
+        response = CompareResponse(
+            model=self._model_id,
+            image=inferred.decoded.photo,
+            predictions=self._top(inferred.probabilities, inferred.query.top_k),
+            confidence=self._confidence(inferred.outputs, inferred.probabilities),
+            target=self._target(inferred),
+            explanations=[
+                Compared(explanation=panel.explanation, localization=panel.localization)
+                for panel in located
+            ],
+            overlay=picture.overlay if picture else None,
+            timings_ms=clock.timings_ms,
+        )
+        return _answer(response, picture, picture_as)
+
+    async def _decode_and_infer(
+        self, clock: Clock, data: bytes, query: CompareQuery, specs: Sequence[MethodAtLayers]
+    ) -> _Inferred:
+        """The steps up to the model's outputs, with as much of the model as the layers need."""
+        # What cannot be answered is refused before any work.
+        for spec in specs:
+            evidence.fused_rule(self.card, spec, query.rule)
+        classes = self._classes(query)
+        size = (query.size or self.settings.overlay_size) if query.overlay else None
+        decoded = await self._in_pool(self._decode, clock, data, size)
+        photo = decoded.photo
+        boxes = [images.clip_box(box, photo.width, photo.height) for box in query.box]
+        last_layer_only = all(spec.name == "last" for spec in specs)
+        cut = Cut.EXPLAIN if last_layer_only else Cut.EXPLAIN_DEEP
+        outputs = await self._infer(clock, cut, _Row(decoded.model_input, classes))
+        if int(outputs["target_index"]) == classes.versus:
+            raise RequestError("`versus` names the class that is explained: the likeliest.")
+        probabilities = confidence.calibrated(self.card, outputs)
+        return _Inferred(query, decoded, boxes, classes, outputs, probabilities)
+
+    # -- classes
+
+    def _classes(self, query: CompareQuery) -> _Classes:
+        """The classes that `target` and `versus` name.
+
+        Raises:
+            UnknownTarget: the model has no such class.
+            RequestError: both name the same.
+        """
+        target = self._class_index("target", query.target)
+        versus = self._class_index("versus", query.versus)
+        if query.versus is not None and target == versus:
+            raise RequestError("`target` and `versus` name the same class.")
+        return _Classes(target, versus)
+
+    def _class_index(self, parameter: str, name: str | None) -> int:
+        """The class that a parameter names by index, synset or breed; `NO_CLASS` for None."""
+        if name is None:
+            return NO_CLASS
+        index = self.card.class_index(name)
+        if index is None:
+            raise UnknownTarget(
+                f"`{parameter}`: the model has no class {name!r}; GET /model lists its "
+                f"{len(self.card.labels)}."
+            )
+        return index
+
     # -- decode
 
-    def _decode(self, clock: Clock, data: bytes, size: int | None = None) -> _Decoded:
+    def _decode(self, clock: Clock, data: bytes, size: int | None) -> _Decoded:
         """The model's input, and the photo with its longer side at most `size` for drawing.
 
         The input does not depend on what is drawn: for a large overlay, a JPEG that was decoded at
@@ -257,97 +349,63 @@ class Explainer:
                 shorter, longer = sorted((photo.width, photo.height))
                 needed = min(size * 15 // 16, longer)  # a little less is scaled up, unseen
                 if max(photo.pixels.shape[:2]) < needed:
+                    # `decode` bounds the shorter side; the longer one has to reach `needed`.
                     side = math.ceil(needed * shorter / longer)
                     photo = images.decode(data, max_pixels=limit, side=side)
                 pixels = images.fit(photo, size)
             return _Decoded(ImageInfo(width=photo.width, height=photo.height), squashed, pixels)
 
-    # -- batch
+    # -- infer
 
-    async def _ask(
-        self, data: bytes, query: CompareQuery, clock: Clock, sets: Sequence[LayerSet]
-    ) -> _Asked:
-        """Decode the photo, and run as much of the model as the layers need."""
-        target = self._class_index("target", query.target)
-        versus = self._class_index("versus", query.versus)
-        if query.versus is not None and target == versus:
-            raise RequestError("`target` and `versus` name the same class.")
-        size = (query.size or self.settings.overlay_size) if query.overlay else None
-        decoded = await self._in_pool(clock, self._decode, clock, data, size)
-        photo = decoded.photo
-        given = [images.clip_box(box, photo.width, photo.height) for box in query.box]
-        last = all(layers.name == "last" for layers in sets)
-        cut = Cut.EXPLAIN if last else Cut.EXPLAIN_DEEP
-        rows = await self._run_model(clock, cut, Input(decoded.squashed, target, versus))
-        if int(rows["target_index"]) == versus:
-            raise RequestError("`versus` names the class that is explained: the likeliest.")
-        return _Asked(query, decoded, given, versus, rows)
-
-    async def _run_model(self, clock: Clock, cut: Cut, row: Input) -> Rows:
-        outcome = await self._batcher.submit(cut, row, deadline_s=clock.remaining_s)
+    async def _infer(self, clock: Clock, cut: Cut, row: _Row) -> Outputs:
+        """One photo's outputs, from a batch with other requests' photos."""
+        outcome = await self._batcher.submit(cut, row)
         clock.laps_s["inference"] = outcome.work_s
         return outcome.result
 
-    def _infer(self, cut: Cut, inputs: Sequence[Input]) -> list[Rows]:
+    def _run_batch(self, cut: Cut, rows: Sequence[_Row]) -> list[Outputs]:
         """Run a batch on the inference thread and cut the result into rows."""
-        arrays = self.engine.run(
-            cut,
-            np.stack([each.image for each in inputs]),
-            np.array([each.class_index for each in inputs], np.int32),
-            np.array([each.versus_index for each in inputs], np.int32),
+        batch = Batch(
+            np.stack([row.image for row in rows]),
+            np.array([row.classes.target for row in rows], np.int32),
+            np.array([row.classes.versus for row in rows], np.int32),
         )
-        return [{name: array[row] for name, array in arrays.items()} for row in range(len(inputs))]
+        arrays = self.engine.run(cut, batch)
+        return [{name: array[row] for name, array in arrays.items()} for row in range(len(rows))]
 
     # -- locate
 
-    def _panel(self, asked: _Asked, layers: LayerSet) -> Panel:
-        query, rows = asked.query, asked.rows
-        found = evidence.find(self.card, rows, layers, rule=query.rule, threshold=query.threshold)
-        versus = None
-        if asked.versus >= 0:
-            versus = self._prediction(self._probabilities(rows), asked.versus)
-        return panels.make(
-            found, layers, asked.decoded.photo, asked.given, versus=versus, curve=query.curve
-        )
-
-    # -- what the model says, and what it calls things
-
-    def _about(self, asked: _Asked) -> dict[str, Any]:
-        """What every explanation's answer begins with."""
-        probabilities = self._probabilities(asked.rows)
-        return {
-            "model": self._model_id,
-            "image": asked.decoded.photo,
-            "predictions": self._top(probabilities, asked.query.top_k),
-            "confidence": self._confidence(asked.rows),
-            "target": self._prediction(probabilities, int(asked.rows["target_index"])),
-        }
-
-    def _probabilities(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Calibrated, where the model is."""
-        if self.card.confidence is None:
-            return rows["probabilities"]
-        return confidence.probabilities(rows["logits"], self.card.confidence.temperature)
-
-    def _confidence(self, rows: Rows) -> Literal["ok", "low"] | None:
-        ok = confidence.is_ok(self.card, rows)
-        return None if ok is None else "ok" if ok else "low"
-
-    def _class_index(self, parameter: str, name: str | None) -> int:
-        """The class that a parameter names by index, synset or breed; -1 for None.
-
-        Raises:
-            UnknownTarget: the model has no such class.
-        """
-        if name is None:
-            return -1
-        index = self.card.class_index(name)
-        if index is None:
-            raise UnknownTarget(
-                f"`{parameter}`: the model has no class {name!r}; GET /model lists its "
-                f"{len(self.card.labels)}."
+    def _locate(self, inferred: _Inferred, specs: Sequence[MethodAtLayers]) -> list[Panel]:
+        """Each method's evidence, and how it agrees with the request's boxes."""
+        query, outputs, index = inferred.query, inferred.outputs, inferred.classes.versus
+        versus = None if index == NO_CLASS else self._prediction(inferred.probabilities, index)
+        foreground = None
+        if any(evidence.fused_rule(self.card, spec, query.rule) for spec in specs):
+            foreground = evidence.enlarged(self.card, evidence.foreground_of(self.card, outputs))
+        return [
+            panels.make(
+                evidence.find(
+                    self.card,
+                    outputs,
+                    spec,
+                    rule=query.rule,
+                    threshold=query.threshold,
+                    foreground=foreground,
+                ),
+                spec,
+                inferred.decoded.photo,
+                inferred.boxes,
+                versus=versus,
+                curve=query.curve,
             )
-        return index
+            for spec in specs
+        ]
+
+    # -- predictions
+
+    def _target(self, inferred: _Inferred) -> Prediction:
+        """The class that is explained: the one that the query names, or the likeliest."""
+        return self._prediction(inferred.probabilities, int(inferred.outputs["target_index"]))
 
     def _prediction(self, probabilities: npt.NDArray[np.float32], index: int) -> Prediction:
         label = self.card.labels[index]
@@ -362,26 +420,43 @@ class Explainer:
         order = np.argsort(-probabilities, kind="stable")[:k]
         return [self._prediction(probabilities, index) for index in order.tolist()]
 
-    async def _in_pool(self, clock: Clock, work: Callable[..., T], *args: Any) -> T:
-        """Run on an image thread, within the time that is left."""
+    def _confidence(
+        self, outputs: Outputs, probabilities: npt.NDArray[np.float32]
+    ) -> Literal["ok", "low"] | None:
+        ok = confidence.is_ok(self.card, outputs, probabilities)
+        return None if ok is None else "ok" if ok else "low"
+
+    async def _in_pool(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a step on an image thread: decoding, drawing and writing JSON take milliseconds."""
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(clock.remaining_s):
-                return await loop.run_in_executor(self._pool, work, *args)
-        except TimeoutError as error:
-            raise DeadlineExceeded("The photo was not processed in time.") from error
+        return await loop.run_in_executor(self._pool, functools.partial(step, *args, **kwargs))
 
 
-def _picture(
-    asked: _Asked, found: Sequence[Panel], picture_as: str | None
-) -> tuple[bytes, Overlay | None]:
-    """The picture as a file, and as it stands in JSON: without data where it is the body."""
-    pixels, photo = asked.decoded.pixels, asked.decoded.photo
+# -- draw, answer
+
+
+def _draw(inferred: _Inferred, located: Sequence[Panel], picture_as: str | None) -> _Picture | None:
+    """The panels in a row; None where the query wants no overlay.
+
+    Where the picture alone is the body, its JSON holds no data.
+    """
+    pixels, photo = inferred.decoded.pixels, inferred.decoded.photo
     if pixels is None:
-        return b"", None
-    drawn = [panels.draw(panel, pixels, asked.query, photo, asked.given) for panel in found]
-    whole = overlay.side_by_side(drawn)
-    file = overlay.encode(whole, picture_as or overlay.MEDIA_TYPES[0])
-    text = "" if picture_as else base64.b64encode(file).decode("ascii")
-    height, width = whole.shape[:2]
-    return file, Overlay(width=width, height=height, panel_width=pixels.shape[1], data=text)
+        return None
+    drawn = [panels.draw(panel, pixels, inferred.query, photo, inferred.boxes) for panel in located]
+    row = overlay.side_by_side(drawn)
+    file = overlay.encode(row, picture_as or overlay.MEDIA_TYPES[0])
+    data = "" if picture_as else base64.b64encode(file).decode("ascii")
+    height, width = row.shape[:2]
+    return _Picture(
+        file, Overlay(width=width, height=height, panel_width=pixels.shape[1], data=data)
+    )
+
+
+def _answer(
+    response: Response, picture: _Picture | None, picture_as: str | None
+) -> Answer[Response]:
+    """The response with its body: the picture alone where that is requested, else JSON."""
+    if picture_as and picture:
+        return Answer(response, picture.file)
+    return Answer(response, response.model_dump_json().encode())

@@ -1,4 +1,8 @@
-"""From a raw map to a heatmap, a box and figures. Arrays alone: no HTTP, no model, no photo."""
+"""From a raw map to a heatmap, a box and figures. Arrays alone: no HTTP, no model, no photo.
+
+raw map [h, w]  --min_max, relu_max-->  heatmap 0..1 [h, w]  --fuse-->  one of several layers
+    --resize-->  [S, S]  --locate-->  box  --iou, energy_in_box, peak_in_box-->  figures
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,6 +61,7 @@ def relu_max(raw: npt.NDArray[Any]) -> Heatmap:
 
 
 def _normalise(raw: npt.NDArray[Any], floor: float) -> Heatmap:
+    """`max(raw - floor, 0) / (max(raw) - floor)`, or why there is no heatmap."""
     nothing = np.zeros(raw.shape, np.float32)
     if not np.isfinite(raw).all():
         return Heatmap(nothing, "nonfinite")
@@ -65,6 +70,7 @@ def _normalise(raw: npt.NDArray[Any], floor: float) -> Heatmap:
         return Heatmap(nothing, "empty")
     if top - bottom <= _FLAT * top:
         return Heatmap(nothing, "constant")
+    # In float64: in float32, top - floor may overflow.
     values = np.maximum(raw.astype(np.float64) - floor, 0) / (top - floor)
     return Heatmap(values.astype(np.float32), "ok")
 
@@ -87,7 +93,7 @@ def fuse(heatmaps: Sequence[Heatmap]) -> Heatmap:
     """
     if len(heatmaps) == 1:
         return heatmaps[0]
-    height, width = max(heatmap.values.shape for heatmap in heatmaps)
+    height, width = max(heatmap.values.shape for heatmap in heatmaps)  # the finest, by height
     for status in ("nonfinite", "empty", "constant"):
         agree = [heatmap.status == status for heatmap in heatmaps]
         if all(agree) or (status == "nonfinite" and any(agree)):
@@ -156,7 +162,7 @@ def boxes_at(values: Map, levels: npt.NDArray[np.float32]) -> list[Box]:
         N boxes in pixels, far edges exclusive.
     """
     boxes: list[Box] = []
-    left = upper = 0
+    left = upper = 0  # where `part` lies in `values`
     part = values
     for level in levels:
         mask = (part >= level).view(np.uint8)
@@ -178,17 +184,19 @@ def _largest(mask: npt.NDArray[np.uint8]) -> tuple[Sequence[int], bool]:
     the region around it, so that A - B / 2 + 1 pixels are inside. Steps go to any of eight
     neighbours, so that A is B^2 / 8 at most: short outlines need not be measured.
     """
+    # `links`, [outlines, 4]: the next and the previous outline of the same kind, the first hole
+    # inside, and the region around; -1 for none. Regions have none around them.
     outlines, (links,) = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     largest: Sequence[int] = cv2.boundingRect(outlines[0])
     if len(outlines) == 1:
         return largest, True
     most = 0.0
-    following, _, inner, parent = links.T.tolist()  # -1 for none
+    following, _, inner, parent = links.T.tolist()
     regions = [index for index in range(len(outlines)) if parent[index] < 0]
     for index in sorted(regions, key=lambda index: -len(outlines[index])):
         steps = len(outlines[index])
         if steps * steps / 8 + steps / 2 + 1 < most:
-            break
+            break  # the longest outlines come first: no later one can hold more
         pixels = _pixels(outlines[index], 1)
         hole = inner[index]
         while hole >= 0:
@@ -253,7 +261,8 @@ def energy_in_box(values: Map, box: Box) -> float:
     height, width = values.shape
     across = overlap(width, box[0], box[2])
     down = overlap(height, box[1], box[3])
-    # Summed in another order than the total, the whole can come out an ulp over it.
+    # down [h] @ values [h, w] @ across [w]: each cell by its share inside. Summed in another order
+    # than the total, the whole can come out an ulp over it.
     return min(1.0, float(down @ values.astype(np.float64) @ across) / total)
 
 

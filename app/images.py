@@ -38,7 +38,7 @@ Box = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in pixels; the far edges are exclusive."""
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-"""The image formats that are taken, by Pillow's names."""
+"""The supported image formats, by Pillow's names."""
 
 SIDE = 336
 """Pixels of the shorter side that a decoded photo keeps at least, where it has them."""
@@ -93,8 +93,8 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, side: int = SIDE) -> Ph
     with image:
         if image.width * image.height > max_pixels:
             raise TooManyPixels(
-                f"The image has {image.width} x {image.height} pixels; at most {max_pixels} in all "
-                "are taken."
+                f"The image has {image.width} x {image.height} pixels; the limit is {max_pixels} "
+                "in all."
             )
         # Pillow's decoders raise whatever a broken file leads them to: OSError, SyntaxError,
         # ValueError, struct.error, zlib.error and more. Each means the same to the client.
@@ -108,6 +108,7 @@ def _upright(image: Image.Image, side: int) -> Photo:
     width, height = image.size
     if width == 0 or height == 0:
         raise ValueError("no pixels")
+    # The order matters: `draft` works before the pixels are loaded, and PNG's EXIF may follow them.
     image.draft("RGB", (side, side))
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE:
@@ -171,7 +172,7 @@ def fit(photo: Photo, side: int) -> Pixels:
     Returns:
         uint8 RGB `[h', w', 3]`.
     """
-    scale = min(1.0, side / max(photo.width, photo.height))
+    scale = min(1.0, side / max(photo.width, photo.height))  # of the original, not of `pixels`
     width, height = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     if photo.pixels.shape[:2] == (height, width):
         return photo.pixels

@@ -1,4 +1,4 @@
-"""The application: what is started, what is stopped, and how errors look.
+"""The application: what is started and stopped, and the pages beside the API.
 
 `python -m app.main` serves it.
 """
@@ -7,30 +7,26 @@ import asyncio
 import logging
 import math
 import os
-import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from app.errors import BreedCAMError, RequestError, StartupError
+from app import problems
+from app.errors import StartupError
 from app.explainer import Explainer
 from app.routes import router
-from app.schemas import Problem
 from app.settings import Settings
-from app.telemetry import REQUEST_ID_HEADER, RequestLog, request_id
+from app.telemetry import RequestLog
 
 __all__ = ["create_app", "run"]
 
@@ -43,8 +39,6 @@ _CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-
-_HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
 def create_app(settings: Settings | None = None, explainer: Explainer | None = None) -> FastAPI:
@@ -91,10 +85,7 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
     app.include_router(router)
     _add_docs(app)
     _add_page(app)
-    app.add_exception_handler(BreedCAMError, _known)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unknown)
+    problems.add_handlers(app)
     app.add_middleware(RequestLog)
     return app
 
@@ -120,7 +111,7 @@ def _add_docs(app: FastAPI) -> None:
 
 
 class _PageFiles(StaticFiles):
-    """The page's files: each is asked for anew, so that all of them are of one version."""
+    """The page's files, revalidated at each use, so that all of them are of one version."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, or that it has not changed."""
@@ -143,57 +134,6 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/static", files)
 
 
-def _problem(
-    status: int, code: str, title: str, detail: str, headers: dict[str, str] | None = None
-) -> Response:
-    body = Problem(
-        type=f"urn:breedcam:error:{code}",
-        title=title,
-        status=status,
-        detail=detail,
-        request_id=request_id(),
-    )
-    # `_unknown` runs outside of `RequestLog`, which gives every other answer its id.
-    headers = {REQUEST_ID_HEADER: body.request_id, **(headers or {})}
-    return Response(body.model_dump_json(), status, headers, media_type="application/problem+json")
-
-
-async def _known(_: Request, error: Exception) -> Response:
-    assert isinstance(error, BreedCAMError)
-    return _problem(error.status, error.code, error.title, str(error), error.headers)
-
-
-async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    detail = "; ".join(
-        f"`{'.'.join(str(part) for part in each['loc'][1:])}`: {_in_plain_words(each)}"
-        for each in error.errors()
-    )
-    return _problem(RequestError.status, RequestError.code, RequestError.title, detail)
-
-
-def _in_plain_words(error: dict[str, Any]) -> str:
-    """What pydantic says, for people who do not know pydantic."""
-    if error["type"] == "extra_forbidden":
-        return "there is no such parameter; /docs lists them"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", message)
-
-
-async def _http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = _HTTP_CODES.get(error.status_code, f"http-{error.status_code}")
-    title = code.replace("-", " ").capitalize()
-    headers = dict(error.headers) if error.headers else None
-    return _problem(error.status_code, code, title, str(error.detail), headers)
-
-
-async def _unknown(_: Request, error: Exception) -> Response:
-    """Whatever nobody foresaw: logged in full by the server, told in one line to the client."""
-    kind = BreedCAMError
-    return _problem(kind.status, kind.code, kind.title, "Something went wrong here, not with you.")
-
-
 def _cannot_listen(settings: Settings) -> str | None:
     """Why the address cannot be had; None if it can."""
     try:
@@ -214,8 +154,8 @@ def run() -> None:
     except ValidationError as error:
         sys.exit(
             "\n".join(
-                f"error: BREEDCAM_{str(each['loc'][0]).upper()}: {each['msg']}"
-                for each in error.errors()
+                f"error: BREEDCAM_{str(fault['loc'][0]).upper()}: {fault['msg']}"
+                for fault in error.errors()
             )
         )
     logging.basicConfig(
@@ -223,7 +163,7 @@ def run() -> None:
     )
     if unknown := Settings.unknown(os.environ):
         log.warning("no such setting: %s", ", ".join(unknown))
-    if problem := _cannot_listen(settings):  # told before the model takes its time
+    if problem := _cannot_listen(settings):  # before the model takes its time
         sys.exit(f"error: BREEDCAM_HOST, BREEDCAM_PORT: {problem}")
     try:
         explainer = Explainer.open(settings)

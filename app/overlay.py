@@ -25,8 +25,8 @@ _ENCODINGS: dict[str, tuple[str, list[int]]] = {
 MEDIA_TYPES = tuple(_ENCODINGS)
 """What a picture can be encoded as; the first is what JSON carries."""
 
-_GIVEN = (255, 255, 255)
-_FOUND = (64, 255, 64)
+_REFERENCE = (255, 255, 255)
+_OWN = (64, 255, 64)
 _OUTLINE = (0, 0, 0)
 
 
@@ -46,15 +46,16 @@ def render(
     """
     if values is None:
         return pixels.copy()
+    # Clipped and rounded before the cast to uint8, which would wrap 256 to 0.
     levels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
     return cv2.addWeighted(pixels, 1 - alpha, colours, alpha, 0)  # type: ignore[return-value]
 
 
-def draw_boxes(pixels: Pixels, *, found: Box | None, given: Sequence[Box]) -> None:
-    """Draw boxes into `pixels`: white for those given, green for the one found."""
+def draw_boxes(pixels: Pixels, *, reference: Sequence[Box], own: Box | None) -> None:
+    """Draw boxes into `pixels`: the request's in white, the explanation's own in green."""
     thick = max(1, round(max(pixels.shape[:2]) / 250))
-    boxes = [(box, _GIVEN) for box in given] + ([(found, _FOUND)] if found else [])
+    boxes = [(box, _REFERENCE) for box in reference] + ([(own, _OWN)] if own else [])
     for box, colour in boxes:
         start, end = _corners(box, pixels.shape[1], pixels.shape[0])
         cv2.rectangle(pixels, start, end, _OUTLINE, thick + 2)

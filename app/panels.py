@@ -1,4 +1,4 @@
-"""One explanation as it is answered: told in figures, and drawn over the photo."""
+"""One explanation as the API returns it: its figures, and the picture over the photo."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import heatmaps, images, overlay
-from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet
+from app.evidence import CURVE_THRESHOLDS, Evidence, MethodAtLayers
 from app.schemas import (
     BoxIoU,
     CompareQuery,
@@ -30,7 +30,7 @@ class Panel:
 
     Attributes:
         explanation: where the evidence lies.
-        localization: how that agrees with the boxes given; None without.
+        localization: how that agrees with the request's boxes; None without.
         evidence: its heatmap.
     """
 
@@ -41,26 +41,26 @@ class Panel:
 
 def make(
     evidence: Evidence,
-    layers: LayerSet,
+    spec: MethodAtLayers,
     photo: ImageInfo,
-    given: Sequence[images.Box],
+    boxes: Sequence[images.Box],
     *,
     versus: Prediction | None,
     curve: bool,
 ) -> Panel:
-    """Tell an explanation.
+    """An explanation's figures.
 
     Args:
-        evidence: of `layers`.
-        layers: the method and its layers.
+        evidence: of `spec`.
+        spec: the method and its layers.
         photo: the upright photo's size.
-        given: boxes inside the photo.
+        boxes: the request's, inside the photo.
         versus: the class explained against.
-        curve: whether to try other thresholds on the best of the boxes given.
+        curve: whether to try other thresholds on the best of the boxes.
     """
     explanation = Explanation(
-        method=layers.method,
-        layers=list(layers.layers),
+        method=spec.method,
+        layers=list(spec.layer_names),
         versus=versus,
         rule=evidence.rule,
         threshold=evidence.threshold,
@@ -68,7 +68,7 @@ def make(
         peak=evidence.peak(photo.width, photo.height),
         status=evidence.heatmap.status,
     )
-    return Panel(explanation, _localize(explanation, evidence, photo, given, curve), evidence)
+    return Panel(explanation, _localize(explanation, evidence, photo, boxes, curve), evidence)
 
 
 def draw(
@@ -76,9 +76,20 @@ def draw(
     pixels: Pixels,
     query: CompareQuery,
     photo: ImageInfo,
-    given: Sequence[images.Box],
+    boxes: Sequence[images.Box],
 ) -> Pixels:
-    """Heatmap and boxes over the scaled photo, uint8 RGB `[h, w, 3]`."""
+    """Heatmap and boxes over the scaled photo.
+
+    Args:
+        panel: what to draw.
+        pixels: the scaled photo, uint8 RGB `[h, w, 3]`; left as it is.
+        query: for the colours.
+        photo: the upright photo's size, which boxes are in pixels of.
+        boxes: the request's.
+
+    Returns:
+        uint8 RGB `[h, w, 3]`.
+    """
     height, width = pixels.shape[:2]
     values = panel.evidence.values
     if values is not None:
@@ -88,11 +99,11 @@ def draw(
     def scaled(box: images.Box) -> images.Box:
         return images.scale_box(box, (photo.width, photo.height), (width, height))
 
-    found = panel.explanation.box
+    own = panel.explanation.box
     overlay.draw_boxes(
         picture,
-        found=scaled(found) if found else None,
-        given=[scaled(box) for box in given],
+        reference=[scaled(box) for box in boxes],
+        own=scaled(own) if own else None,
     )
     return picture
 
@@ -101,15 +112,15 @@ def _localize(
     explanation: Explanation,
     evidence: Evidence,
     photo: ImageInfo,
-    given: Sequence[images.Box],
+    boxes: Sequence[images.Box],
     curve: bool,
 ) -> Localization | None:
-    """Hold the explanation's box and heatmap against the boxes given."""
-    if not given:
+    """Compare the explanation's box and heatmap with the request's boxes."""
+    if not boxes:
         return None
-    found = explanation.box
-    every = [BoxIoU(box=box, iou=heatmaps.iou(box, found) if found else 0.0) for box in given]
-    best = max(every, key=lambda each: each.iou)
+    own = explanation.box
+    scored = [BoxIoU(box=box, iou=heatmaps.iou(box, own) if own else 0.0) for box in boxes]
+    best = max(scored, key=lambda box: box.iou)
     energy, hit = 0.0, False
     if evidence.values is not None and explanation.peak is not None:
         height, width = evidence.values.shape
@@ -121,14 +132,15 @@ def _localize(
         iou=best.iou,
         energy_in_box=energy,
         peak_in_box=hit,
-        all=every,
+        all=scored,
         curve=_curve(evidence, photo, best.box) if curve else None,
     )
 
 
-def _curve(evidence: Evidence, photo: ImageInfo, given: images.Box) -> Curve:
+def _curve(evidence: Evidence, photo: ImageInfo, reference: images.Box) -> Curve:
+    """The IoU with a box of the request at each of `CURVE_THRESHOLDS`."""
     boxes = evidence.boxes(CURVE_THRESHOLDS, photo.width, photo.height)
-    ious = [heatmaps.iou(given, box) if box else 0.0 for box in boxes]
+    ious = [heatmaps.iou(reference, box) if box else 0.0 for box in boxes]
     best = int(np.argmax(ious))
     return Curve(
         thresholds=list(CURVE_THRESHOLDS),

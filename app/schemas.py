@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bundle import Confidence, Data, Foreground, Fused, Input, Label, Layer, Method, Rule
+from app.engines import EngineInfo
 from app.settings import MAX_OVERLAY_SIZE
 
 __all__ = [
@@ -16,7 +17,6 @@ __all__ = [
     "CompareResponse",
     "Compared",
     "Curve",
-    "EngineInfo",
     "ExplainQuery",
     "ExplainResponse",
     "Explanation",
@@ -123,12 +123,12 @@ class CamQuery(CompareQuery):
 
     @property
     def method(self) -> Method:
-        """The method asked for."""
+        """The requested method."""
         return Method.CAM
 
     @property
     def layers(self) -> str:
-        """The layer set asked for."""
+        """The requested layer set."""
         return "last"
 
 
@@ -269,16 +269,6 @@ class CompareResponse(_PhotoAnswer):
     explanations: list[Compared]
     overlay: Overlay | None
     timings_ms: dict[str, float]
-
-
-class EngineInfo(_Answer):
-    """What runs the model."""
-
-    name: Literal["openvino", "tensorflow"]
-    version: str
-    device: str
-    precision: str
-    warnings: list[str] = []
 
 
 class ModelInfo(_Answer):

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
 
     @property
     def engine_options(self) -> dict[str, Any]:
-        """What `engines.create` is told."""
+        """The arguments of `engines.create`."""
         return self.model_dump(include={"engine", "device", "precision", "threads"})
 
     @property

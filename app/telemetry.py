@@ -1,4 +1,4 @@
-"""What is told of each request: an id, and a line in the log."""
+"""What is recorded of each request: an id, and a line in the log."""
 
 import logging
 import re
@@ -41,13 +41,13 @@ class RequestLog:
             return
         offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         identity = offered if _SAFE_ID.fullmatch(offered) else uuid.uuid4().hex
-        # Never reset: the handler of unforeseen errors, outside of here, tells the id too, and
+        # Never reset: the handler of unforeseen errors, outside of here, reads the id too, and
         # each request has a context of its own.
         _current.set(identity)
         begun = time.monotonic()
         status = 500  # unless an answer starts
 
-        async def tell(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -55,7 +55,7 @@ class RequestLog:
             await send(message)
 
         try:
-            await self._app(scope, receive, tell)
+            await self._app(scope, receive, send_with_id)
         finally:
             took = (time.monotonic() - begun) * 1000
             path = scope["path"].encode("unicode_escape").decode()  # no line of its own making

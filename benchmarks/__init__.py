@@ -1,1 +1,1 @@
-"""What the service costs, beside what the same would cost otherwise, measured in one run."""
+"""Benchmarks: the service beside its alternatives, on one machine and in one run."""

@@ -1,4 +1,4 @@
-"""`make bench`: measure the service beside what the same would cost otherwise."""
+"""`make bench`: measure the service beside its alternatives."""
 
 import argparse
 import importlib
@@ -9,13 +9,13 @@ from benchmarks import document, machine
 from benchmarks.protocol import PROJECT, WorkerFailed
 
 PARTS = {"cuts": 20, "variants": 20, "explain": 12, "http": 12, "cold": 5, "int8": 40}
-"""The parts, and the rounds of each; a part is the module of that name."""
+"""The parts, with their default number of rounds. A part is the module of that name."""
 
 RESULT = PROJECT / "docs" / "performance.json"
 
 
 def main() -> None:
-    """Measure, print, and with `--write` put it into `docs/performance.md`."""
+    """Measure and print; with `--write`, also update `docs/performance.md`."""
     if sys.argv[1:2] == ["boxes"]:
         from benchmarks.boxes import command
 
@@ -41,10 +41,10 @@ def main() -> None:
         "is left out",
     )
     options = parser.parse_args()
-    if unknown := sorted(set(options.parts) - set(PARTS)):
-        parser.error(f"there is no part {', '.join(unknown)}")
-    here = machine.describe()
-    known = document.read(RESULT, here)
+    if unknown_parts := sorted(set(options.parts) - set(PARTS)):
+        parser.error(f"there is no part {', '.join(unknown_parts)}")
+    this_machine = machine.describe()
+    parts = document.read(RESULT, this_machine)
     if "int8" in options.parts and not options.data_dir:
         parser.error("int8 needs --data-dir")
     for name in options.parts or [name for name in PARTS if name != "int8" or options.data_dir]:
@@ -57,10 +57,12 @@ def main() -> None:
         except WorkerFailed as error:
             sys.exit(f"error: {name}: {error}")
         part.others = others.share
-        known[name] = part
+        parts[name] = part
         print(document.render({}, {name: part}).partition("## ")[2])
         if options.write:
-            document.write(RESULT, here, {name: known[name] for name in PARTS if name in known})
+            document.write(
+                RESULT, this_machine, {name: parts[name] for name in PARTS if name in parts}
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From nothing to ready: the time, and the memory before the first deep request and after it."""
+"""Cold start: time until ready, and memory before and after the first deep request."""
 
 import base64
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Start = Callable[[], AbstractContextManager[Service]]
 
 
 def run(rounds: int) -> Part:
-    """Start each kind of service in turn."""
+    """Start the services in turn, `rounds` times."""
     part = Part(
         "A cold start",
         "From the process's start to the first 200 of `/readyz`, the disk's cache warm; and "
@@ -57,7 +57,11 @@ def run(rounds: int) -> Part:
                         _send(load, service, DEEP)
                         after[name].append(service.resident_mb)
     _report(
-        part, *({n: spread(v) for n, v in each.items() if v} for each in (seconds, before, after))
+        part,
+        *(
+            {n: spread(v) for n, v in values_by_service.items() if v}
+            for values_by_service in (seconds, before, after)
+        ),
     )
     return part
 
@@ -77,12 +81,12 @@ def _report(
     rows = [
         (
             name,
-            str(each),
-            f"{each.median / seconds[OURS].median:.1f}",
+            str(spread),
+            f"{spread.median / seconds[OURS].median:.1f}",
             str(before[name]),
             str(after.get(name, "")),
         )
-        for name, each in seconds.items()
+        for name, spread in seconds.items()
     ]
     columns = ("", "s to ready", "times OpenVINO's", "MB before", "MB after a deep request")
     part.tables.append(Table(columns, rows))

@@ -1,4 +1,4 @@
-"""The engine's cuts in turn on one machine: predict, explain, explain_deep."""
+"""The engine's cuts beside each other: predict, explain, explain_deep."""
 
 from collections.abc import Callable
 
@@ -15,19 +15,19 @@ __all__ = ["ROWS", "run"]
 ROWS = (1, 8)
 
 LIMITS = {Cut.EXPLAIN: 1.08, Cut.EXPLAIN_DEEP: 2.2}
-"""What a cut may cost, in times of `predict`."""
+"""The most that a cut may cost, as a multiple of `predict`."""
 
 PROCESSES = 5
 
 CALLS = 3
-"""Of a cut in a row."""
+"""Calls of a cut in a row."""
 
 LARGEST = 10
-"""Kinds of operations in a profile."""
+"""Number of kinds of operations in a profile."""
 
 
 def run(rounds: int) -> Part:
-    """Measure the engine that the settings choose, in some processes one after the other."""
+    """Measure the engine of the settings, in several processes one after the other."""
     settings = Settings()
     bundle = bundles.load(settings.model_path)
     engine = engines.create(bundle, **settings.engine_options)
@@ -46,12 +46,12 @@ def run(rounds: int) -> Part:
     for rows in ROWS:
         runs = [_in_a_process(rounds, rows) for _ in range(PROCESSES)]
         for cut in Cut:
-            found = spread([each[cut] / rows for each in runs])
-            ratio = spread([each[cut] / each[Cut.PREDICT] for each in runs])
-            lines.append((str(rows), f"`{cut.value}`", str(found), str(ratio)))
+            milliseconds = spread([medians[cut] / rows for medians in runs])
+            ratio = spread([medians[cut] / medians[Cut.PREDICT] for medians in runs])
+            lines.append((str(rows), f"`{cut.value}`", str(milliseconds), str(ratio)))
             if cut in LIMITS:
-                what = f"`{cut.value}` in times of `predict`, {rows} photo(s) in a call"
-                part.targets.append(Target(what, ratio.median, LIMITS[cut]))
+                title = f"`{cut.value}` in times of `predict`, {rows} photo(s) in a call"
+                part.targets.append(Target(title, ratio.median, LIMITS[cut]))
     part.tables.append(Table(("photos in a call", "cut", "ms a photo", "times `predict`"), lines))
     if info.name == "openvino":
         part.tables += [_profile(rows) for rows in ROWS]
@@ -63,24 +63,24 @@ def _in_a_process(rounds: int, rows: int) -> dict[Cut, float]:
     with Worker("benchmarks.workers.engine") as worker:
 
         def call(cut: Cut) -> Callable[[], list[float]]:
-            # The first of the calls in a row finds cold what the question has displaced.
+            # The first call is dropped: it finds the caches cold after reading the question.
             return lambda: list(worker.ask("run", cut=cut.value, rows=rows, count=CALLS + 1))[1:]
 
-        found = interleave({cut.value: call(cut) for cut in Cut}, rounds=rounds)
-    return {cut: found[cut.value].median for cut in Cut}
+        spreads = interleave({cut.value: call(cut) for cut in Cut}, rounds=rounds)
+    return {cut: spreads[cut.value].median for cut in Cut}
 
 
 def _profile(rows: int) -> Table:
-    """Where OpenVINO says that the time goes; counting costs time itself."""
+    """Time by kind of operation, as OpenVINO counts it. Counting takes time of its own."""
     arguments = ("--engine", "openvino", "--count-operations")
     with Worker("benchmarks.workers.engine", *arguments) as worker:
-        spent = {cut: worker.ask("profile", cut=cut.value, rows=rows, count=10) for cut in Cut}
-    kinds = sorted(spent[Cut.EXPLAIN_DEEP], key=lambda kind: -spent[Cut.EXPLAIN_DEEP][kind])
+        times = {cut: worker.ask("profile", cut=cut.value, rows=rows, count=10) for cut in Cut}
+    kinds = sorted(times[Cut.EXPLAIN_DEEP], key=lambda kind: -times[Cut.EXPLAIN_DEEP][kind])
     lines = [
-        (kind, *(f"{100 * spent[cut].get(kind, 0.0) / _total(spent):.1f}" for cut in Cut))
+        (kind, *(f"{100 * times[cut].get(kind, 0.0) / _total(times):.1f}" for cut in Cut))
         for kind in kinds[:LARGEST]
     ]
-    sums = (f"{100 * sum(spent[cut].values()) / _total(spent):.1f}" for cut in Cut)
+    sums = (f"{100 * sum(times[cut].values()) / _total(times):.1f}" for cut in Cut)
     return Table(
         ("operation", *(f"`{cut.value}`" for cut in Cut)),
         [("all", *sums), *lines],
@@ -89,5 +89,5 @@ def _profile(rows: int) -> Table:
     )
 
 
-def _total(spent: dict[Cut, dict[str, float]]) -> float:
-    return sum(spent[Cut.PREDICT].values())
+def _total(times: dict[Cut, dict[str, float]]) -> float:
+    return sum(times[Cut.PREDICT].values())

@@ -1,4 +1,4 @@
-"""The findings as a document, and as JSON to make it of again."""
+"""The results as a Markdown document, and as JSON to render it from again."""
 
 import json
 from dataclasses import asdict
@@ -14,7 +14,7 @@ __all__ = ["markdown", "read", "render", "write"]
 _PARTS: TypeAdapter[dict[str, Part]] = TypeAdapter(dict[str, Part])
 
 QUIET = 0.05
-"""The share of the processor that other work may take before the document speaks of it."""
+"""The share of the processor that other work may take without being reported."""
 
 _HEAD = """# Performance
 
@@ -25,28 +25,28 @@ brackets; another machine has others.
 
 
 def read(path: Path, machine: dict[str, str]) -> dict[str, Part]:
-    """The parts that were measured before on this very machine, by name."""
+    """The parts measured before, by name; none if on another machine or with other versions."""
     if not path.exists():
         return {}
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return _PARTS.validate_python(told["parts"]) if told["machine"] == machine else {}
+    contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return _PARTS.validate_python(contents["parts"]) if contents["machine"] == machine else {}
 
 
 def write(path: Path, machine: dict[str, str], parts: dict[str, Part]) -> None:
-    """Write the JSON to `path`, and the document beside it, as `.md`."""
-    told = {"machine": machine, "parts": {name: asdict(part) for name, part in parts.items()}}
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    """Write JSON to `path`, and the document to the same path with `.md`."""
+    contents = {"machine": machine, "parts": {name: asdict(part) for name, part in parts.items()}}
+    path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
     path.with_suffix(".md").write_text(render(machine, parts), encoding="utf-8")
 
 
 def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
-    """The document, Markdown."""
+    """The document, in Markdown."""
     pieces = [_HEAD, markdown(Table(("machine", ""), list(machine.items())))]
     targets = [target for part in parts.values() for target in part.targets]
     if targets:
         pieces += ["## Targets\n", markdown(_targets(targets))]
     for part in parts.values():
-        pieces.append(f"## {part.title}\n\n{part.how}\n")
+        pieces.append(f"## {part.title}\n\n{part.description}\n")
         if part.others > QUIET:
             pieces.append(
                 f"**Disturbed**: other work took {part.others:.0%} of the processor meanwhile.\n"
@@ -55,14 +55,14 @@ def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
             pieces += [f"{table.caption}\n"] if table.caption else []
             pieces.append(markdown(table))
         if part.missing:
-            pieces.append("Not measured:\n\n" + "".join(f"- {each}\n" for each in part.missing))
+            pieces.append("Not measured:\n\n" + "".join(f"- {reason}\n" for reason in part.missing))
     return "\n".join(pieces)
 
 
 def _targets(targets: list[Target]) -> Table:
     rows = [
         (
-            target.what,
+            target.name,
             f"{target.measured:.3g}",
             f"{'at most' if target.at_most else 'at least'} {target.limit:g}",
             "yes" if target.reached else "**no**",
@@ -73,6 +73,6 @@ def _targets(targets: list[Target]) -> Table:
 
 
 def markdown(table: Table) -> str:
-    """The rows and their titles, without the caption."""
+    """The table in Markdown, without its caption."""
     lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,4 +1,4 @@
-"""Virtual environments of the peers' own, made on request from pinned lists."""
+"""Virtual environments for the peers, made on demand from pinned requirements."""
 
 import hashlib
 import subprocess
@@ -10,23 +10,23 @@ from benchmarks.protocol import PROJECT, WorkerFailed
 __all__ = ["CACHE", "ensure"]
 
 CACHE = PROJECT / ".bench"
-"""What the benchmarks keep between runs; git ignores it."""
+"""Directory for what the benchmarks keep between runs; git ignores it."""
 
 _PINS = Path(__file__).parent / "peers"
 
 
 def ensure(name: str) -> Path:
-    """The Python of the environment that holds the packages of `peers/<name>.txt`, and no others.
+    """The Python of an environment with the packages of `peers/<name>.txt`, and no others.
 
     Raises:
-        WorkerFailed: they cannot be installed.
+        WorkerFailed: the packages cannot be installed.
     """
     pins = _PINS / f"{name}.txt"
     directory = CACHE / name
     python = directory / "bin" / "python"
     stamp = directory / "pins"
-    wanted = hashlib.sha256(pins.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    checksum = hashlib.sha256(pins.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == checksum:
         return python
     print(
         f"installing {pins.relative_to(PROJECT)} into {directory.relative_to(PROJECT)}", flush=True
@@ -36,9 +36,9 @@ def ensure(name: str) -> Path:
         [sys.executable, "-m", "venv", "--clear", str(directory)],
         [str(python), *install.split(), str(pins)],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            last = (result.stderr.strip().splitlines() or ["it says nothing"])[-1]
             raise WorkerFailed(f"cannot be installed: {last[:300]}")
-    stamp.write_text(wanted, encoding="utf-8")
+    stamp.write_text(checksum, encoding="utf-8")
     return python

@@ -1,4 +1,4 @@
-"""A photo's Grad-CAM, ours beside others' of the same network."""
+"""Grad-CAM of one photo: ours beside other packages', with the same network."""
 
 import sys
 from collections.abc import Callable
@@ -24,16 +24,16 @@ PEERS = {
     "tf-keras-vis": ("tf_keras_vis", 60.0),
     "keras.io's recipe": ("keras_io", 60.0),
 }
-"""Each one's module in `benchmarks.peers`, and how many times faster ours is to be."""
+"""By name: the module in `benchmarks.peers`, and how many times faster ours has to be."""
 
 OURS = "BreedCAM"
 
 BURST = 8
-"""Our heatmaps in a row; the others take long enough for one to do."""
+"""Number of our heatmaps in a row. The others are slow enough to measure one at a time."""
 
 
 def run(rounds: int) -> Part:
-    """Measure those peers that can be installed and imported here."""
+    """Measure the peers that can be installed and imported on this machine."""
     part = Part(
         "A heatmap, beside others'",
         "A Grad-CAM at the last layer, from a made picture of the input's size to a heatmap in "
@@ -59,18 +59,20 @@ def run(rounds: int) -> Part:
         if "keras.io's recipe" in workers:
             recipe = workers["keras.io's recipe"]
             calls["the same, its model built once"] = _asking(recipe, "explain_built")
-        found = interleave(calls, rounds=rounds)
+        spreads = interleave(calls, rounds=rounds)
         heatmap = ours.ask("heatmap")
-        agree = {
+        agreements = {
             name: agreement(heatmap, worker.ask("heatmap")) for name, worker in workers.items()
         }
-    _report(part, found, agree)
+    _report(part, spreads, agreements)
     return part
 
 
 def agreement(first: Any, second: Any) -> float:
-    """The correlation of two square heatmaps, each brought to 224 x 224."""
-    large = [heatmaps.resize(np.asarray(each, np.float32), 224, 224) for each in (first, second)]
+    """The correlation of two square heatmaps, -1 to 1, both resized to 224 x 224."""
+    large = [
+        heatmaps.resize(np.asarray(heatmap, np.float32), 224, 224) for heatmap in (first, second)
+    ]
     return float(np.corrcoef(large[0].ravel(), large[1].ravel())[0, 1])
 
 
@@ -84,23 +86,23 @@ def _asking(worker: Worker, verb: str) -> Callable[[], list[float]]:
     return lambda: list(worker.ask(verb))
 
 
-def _report(part: Part, found: dict[str, Spread], agree: dict[str, float]) -> None:
-    base = found[OURS].median
+def _report(part: Part, spreads: dict[str, Spread], agreements: dict[str, float]) -> None:
+    base = spreads[OURS].median
     part.tables.append(
         Table(
             ("", "ms a heatmap", "times ours", "agreement"),
             [
                 (
                     name,
-                    str(each),
-                    f"{each.median / base:.1f}",
-                    f"{agree[name]:.4f}" if name in agree else "",
+                    str(spread),
+                    f"{spread.median / base:.1f}",
+                    f"{agreements[name]:.4f}" if name in agreements else "",
                 )
-                for name, each in found.items()
+                for name, spread in spreads.items()
             ],
         )
     )
     for name, (_, limit) in PEERS.items():
-        if name in found:
-            what = f"a heatmap: times faster than {name}"
-            part.targets.append(Target(what, found[name].median / base, limit, at_most=False))
+        if name in spreads:
+            title = f"a heatmap: times faster than {name}"
+            part.targets.append(Target(title, spreads[name].median / base, limit, at_most=False))

@@ -1,4 +1,4 @@
-"""The service over HTTP, beside the engine alone and beside the usual way to do it."""
+"""The service over HTTP, beside the engine alone and beside a plain FastAPI service."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ __all__ = ["Loads", "run"]
 PHOTOS = {"224 px": (224, 224), "12 MP": (4032, 3024)}
 
 BURST = 8
-"""Requests, or calls of the engine, in a row: enough that each finds its own caches warm."""
+"""Requests, or calls of the engine, in a row: enough to find the caches warm."""
 
 FEW = 2
-"""The same where one takes long."""
+"""The same for slow requests."""
 
 CLIENTS = (1, 8, 16, 32)
 
@@ -31,12 +31,12 @@ PREDICT, FIGURES, PICTURE = "/predict", "/gradcam?overlay=false", "/gradcam"
 
 @dataclass(slots=True)
 class Loads:
-    """Requests through the load generator, and what it noticed by the way.
+    """Sends requests through the load generator, and records what it reports.
 
     Attributes:
         generator: a `benchmarks.workers.load`.
-        stages: what answers said in `timings_ms`, by whatever the caller calls the case.
-        cpu_ms: of the load generator, for each request it sent.
+        stages: `timings_ms` of the responses, by case.
+        cpu_ms: processor time of the load generator per request, for each call of `send`.
     """
 
     generator: Worker
@@ -44,7 +44,7 @@ class Loads:
     cpu_ms: list[float] = field(default_factory=list)
 
     def keep_photos(self) -> None:
-        """Hand the generator its photos."""
+        """Send the generator its photos."""
         for name, size in PHOTOS.items():
             data = base64.b64encode(pictures.jpeg(*size)).decode()
             self.generator.ask("keep", name=name, data=data)
@@ -52,16 +52,16 @@ class Loads:
     def send(
         self, case: str, service: services.Service, path: str, photo: str, **options: Any
     ) -> tuple[list[float], float]:
-        """Send `requests` from `clients` (and the body `raw`, if told); give ms and images/s."""
-        asked = {"clients": 1, "requests": BURST if photo == "224 px" else FEW} | options
-        told = self.generator.ask("send", port=service.port, path=path, photo=photo, **asked)
-        self.stages.setdefault(case, []).append(told["timings_ms"])
-        self.cpu_ms.append(told["cpu_s"] * 1000 / asked["requests"])
-        return told["times_ms"], asked["requests"] / told["wall_s"]
+        """Send `requests` from `clients`; returns milliseconds of each, and images per second."""
+        load = {"clients": 1, "requests": BURST if photo == "224 px" else FEW} | options
+        result = self.generator.ask("send", port=service.port, path=path, photo=photo, **load)
+        self.stages.setdefault(case, []).append(result["timings_ms"])
+        self.cpu_ms.append(result["cpu_s"] * 1000 / load["requests"])
+        return result["times_ms"], load["requests"] / result["wall_s"]
 
 
 def run(rounds: int) -> Part:
-    """Measure a service of this project, a plain one, and the engine, each a process of its own."""
+    """Measure our service, a plain one and the engine, each in a process of its own."""
     part = Part(
         "Over HTTP",
         "Closed loops of clients on the same cores, each asking again as soon as it is answered, "
@@ -78,9 +78,9 @@ def run(rounds: int) -> Part:
         loads.keep_photos()
         ours = stack.enter_context(services.ours())
         plain = stack.enter_context(services.plain(path))
-        found = _one_client(part, loads, engine, ours, plain, rounds)
+        spreads = _one_client(part, loads, engine, ours, plain, rounds)
         _many_clients(part, loads, engine, ours, plain, max(1, rounds // 4))
-    part.tables.append(_stages(loads.stages, found))
+    part.tables.append(_stages(loads.stages, spreads))
     part.figures = {"load_generator_cpu_ms_a_request": spread(loads.cpu_ms).median}
     return part
 
@@ -93,7 +93,7 @@ def _one_client(
     plain: services.Service,
     rounds: int,
 ) -> dict[str, Spread]:
-    def sent(
+    def timed_case(
         case: str, service: services.Service, path: str, photo: str, **options: Any
     ) -> tuple[str, Callable[[], list[float]]]:
         return case, lambda: loads.send(case, service, path, photo, **options)[0]
@@ -102,24 +102,25 @@ def _one_client(
         "engine, `predict`": lambda: list(engine.ask("run", cut="predict", count=BURST)),
         "engine, `explain`": lambda: list(engine.ask("run", cut="explain", count=BURST)),
         **dict(
-            sent(f"`{path}`, {photo}", ours, path, photo)
+            timed_case(f"`{path}`, {photo}", ours, path, photo)
             for photo in PHOTOS
             for path in (PREDICT, FIGURES, PICTURE)
         ),
         **dict(
-            sent(f"`{PREDICT}`, {photo}, raw", ours, PREDICT, photo, raw=True) for photo in PHOTOS
+            timed_case(f"`{PREDICT}`, {photo}, raw", ours, PREDICT, photo, raw=True)
+            for photo in PHOTOS
         ),
         **dict(
-            sent(f"usual way, `{path}`, {photo}", plain, path, photo, requests=FEW)
+            timed_case(f"usual way, `{path}`, {photo}", plain, path, photo, requests=FEW)
             for photo in PHOTOS
             for path in (PREDICT, FIGURES, PICTURE)
         ),
     }
-    found = interleave(calls, rounds=rounds)
-    part.tables.append(_one_client_table(found, base="engine, `predict`"))
-    small = {path: found[f"`{path}`, 224 px"].median for path in (PREDICT, FIGURES, PICTURE)}
-    base = found["engine, `predict`"].median
-    extra = found[f"`{PREDICT}`, 12 MP"].median - small[PREDICT]
+    spreads = interleave(calls, rounds=rounds)
+    part.tables.append(_one_client_table(spreads, base="engine, `predict`"))
+    small = {path: spreads[f"`{path}`, 224 px"].median for path in (PREDICT, FIGURES, PICTURE)}
+    base = spreads["engine, `predict`"].median
+    extra = spreads[f"`{PREDICT}`, 12 MP"].median - small[PREDICT]
     part.targets += [
         Target("one client, 224 px: `/predict` in times of the engine", small[PREDICT] / base, 2.0),
         Target("`/gradcam` with its PNG in times of the engine", small[PICTURE] / base, 3.5),
@@ -128,15 +129,15 @@ def _one_client(
         ),
         Target("ms that a 12-megapixel JPEG costs more than one of 224 px", extra, 35.0),
     ]
-    return found
+    return spreads
 
 
-def _one_client_table(found: dict[str, Spread], base: str) -> Table:
+def _one_client_table(spreads: dict[str, Spread], base: str) -> Table:
     rows = []
-    for name, each in found.items():
-        usual = found.get(f"usual way, {name.removesuffix(', raw')}")
-        faster = f"{usual.median / each.median:.1f}" if usual else ""
-        rows.append((name, str(each), f"{each.median / found[base].median:.2f}", faster))
+    for name, times in spreads.items():
+        usual = spreads.get(f"usual way, {name.removesuffix(', raw')}")
+        faster = f"{usual.median / times.median:.1f}" if usual else ""
+        rows.append((name, str(times), f"{times.median / spreads[base].median:.2f}", faster))
     columns = ("one client", "ms", "times the engine's `predict`", "times faster than usual")
     return Table(columns, rows)
 
@@ -149,7 +150,7 @@ def _many_clients(
     plain: services.Service,
     rounds: int,
 ) -> None:
-    """Images a second; as each round gives one, they are medians over rounds."""
+    """Images per second: the median over rounds, each of which gives one figure."""
     batch = Settings().max_batch
     rates: dict[str, list[float]] = {}
 
@@ -174,29 +175,33 @@ def _many_clients(
         for path in (PREDICT, FIGURES):
             case = f"usual way, `{path}`, 224 px, 8 client(s)"
             note(case, loads.send(case, plain, path, "224 px", clients=8, requests=8)[1])
-    found = {case: spread(values) for case, values in rates.items()}
-    base = found[f"engine, `predict`, {batch} photos in a call"].median
+    spreads = {case: spread(values) for case, values in rates.items()}
+    base = spreads[f"engine, `predict`, {batch} photos in a call"].median
     part.tables.append(
         Table(
             ("many clients", "images/s", "share of the engine's `predict`"),
-            [(case, str(each), f"{each.median / base:.2f}") for case, each in found.items()],
+            [(case, str(rate), f"{rate.median / base:.2f}") for case, rate in spreads.items()],
         )
     )
-    share = found[f"`{PREDICT}`, 224 px, 16 client(s)"].median / base
-    what = "16 clients, 224 px: `/predict` as a share of the engine's rate at its best batch"
-    part.targets.append(Target(what, share, 0.6, at_most=False))
+    share = spreads[f"`{PREDICT}`, 224 px, 16 client(s)"].median / base
+    title = "16 clients, 224 px: `/predict` as a share of the engine's rate at its best batch"
+    part.targets.append(Target(title, share, 0.6, at_most=False))
 
 
-def _stages(told: Mapping[str, list[Mapping[str, float]]], found: Mapping[str, Spread]) -> Table:
-    """What the service itself says of where one client's time goes."""
+def _stages(
+    timings: Mapping[str, list[Mapping[str, float]]], spreads: Mapping[str, Spread]
+) -> Table:
+    """Time by stage for one client, as the service reports it."""
     names = ("decode", "queue", "inference", "render")
     rows = []
-    for case, answers in told.items():
-        if case not in found or not answers[0]:
+    for case, answers in timings.items():
+        if case not in spreads or not answers[0]:
             continue
-        spent = {name: spread([each.get(name, 0.0) for each in answers]).median for name in names}
-        rest = found[case].median - sum(spent.values())
-        rows.append((case, *(f"{spent[name]:.2f}" for name in names), f"{rest:.2f}"))
+        stage_ms = {
+            name: spread([answer.get(name, 0.0) for answer in answers]).median for name in names
+        }
+        rest = spreads[case].median - sum(stage_ms.values())
+        rows.append((case, *(f"{stage_ms[name]:.2f}" for name in names), f"{rest:.2f}"))
     return Table(
         ("one client", *names, "the rest"),
         rows,

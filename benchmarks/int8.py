@@ -1,4 +1,4 @@
-"""A trial: the model in 8-bit integers, its accuracy and its speed beside what is served."""
+"""A trial of 8-bit integers: accuracy and speed beside the model as it is served."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ import numpy as np
 from app import bundle as bundles
 from app import images
 from app.bundle import Bundle
-from app.engines import Cut, Engine, create, output_names
+from app.engines import Batch, Cut, Engine, create, output_names
 from app.engines.openvino import CORE
 from app.settings import Settings
 from benchmarks import environments, pictures
@@ -26,7 +26,7 @@ __all__ = ["run"]
 CALIBRATION_PHOTOS = 300
 
 MAY_FALL = 0.005
-"""Top-1 accuracy and mean IoU may fall by less than this for int8 to be worth shipping."""
+"""The loss of top-1 accuracy or mean IoU from which on int8 is not worth shipping."""
 
 
 def run(rounds: int, data_dir: Path) -> Part:
@@ -47,7 +47,7 @@ def run(rounds: int, data_dir: Path) -> Part:
     trial: Any = create(shallow, engine="openvino", device="cpu")
     trial._model = CORE.read_model(str(target))
     engines: dict[str, Engine] = {served.info.precision: served, "int8": trial}
-    found = {
+    figures = {
         name: _figures(evaluate(shallow, engine, dataset.test).summary())
         for name, engine in engines.items()
     }
@@ -59,23 +59,23 @@ def run(rounds: int, data_dir: Path) -> Part:
         "the last layer alone, would be a second file beside each model, and what it takes away "
         "differs from one training to the next. Of an earlier shipped model it took more than a "
         "point of accuracy.",
-        figures=found,
+        figures=figures,
     )
-    _report_accuracy(part, found)
+    _report_accuracy(part, figures)
     _report_speed(part, shallow, engines, rounds)
     return part
 
 
 def _quantise(bundle: Bundle, dataset: Dataset, target: Path) -> None:
-    chosen = np.random.default_rng(0).permutation(len(dataset.train))[:CALIBRATION_PHOTOS]
-    given = bundle.card.input
+    indices = np.random.default_rng(0).permutation(len(dataset.train))[:CALIBRATION_PHOTOS]
+    spec = bundle.card.input
     photos = [
         images.squash(
-            images.decode(dataset.train[i].read(), side=images.enough_for(given.size)).pixels,
-            given.size,
-            given.resize,
+            images.decode(dataset.train[i].read(), side=images.enough_for(spec.size)).pixels,
+            spec.size,
+            spec.resize,
         )
-        for i in chosen.tolist()
+        for i in indices.tolist()
     ]
     path = target.with_suffix(".npy")
     path.parent.mkdir(exist_ok=True)
@@ -90,10 +90,13 @@ def _quantise(bundle: Bundle, dataset: Dataset, target: Path) -> None:
         )
 
 
-def _figures(evaluated: dict[str, Any]) -> dict[str, float]:
-    """What is compared, of all that is measured."""
-    ious = {f"mean IoU, {method}": of["last"] for method, of in evaluated["mean_iou"].items()}
-    return {"top-1": evaluated["top1"], **ious}
+def _figures(summary: dict[str, Any]) -> dict[str, float]:
+    """The figures to compare, out of the summary of an evaluation."""
+    ious = {
+        f"mean IoU, {method}": by_layers["last"]
+        for method, by_layers in summary["mean_iou"].items()
+    }
+    return {"top-1": summary["top1"], **ious}
 
 
 def _report_accuracy(part: Part, figures: dict[str, dict[str, float]]) -> None:
@@ -114,45 +117,44 @@ def _report_accuracy(part: Part, figures: dict[str, dict[str, float]]) -> None:
     )
     for name in ("top-1", "mean IoU, cam", "mean IoU, gradcam"):
         if name in base:
-            what = f"int8: what {name} loses"
-            part.targets.append(Target(what, base[name] - trial[name], MAY_FALL))
+            title = f"int8: what {name} loses"
+            part.targets.append(Target(title, base[name] - trial[name], MAY_FALL))
 
 
 def _compare(
     bundle: Bundle,
-    compared: Mapping[str, Engine],
+    engines: Mapping[str, Engine],
     *,
     rounds: int,
     rows: int = 1,
 ) -> dict[str, dict[Cut, Spread]]:
-    """The milliseconds of each cut, by engine.
+    """Milliseconds of each cut, by the name of the engine.
 
     Args:
         bundle: the model version.
-        compared: run it, by whatever name.
+        engines: that run it, by name.
         rounds: timed calls of each cut, in turn.
         rows: photos in a call.
     """
     size = bundle.card.input.size
-    image = np.stack([pictures.pixels(size, size, seed) for seed in range(rows)])
-    index = np.full(rows, -1, np.int32)
+    batch = Batch.of(np.stack([pictures.pixels(size, size, seed) for seed in range(rows)]))
 
     def call(engine: Engine, cut: Cut) -> Callable[[], list[float]]:
-        return lambda: timed(lambda: engine.run(cut, image, index, index))
+        return lambda: timed(lambda: engine.run(cut, batch))
 
-    calls = {f"{name} {cut}": call(engine, cut) for name, engine in compared.items() for cut in Cut}
-    found = interleave(calls, rounds=rounds)
-    return {name: {cut: found[f"{name} {cut}"] for cut in Cut} for name in compared}
+    calls = {f"{name} {cut}": call(engine, cut) for name, engine in engines.items() for cut in Cut}
+    spreads = interleave(calls, rounds=rounds)
+    return {name: {cut: spreads[f"{name} {cut}"] for cut in Cut} for name in engines}
 
 
 def _report_speed(part: Part, bundle: Bundle, engines: dict[str, Engine], rounds: int) -> None:
     rows = []
     for photos in ROWS:
-        spent = _compare(bundle, engines, rounds=rounds, rows=photos)
-        base, trial = spent.values()
+        times = _compare(bundle, engines, rounds=rounds, rows=photos)
+        base, trial = times.values()
         for cut in (Cut.PREDICT, Cut.EXPLAIN):
             ratio = f"{trial[cut].median / base[cut].median:.2f}"
-            both = (str(each[cut].scaled(1 / photos)) for each in (base, trial))
-            rows.append((str(photos), f"`{cut.value}`", *both, ratio))
+            cells = (str(cuts[cut].scaled(1 / photos)) for cuts in (base, trial))
+            rows.append((str(photos), f"`{cut.value}`", *cells, ratio))
     titles = (f"{name}, ms a photo" for name in engines)
     part.tables.append(Table(("photos in a call", "cut", *titles, "ratio"), rows))

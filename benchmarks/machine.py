@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that the figures were measured on."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ _PACKAGES = (
 
 
 def describe() -> dict[str, str]:
-    """Processor, memory, system and versions, ready for print."""
+    """Processor, memory, system and versions, as text."""
     instructions = " with bfloat16" if cpu_has_bfloat16() else " without bfloat16"
     return {
         "processor": f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} core(s),"
@@ -25,36 +25,41 @@ def describe() -> dict[str, str]:
         "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) / 1e6:.0f} GB",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        **{name: number for name in _PACKAGES if (number := _version(name))},
     }
 
 
 class Others:
-    """How much of the processor others take: neither this process nor its children."""
+    """The share of the processor that other processes take: neither this one nor its children."""
 
     def __init__(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._busy, self._all = _ticks()
         self._own = _own_seconds()
 
     @property
     def share(self) -> float:
-        """0 to 1, since the beginning; children count once they have ended."""
-        busy, every = _ticks()
+        """The share since the start, 0 to 1. Children count as others until they have ended."""
+        busy, total = _ticks()
         own = (_own_seconds() - self._own) * os.sysconf("SC_CLK_TCK")
-        return min(1.0, max(0.0, (busy - self._busy - own) / max(every - self._all, 1)))
+        return min(1.0, max(0.0, (busy - self._busy - own) / max(total - self._all, 1)))
 
 
 def _ticks() -> tuple[int, int]:
-    """Of all cores: busy, and in all, since the machine's start."""
+    """Busy ticks and all ticks since the machine's start, summed over cores."""
     first = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0]
-    counts = [int(count) for count in first.split()[1:9]]  # guests' are within the first two
+    counts = [
+        int(count) for count in first.split()[1:9]
+    ]  # user, nice, ..., steal; guest is part of user
     return sum(counts) - counts[3] - counts[4], sum(counts)
 
 
 def _own_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    usages = [
+        resource.getrusage(processes)
+        for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""A made picture with a photo's statistics: detail at every scale, and JPEGs of a usual size."""
+"""Made pictures with the statistics of photos: detail at every scale, JPEGs of the usual size."""
 
 import io
 
@@ -9,11 +9,11 @@ from PIL import Image
 __all__ = ["jpeg", "pixels"]
 
 _OCTAVES = ((2, 60.0), (4, 40.0), (16, 25.0), (64, 12.0), (256, 6.0), (1024, 5.0), (4096, 5.0))
-"""Cells across, and how far the cells' colours lie from the mean."""
+"""Cells across, and the standard deviation of their values."""
 
 
 def pixels(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """The picture, uint8 RGB `[height, width, 3]`; the same for the same seed."""
+    """A picture, uint8 RGB `[height, width, 3]`. The same seed gives the same picture."""
     random = np.random.default_rng(seed)
     total = np.full((height, width, 3), 120.0, np.float32)
     for cells, strength in _OCTAVES:
@@ -26,7 +26,7 @@ def pixels(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def jpeg(width: int, height: int, seed: int = 0) -> bytes:
-    """The same as a JPEG of quality 90."""
+    """The picture of `pixels` as a JPEG of quality 90."""
     target = io.BytesIO()
     Image.fromarray(pixels(width, height, seed)).save(target, "JPEG", quality=90)
     return target.getvalue()

@@ -1,6 +1,6 @@
-"""A process for each thing that is measured, asked in turn: a line of JSON there, one back.
+"""Worker processes, which answer questions one at a time: a line of JSON there, a line back.
 
-This file is read by the peers' Pythons too, so it needs the standard library alone.
+The peers' environments import this file too, so it uses the standard library alone.
 """
 
 import json
@@ -21,21 +21,21 @@ Handlers = Mapping[str, Callable[..., Any]]
 
 
 class WorkerFailed(Exception):
-    """A worker did not start, or ended; the message says why in one line."""
+    """A worker did not start, or has ended. The message gives the reason in one line."""
 
 
 def serve(make: Callable[[], Handlers]) -> None:
-    """Answer questions until the input ends: the worker's side.
+    """The worker's side: answer questions until the input ends.
 
     Args:
-        make: imports and loads what is needed, and gives the answers to each verb. What it prints,
-            and what its libraries print, goes to the standard error.
+        make: imports and loads what the worker needs, and returns a handler for each verb. Whatever
+            it or its libraries print goes to standard error.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
         handlers = make()
-    except Exception as error:  # whatever a peer's import raises is the reason that is told
+    except Exception as error:  # whatever a peer's import raises is reported
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         print(json.dumps({"failed": reason[:300]}), file=answers, flush=True)
         return
@@ -47,7 +47,7 @@ def serve(make: Callable[[], Handlers]) -> None:
 
 
 class Worker:
-    """A worker process, from the asking side."""
+    """The asking side of a worker process."""
 
     def __init__(
         self, module: str, *arguments: str, python: Path | None = None, **environment: str
@@ -55,13 +55,13 @@ class Worker:
         """Start it and wait until it is ready.
 
         Args:
-            module: what to run; it calls `serve`.
-            arguments: of its command line.
-            python: whose packages it sees; default: this one.
-            environment: what it sees besides this process's environment.
+            module: module to run; it calls `serve`.
+            arguments: its command line.
+            python: interpreter, and so the packages, to run it with; default: this one.
+            environment: variables to add to this process's environment.
 
         Raises:
-            WorkerFailed: it did not get ready.
+            WorkerFailed: it did not start.
         """
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._process = subprocess.Popen(
@@ -80,7 +80,7 @@ class Worker:
             raise
 
     def __enter__(self) -> Self:
-        """For `with`, which ends the process."""
+        """Return the worker; `with` ends its process."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,10 +88,10 @@ class Worker:
         self.close()
 
     def ask(self, verb: str, **arguments: object) -> Any:
-        """The answer to a question.
+        """Ask a question, and return the answer.
 
         Raises:
-            WorkerFailed: there is none, since the process has ended.
+            WorkerFailed: the process has ended.
         """
         assert self._process.stdin is not None
         try:
@@ -102,7 +102,7 @@ class Worker:
         return self._answer()
 
     def close(self) -> None:
-        """End the process; what it wrote to the standard error is dropped."""
+        """End the process. What it wrote to standard error is dropped."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with suppress(BrokenPipeError):  # there is a question that nobody will read
@@ -119,10 +119,10 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             raise WorkerFailed(self._last_words())
-        told = json.loads(line)
-        if "failed" in told:
-            raise WorkerFailed(told["failed"])
-        return told["answer"]
+        message = json.loads(line)
+        if "failed" in message:
+            raise WorkerFailed(message["failed"])
+        return message["answer"]
 
     def _last_words(self) -> str:
         self._process.wait(10)

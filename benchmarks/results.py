@@ -1,4 +1,4 @@
-"""What a part has found, ready for JSON and for the document."""
+"""The results of a part, for JSON and for the document."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,23 +8,23 @@ __all__ = ["Part", "Table", "Target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A promise, and what was measured.
+    """A limit, and the figure that was measured.
 
     Attributes:
-        what: in words, with its unit if it is not a ratio.
+        name: what is measured, with its unit unless it is a ratio.
         measured: the figure.
-        limit: that it is held against.
-        at_most: whether it may not exceed the limit; else it may not fall short of it.
+        limit: the most or the least that it may be.
+        at_most: whether the limit is the most; otherwise it is the least.
     """
 
-    what: str
+    name: str
     measured: float
     limit: float
     at_most: bool = True
 
     @property
     def reached(self) -> bool:
-        """Whether the promise is kept."""
+        """Whether the figure is within the limit."""
         return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
 
@@ -35,7 +35,7 @@ class Table:
     Attributes:
         columns: their titles.
         rows: a cell for each column.
-        caption: what stands above it.
+        caption: text above the table.
     """
 
     columns: tuple[str, ...]
@@ -45,20 +45,20 @@ class Table:
 
 @dataclass(slots=True)
 class Part:
-    """One part's findings.
+    """The results of one part.
 
     Attributes:
         title: its heading in the document.
-        how: what was measured, and how; Markdown.
+        description: what was measured, and how; Markdown.
         tables: the figures.
-        targets: what had been promised.
-        missing: what could not be measured, each with its reason.
-        figures: the numbers behind it all, for JSON.
-        others: the share of the processor that other work on the machine took meanwhile.
+        targets: the figures with limits.
+        missing: what could not be measured, with the reasons.
+        figures: further numbers, for JSON alone.
+        others: the share of the processor that other work took during the measurement.
     """
 
     title: str
-    how: str
+    description: str
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)

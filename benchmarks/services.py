@@ -1,4 +1,4 @@
-"""Service processes to put questions to."""
+"""Service processes to send requests to."""
 
 import os
 import socket
@@ -25,9 +25,9 @@ class Service:
     """A service that is ready.
 
     Attributes:
-        port: where it listens, on 127.0.0.1.
-        process_id: its process.
-        started_s: from the process's start to the first 200 of `/readyz`.
+        port: on 127.0.0.1.
+        process_id: of the service.
+        started_s: seconds from the start of the process to the first 200 of `/readyz`.
     """
 
     port: int
@@ -36,7 +36,7 @@ class Service:
 
     @property
     def resident_mb(self) -> float:
-        """Its resident memory, as Linux tells, in megabytes of a million bytes."""
+        """Resident memory in megabytes (10^6 bytes), as Linux reports it."""
         status = Path(f"/proc/{self.process_id}/status").read_text(encoding="utf-8")
         kilobytes = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(kilobytes.split()[1]) * 1024 / 1e6
@@ -44,17 +44,17 @@ class Service:
 
 @contextmanager
 def ours(**settings: object) -> Iterator[Service]:
-    """This project's service, with these settings over the environment's."""
+    """This project's service, with settings that override the environment's."""
     port = _free_port()
-    told = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
-    told["BREEDCAM_PORT"] = str(port)
-    with _running(["-m", "app.main"], port, told) as service:
+    environment = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
+    environment["BREEDCAM_PORT"] = str(port)
+    with _running(["-m", "app.main"], port, environment) as service:
         yield service
 
 
 @contextmanager
 def plain(weights: Path) -> Iterator[Service]:
-    """The usual way to do it (`benchmarks.workers.plain`)."""
+    """The plain FastAPI service of `benchmarks.workers.plain`."""
     port = _free_port()
     arguments = ["-m", "benchmarks.workers.plain", "--port", str(port), "--weights", str(weights)]
     with _running(arguments, port, {"TF_CPP_MIN_LOG_LEVEL": "3"}) as service:
@@ -64,7 +64,7 @@ def plain(weights: Path) -> Iterator[Service]:
 @contextmanager
 def _running(arguments: list[str], port: int, environment: dict[str, str]) -> Iterator[Service]:
     with tempfile.TemporaryFile() as log:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=PROJECT,
@@ -74,12 +74,12 @@ def _running(arguments: list[str], port: int, environment: dict[str, str]) -> It
         )
         try:
             while not _ready(port):
-                late = time.perf_counter() - begun > PATIENCE_S
+                late = time.perf_counter() - start > PATIENCE_S
                 if process.poll() is not None or late:
                     log.seek(0)
                     raise WorkerFailed(f"no service: {log.read()[-300:].decode(errors='replace')}")
                 time.sleep(0.005)
-            yield Service(port, process.pid, time.perf_counter() - begun)
+            yield Service(port, process.pid, time.perf_counter() - start)
         finally:
             process.terminate()
             try:

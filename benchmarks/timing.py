@@ -1,4 +1,4 @@
-"""Times in turn: each round runs every call, so that what drifts hits all alike."""
+"""Timing in turn: each round runs every call, so that drift affects all alike."""
 
 import statistics
 import time
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 __all__ = ["Call", "Spread", "interleave", "spread", "timed"]
 
 Call = Callable[[], Sequence[float]]
-"""Runs what is measured, once or a few times, and gives the milliseconds of each."""
+"""Runs what is measured, once or a few times, and returns the milliseconds of each run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Where the middle half of some numbers lies.
+    """Median and quartiles of some numbers.
 
     Attributes:
-        lower: the first quartile.
-        median: the second.
-        upper: the third.
-        count: how many numbers there were.
+        lower: first quartile.
+        median: second quartile.
+        upper: third quartile.
+        count: number of values.
     """
 
     lower: float
@@ -28,7 +28,7 @@ class Spread:
     count: int
 
     def scaled(self, factor: float) -> "Spread":
-        """The same of the numbers times `factor`."""
+        """The spread of the numbers times `factor`."""
         lower, median, upper = (n * factor for n in (self.lower, self.median, self.upper))
         return Spread(lower, median, upper, self.count)
 
@@ -51,14 +51,14 @@ def timed(call: Callable[[], object], count: int = 1) -> list[float]:
     """The milliseconds of `count` calls, one after the other."""
     times = []
     for _ in range(count):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         call()
-        times.append((time.perf_counter() - begun) * 1000)
+        times.append((time.perf_counter() - start) * 1000)
     return times
 
 
 def interleave(calls: Mapping[str, Call], *, rounds: int) -> dict[str, Spread]:
-    """The spread of each call's milliseconds over some rounds; a round before them is left out."""
+    """The spread of each call's milliseconds over `rounds`, after a warm-up that is not counted."""
     for call in calls.values():
         call()  # compiles, and fills the caches
     times: dict[str, list[float]] = {name: [] for name in calls}

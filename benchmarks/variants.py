@@ -1,4 +1,4 @@
-"""The engine with other options, so that those it has are chosen by measurement."""
+"""The engine with other options, to check its own by measurement."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "OpenVINO, one stream": ("--engine", "openvino", "--streams", "1"),
     "OpenVINO, two streams": ("--engine", "openvino", "--streams", "2"),
 }
-"""What is run, and the command line of `benchmarks.workers.engine` for it."""
+"""By name: the command line of `benchmarks.workers.engine`."""
 
 
 def run(rounds: int) -> Part:
@@ -47,8 +47,8 @@ def run(rounds: int) -> Part:
                 for name in VARIANTS:
                     if name in workers:
                         calls[f"{name}|{cut}"] = _alone(workers[name], cut, rows)
-            found = interleave(calls, rounds=rounds)
-            part.tables.append(_table(found, rows))
+            spreads = interleave(calls, rounds=rounds)
+            part.tables.append(_table(spreads, rows))
     return part
 
 
@@ -56,13 +56,13 @@ def _alone(worker: Worker, cut: str, rows: int) -> Callable[[], list[float]]:
     return lambda: list(worker.ask("run", cut=cut, rows=rows, count=3))
 
 
-def _table(found: dict[str, Spread], rows: int) -> Table:
+def _table(spreads: dict[str, Spread], rows: int) -> Table:
     lines = []
-    for name in dict.fromkeys(key.partition("|")[0] for key in found):
+    for name in dict.fromkeys(key.partition("|")[0] for key in spreads):
         cells = [name]
         for cut in CUTS:
-            each, base = found[f"{name}|{cut}"], found[f"{AS_IS}|{cut}"].median
-            cells.append(f"{each.scaled(1 / rows)}: {each.median / base:.2f}")
+            spread, base = spreads[f"{name}|{cut}"], spreads[f"{AS_IS}|{cut}"].median
+            cells.append(f"{spread.scaled(1 / rows)}: {spread.median / base:.2f}")
         lines.append(tuple(cells))
     titles = (f"{rows} photo(s) in a call", *(f"`{cut}`" for cut in CUTS))
     return Table(titles, lines)

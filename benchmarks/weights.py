@@ -1,4 +1,4 @@
-"""A model version's weights in a file that every peer reads without TensorFlow."""
+"""Exports a model version's weights to a file that peers read without TensorFlow."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ _PREFIX, _SUFFIX = "_weights/", "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def write(bundle: Bundle, target: Path) -> None:
-    """Write the kernels and biases as float32, by `<layer>/kernel` and `<layer>/bias`.
+    """Write kernels and biases as float32, named `<layer>/kernel` and `<layer>/bias`.
 
-    Beside them, `input_size` has the pixels of the square input.
+    `input_size` holds the side of the square input in pixels.
 
     Args:
         bundle: the model version.
-        target: an `.npz` to make.
+        target: the `.npz` file to write.
     """
     import tensorflow as tf
 

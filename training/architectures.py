@@ -1,4 +1,4 @@
-"""The networks that can be trained, and where their first weights come from."""
+"""The networks that can be trained, with random or pre-trained weights."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from training.errors import WeightsError
 from training.preprocessing import Preprocessing
 
 __all__ = [
-    "RESNET50_LAYERS",
     "build",
     "custom_cnn",
     "imagenet_head",
@@ -22,19 +21,8 @@ __all__ = [
     "takes_any_size",
 ]
 
-RESNET50_LAYERS = (
-    "conv4_block4_out",
-    "conv4_block5_out",
-    "conv4_block6_out",
-    "conv5_block1_out",
-    "conv5_block2_out",
-    "conv5_block3_out",
-)
-"""The last six residual blocks: the layers whose maps are exported."""
-
 _IMAGENET_TOP = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
 _IMAGENET_NOTOP = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
-
 
 _Shape = tuple[int | None, int | None, int]
 
@@ -50,14 +38,15 @@ def build(
     """A network to train, from photos preprocessed as `preprocessing` says, to logits.
 
     Args:
-        architecture: one that is built here.
-        classes: units of the final layer.
-        weights: see `resnet50`; for `custom_cnn`, `none` alone.
-        input_size: pixels of the square input; None, for any size, where `takes_any_size`.
+        architecture: `RESNET50` or `CUSTOM_CNN`.
+        classes: number of logits.
+        weights: see `resnet50`; `custom_cnn` takes `none` only.
+        input_size: side of the square input in pixels; None, for any size, if `takes_any_size`.
 
     Raises:
-        WeightsError: the weights cannot be downloaded, found or read, or there are none such.
-        ValueError: an architecture that is not built here, or one that needs its input's size.
+        WeightsError: the weights cannot be downloaded, found or read, or do not exist for this
+            architecture.
+        ValueError: another architecture, or `CUSTOM_CNN` without an input size.
     """
     match architecture:
         case Architecture.RESNET50:
@@ -68,38 +57,42 @@ def build(
 
 
 def preprocessing(architecture: Architecture) -> Preprocessing:
-    """What an architecture that is built here wants done to photos outside of itself."""
+    """The preprocessing that a network of `build` expects outside of itself."""
     return Preprocessing.CAFFE if architecture is Architecture.RESNET50 else Preprocessing.NONE
 
 
 def takes_any_size(architecture: Architecture) -> bool:
-    """Whether it can be trained at other input sizes than it is exported at."""
+    """Whether a network can be trained at input sizes other than the one it is exported at."""
     return architecture is Architecture.RESNET50
 
 
 def custom_cnn(classes: int, weights: str = "none", *, input_size: int) -> keras.Model:
-    """A plain network: convolutions, max pooling, and fully connected layers behind a Flatten.
+    """A plain network: convolutions, max pooling, and fully connected layers after a Flatten.
 
-    The second network of the paper that this project follows, trained from nothing. It has no
-    global average pooling, so CAM is not defined for it and Grad-CAM is. At 224 px and ten classes
-    it has 8.6 million weights, 17 MB in float16.
+    It is trained from scratch. It has no global average pooling, so Grad-CAM is defined for it and
+    CAM is not. At 224 px and ten classes it has 8.6 million weights, 17 MB in float16. Maps at
+    input size S:
+
+        conv1  [N, S, S, 32]           conv4  [N, S/8, S/8, 256]
+        conv2  [N, S/2, S/2, 64]       conv5, conv6  [N, S/16, S/16, 256]
+        conv3  [N, S/4, S/4, 128]      then pooled to S/32, flattened, 512, 256, classes
 
     Args:
-        classes: units of the final layer.
+        classes: number of logits.
         weights: `none`.
-        input_size: pixels of the square input, 32 or more.
+        input_size: side of the square input in pixels, 32 or more.
 
     Returns:
         A model from float32 RGB 0..255 `[N, input_size, input_size, 3]` to float32 logits
         `[N, classes]`; the rescaling to 0..1 is its first layer.
 
     Raises:
-        WeightsError: any weights are asked for.
+        WeightsError: `weights` is anything but `none`.
     """
     if weights != "none":
         raise WeightsError(
-            f"There are no first weights for {Architecture.CUSTOM_CNN}, {weights!r} or others: "
-            "it is trained from nothing. Pass --weights none."
+            f"{Architecture.CUSTOM_CNN} has no pre-trained weights, so --weights {weights} cannot "
+            "be used: it is trained from scratch. Pass --weights none."
         )
     layers = keras.layers
     photo = keras.Input((input_size, input_size, 3), name="photo")
@@ -135,10 +128,10 @@ def resnet50(classes: int, weights: str = "none", *, input_size: int | None = No
     He et al., Deep Residual Learning for Image Recognition, 2015, as in `keras.applications`.
 
     Args:
-        classes: units of the final layer.
-        weights: `imagenet` (downloaded by Keras), `none`, or the path of a weights file with
-            Keras's own layout without the top.
-        input_size: pixels of the square input; None takes any size.
+        classes: number of logits.
+        weights: `imagenet` (downloaded by Keras), `none`, or the path of a weights file in Keras's
+            layout without the top.
+        input_size: side of the square input in pixels; None for any size.
 
     Returns:
         A model from float32 `[N, h, w, 3]`, as `keras.applications.resnet50.preprocess_input`
@@ -159,20 +152,20 @@ def imagenet_resnet50(
     """ResNet50 with a head for ImageNet's 1000 classes, to logits.
 
     Args:
-        weights: `imagenet` (downloaded by Keras, with the top), or the path of a weights file with
-            Keras's own layout.
-        head: the final layer, see `imagenet.read_head`, of a weights file without the top; None
-            where the weights file has the top.
-        input_size: pixels of the square input.
+        weights: `imagenet` (downloaded by Keras, with the top), or the path of a weights file in
+            Keras's layout.
+        head: the final layer for a weights file without the top, see `imagenet.read_head`; None
+            if the weights file has the top.
+        input_size: side of the square input in pixels.
 
     Raises:
-        WeightsError: the weights cannot be downloaded, found or read, or file and head do not go
+        WeightsError: the weights cannot be downloaded, found or read, or file and head do not fit
             together.
     """
     shape = (input_size, input_size, 3)
     if weights == "imagenet" and head is not None:
         raise WeightsError(
-            "--head FILE goes with a weights file without its top: Keras's download has one."
+            "--head FILE goes with a weights file without the top: Keras's download has it."
         )
     if weights != "imagenet":
         imagenet.check_parts(Path(weights), head)
@@ -188,11 +181,11 @@ def imagenet_head(source: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
     """Kernel `[2048, 1000]` and bias `[1000]` of the final layer of ImageNet's ResNet50.
 
     Args:
-        source: `imagenet` (downloaded by Keras, with the backbone), or a file, see
+        source: `imagenet` (downloaded by Keras, with the backbone), or the path of a file for
             `imagenet.read_head`.
 
     Raises:
-        WeightsError: it cannot be downloaded, found or read.
+        WeightsError: the layer cannot be downloaded, found or read.
     """
     if source != "imagenet":
         return imagenet.read_head(Path(source))
@@ -214,10 +207,10 @@ def _keras_resnet50(weights: str | None, shape: _Shape, *, top: bool) -> keras.M
         if weights == "imagenet":
             raise WeightsError(
                 f"Keras's ImageNet weights could not be downloaded ({reason}). Fetch "
-                f"{_IMAGENET_TOP if top else _IMAGENET_NOTOP} on a machine that reaches it and "
-                "put it in ~/.keras/models, or pass --weights FILE."
+                f"{_IMAGENET_TOP if top else _IMAGENET_NOTOP} on a machine with internet access "
+                "and put it in ~/.keras/models, or pass --weights FILE."
             ) from error
         kind = "with" if top else "without"
         raise WeightsError(
-            f"{weights} holds no weights of a ResNet50 {kind} its top: {reason}"
+            f"{weights} holds no weights of a ResNet50 {kind} the top: {reason}"
         ) from error

@@ -1,4 +1,4 @@
-"""A model of 120 breeds with no training: those that ImageNet's 1000 classes hold already."""
+"""A model of 120 breeds without training: the breeds among ImageNet's 1000 classes."""
 
 from pathlib import Path
 
@@ -6,11 +6,12 @@ import keras
 
 from app.bundle import Architecture, ModelCard
 from training import architectures, imagenet, labels, terms
-from training.export import check_free, export_network
+from training.from_network import export_network
 from training.keras_reader import from_keras
 from training.network import Network
 from training.preprocessing import Preprocessing
 from training.survey import TrainingPhotos
+from training.versions import check_free
 
 __all__ = ["bootstrap", "breeds"]
 
@@ -31,12 +32,12 @@ def bootstrap(
 
     Args:
         version_dir: `models/<name>/<version>`.
-        weights: `imagenet` (downloaded by Keras), or a weights file with its layout.
-        head: the final layer of a weights file without its top, see `imagenet.read_head`.
-        photos: to learn the foreground and what is novel from; None: neither is learnt.
+        weights: `imagenet` (downloaded by Keras), or a weights file in Keras's layout.
+        head: the final layer for a weights file without a top, see `imagenet.read_head`.
+        photos: to learn foreground and novelty from; None learns neither.
         licence: of the weights, for `model.json`; empty: `terms.IMAGENET`.
-        provenance: of the weights, for `model.json`; empty: the files that they come from.
-        overwrite: whether a version that is there already may be replaced.
+        provenance: of the weights, for `model.json`; empty: the names of the weights files.
+        overwrite: whether an existing version may be replaced.
 
     Raises:
         WeightsError: the weights cannot be downloaded, found or read.
@@ -61,7 +62,7 @@ def bootstrap(
 
 
 def breeds(model: keras.Model) -> Network:
-    """A network of ImageNet's 1000 classes, cut to the 120 breeds."""
+    """A Keras model of ImageNet's 1000 classes as a network of the 120 breeds alone."""
     return from_keras(model).with_classes(imagenet.COLUMNS)
 
 

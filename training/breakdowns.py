@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle import ModelCard, Rule
-from app.evidence import CURVE_THRESHOLDS, LayerSet
+from app.evidence import CURVE_THRESHOLDS, MethodAtLayers
 from training.explanations import FUSED
 from training.figures import BASELINES, by_method
 from training.schema import Baselines, Breed, ByMethod, Curve, Curves, PhotoResult
@@ -41,7 +41,7 @@ def threshold_curves(card: ModelCard, photos: Sequence[Scored]) -> ByMethod[Curv
     )
 
 
-def _curve(card: ModelCard, layers: LayerSet, rule: Rule, photos: Sequence[Scored]) -> Curve:
+def _curve(card: ModelCard, layers: MethodAtLayers, rule: Rule, photos: Sequence[Scored]) -> Curve:
     ious = np.stack([photo.curves[layers, rule] for photo in photos])  # [N, thresholds]
     means = ious.mean(axis=0)
     best = int(means.argmax())
@@ -80,7 +80,7 @@ def photo_results(
     ]
 
 
-def _ious(scores: Mapping[LayerSet, Score]) -> ByMethod[float]:
+def _ious(scores: Mapping[MethodAtLayers, Score]) -> ByMethod[float]:
     return by_method(
         {layers: round(score.iou, 4) for layers, score in scores.items() if layers.name in FUSED}
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from app import heatmaps
 from app.bundle import Bundle, Fused, Method, ModelCard, Rule
 from app.engines import Cut, Engine
-from app.evidence import Evidence, LayerSet
+from app.evidence import Evidence, MethodAtLayers
 from training import localization
 from training.data import Example
 from training.errors import DataError
@@ -37,7 +37,7 @@ class BoxRules:
 class _Candidate:
     """A layer set with a weight of the foreground's heatmap; 0 is the rule `heatmap`."""
 
-    layers: LayerSet
+    layers: MethodAtLayers
     weight: float
 
 
@@ -83,7 +83,7 @@ def _ious(row: Explained, candidates: Sequence[_Candidate]) -> npt.NDArray[np.fl
     may agree at the last layer.
     """
     foreground, boxes = row.foreground, row.boxes_in_input
-    evidence: dict[LayerSet, Evidence] = {}
+    evidence: dict[MethodAtLayers, Evidence] = {}
     tables: dict[tuple[bytes, tuple[int, ...], float], npt.NDArray[np.float64]] = {}
     rows = []
     for candidate in candidates:
@@ -115,7 +115,7 @@ def _best(candidates: Sequence[_Candidate], total: npt.NDArray[np.float64]) -> B
     """
     thresholds: dict[Method, dict[str, float]] = {}
     fused: dict[Method, dict[str, Fused]] = {}
-    best: dict[LayerSet, float] = {}
+    best: dict[MethodAtLayers, float] = {}
     for candidate, sums in zip(candidates, total, strict=True):
         layers, threshold = candidate.layers, THRESHOLDS[int(np.argmax(sums))]
         # A weight has to beat the rule `heatmap` and the weights before it.

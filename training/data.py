@@ -1,41 +1,37 @@
-"""Labelled photos with boxes: from Stanford Dogs or from a folder of your own."""
+"""Labelled photos, with boxes: from Stanford Dogs, or from a folder of your own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from app.bundle import Label
+from training.classes import relabel
 from training.config import Source, TrainConfig
+from training.dataset import Dataset, Example
 from training.errors import DataError
-from training.examples import Dataset, Example, as_labelled
-from training.folder import folder
-from training.stanford_dogs import stanford_dogs
+from training.folder import load_folder
+from training.stanford_dogs import load_stanford_dogs
 
 __all__ = ["Dataset", "Example", "load_dataset", "load_for_model"]
-
-
-_SPLITTING = ("validation_share", "seed")
-"""What decides which photos are held out for validation; of a folder, there is more."""
 
 
 def load_dataset(config: TrainConfig) -> Dataset:
     """The data set that a run is configured for.
 
     Raises:
-        DataError: see `stanford_dogs` and `folder`; or there is nothing to train on.
+        DataError: see `load_stanford_dogs` and `load_folder`; or there is no photo to train on.
     """
     if config.source == "stanford_dogs":
-        return stanford_dogs(
+        return load_stanford_dogs(
             config.data_dir,
             breeds=config.breeds,
             validation_share=config.validation_share,
             seed=config.seed,
             limit=config.limit,
         )
-    dataset = folder(
-        _directory(config.data_dir),
+    dataset = load_folder(
+        _required(config.data_dir),
         boxes=config.boxes,
         breeds=config.breeds,
         validation_share=config.validation_share,
@@ -44,7 +40,7 @@ def load_dataset(config: TrainConfig) -> Dataset:
         limit=config.limit,
     )
     if not dataset.train:
-        raise DataError(f"{config.data_dir} has photos to test with but none to train on.")
+        raise DataError(f"{config.data_dir} has photos to test with, but none to train on.")
     return dataset
 
 
@@ -56,40 +52,46 @@ def load_for_model(
     boxes: Path | None = None,
     config: Mapping[str, Any],
 ) -> Dataset:
-    """Photos of a model's classes, under the model's labels; some classes may have none.
+    """Photos of a model's classes, under the model's labels. A class may have no photos.
 
     Args:
         source: where the photos come from.
-        data_dir: see `stanford_dogs` and `folder`.
+        data_dir: see `load_stanford_dogs` and `load_folder`.
         labels: the model's.
-        boxes: see `folder`.
-        config: the model's training configuration, as `model.json` has it: its seed and shares
-            split the photos that it was trained on as they did then. Photos that have been added
-            to a folder since leave the others in their splits, but for classes of few photos: see
-            `examples.draw`. One that was renamed is drawn anew.
+        boxes: see `load_folder`.
+        config: the model's training configuration, from `model.json`. Its seed and shares split
+            the photos as they were split when the model was trained, so that no test photo is one
+            that the model has learnt. Photos that have since been added to a folder move no others
+            between splits (for small classes see `splits.hash_split`). A renamed photo may move.
 
     Raises:
-        DataError: see `stanford_dogs` and `folder`; or a folder has classes that the model does
-            not know.
+        DataError: see `load_stanford_dogs` and `load_folder`; or a folder has a class that the
+            model does not know.
     """
-
-    def told(*names: str) -> dict[str, Any]:
-        return {name: config[name] for name in names if name in config}
-
     if source == "stanford_dogs":
         breeds = [label.synset or label.name for label in labels]
-        read = partial(stanford_dogs, data_dir, breeds=breeds, partial=True)
-        dataset = read(**told(*_SPLITTING))
-        if config.get("limit"):  # of the photos to train on alone: the test split is whole
-            part = read(**told(*_SPLITTING, "limit"))
-            dataset = replace(part, test=dataset.test)
-        return as_labelled(dataset, labels)
-    drawn = told(*_SPLITTING, "test_share", "breeds")
-    dataset = folder(_directory(data_dir), boxes=boxes, partial=True, **drawn)
-    return as_labelled(dataset, labels)
+        split = _subset(config, "validation_share", "seed")
+
+        def load(limit: int | None) -> Dataset:
+            return load_stanford_dogs(data_dir, breeds=breeds, limit=limit, partial=True, **split)
+
+        dataset = load(None)
+        if config.get("limit"):
+            # The limit was for training. The test split stays whole, as for any other model.
+            dataset = replace(load(config["limit"]), test=dataset.test)
+        return relabel(dataset, labels)
+    # A folder's photos are split by hash: without the training's limit they are split alike.
+    split = _subset(config, "validation_share", "seed", "test_share", "breeds")
+    dataset = load_folder(_required(data_dir), boxes=boxes, partial=True, **split)
+    return relabel(dataset, labels)
 
 
-def _directory(data_dir: Path | None) -> Path:
+def _subset(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The named settings that `config` has."""
+    return {name: config[name] for name in names if name in config}
+
+
+def _required(data_dir: Path | None) -> Path:
     if data_dir is None:
         raise DataError("--source folder needs --data-dir DIR, a folder with one for each class.")
     return data_dir

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from app import images
 from app.bundle import Method, ModelCard, Rule
-from app.engines import Cut, Engine
-from app.evidence import Evidence, LayerSet, enlarged, find, foreground_of
+from app.engines import Batch, Cut, Engine
+from app.evidence import Evidence, MethodAtLayers, enlarged, find, foreground_of
 from training import workers
 from training.data import Example
 from training.progress import bar
@@ -22,11 +22,11 @@ __all__ = ["FUSED", "Explained", "explain", "layer_sets", "squashed"]
 
 BATCH = 8
 
-MANY = 100
-"""Photos from which on processes are started, which takes them a second or two."""
+PROCESS_THRESHOLD = 100
+"""The least number of photos for which processes are started, which takes a second or two."""
 
 FUSED = ("last", "last6")
-"""The layer sets that the rule `fused` is calibrated for, and those of figures that take long."""
+"""Layer sets that the rule `fused` is calibrated for, and that slow metrics are limited to."""
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ Outputs = dict[str, npt.NDArray[Any]]
 """One photo's row of the model's outputs, by name."""
 
 Squashed = tuple[images.Photo, npt.NDArray[np.uint8]]
-"""A photo decoded, and the model's input, uint8 RGB `[S, S, 3]`."""
+"""A decoded photo, and the model's input made of it, uint8 RGB `[S, S, 3]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Explained:
     Attributes:
         card: the model's.
         example: the photo.
-        width: of the upright photo, pixels.
-        height: of the upright photo, pixels.
+        width: of the upright photo, in pixels.
+        height: of the upright photo, in pixels.
         image: the model's input, uint8 RGB `[S, S, 3]`.
-        outputs: by name, without the batch.
-        deep: those of `Cut.EXPLAIN_DEEP`, where `explain` ran it beside another cut.
+        outputs: by name, without the batch axis.
+        deep: outputs of `Cut.EXPLAIN_DEEP`, if `explain` ran it beside another cut.
     """
 
     card: ModelCard
@@ -71,8 +71,8 @@ class Explained:
         size = self.card.input.size
         return [images.scale_box(box, (1, 1), (size, size)) for box in self.example.boxes]
 
-    def evidence(self, layers: LayerSet, rule: Rule | None = None) -> Evidence:
-        """What the service would find; see `app.evidence.find`."""
+    def evidence(self, layers: MethodAtLayers, rule: Rule | None = None) -> Evidence:
+        """The evidence as the service computes it; see `app.evidence.find`."""
         return find(self.card, self.outputs, layers, rule=rule)
 
     @property
@@ -80,22 +80,20 @@ class Explained:
         """The foreground's heatmap at the model's input size, `[S, S]`."""
         return enlarged(self.card, foreground_of(self.card, self.outputs))
 
-    def in_photo(self, box: images.Box | None) -> images.Box | None:
-        """A box at the model's input size, carried to photo pixels."""
-        size = self.card.input.size
-        return images.scale_box(box, (size, size), (self.width, self.height)) if box else None
 
+def layer_sets(card: ModelCard) -> list[MethodAtLayers]:
+    """Methods at layers that are calibrated and evaluated.
 
-def layer_sets(card: ModelCard) -> list[LayerSet]:
-    """What is calibrated and evaluated: CAM; the other methods at each layer and the last six."""
+    CAM at the last layer; each other method at the last, over the last six, and at each other one.
+    """
     names = card.layer_names
-    every = [names[-1:], names[-6:], *([name] for name in names[:-1])]
+    layer_lists = [names[-1:], names[-6:], *([name] for name in names[:-1])]
     sets = [
-        LayerSet.of(card, method, layers)
+        MethodAtLayers.of(card, method, layers)
         for method in card.methods
-        for layers in (every[:1] if method is Method.CAM else every)
+        for layers in (layer_lists[:1] if method is Method.CAM else layer_lists)
     ]
-    return list(dict.fromkeys(sets))  # of one layer, the last is the last six
+    return list(dict.fromkeys(sets))  # for a model of one layer, the last is the last six
 
 
 def explain(
@@ -110,43 +108,50 @@ def explain(
     deep: bool = False,
     processes: bool = False,
 ) -> Iterator[T]:
-    """What `work` makes of each photo, in their order, with the progress on standard error.
+    """Run photos through a model, and yield the result of `work` for each, in their order.
 
-    Each photo is decoded once. The engine runs batch by batch on this thread; while it does, as
-    many threads as there are cores decode the next batch and work on the one before. Work that
-    holds Python's lock for long is done by as many processes.
+    Each photo is decoded once. The engine runs batch by batch on this thread. While it runs batch
+    n, as many threads as there are cores decode batch n + 1 and do the work on batch n - 1:
+
+        threads      decode 0   decode 1   decode 2, work 0   decode 3, work 1   ...
+        this thread             run 0      run 1              run 2              ...
+
+    Work that holds Python's global lock for long should be done by processes instead of threads.
+    Progress is shown on standard error.
 
     Args:
         card: the model's.
-        engine: runs it.
+        engine: runs the model.
         examples: the photos.
-        cut: which outputs.
+        cut: which outputs to compute.
         work: called on several threads or processes at once.
-        title: of the progress.
-        top1: whether to explain each photo's likeliest class in place of its true one.
-        deep: whether photos with boxes run through `Cut.EXPLAIN_DEEP` as well.
-        processes: whether processes do the work, where photos are many enough to make up for their
-            start; `work` and what it returns are then pickled.
+        title: of the progress bar.
+        top1: explain each photo's top-1 class instead of its true class.
+        deep: run photos with boxes through `Cut.EXPLAIN_DEEP` too.
+        processes: do the work in processes if there are `PROCESS_THRESHOLD` photos or more; `work`
+            and its results are then pickled.
     """
     batches = [examples[begin : begin + BATCH] for begin in range(0, len(examples), BATCH)]
     with (
         bar(title, total=len(examples)) as progress,
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        workers.processes() if processes and len(examples) >= MANY else nullcontext(pool) as worker,
+        workers.processes()
+        if processes and len(examples) >= PROCESS_THRESHOLD
+        else nullcontext(pool) as worker,
     ):
         decoding = [pool.submit(squashed, card, example) for example in examples[:BATCH]]
         working: list[Future[T]] = []
         for number, batch in enumerate(batches):
             photos = [decoded.result() for decoded in decoding]
-            following = batches[number + 1] if number + 1 < len(batches) else ()
-            decoding = [pool.submit(squashed, card, example) for example in following]
+            next_batch = batches[number + 1] if number + 1 < len(batches) else ()
+            decoding = [pool.submit(squashed, card, example) for example in next_batch]
             rows = _run(card, engine, cut, batch, photos, top1=top1, deep=deep)
-            done, working = working, [worker.submit(work, row) for row in rows]
-            for finished in done:
-                yield finished.result()
+            previous, working = working, [worker.submit(work, row) for row in rows]
+            for future in previous:
+                yield future.result()
                 progress.update()
-        for finished in working:
-            yield finished.result()
+        for future in working:
+            yield future.result()
             progress.update()
 
 
@@ -160,18 +165,18 @@ def _run(
     top1: bool,
     deep: bool,
 ) -> list[Explained]:
-    """A batch through the model; see `explain`."""
-    image = np.stack([pixels for _, pixels in photos])
-    target = np.array([-1 if top1 else example.label for example in batch], np.int32)
-    none = np.full(len(batch), -1, np.int32)
-    arrays = engine.run(cut, image, target, none)
-    boxed = [row for row, example in enumerate(batch) if deep and example.boxes]
-    deeper: dict[int, Outputs] = {}
-    if boxed:
-        found = engine.run(Cut.EXPLAIN_DEEP, image[boxed], target[boxed], none[boxed])
-        deeper = {
-            row: {name: array[place] for name, array in found.items()}
-            for place, row in enumerate(boxed)
+    """Run a batch through the model; see `explain`."""
+    image = np.stack([pixels for _, pixels in photos])  # uint8 [n, S, S, 3]
+    target = np.array([-1 if top1 else example.label for example in batch], np.int32)  # -1: top-1
+    inputs = Batch.of(image, target)
+    arrays = engine.run(cut, inputs)
+    boxed_rows = [row for row, example in enumerate(batch) if deep and example.boxes]
+    deep_outputs: dict[int, Outputs] = {}
+    if boxed_rows:
+        deep_arrays = engine.run(Cut.EXPLAIN_DEEP, inputs.rows(boxed_rows))
+        deep_outputs = {
+            row: {name: array[index] for name, array in deep_arrays.items()}
+            for index, row in enumerate(boxed_rows)
         }
     return [
         Explained(
@@ -181,13 +186,13 @@ def _run(
             photo.height,
             pixels,
             {name: array[row] for name, array in arrays.items()},
-            deeper.get(row),
+            deep_outputs.get(row),
         )
         for row, (example, (photo, pixels)) in enumerate(zip(batch, photos, strict=True))
     ]
 
 
 def squashed(card: ModelCard, example: Example) -> Squashed:
-    """The photo decoded, and the model's input `[S, S, 3]`, as the service makes it."""
+    """The decoded photo, and the model's input `[S, S, 3]`, as the service makes it."""
     photo = images.decode(example.read(), side=images.enough_for(card.input.size))
     return photo, images.squash(photo.pixels, card.input.size, card.input.resize)

@@ -1,46 +1,27 @@
-"""A network and its explanations as one SavedModel with one full signature."""
+"""A network and its explanations in one graph, with the two signatures that are saved.
 
-import shutil
+    serving_default   image uint8 [N, S, S, 3], class_index int32 [N], versus_index int32 [N]
+                      -> logits, probabilities, target_index, maps, novelty
+    predict           image -> logits, probabilities
+
+`class_index` -1 stands for each row's top-1 class, `versus_index` -1 for none.
+"""
+
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from app.bundle import (
-    Architecture,
-    Data,
-    Foreground,
-    Input,
-    Label,
-    Layer,
-    ModelCard,
-    Novelty,
-    checksums,
-)
-from training import architectures, gradients, methods, terms
-from training.config import TrainConfig
-from training.data import load_dataset
-from training.errors import ExportError, RunError
-from training.examples import Example, check_same
-from training.foreground import Projection, channel_sum
-from training.gradients import shapes
-from training.keras_reader import from_keras
-from training.layers import exposed
+from app.bundle import Layer
+from training import gradients, methods
+from training.errors import ExportError
+from training.foreground import Projection
 from training.network import Network
 from training.novelty import Residual
 from training.preprocessing import Preprocessing
-from training.survey import Survey, choose, survey
 
-__all__ = [
-    "ExplainedNetwork",
-    "check_free",
-    "export_network",
-    "export_run",
-    "next_version",
-    "write",
-]
+__all__ = ["ExplainedNetwork"]
 
 Tensor: TypeAlias = tf.Tensor
 
@@ -62,26 +43,28 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         preprocessing: Preprocessing = Preprocessing.CAFFE,
         kernel_dtype: tf.DType = tf.float16,
     ) -> None:
-        """Take a network over.
+        """Build the graph's variables and signatures.
 
         Args:
-            network: takes what `preprocessing` makes.
-            input_size: pixels of the square input.
+            network: takes what `preprocessing` returns.
+            input_size: side of the square input in pixels, S.
             layers: names of the layers to expose, first to last; the last one is the last
                 activation before the head.
-            projections: of each of `layers`.
+            projections: of the foreground, for each of `layers`.
             residual: what `novelty` measures; None leaves that output out.
-            preprocessing: what the network wants done to photos.
+            preprocessing: what the network expects to be done to photos.
             kernel_dtype: how kernels are stored.
 
         Raises:
-            ExportError: the head is one for CAM and the last layer is not what it pools.
+            ExportError: the head is GAP + Dense, and the last layer is not what it pools.
         """
         super().__init__()
         if network.pooled not in (None, layers[-1]):
-            raise ExportError(f"The last layer is {network.pooled!r}, not {layers[-1]!r}.")
+            raise ExportError(
+                f"The last exposed layer must be {network.pooled!r}, which the head pools, not "
+                f"{layers[-1]!r}."
+            )
         self._preprocess, self.network = preprocessing.folded_into(network)
-        self.input_size = input_size
         self.layers = tuple(layers)
         self._weights = {
             node.name: {
@@ -111,7 +94,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
 
     @property
     def map_sizes(self) -> tuple[Layer, ...]:
-        """The exposed layers with their maps' sizes."""
+        """The exposed layers with the height and width of their maps."""
         outputs = self.serve.get_concrete_function().structured_outputs
         return tuple(
             Layer(
@@ -129,10 +112,12 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
 
     def _serve(self, image: Tensor, class_index: Tensor, versus_index: Tensor) -> dict[str, Tensor]:
         values = gradients.run(self.network, self._weights, self._preprocess(image))
-        logits = values[self.network.nodes[-1].name]
-        own = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        target = tf.where(class_index < 0, own, class_index)
-        seed = _one_hot(target, self.network.classes) - _one_hot(versus_index, self.network.classes)
+        logits = values[self.network.nodes[-1].name]  # [N, classes]
+        top1 = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        target = tf.where(class_index < 0, top1, class_index)
+        # The gradient of logit[target] - logit[versus] at the logits: +1 and -1, else 0.
+        classes = self.network.classes
+        seed = _one_hot(target, classes) - _one_hot(versus_index, classes)  # [N, classes]
         slopes = gradients.run_backward(self.network, self._weights, values, seed, self.layers)
 
         outputs = {
@@ -143,6 +128,8 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         for layer in self.layers[:-1]:
             maps = self._maps(layer, values[layer], slopes[layer])
             outputs.update({f"{name}_{layer}": value for name, value in maps.items()})
+        # The last layer's maps have a short name too, `gradcam` beside `gradcam_<layer>`. CAM is
+        # defined at this layer alone, and has only the short one.
         last = self.layers[-1]
         head = self._class_weights(seed) if self.network.gap_dense else None
         maps = self._maps(last, values[last], slopes[last], head)
@@ -155,7 +142,10 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         return {name: tf.identity(value, name=name) for name, value in outputs.items()}
 
     def _class_weights(self, seed: Tensor) -> Tensor:
-        """The last Dense layer's of each row's class, less those of the one it is held against."""
+        """The Dense layer's weights for each row's target, less those for its `versus` class.
+
+        `[N, classes] @ [C, classes]^T`, which is `[N, C]`.
+        """
         kernel = self._weights[self.network.nodes[-1].name]["kernel"]
         return tf.linalg.matmul(seed, tf.cast(kernel, tf.float32), transpose_b=True)
 
@@ -167,231 +157,11 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
 
 
 def _variables(projection: Projection) -> tuple[tf.Variable, tf.Variable]:
-    """Its direction and offset."""
+    """A projection's direction and offset."""
     offset = tf.Variable(np.float32(projection.offset), trainable=False)
     return tf.Variable(projection.direction, trainable=False), offset
 
 
 def _one_hot(index: Tensor, classes: int) -> Tensor:
-    """float32 `[N, classes]`; a row of zeros for a negative index, on every engine alike."""
+    """float32 `[N, classes]`; a negative index gives a row of zeros, in every engine."""
     return tf.cast(tf.equal(tf.reshape(index, (-1, 1)), tf.range(classes)), tf.float32)
-
-
-def write(
-    explained: ExplainedNetwork, version_dir: Path, card: ModelCard, *, overwrite: bool = False
-) -> ModelCard:
-    """Save `explained` and its `model.json`; the directory appears whole or not at all.
-
-    First, a version that an export had put aside when it was killed is put back.
-
-    Args:
-        explained: the network.
-        version_dir: `models/<name>/<version>`.
-        card: without checksums, which are filled in here.
-        overwrite: whether a version that is there already may be replaced.
-
-    Returns:
-        The card as written.
-
-    Raises:
-        ExportError: the version exists, or its directory does not match the card.
-    """
-    if (version_dir.parent.name, version_dir.name) != (card.name, str(card.version)):
-        raise ExportError(f"{version_dir} is not the place of {card.name} version {card.version}.")
-    check_free(version_dir, overwrite=overwrite)
-    draft = version_dir.with_name(f".{version_dir.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    tf.saved_model.save(
-        explained,
-        str(draft),
-        signatures={"serving_default": explained.serve, "predict": explained.predict},
-        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-    )
-    for empty in [path for path in draft.iterdir() if path.is_dir() and not any(path.iterdir())]:
-        empty.rmdir()
-    card = card.model_copy(update={"checksums": checksums(draft)})
-    card.write(draft)
-    _put_in_place(draft, version_dir)
-    return card
-
-
-def _recover(model_dir: Path) -> None:
-    """End what `_put_in_place` had begun: put old versions back, or away if there are new ones."""
-    for aside in list(model_dir.glob(".[0-9]*.old")):
-        version_dir = aside.with_name(_number(aside))
-        if version_dir.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.rename(version_dir)
-
-
-def _number(place: Path) -> str:
-    """Of a version, in its place or aside."""
-    return place.name.removeprefix(".").removesuffix(".old")
-
-
-def _put_in_place(draft: Path, version_dir: Path) -> None:
-    """Rename `draft` to `version_dir`; a version that is there stays whole until then."""
-    aside = version_dir.with_name(f".{version_dir.name}.old")
-    if version_dir.exists():
-        version_dir.rename(aside)
-    try:
-        draft.rename(version_dir)
-    except OSError:
-        if aside.exists():
-            aside.rename(version_dir)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def export_run(
-    run_dir: Path,
-    version_dir: Path,
-    *,
-    photos: int,
-    licence: str = "",
-    provenance: str = "",
-    overwrite: bool = False,
-) -> ModelCard:
-    """Export the best epoch of a training run.
-
-    Args:
-        run_dir: where `python -m training train` left it.
-        version_dir: `models/<name>/<version>`.
-        photos: training photos at most, to learn the foreground and what is novel from.
-        licence: of the weights, for `model.json`; empty: see `terms.of_run`.
-        provenance: of the weights, for `model.json`; empty: what the run started from.
-        overwrite: whether a version that is there already may be replaced.
-
-    Raises:
-        RunError: no run there, or none with a finished epoch.
-        ExportError: the version exists.
-        DataError: the run's photos are gone.
-    """
-    config, weights_path = TrainConfig.of_run(run_dir), run_dir / "best.weights.h5"
-    if not weights_path.exists():
-        raise RunError(f"{run_dir} holds no run with a finished epoch.")
-    check_free(version_dir, overwrite=overwrite)
-    dataset = load_dataset(config)
-    check_same(run_dir, dataset)
-    classes, size = len(dataset.labels), config.input_size
-    model = architectures.build(config.architecture, classes, input_size=size)
-    model.load_weights(weights_path)
-    return export_network(
-        from_keras(model),
-        version_dir,
-        architecture=config.architecture,
-        labels=dataset.labels,
-        input_size=size,
-        preprocessing=architectures.preprocessing(config.architecture),
-        examples=choose(dataset.train, photos, config.seed),
-        training=config.public(),
-        data=Data(name=dataset.name, splits=dataset.sizes),
-        licence=licence or terms.of_run(config),
-        provenance=provenance or terms.origin_of_run(config, dataset.name),
-        overwrite=overwrite,
-    )
-
-
-def export_network(
-    network: Network,
-    version_dir: Path,
-    *,
-    architecture: Architecture,
-    labels: tuple[Label, ...],
-    input_size: int,
-    preprocessing: Preprocessing,
-    examples: Sequence[Example] = (),
-    training: dict[str, Any] | None = None,
-    data: Data | None = None,
-    licence: str = "",
-    provenance: str = "",
-    overwrite: bool = False,
-) -> ModelCard:
-    """Export a network, with what `survey` learns from training photos.
-
-    Args:
-        network: takes what `preprocessing` makes.
-        version_dir: `models/<name>/<version>`.
-        architecture: for `model.json`.
-        labels: one for each class.
-        input_size: pixels of the square input.
-        preprocessing: what the network wants done to photos.
-        examples: training photos to learn the foreground and what is novel from; without any,
-            `foreground` is the sum over channels, and novelty is not measured.
-        training: the configuration of its training, for `model.json`.
-        data: what it was trained on, for `model.json`.
-        licence: of the weights, for `model.json`.
-        provenance: of the weights, for `model.json`.
-        overwrite: whether a version that is there already may be replaced.
-
-    Raises:
-        ExportError: the version exists, or the network has no layer to expose or does not take
-            photos of that size.
-    """
-    check_free(version_dir, overwrite=overwrite)
-    layers, sizes = exposed(network, input_size), shapes(network, input_size)
-    learnt: Survey | None = None
-    projections = {layer: channel_sum(sizes[layer][-1]) for layer in layers}
-    if examples:
-        learnt = survey(network, layers, examples, size=input_size, preprocessing=preprocessing)
-        projections = learnt.projections
-    explained = ExplainedNetwork(
-        network,
-        input_size=input_size,
-        layers=layers,
-        projections=projections,
-        residual=learnt.residual if learnt else None,
-        preprocessing=preprocessing,
-    )
-    card = ModelCard(
-        name=version_dir.parent.name,
-        version=int(version_dir.name),
-        architecture=architecture,
-        head="gap_dense" if explained.network.gap_dense else "other",
-        input=Input(size=input_size),
-        labels=labels,
-        layers=explained.map_sizes,
-        foreground=_foreground(learnt),
-        novelty=_novelty(learnt),
-        training=training or {},
-        data=data,
-        licence=licence,
-        provenance=provenance,
-    )
-    return write(explained, version_dir, card, overwrite=overwrite)
-
-
-def _foreground(learnt: Survey | None) -> Foreground:
-    """What the card says of the foreground."""
-    if learnt is None:
-        return Foreground(rule="channel_sum", photos=0)
-    return Foreground(rule=learnt.rule, photos=learnt.photos, layers=learnt.layers)
-
-
-def _novelty(learnt: Survey | None) -> Novelty | None:
-    """What the card says of novelty."""
-    if learnt is None or learnt.residual is None:
-        return None
-    return Novelty(dimensions=learnt.residual.dimensions, photos=learnt.surveyed)
-
-
-def check_free(version_dir: Path, *, overwrite: bool) -> None:
-    """Make sure, before the work, that a version may be written there.
-
-    First, a version that an export had put aside when it was killed is put back.
-
-    Raises:
-        ExportError: the version exists, and may not be replaced.
-    """
-    _recover(version_dir.parent)
-    if version_dir.exists() and not overwrite:
-        raise ExportError(f"{version_dir} exists already: pass another --version or --overwrite.")
-
-
-def next_version(model_dir: Path) -> int:
-    """One more than the greatest version in `models/<name>`."""
-    if not model_dir.is_dir():
-        return 1
-    numbers = map(_number, model_dir.iterdir())
-    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)

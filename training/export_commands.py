@@ -35,7 +35,7 @@ class _NewVersion(BaseModel):
     @property
     def place(self) -> Path:
         """The version's directory."""
-        from training.export import next_version
+        from training.versions import next_version
 
         version = self.version or next_version(self.models_dir / self.name)
         return self.models_dir / self.name / str(version)
@@ -109,7 +109,7 @@ class Export(_WithPhotos, _NewVersion):
         if self.keras is not None:
             self._export_keras(self.keras)
             return
-        from training.export import export_run
+        from training.from_run import export_run
 
         for name in _OF_KERAS:
             if name in self.model_fields_set:

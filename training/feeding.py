@@ -1,4 +1,4 @@
-"""Photos as batches: shuffled and augmented for training, squashed as served for the rest."""
+"""Batches of photos: shuffled and augmented for training; as the service sees them otherwise."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app import images
-from training.examples import Example
+from training.dataset import Example
 
 __all__ = ["inference_batches", "train_batches"]
 
@@ -27,45 +27,53 @@ def train_batches(
     workers: int = 1,
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """One epoch of shuffled batches; the same arguments give the same batches.
+    """The shuffled batches of one epoch. The same arguments give the same batches.
 
-    Hosts that train together each take their share of every batch, and cut it among their devices.
+    Hosts that train together take an equal part of every batch each, and divide it among their
+    devices.
 
     Args:
         examples: the photos.
-        size: pixels of the square input.
-        batch_size: photos in a batch, of all hosts; an incomplete last batch is dropped.
+        size: side of the square input in pixels.
+        batch_size: photos in a batch, over all hosts. An incomplete last batch is dropped.
         seed: of order and augmentation, together with `epoch`.
         epoch: counted from 0.
-        augment: random resized crops, flips, brightness, contrast and saturation.
-        targets: what is learnt of each photo, float32 `[len(examples), classes]`; rows sum to 1.
-        crop_area: the least share of a photo's area in a crop; the most is 1.
-        skip: batches at the start to leave out, for resuming.
-        worker: this host, counted from 0.
-        workers: hosts that share each batch.
-        replicas: devices of all hosts; divides `batch_size`.
+        augment: whether to apply random resized crops, flips, brightness, contrast and saturation.
+        targets: the probability of each class to learn for each photo, float32
+            `[len(examples), classes]`; rows sum to 1.
+        crop_area: the smallest part of a photo's area that a crop may have; the largest is 1.
+        skip: number of batches to leave out at the start, to resume an epoch.
+        worker: index of this host, from 0.
+        workers: number of hosts.
+        replicas: number of devices over all hosts; divides `batch_size`.
 
     Returns:
-        A data set of (float32 RGB 0..255 `[N, size, size, 3]`, labels int32 `[N]`, targets float32
-        `[N, classes]`), where N is `batch_size / replicas`.
+        A `tf.data.Dataset` of (float32 RGB 0..255 `[N, size, size, 3]`, labels int32 `[N]`, targets
+        float32 `[N, classes]`), where N is `batch_size / replicas`.
     """
-    random = np.random.default_rng((seed, epoch))
-    order = random.permutation(len(examples)).astype(np.int32)
-    seeds = random.integers(-(2**31), 2**31, (len(examples), 2), np.int32)
-    whole = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)[skip:]
-    chosen = np.split(whole, workers, axis=1)[worker].ravel()
-    labels = tf.constant([examples[index].label for index in chosen.tolist()], tf.int32)
+    # Order and seeds are drawn for all photos, whatever `skip` and the number of hosts: a resumed
+    # epoch, or one on other hardware, crops and flips each photo as the plain one does.
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(examples)).astype(np.int32)  # [examples]
+    photo_seeds = rng.integers(-(2**31), 2**31, (len(examples), 2), np.int32)  # [examples, 2]
+    batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)[skip:]
+    # The columns [batches, batch_size / workers] of this host: its part of every batch, in turn.
+    indices = np.split(batches, workers, axis=1)[worker].ravel()
+    labels = tf.constant([examples[index].label for index in indices.tolist()], tf.int32)
 
     def prepare(
-        index: tf.Tensor, item_seed: tf.Tensor, label: tf.Tensor, target: tf.Tensor
+        index: tf.Tensor, photo_seed: tf.Tensor, label: tf.Tensor, target: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         if not augment:
             return _squashed(examples, index, size), label, target
+        # Twice the input: a crop of a quarter of the area still has as many pixels as the input.
         photo = _decoded(examples, index, side=2 * size)
-        return _augmented(photo, item_seed, size, crop_area), label, target
+        return _augmented(photo, photo_seed, size, crop_area), label, target
 
     return (
-        tf.data.Dataset.from_tensor_slices((chosen, seeds[chosen], labels, targets[chosen]))
+        tf.data.Dataset.from_tensor_slices(
+            (indices, photo_seeds[indices], labels, targets[indices])
+        )
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(batch_size // replicas, drop_remainder=True)
         .prefetch(2)
@@ -73,10 +81,18 @@ def train_batches(
 
 
 def _augmented(photo: tf.Tensor, seed: tf.Tensor, size: int, crop_area: float) -> tf.Tensor:
+    """A random crop of a photo, with random colours: float32 `[size, size, 3]`, 0..255.
+
+    Args:
+        photo: uint8 `[h, w, 3]`.
+        seed: int32 `[2]`.
+        size: side of the square result in pixels.
+        crop_area: see `train_batches`.
+    """
     crop_seed, flip_seed, *colour_seeds = _seeds(seed, 5)
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.shape(photo),
-        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),  # the object that a crop has to meet: the photo
         seed=crop_seed,
         area_range=(crop_area, 1.0),
         aspect_ratio_range=(0.6, 1.7),
@@ -85,6 +101,7 @@ def _augmented(photo: tf.Tensor, seed: tf.Tensor, size: int, crop_area: float) -
     )
     crop = tf.slice(photo, begin, extent)
     crop = tf.image.resize(tf.ensure_shape(crop, (None, None, 3)), (size, size), antialias=True)
+    # The changes of colour below expect values of 0..1.
     crop = tf.image.stateless_random_flip_left_right(crop / 255.0, flip_seed)
     crop = tf.image.stateless_random_brightness(crop, 0.125, colour_seeds[0])
     crop = tf.image.stateless_random_contrast(crop, 0.8, 1.25, colour_seeds[1])
@@ -93,17 +110,22 @@ def _augmented(photo: tf.Tensor, seed: tf.Tensor, size: int, crop_area: float) -
 
 
 def _seeds(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """A seed for each draw, none of which tells of another: int32 `[2]` each."""
-    return [tf.random.experimental.stateless_fold_in(seed, draw) for draw in range(count)]
+    """Independent seeds, int32 `[2]`. With one seed for all, flips and colours would correlate."""
+    return [tf.random.experimental.stateless_fold_in(seed, index) for index in range(count)]
 
 
 def inference_batches(
     examples: Sequence[Example], *, size: int, batch_size: int
 ) -> tf.data.Dataset:
-    """The photos in order, decoded and squashed as the service does it.
+    """The photos in order, decoded and squashed exactly as the service does it.
+
+    Args:
+        examples: the photos.
+        size: side of the square input in pixels.
+        batch_size: photos in a batch; the last batch may have fewer.
 
     Returns:
-        A data set of (float32 RGB 0..255 `[N, size, size, 3]`, int32 `[N]`).
+        A `tf.data.Dataset` of (float32 RGB 0..255 `[N, size, size, 3]`, labels int32 `[N]`).
     """
     labels = tf.constant([example.label for example in examples], tf.int32)
 
@@ -119,7 +141,7 @@ def inference_batches(
 
 
 def _squashed(examples: Sequence[Example], index: tf.Tensor, size: int) -> tf.Tensor:
-    """Read, decode and squash with the service's own code: float32 `[size, size, 3]`."""
+    """A photo read, decoded and squashed by the service's own code: float32 `[size, size, 3]`."""
 
     def squash(index: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
         photo = images.decode(examples[int(index)].read(), side=images.enough_for(size))
@@ -130,7 +152,10 @@ def _squashed(examples: Sequence[Example], index: tf.Tensor, size: int) -> tf.Te
 
 
 def _decoded(examples: Sequence[Example], index: tf.Tensor, *, side: int) -> tf.Tensor:
-    """Read and decode, upright, the shorter side at `side` or more: uint8 `[h, w, 3]`."""
+    """A photo read and decoded, upright: uint8 `[h, w, 3]`.
+
+    It may be scaled down, to a shorter side of `side` pixels or more.
+    """
 
     def decode(index: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
         return images.decode(examples[int(index)].read(), side=side).pixels

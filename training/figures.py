@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
 from training.metrics import CONSTANT_BOX, FULL_FRAME, Floats, Statistic, estimate
 from training.schema import ByMethod, Result
 
@@ -49,7 +49,7 @@ def estimates(
     )
 
 
-def by_method(figures: Mapping[LayerSet, T]) -> ByMethod[T]:
+def by_method(figures: Mapping[MethodAtLayers, T]) -> ByMethod[T]:
     """The same, by method, then by layer set."""
     nested: ByMethod[T] = {}
     for layers, figure in figures.items():

@@ -1,4 +1,4 @@
-"""A folder of photos with one folder for each class, its splits given or drawn by lot."""
+"""A folder of photos with a folder for each class, and with or without folders for the splits."""
 
 import os
 from collections import Counter
@@ -8,34 +8,47 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app import images
-from training.boxes import ANNOTATION_FOLDERS, PixelBox, read_boxes, shares
+from training.boxes import ANNOTATION_FOLDERS, PixelBox, read_boxes, relative_box
+from training.classes import check_distinct, kept_classes, label
+from training.dataset import Dataset, Example
 from training.errors import DataError
-from training.examples import Dataset, Example, check_distinct, draw, kept_classes, label, limited
 from training.progress import bar
 from training.skipped import Skipped
+from training.splits import hash_split, subsample
 
-__all__ = ["folder"]
+__all__ = ["load_folder"]
 
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+"""Splits by the names of their folders."""
+
+_UNSPLIT = "all"
+"""Stands for a split where the folder has no folders for splits."""
 
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
 )
-"""What is meant as a photo, be its format allowed or not; other files are none of our business."""
+"""Files that are meant as photos, in a format that can be read or not. Others are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A photo's file: its path, that within the folder in POSIX form, its split and its class."""
+class _PhotoFile:
+    """A photo that has not been decoded.
+
+    Attributes:
+        path: of the file.
+        name: the path within the folder, in POSIX form.
+        split: `train`, `validation`, `test`, or `_UNSPLIT`.
+        class_name: the name of its class's folder.
+    """
 
     path: Path
     name: str
     split: str
-    of: str
+    class_name: str
 
 
-def folder(
+def load_folder(
     directory: Path,
     *,
     boxes: Path | None = None,
@@ -48,99 +61,103 @@ def folder(
 ) -> Dataset:
     """Read a folder: `class/photo`, or `train/class/photo` beside `validation` (`val`) and `test`.
 
-    A class is called as its folder is; `n02099601-golden_retriever` gives synset and name. Every
-    photo is decoded once, to see that it can be. What cannot be used is left out and told on
-    standard error.
+    A class has the name of its folder; `n02099601-golden_retriever` gives a synset and a name.
+    Every photo is decoded once, to find those that cannot be. What cannot be used is left out and
+    reported on standard error.
 
-    A photo keeps the split that it is drawn for when others are added or removed; see
-    `examples.draw`. The shares are met the better, the more photos there are.
+    A photo stays in its split when others are added or removed: see `splits.hash_split`. The splits
+    come close to the shares for many photos, less so for few.
 
     Args:
         directory: the folder.
-        boxes: see `boxes.read_boxes`; there may be none.
+        boxes: the `source` of `boxes.read_boxes`. Photos need not have boxes.
         breeds: synsets or names of the classes to keep; empty keeps all.
-        validation_share: of each class's training photos, where no validation split is given.
-        test_share: of each class's photos, where no splits are given at all; 0 takes none.
-        seed: of both shares.
+        validation_share: of each class's training photos, where there is no validation folder.
+        test_share: of each class's photos, where there are no folders for splits; 0 takes none.
+        seed: of both shares, and of `limit`'s choice.
         limit: at most this many photos of a split; None takes all.
         partial: whether some of `breeds` may be missing.
 
     Raises:
-        DataError: no such folder, splits that contradict each other, a class or a photo too few,
-            or boxes that cannot be read (see `boxes.read_boxes`).
+        DataError: there is no such folder; two folders for one split; too few classes, or too few
+            photos of a class; or the boxes cannot be read (see `boxes.read_boxes`).
     """
     skipped = Skipped()
     try:
-        found = _photos(directory, boxes, skipped)
+        files = _photo_files(directory, boxes, skipped)
         annotations = read_boxes(
-            directory, {each.name: each.of for each in found}, named=boxes, skipped=skipped
+            directory, {file.name: file.class_name for file in files}, source=boxes, skipped=skipped
         )
-        names, splits = _splits(found, breeds, annotations, skipped, partial=partial)
+        names, splits = _splits(files, breeds, annotations, skipped, partial=partial)
     finally:
-        skipped.report()
-    if "all" in splits:
-        splits |= {"train": splits["all"], "validation": (), "test": ()}
+        skipped.report()  # also before an error, which what was left out may explain
+    if _UNSPLIT in splits:
+        photos = splits[_UNSPLIT]
+        splits = {"train": photos, "validation": (), "test": ()}
         if test_share > 0:
-            _check_enough(splits["all"], names, 3, "training, validation and test")
-            lot = f"test {seed}"
-            splits["train"], splits["test"] = draw(splits["all"], test_share, lot, least=2)
+            _check_enough(photos, names, 3, "training, validation and test")
+            # Two photos stay: one for training and one for validation.
+            splits["train"], splits["test"] = hash_split(
+                photos, test_share, f"test {seed}", least=2
+            )
     train, validation, test = (
-        limited(splits[name], limit, seed) for name in ("train", "validation", "test")
+        subsample(splits[split], limit, seed) for split in ("train", "validation", "test")
     )
     if train and not validation:
-        cut = f", with --limit {limit}," if len(train) < len(splits["train"]) else ""
-        _check_enough(train, names, 2, f"training and validation{cut}")
-        train, validation = draw(train, validation_share, f"validation {seed}")
+        limited = f", with --limit {limit}," if len(train) < len(splits["train"]) else ""
+        _check_enough(train, names, 2, f"training and validation{limited}")
+        train, validation = hash_split(train, validation_share, f"validation {seed}")
     labels = tuple(label(index, name) for index, name in enumerate(names))
     return Dataset(directory.resolve().name, labels, train, validation, test)
 
 
-def _photos(directory: Path, boxes: Path | None, skipped: Skipped) -> list[_Found]:
-    """Every photo below the class folders, by name."""
+def _photo_files(directory: Path, boxes: Path | None, skipped: Skipped) -> list[_PhotoFile]:
+    """All photos in the class folders, sorted by split, class and name."""
     if not directory.is_dir():
         raise DataError(f"There is no folder {directory}.")
-    aside = [] if boxes is None else [boxes.resolve()]
-    found: list[_Found] = []
-    for split, place in _places(directory, skipped):
-        for path in sorted(place.iterdir()):
+    boxes = boxes and boxes.resolve()
+    files: list[_PhotoFile] = []
+    for split, split_folder in _split_folders(directory, skipped):
+        for path in sorted(split_folder.iterdir()):
             if path.is_file() and path.suffix.casefold() in _SUFFIXES:
                 skipped.add("photo", path.relative_to(directory).as_posix(), "in no class folder")
-        for child in _folders(place):
-            if child.resolve() in aside or child.name.casefold() in ANNOTATION_FOLDERS:
+        for folder in _folders(split_folder):
+            if folder.resolve() == boxes or folder.name.casefold() in ANNOTATION_FOLDERS:
                 continue
-            photos = [path for path in _files(child) if path.suffix.casefold() in _SUFFIXES]
+            photos = [path for path in _files(folder) if path.suffix.casefold() in _SUFFIXES]
             if not photos:
-                name = child.relative_to(directory).as_posix()
-                skipped.add("folder", name, "it holds no photo")
-            found += [
-                _Found(path, path.relative_to(directory).as_posix(), split, child.name)
+                skipped.add("folder", folder.relative_to(directory).as_posix(), "has no photos")
+            files += [
+                _PhotoFile(path, path.relative_to(directory).as_posix(), split, folder.name)
                 for path in photos
             ]
-    if not found:
-        raise DataError(f"{directory} holds no photo: it needs a folder for each class.")
-    return found
+    if not files:
+        raise DataError(f"{directory} has no photos. It needs a folder of photos for each class.")
+    return files
 
 
-def _places(directory: Path, skipped: Skipped) -> list[tuple[str, Path]]:
-    """The splits that are given, with their folders; `all` where none is."""
-    children = _folders(directory)
-    given = [
-        (_SPLITS[child.name.casefold()], child)
-        for child in children
-        if child.name.casefold() in _SPLITS
+def _split_folders(directory: Path, skipped: Skipped) -> list[tuple[str, Path]]:
+    """The splits that have a folder, with that; without any, `_UNSPLIT` and the directory."""
+    folders = _folders(directory)
+    split_folders = [
+        (_SPLITS[folder.name.casefold()], folder)
+        for folder in folders
+        if folder.name.casefold() in _SPLITS
     ]
-    if not given:
-        return [("all", directory)]
-    twice = [split for split, count in Counter(split for split, _ in given).items() if count > 1]
-    if twice:
-        raise DataError(f"{directory} has two folders for {twice[0]}.")
-    for child in children:
-        if child.name.casefold() not in {*_SPLITS, *ANNOTATION_FOLDERS}:
-            skipped.add("folder", child.name, "beside given splits, it is none of them")
-    return given
+    if not split_folders:
+        return [(_UNSPLIT, directory)]
+    counts = Counter(split for split, _ in split_folders)
+    split, count = counts.most_common(1)[0]
+    if count > 1:  # `val` beside `validation`, or `Train` beside `train`
+        raise DataError(f"{directory} has two folders for {split}.")
+    for folder in folders:
+        if folder.name.casefold() not in {*_SPLITS, *ANNOTATION_FOLDERS}:
+            skipped.add("folder", folder.name, "beside the folders of splits, but is not a split")
+    return split_folders
 
 
 def _folders(directory: Path) -> list[Path]:
+    """Its folders but hidden ones, by name."""
     return [
         child
         for child in sorted(directory.iterdir())
@@ -149,6 +166,7 @@ def _folders(directory: Path) -> list[Path]:
 
 
 def _files(directory: Path) -> list[Path]:
+    """All files below it but hidden ones, by path."""
     return [
         path
         for path in sorted(directory.rglob("*"))
@@ -158,74 +176,83 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _splits(
-    found: Sequence[_Found],
+    files: Sequence[_PhotoFile],
     breeds: Sequence[str],
     annotations: dict[str, list[PixelBox]],
     skipped: Skipped,
     *,
     partial: bool,
 ) -> tuple[list[str], dict[str, tuple[Example, ...]]]:
-    """The classes to keep, and their examples by split."""
-    names = sorted({each.of for each in found})
-    every = set(range(len(names)))
-    wanted = [names[index] for index in kept_classes(names, every, breeds, partial=partial)]
-    check_distinct(wanted)
-    found = [each for each in found if each.of in wanted]
-    examples = _examples(found, wanted, annotations, skipped)
-    taught = {split for split in ("all", "train") if any(each.split == split for each in found)}
-    present = {
-        example.label
-        for each, example in examples
-        if each.split in taught or not taught  # a folder to test with has no training split
-    }
-    kept = kept_classes(wanted, present, wanted if breeds else ())
-    strange = {each.of for each, example in examples if example.label not in kept}
-    if strange:
-        raise DataError(f"No training photo of {', '.join(sorted(strange))}.")
-    for index, name in enumerate(wanted):
+    """The names of the classes to keep, and their examples by split.
+
+    Classes are chosen twice: by name before any photo is decoded, so that none is decoded in vain,
+    and once more by which of them have a usable training photo.
+    """
+    names = sorted({file.class_name for file in files})
+    all_classes = set(range(len(names)))
+    candidates = [
+        names[index] for index in kept_classes(names, all_classes, breeds, partial=partial)
+    ]
+    check_distinct(candidates)
+    files = [file for file in files if file.class_name in candidates]
+    examples = _examples(files, candidates, annotations, skipped)
+    splits_present = {file.split for file in files}
+    # Photos to train on. A folder with `test` alone is one to evaluate on: its classes count too.
+    training_splits = splits_present & {_UNSPLIT, "train"} or splits_present
+    present = {example.label for file, example in examples if file.split in training_splits}
+    kept = kept_classes(candidates, present, candidates if breeds else ())
+    untrained = {file.class_name for file, example in examples if example.label not in kept}
+    if untrained:
+        raise DataError(f"No training photo of {', '.join(sorted(untrained))}.")
+    for index, name in enumerate(candidates):
         if index not in kept:
             skipped.add("folder", name, "none of its photos can be used")
-    position = {old: new for new, old in enumerate(kept)}
-    splits: dict[str, tuple[Example, ...]] = {}
-    for split in ("all",) if "all" in taught else ("train", "validation", "test"):
-        splits[split] = tuple(
-            replace(example, label=position[example.label])
-            for each, example in examples
-            if each.split == split
+    new_index = {old: new for new, old in enumerate(kept)}
+    splits = {
+        split: tuple(
+            replace(example, label=new_index[example.label])
+            for file, example in examples
+            if file.split == split
         )
-    return [wanted[index] for index in kept], splits
+        for split in ([_UNSPLIT] if _UNSPLIT in splits_present else ["train", "validation", "test"])
+    }
+    return [candidates[index] for index in kept], splits
 
 
 def _examples(
-    found: Sequence[_Found],
-    names: Sequence[str],
+    files: Sequence[_PhotoFile],
+    class_names: Sequence[str],
     annotations: dict[str, list[PixelBox]],
     skipped: Skipped,
-) -> list[tuple[_Found, Example]]:
-    """Decode each photo once; keep those that decode, with those of their boxes that fit."""
+) -> list[tuple[_PhotoFile, Example]]:
+    """Decode each photo once. Keep those that decode, and those of their boxes that fit."""
     examples = []
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        sizes = pool.map(_size, [each.path for each in found])
-        decoded = bar("photos", sizes, total=len(found))
-        for each, size in zip(found, decoded, strict=True):
+        sizes = pool.map(_upright_size, [file.path for file in files])
+        for file, size in zip(files, bar("photos", sizes, total=len(files)), strict=True):
             if isinstance(size, Exception):
-                skipped.add("photo", each.name, size)
+                skipped.add("photo", file.name, size)
                 continue
             boxes = []
-            for box in annotations.get(each.name, ()):
+            for box in annotations.get(file.name, ()):
                 try:
-                    boxes.append(shares(box, *size))
+                    boxes.append(relative_box(box, *size))
                 except ValueError as error:
-                    skipped.add("box", f"{each.name} ({box.where})", error)
-            unique = tuple(dict.fromkeys(boxes))
-            examples.append((each, Example(each.name, each.path, names.index(each.of), unique)))
+                    skipped.add("box", f"{file.name} ({box.location})", error)
+            unique = tuple(dict.fromkeys(boxes))  # in order; two annotations may hold the same box
+            label_index = class_names.index(file.class_name)
+            examples.append((file, Example(file.name, file.path, label_index, unique)))
     return examples
 
 
-def _size(path: Path) -> tuple[int, int] | Exception:
-    """Width and height of the upright photo, or why it cannot be used."""
+def _upright_size(path: Path) -> tuple[int, int] | Exception:
+    """Width and height in pixels of the upright photo, or why it cannot be used.
+
+    Upright: EXIF orientation applied, as for the coordinates of boxes.
+    """
     try:
-        photo = images.decode(path.read_bytes(), side=1)  # the cheapest: a JPEG at an eighth
+        # `side=1` decodes a JPEG at an eighth of its size, and yet reads all of the file.
+        photo = images.decode(path.read_bytes(), side=1)
     except (
         OSError,
         images.TooManyPixels,
@@ -237,7 +264,17 @@ def _size(path: Path) -> tuple[int, int] | Exception:
 
 
 def _check_enough(examples: Sequence[Example], names: Sequence[str], least: int, use: str) -> None:
-    """Each class needs a photo in each split that is drawn from these."""
+    """Make sure that each class has a photo for each of the splits.
+
+    Args:
+        examples: the photos that will be split.
+        names: of the classes.
+        least: the number of splits.
+        use: what they are, for the message.
+
+    Raises:
+        DataError: a class has fewer photos than `least`.
+    """
     counts = Counter(example.label for example in examples)
     for index, name in enumerate(names):
         if counts[index] < least:

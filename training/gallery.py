@@ -12,7 +12,7 @@ from PIL import Image
 from app import heatmaps, images, overlay
 from app.bundle import Method, ModelCard, Rule
 from app.engines import Cut, Engine
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
 from training.explanations import Explained, explain
 from training.schema import Gallery, GalleryPhoto, Overlay, PhotoResult
 from training.scoring import Scored, default
@@ -68,7 +68,7 @@ def draw_gallery(
     kinds = choose(ious, np.array([result.right for result in results]), count, seed)
     indices = sorted({index for chosen in kinds.values() for index in chosen})
 
-    def draw(row: Explained) -> dict[LayerSet, _Picture]:
+    def draw(row: Explained) -> dict[MethodAtLayers, _Picture]:
         pixels = images.fit(images.decode(row.example.read(), side=SIDE), SIDE)
         return {layers: _picture(row, layers, pixels) for layers in sets}
 
@@ -96,7 +96,7 @@ def choose(
 
 
 def _gallery_photo(
-    result: PhotoResult, photo: Scored, pictures: dict[LayerSet, _Picture]
+    result: PhotoResult, photo: Scored, pictures: dict[MethodAtLayers, _Picture]
 ) -> GalleryPhoto:
     return GalleryPhoto(
         **dict(result),
@@ -114,7 +114,7 @@ def _gallery_photo(
     )
 
 
-def _picture(row: Explained, layers: LayerSet, pixels: npt.NDArray[np.uint8]) -> _Picture:
+def _picture(row: Explained, layers: MethodAtLayers, pixels: npt.NDArray[np.uint8]) -> _Picture:
     """The photo, uint8 RGB `[height, width, 3]`, under its heatmap, with the boxes."""
     evidence = row.evidence(layers)
     height, width = pixels.shape[:2]
@@ -124,8 +124,8 @@ def _picture(row: Explained, layers: LayerSet, pixels: npt.NDArray[np.uint8]) ->
     picture = overlay.render(pixels, values, colormap="jet", alpha=0.5)
     overlay.draw_boxes(
         picture,
-        found=evidence.box(width, height),
-        given=[images.scale_box(box, (1, 1), (width, height)) for box in row.example.boxes],
+        own=evidence.box(width, height),
+        reference=[images.scale_box(box, (1, 1), (width, height)) for box in row.example.boxes],
     )
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY)

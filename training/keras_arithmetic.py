@@ -16,10 +16,13 @@ _MERGES = {"Add": "add", "Multiply": "multiply"}
 
 
 def read(keras_node: Any) -> tuple[Operation, Mapping[str, Array]] | None:
-    """The operation and its weights; None where the node is no such sum or product.
+    """The operation and its weights; None where the node is no supported sum or product.
+
+    Two tensors make an `add` or `multiply`. A tensor `x` and a number make a `rescaling`,
+    `scale * x + offset`.
 
     Args:
-        keras_node: of a functional model: an operator, and what it was called with.
+        keras_node: of a functional model: an operator with its arguments.
     """
     operator = type(keras_node.operation)
     if operator.__module__ != "keras.src.ops.numpy" or len(keras_node.arguments.args) != 2:
@@ -33,15 +36,15 @@ def read(keras_node: Any) -> tuple[Operation, Mapping[str, Array]] | None:
     number, is_second = (second, True) if first is tensors[0] else (first, False)
     if not isinstance(number, int | float):
         return None
-    line = _line(operator.__name__, float(number), is_second)
-    if line is None:
+    coefficients = _scale_and_offset(operator.__name__, float(number), is_second)
+    if coefficients is None:
         return None
-    scale, offset = (np.asarray(each, np.float64) for each in line)
+    scale, offset = (np.asarray(value, np.float64) for value in coefficients)
     return Operation("rescaling"), {"scale": scale, "offset": offset}
 
 
-def _line(operator: str, number: float, is_second: bool) -> tuple[float, float] | None:
-    """Scale and offset of `x operator number`, or of `number operator x`."""
+def _scale_and_offset(operator: str, number: float, is_second: bool) -> tuple[float, float] | None:
+    """Scale and offset of `x operator number` or, unless `is_second`, of `number operator x`."""
     match operator:
         case "Add":
             return 1.0, number
@@ -51,4 +54,4 @@ def _line(operator: str, number: float, is_second: bool) -> tuple[float, float] 
             return (1.0, -number) if is_second else (-1.0, number)
         case "TrueDivide" | "Divide" if is_second:
             return 1.0 / number, 0.0
-    return None
+    return None  # `number / x`, for instance, is not linear in x

@@ -1,4 +1,4 @@
-"""A user's own Keras classifier, exported as it is."""
+"""A user's own Keras classifier exported as a model version, without training."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,17 @@ import tensorflow as tf
 from app.bundle import Architecture, ModelCard
 from training import gradients, labels
 from training.errors import ExportError
-from training.export import check_free, export_network
+from training.from_network import export_network
 from training.keras_reader import from_keras
 from training.network import Network
 from training.preprocessing import Preprocessing
 from training.survey import TrainingPhotos
+from training.versions import check_free
 
 __all__ = ["export_keras"]
+
+_TOLERANCE = 0.02
+"""How far the converted network may be off, as a share of Keras's greatest output."""
 
 
 def export_keras(
@@ -31,18 +35,18 @@ def export_keras(
     provenance: str = "",
     overwrite: bool = False,
 ) -> ModelCard:
-    """Export a whole Keras model: a `.keras` file, or a legacy `.h5` one.
+    """Export a whole Keras model: a `.keras` file, or a legacy `.h5` file.
 
     Args:
-        path: of the model; a file of weights alone does not do.
-        labels_path: its classes, see `labels.read`.
+        path: the model file; a file of weights alone is not enough.
+        labels_path: the model's classes, see `labels.read`.
         version_dir: `models/<name>/<version>`.
-        input_size: pixels of the square input; None where the model tells.
-        preprocessing: what the model wants done to RGB from 0 to 255 outside of itself.
-        photos: to learn the foreground and what is novel from; None: neither is learnt.
+        input_size: side of the square input in pixels; None if the model fixes it.
+        preprocessing: what the model expects to be done to RGB from 0 to 255 outside of itself.
+        photos: to learn foreground and novelty from; None learns neither.
         licence: of the weights, for `model.json`.
         provenance: of the weights, for `model.json`.
-        overwrite: whether a version that is there already may be replaced.
+        overwrite: whether an existing version may be replaced.
 
     Raises:
         ExportError: the file holds no such model, a layer is not supported, the labels do not fit,
@@ -60,7 +64,7 @@ def export_keras(
         raise ExportError(f"{path}: {error}") from error
     if len(classes) != network.classes:
         raise ExportError(
-            f"{labels_path} names {len(classes)} classes, and {path} tells {network.classes} apart."
+            f"{labels_path} lists {len(classes)} classes, but {path} has {network.classes}."
         )
     return export_network(
         network,
@@ -78,44 +82,53 @@ def export_keras(
 
 def _load(path: Path) -> keras.Model:
     if not path.is_file():
-        raise ExportError(f"There is no model file {path}.")
+        raise ExportError(f"The model file {path} does not exist.")
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # zipfile, h5py, json and Keras each raise their own
         reason = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ExportError(
-            f"{path} holds no whole Keras model that can be loaded "
+            f"Keras cannot load a whole model from {path} "
             f"({type(error).__name__}: {reason.strip()})"
         ) from error
 
 
-def _input_size(model: keras.Model, asked: int | None) -> int:
-    """The side of the square input in pixels: the model's own, or the one that is asked for."""
+def _input_size(model: keras.Model, requested: int | None) -> int:
+    """The side of the square input in pixels: the model's, or else the requested one.
+
+    Raises:
+        ExportError: the input is not a square RGB photo, or the sizes contradict each other.
+    """
     shape = tuple(model.input_shape)
     if len(shape) != 4 or shape[3] != 3:
-        raise ExportError(f"The input is to be [N, h, w, 3], not {list(shape)}.")
-    own = {side for side in shape[1:3] if side is not None}
-    if len(own) > 1:
-        raise ExportError(f"The input is {shape[1]} x {shape[2]} pixels; only squares are served.")
-    if not own and asked is None:
+        raise ExportError(f"The model's input must be [N, h, w, 3], not {list(shape)}.")
+    sides = {side for side in shape[1:3] if side is not None}
+    if len(sides) > 1:
+        raise ExportError(
+            f"The model's input is {shape[1]} x {shape[2]} pixels; only squares are supported."
+        )
+    fixed = sides.pop() if sides else None
+    size = requested if fixed is None else fixed
+    if size is None:
         raise ExportError("The model takes photos of any size: pass --input-size.")
-    if own and asked not in (None, *own):
-        raise ExportError(f"The input is {own.pop()} pixels wide, not --input-size {asked}.")
-    return int(own.pop() if own else asked or 0)
+    if requested not in (None, size):
+        raise ExportError(f"The model's input is {size} pixels wide, not --input-size {requested}.")
+    return int(size)
 
 
 def _check(network: Network, model: keras.Model, size: int) -> None:
-    """Compare what was read with what Keras computes, for whatever the reader may have missed.
+    """Compare the network's output with Keras's on noise, to catch what the reader may have missed.
+
+    Keras's output may be logits or, if the model ends in a softmax, probabilities: either will do.
 
     Raises:
-        ExportError: they differ.
+        ExportError: neither agrees.
     """
     photos = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
-    expected = np.asarray(model(photos, training=False), np.float32)
+    expected = np.asarray(model(photos, training=False), np.float32)  # [2, classes]
     weights: dict[str, dict[str, Any]] = {node.name: dict(node.weights) for node in network.nodes}
-    last = network.nodes[-1].name
-    logits = gradients.run(network, weights, tf.constant(photos))[last]
-    actual = [np.asarray(logits), np.asarray(tf.nn.softmax(logits))]
-    scale = max(1.0, float(np.abs(expected).max()))
-    if min(float(np.abs(each - expected).max()) for each in actual) > 0.02 * scale:
-        raise ExportError("Read layer by layer, the network does not compute what Keras computes.")
+    logits = gradients.run(network, weights, tf.constant(photos))[network.nodes[-1].name]
+    candidates = [np.asarray(logits), np.asarray(tf.nn.softmax(logits))]
+    error = min(float(np.abs(candidate - expected).max()) for candidate in candidates)
+    if error > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ExportError("Converted layer by layer, the network does not compute what Keras does.")

@@ -1,4 +1,4 @@
-"""A model's classes as a text file: one a line, `name` or `synset<TAB>name`."""
+"""A model's classes as a text file: one per line, `name` or `synset<TAB>name`."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ STANFORD_DOGS = Path(__file__).parent / "stanford_dogs.txt"
 
 
 def read(path: Path) -> tuple[Label, ...]:
-    """Read the classes in order.
+    """Read the classes in the order of the lines; blank lines at the end do not count.
 
     Raises:
-        ExportError: no such file, not UTF-8, or a line without a name.
+        ExportError: the file does not exist or is not UTF-8, or a line has no name.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
@@ -25,6 +25,6 @@ def read(path: Path) -> tuple[Label, ...]:
     for index, line in enumerate(lines):
         synset, tab, name = line.rpartition("\t")
         if not name.strip():
-            raise ExportError(f"{path}, line {index + 1}: no name.")
+            raise ExportError(f"{path}, line {index + 1}: the class has no name.")
         labels.append(Label(index=index, synset=synset.strip() if tab else None, name=name.strip()))
     return tuple(labels)

@@ -83,15 +83,15 @@ class Calibrate(_OnModel):
         """Run the subcommand."""
         from training.calibration import calibrate
         from training.confidence import calibrate_confidence
-        from training.examples import evenly
+        from training.splits import balanced_sample
 
         bundle, engine, dataset = self.load()
         boxed = [example for example in dataset.train + dataset.validation if example.boxes]
         _warn_of_missing(bundle, dataset.validation, "validation photo")
         if boxed:
             _warn_of_missing(bundle, boxed, "photo with a box in the training split")
-        chosen = evenly(boxed, self.limit, self.seed)
-        validation = evenly(dataset.validation, self.limit, self.seed)
+        chosen = balanced_sample(boxed, self.limit, self.seed)
+        validation = balanced_sample(dataset.validation, self.limit, self.seed)
         card = bundle.card.replace(confidence=calibrate_confidence(bundle, engine, validation))
         if chosen:
             rules = calibrate(bundle, engine, chosen)
@@ -147,11 +147,11 @@ class Evaluate(_OnModel):
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         from training.evaluation import evaluate
-        from training.examples import evenly
+        from training.splits import balanced_sample
 
         self._check_options()
         bundle, engine, dataset = self.load()
-        test = evenly(dataset.test, self.limit, self.seed)
+        test = balanced_sample(dataset.test, self.limit, self.seed)
         say(f"Measuring the test split: {len(test)} of its {len(dataset.test)} photos.")
         _warn_of_missing(bundle, dataset.test, "test photo")
         if self.gallery and not any(example.boxes for example in test):

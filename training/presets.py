@@ -76,10 +76,11 @@ class Paper(TrainConfig):
     Command:
         python -m training train --preset paper --data-dir DIR --run runs/paper
     Time:
-        Not measured.
+        28 minutes an epoch of 10,362 photos on two CPU cores with bfloat16 (Intel with AMX).
     Accuracy:
-        Not measured. ImageNet's weights have seen the photos of Stanford Dogs' test split with
-        their breeds, so accuracy on it is higher than on new photos.
+        Top-1 0.161 on 1,152 validation photos, 0.146 on 2,066 test photos, 0.101 on 306 photos that
+        ImageNet's weights have not seen. Mean IoU on the test photos by the customary rule: CAM
+        0.569, Grad-CAM 0.563; a constant box has 0.594. See docs/paper.md.
     """
 
     preset: PresetName = "paper"

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from app import heatmaps
 from app.bundle import Bundle, ModelCard
-from app.evidence import LayerSet, heatmap_of
+from app.evidence import MethodAtLayers, heatmap_of
 from app.heatmaps import Heatmap
 from training.data import Example
 from training.explanations import BATCH, squashed
@@ -20,7 +20,7 @@ from training.similarity import rank_correlation, structural_similarity
 __all__ = ["Cascade", "Similarities", "randomization", "stages"]
 
 Arrays = dict[str, npt.NDArray[Any]]
-Similarities = dict[LayerSet, npt.NDArray[np.float64]]
+Similarities = dict[MethodAtLayers, npt.NDArray[np.float64]]
 """Rank correlation and SSIM of each photo, `[N, 2]`."""
 
 
@@ -65,7 +65,7 @@ def stages(layers: int) -> list[int]:
 
 
 def randomization(
-    bundle: Bundle, examples: Sequence[Example], sets: Sequence[LayerSet], *, seed: int
+    bundle: Bundle, examples: Sequence[Example], sets: Sequence[MethodAtLayers], *, seed: int
 ) -> dict[str, Similarities]:
     """How alike heatmaps stay to those of the model as it is, when more and more of it forgets.
 
@@ -106,11 +106,11 @@ def _heatmaps(
     cascade: Cascade,
     images: npt.NDArray[np.uint8],
     targets: npt.NDArray[np.int32],
-    sets: Sequence[LayerSet],
+    sets: Sequence[MethodAtLayers],
     progress: Any,
-) -> tuple[dict[LayerSet, list[Heatmap]], npt.NDArray[np.int32]]:
+) -> tuple[dict[MethodAtLayers, list[Heatmap]], npt.NDArray[np.int32]]:
     """Every photo's heatmap, by layer set, and the class it explains, `[N]`."""
-    by_set: dict[LayerSet, list[Heatmap]] = {layers: [] for layers in sets}
+    by_set: dict[MethodAtLayers, list[Heatmap]] = {layers: [] for layers in sets}
     classes = []
     for begin in range(0, len(images), BATCH):
         part = slice(begin, begin + BATCH)

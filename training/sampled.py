@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from app import images
 from app.bundle import Bundle, ModelCard, Rule
-from app.engines import Cut, Engine
-from app.evidence import LayerSet
+from app.engines import Batch, Cut, Engine
+from app.evidence import MethodAtLayers
 from training.data import Example
 from training.explanations import Explained, explain
 from training.faithfulness import insertion_deletion
@@ -20,7 +20,7 @@ from training.scoring import main_sets
 __all__ = ["faithfulness", "randomization"]
 
 Map = npt.NDArray[np.float32]
-Key = LayerSet | str
+Key = MethodAtLayers | str
 """A method's layer set, or a baseline's name."""
 
 
@@ -62,7 +62,10 @@ def faithfulness(
 
 
 def _estimated(
-    areas: dict[Key, list[tuple[float, float]]], sets: Sequence[LayerSet], count: int, seed: int
+    areas: dict[Key, list[tuple[float, float]]],
+    sets: Sequence[MethodAtLayers],
+    count: int,
+    seed: int,
 ) -> Faithfulness:
     """From insertion and deletion AUC of every photo."""
     weights = resample(count, seed=seed)
@@ -93,8 +96,7 @@ def _areas(
     """Insertion and deletion AUC of one heatmap `[size, size]`."""
 
     def predict(frames: npt.NDArray[np.uint8]) -> Map:
-        none = np.full(len(frames), -1, np.int32)
-        probabilities = engine.run(Cut.PREDICT, frames, none, none)["probabilities"]
+        probabilities = engine.run(Cut.PREDICT, Batch.of(frames))["probabilities"]
         return np.nan_to_num(probabilities)  # what is not finite counts as 0
 
     # Equal pixels go in the same order for all, so that their difference is not by chance.

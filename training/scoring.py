@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from app import engines, heatmaps, images
 from app.bundle import DEFAULT_THRESHOLD, Method, ModelCard, Rule
-from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet, enlarged
+from app.evidence import CURVE_THRESHOLDS, Evidence, MethodAtLayers, enlarged
 from training.data import Example
 from training.explanations import FUSED, Explained, layer_sets
 from training.figures import BASELINES
@@ -61,25 +61,25 @@ class Scored:
     """
 
     example: Example
-    plain: dict[LayerSet, Score]
-    fused: dict[LayerSet, Score]
+    plain: dict[MethodAtLayers, Score]
+    fused: dict[MethodAtLayers, Score]
     customary: Score
     baselines: dict[str, Score]
-    curves: dict[tuple[LayerSet, Rule], Floats]
+    curves: dict[tuple[MethodAtLayers, Rule], Floats]
 
-    def by_default(self, layers: LayerSet) -> Score:
+    def by_default(self, layers: MethodAtLayers) -> Score:
         """By the service's default rule."""
         return self.fused.get(layers, self.plain[layers])
 
 
-def main_sets(card: ModelCard) -> list[LayerSet]:
+def main_sets(card: ModelCard) -> list[MethodAtLayers]:
     """The last layer and the last six: those whose figures are slow, or many."""
     return [layers for layers in layer_sets(card) if layers.name in FUSED]
 
 
-def default(card: ModelCard, method: Method) -> LayerSet:
+def default(card: ModelCard, method: Method) -> MethodAtLayers:
     """The default layers of `/cam` and `/gradcam`: the method at the last layer."""
-    return LayerSet.of(card, method, card.layer_names[-1:])
+    return MethodAtLayers.of(card, method, card.layer_names[-1:])
 
 
 def scored(row: Explained) -> Scored:
@@ -102,7 +102,7 @@ def scored(row: Explained) -> Scored:
         for layers, rule in keys
     }
 
-    def scores(by: Rule) -> dict[LayerSet, Score]:
+    def scores(by: Rule) -> dict[MethodAtLayers, Score]:
         return {
             layers: _score(row, evidence[layers, rule], regions[layers, rule])
             for layers, rule in keys

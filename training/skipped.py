@@ -1,4 +1,4 @@
-"""What a data set was found to hold and could not use: named, counted, never silently dropped."""
+"""Photos, boxes and annotations that cannot be used: each is counted, none is dropped silently."""
 
 import sys
 from collections import Counter
@@ -6,42 +6,42 @@ from collections import Counter
 __all__ = ["Skipped"]
 
 SHOWN = 10
-"""How many of a kind are named before the rest is only counted."""
+"""How many items of a kind are listed; further ones are only counted."""
 
 
 class Skipped:
-    """What is left out, and why."""
+    """The items of a data set that are left out, with the reasons."""
 
     def __init__(self) -> None:
-        """Nothing, so far."""
+        """Start empty."""
         self._lines: list[str] = []
         self._counts: Counter[str] = Counter()
 
-    def add(self, what: str, name: str, why: object) -> None:
-        """Leave one out.
+    def add(self, kind: str, name: str, reason: object) -> None:
+        """Leave an item out.
 
         Args:
-            what: its kind, for the count: `photo`, `box`, `annotation` or `folder`.
-            name: where it is.
-            why: in words.
+            kind: `photo`, `box`, `annotation` or `folder`; items are counted by it.
+            name: where the item is: a path, perhaps with a line or an index.
+            reason: text, or an exception with that text.
         """
-        self._counts[what] += 1
-        if self._counts[what] <= SHOWN:
-            self._lines.append(f"{name}: {why}")
+        self._counts[kind] += 1
+        if self._counts[kind] <= SHOWN:
+            self._lines.append(f"{name}: {reason}")
 
     def report(self) -> None:
-        """Tell standard error, if there is anything to tell."""
+        """Print the items to standard error; print nothing if there are none."""
         if not self._lines:
             return
-        more = {what: count - SHOWN for what, count in self._counts.items() if count > SHOWN}
+        hidden = {kind: count - SHOWN for kind, count in self._counts.items() if count > SHOWN}
         lines = [
             "Left out:",
             *(f"  {line}" for line in self._lines),
-            *([f"  and more: {_told(more)}"] if more else []),
-            f"Left out in all: {_told(self._counts)}.",
+            *([f"  and more: {_listed(hidden)}"] if hidden else []),
+            f"Left out in total: {_listed(self._counts)}.",
         ]
         print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _told(counts: dict[str, int]) -> str:
-    return ", ".join(f"{what} {count}" for what, count in sorted(counts.items()))
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))

@@ -1,4 +1,4 @@
-"""Stanford Dogs through TensorFlow Datasets: 120 breeds, a training and a test split, boxes.
+"""Stanford Dogs from TensorFlow Datasets (TFDS): 120 breeds, training and test photos, boxes.
 
 Khosla et al., Novel dataset for fine-grained image categorization, 2011.
 """
@@ -10,18 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.classes import kept_classes, label
+from training.dataset import Dataset, Example
 from training.errors import DataError
-from training.examples import Dataset, Example, hold_out, kept_classes, label, limited
+from training.splits import hold_out, subsample
 
-__all__ = ["stanford_dogs"]
+__all__ = ["load_stanford_dogs"]
 
 _PHOTOS_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/images.tar"
 
-_PATIENCE = 20.0
-"""Seconds to wait for that address to answer."""
+_TIMEOUT = 20.0
+"""Seconds to wait for a response from that address."""
 
 
-def stanford_dogs(
+def load_stanford_dogs(
     data_dir: Path | None = None,
     *,
     breeds: Sequence[str] = (),
@@ -30,42 +32,42 @@ def stanford_dogs(
     limit: int | None = None,
     partial: bool = False,
 ) -> Dataset:
-    """Read Stanford Dogs through TensorFlow Datasets.
+    """Read Stanford Dogs from TensorFlow Datasets.
 
     Args:
-        data_dir: a prepared TFDS directory; None downloads to TFDS's own.
-        breeds: synsets or breed names to keep; empty keeps each one present in the data.
+        data_dir: a prepared TFDS directory; None downloads to the default one.
+        breeds: synsets or names of the breeds to keep; empty keeps all that have training photos.
         validation_share: the share of each breed's training photos that is held out.
-        seed: of the held-out share.
-        limit: at most this many photos of the training split, before the share is taken, and of
-            the test split; None takes all.
+        seed: of `limit`'s choice and of the photos that are held out.
+        limit: at most this many training photos, validation photos included, and at most this
+            many test photos; None takes all.
         partial: whether some of `breeds` may be missing.
 
     Raises:
-        DataError: no data there, no such breed, or fewer than two breeds.
+        DataError: no data, no such breed, or fewer than two breeds.
     """
     builder = _builder(data_dir)
     names: list[str] = builder.info.features["label"].names
-    records = {split: _examples(builder, split) for split in ("train", "test")}
+    examples = {split: _examples(builder, split) for split in ("train", "test")}
     kept = kept_classes(
-        names, {example.label for example in records["train"]}, breeds, partial=partial
+        names, {example.label for example in examples["train"]}, breeds, partial=partial
     )
-    position = {old: new for new, old in enumerate(kept)}
+    new_index = {old: new for new, old in enumerate(kept)}
     train, test = (
-        limited(
+        subsample(
             [
-                replace(example, label=position[example.label])
-                for example in records[name]
-                if example.label in position
+                replace(example, label=new_index[example.label])
+                for example in examples[split]
+                if example.label in new_index
             ],
             limit,
             seed,
         )
-        for name in ("train", "test")
+        for split in ("train", "test")
     )
-    fit, held_out = hold_out(train, validation_share, seed)
+    train, validation = hold_out(train, validation_share, seed)
     labels = tuple(label(index, names[old]) for index, old in enumerate(kept))
-    return Dataset("stanford_dogs", labels, fit, held_out, test)
+    return Dataset("stanford_dogs", labels, train, validation, test)
 
 
 def _builder(data_dir: Path | None) -> Any:
@@ -74,11 +76,11 @@ def _builder(data_dir: Path | None) -> Any:
     try:
         builder = tfds.builder("stanford_dogs", data_dir=data_dir)
         if data_dir is None and not builder.is_prepared():
-            _check_reach()
+            _check_connection()
             builder.download_and_prepare()
     except Exception as error:
         raise DataError(
-            "Stanford Dogs could not be downloaded. On a machine that reaches "
+            "Stanford Dogs could not be downloaded. On a machine that can reach "
             f"{_PHOTOS_URL}, run "
             "`python -c \"import tensorflow_datasets as t; t.load('stanford_dogs', "
             "data_dir='DIR')\"`, copy DIR here and pass --data-dir DIR. "
@@ -89,18 +91,24 @@ def _builder(data_dir: Path | None) -> Any:
     return builder
 
 
-def _check_reach() -> None:
-    """Fail within seconds where TFDS's own retries take minutes."""
+def _check_connection() -> None:
+    """Fail within seconds if the host is out of reach. TFDS retries for minutes.
+
+    Raises:
+        OSError: no response.
+    """
     request = urllib.request.Request(_PHOTOS_URL, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=_PATIENCE).close()
-    except urllib.error.HTTPError as answer:
-        answer.close()  # it answers: let TFDS find out what it says to a real request
+        urllib.request.urlopen(request, timeout=_TIMEOUT).close()
+    except urllib.error.HTTPError as response:
+        # The host responds, if only with an error to HEAD. Whether GET works, TFDS will see.
+        response.close()
 
 
 def _examples(builder: Any, split: str) -> list[Example]:
     import tensorflow_datasets as tfds
 
+    # Photos stay encoded: 20,580 decoded ones would not fit into memory.
     decoders = {"image": tfds.decode.SkipDecoding()}
     records = tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
     return [
@@ -108,6 +116,7 @@ def _examples(builder: Any, split: str) -> list[Example]:
             name=record["image/filename"].decode(),
             data=record["image"],
             label=int(record["label"]),
+            # TFDS orders a box ymin, xmin, ymax, xmax; both it and we use fractions of the photo.
             boxes=tuple(
                 (float(xmin), float(ymin), float(xmax), float(ymax))
                 for ymin, xmin, ymax, xmax in record["objects"]["bbox"]

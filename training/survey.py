@@ -1,4 +1,12 @@
-"""What is learnt from training photos once and stored in the graph: foreground and novelty."""
+"""What is learnt from training photos once and stored in the graph: foreground and novelty.
+
+    photos --network--> activations of each layer   [N, h, w, C]  --> foreground: a direction and
+                                                                      an offset for each layer
+                   '--> features before the head    [N, F]        --> novelty: the residual
+
+Foreground directions come from `foreground.RidgeRegression` where enough photos have boxes, else
+from `foreground.DescriptorTransform`; the residual from `novelty.residual`.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,20 +38,21 @@ Tensor: TypeAlias = tf.Tensor
 BATCH = 16
 
 ENOUGH_BOXES = 100
-"""Photos with boxes from which on the foreground's directions are learnt from them."""
+"""The least number of photos with boxes for the foreground to be learnt from boxes."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """What the photos taught.
 
     Attributes:
         projections: the foreground's, by layer.
-        layers: whose maps make the foreground's heatmap.
-        rule: how they were found.
-        photos: on how many photos.
-        surveyed: photos in all.
-        residual: of the features that the last Dense layer reads; None where there are too few.
+        layers: the layers whose maps make the foreground's heatmap.
+        rule: `boxes` for ridge regression, `ddt` for deep descriptor transforming.
+        photos: number of photos that the projections were learnt from.
+        surveyed: number of photos that the residual was learnt from: all.
+        residual: of the features that the last Dense layer reads; None if there are too few photos
+            or features.
     """
 
     projections: dict[str, Projection]
@@ -62,7 +71,7 @@ class TrainingPhotos:
         source: Stanford Dogs, or a folder.
         data_dir: see `stanford_dogs` and `folder`.
         boxes: see `folder`.
-        count: photos at most.
+        count: the most photos to draw.
     """
 
     source: Source = "stanford_dogs"
@@ -71,7 +80,7 @@ class TrainingPhotos:
     count: int = 1000
 
     def examples(self, labels: Sequence[Label]) -> list[Example]:
-        """Draw photos of the training split as `calibrate` and `evaluate` cut it.
+        """Draw photos of the training split, which is the one that `calibrate` and `evaluate` use.
 
         Args:
             labels: the model's.
@@ -81,24 +90,25 @@ class TrainingPhotos:
         """
         dataset = load_for_model(self.source, self.data_dir, labels, boxes=self.boxes, config={})
         if not dataset.train:
-            raise DataError(f"{self.data_dir} has photos to test with but none to learn from.")
+            raise DataError(f"{self.data_dir} has test photos but no training photos.")
         return choose(dataset.train, self.count, seed=0)
 
 
 def choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     """Draw at most `count` photos, evenly by class; those with boxes before the others.
 
-    The photos with boxes are drawn class by class in turn, in random order within each class, until
-    a class has no more; then the photos without boxes are, likewise.
+    Photos with boxes are drawn in rounds: in each round one photo of every class that has one left,
+    at random within the class. Once they are used up, photos without boxes are drawn likewise.
     """
     order = np.random.default_rng(seed).permutation(len(examples)).tolist()
-    turns: Counter[tuple[bool, int]] = Counter()
+    rounds: Counter[tuple[bool, int]] = Counter()
     ranked = []
     for example in [examples[index] for index in order]:
-        group = (not example.boxes, example.label)
-        ranked.append((not example.boxes, turns[group], example))
-        turns[group] += 1
-    ranked.sort(key=lambda entry: entry[:2])  # stable: within a turn, the order stays random
+        unboxed = not example.boxes
+        group = (unboxed, example.label)
+        ranked.append((unboxed, rounds[group], example))
+        rounds[group] += 1
+    ranked.sort(key=lambda entry: entry[:2])  # stable: within a round, the order stays random
     return [example for _, _, example in ranked[:count]]
 
 
@@ -112,49 +122,50 @@ def survey(
 ) -> Survey:
     """Run photos through a network once, and learn from their maps, features and boxes.
 
-    Labels play no part. From `ENOUGH_BOXES` photos with boxes on, the projections are learnt from
-    these photos alone, by ridge regression, and the heatmap's layers are those that do best by
-    `BoxedForeground`; with fewer, from all, by descriptor transforming, and both layers are fused.
+    Labels play no part. If `ENOUGH_BOXES` photos or more have boxes, the projections are learnt
+    from these photos alone, by ridge regression, and the heatmap's layers are those that do best in
+    `BoxedForeground`. Otherwise they are learnt from all photos, by deep descriptor transforming,
+    and the layers of `fused_layers` are used.
 
     Args:
-        network: takes what `preprocessing` makes.
-        layers: names of the nodes to find projections for.
+        network: takes what `preprocessing` returns.
+        layers: names of the nodes to find projections for, first to last.
         examples: training photos, see `choose`.
-        size: pixels of the square input.
-        preprocessing: what the network wants done to photos.
+        size: side of the square input in pixels.
+        preprocessing: what the network expects to be done to photos.
     """
-    boxed = [example for example in examples if example.boxes]
-    learns = len(boxed) >= ENOUGH_BOXES
-    ridge = BoxedForeground(len(boxed), size)
-    transform = {name: DescriptorTransform() for name in layers}
+    boxed_photos = sum(bool(example.boxes) for example in examples)
+    by_boxes = boxed_photos >= ENOUGH_BOXES
+    regression = BoxedForeground(boxed_photos, size)
+    transforms = {name: DescriptorTransform() for name in layers}
     run = _forward(network, layers, size, preprocessing)
     features: list[npt.NDArray[np.float32]] = []
     sizes: dict[str, tuple[int, ...]] = {}
     batches = inference_batches(examples, size=size, batch_size=BATCH)
     for number, (photos, _) in enumerate(bar("survey", batches, unit="batch")):
         boxes = [example.boxes for example in examples[BATCH * number : BATCH * (number + 1)]]
-        with_box = np.array([bool(of_photo) for of_photo in boxes])
-        # arrays: [N, h, w, C] of each layer; of_batch: [N, D], what the last Dense layer reads
-        *arrays, of_batch = (value.numpy() for value in run(photos))
-        features.append(of_batch)
+        # [n, h, w, C] for each layer, then [n, F], what the last Dense layer reads
+        *arrays, batch_features = (value.numpy() for value in run(photos))
+        features.append(batch_features)
         maps = dict(zip(layers, arrays, strict=True))
         sizes = {name: activations.shape[1:] for name, activations in maps.items()}
-        if not learns:
+        has_box = np.array([bool(photo_boxes) for photo_boxes in boxes])
+        if not by_boxes:
             for name, activations in maps.items():
-                transform[name].add(activations)
-        elif with_box.any():
-            of_boxed = {name: activations[with_box] for name, activations in maps.items()}
-            ridge.add(of_boxed, [of_photo for of_photo in boxes if of_photo])
-    if learns:
-        projections, chosen = ridge.projections(), ridge.layers()
+                transforms[name].add(activations)
+        elif has_box.any():
+            boxed_maps = {name: activations[has_box] for name, activations in maps.items()}
+            regression.add(boxed_maps, [photo_boxes for photo_boxes in boxes if photo_boxes])
+    if by_boxes:
+        projections, heatmap_layers = regression.projections(), regression.layers()
     else:
-        projections = {name: learner.projection() for name, learner in transform.items()}
-        chosen = fused_layers(sizes)
+        projections = {name: transform.projection() for name, transform in transforms.items()}
+        heatmap_layers = fused_layers(sizes)
     return Survey(
         projections=projections,
-        layers=chosen,
-        rule="boxes" if learns else "ddt",
-        photos=len(boxed) if learns else len(examples),
+        layers=heatmap_layers,
+        rule="boxes" if by_boxes else "ddt",
+        photos=boxed_photos if by_boxes else len(examples),
         surveyed=len(examples),
         residual=residual(np.concatenate(features)),
     )
@@ -163,7 +174,10 @@ def survey(
 def _forward(
     network: Network, layers: Sequence[str], size: int, preprocessing: Preprocessing
 ) -> Callable[[Tensor], list[Tensor]]:
-    """From RGB 0..255 `[N, size, size, 3]` to each layer's maps, then the head's features."""
+    """A function from RGB 0..255 to each layer's activations, then the head's features.
+
+    From float32 `[N, size, size, 3]` to `[N, h, w, C]` for each layer and `[N, F]`.
+    """
     weights: dict[str, dict[str, Any]] = {
         node.name: {
             name: tf.Variable(array, dtype=tf.float32, trainable=False)

@@ -14,10 +14,11 @@ from app import bundle as bundles
 from app import engines
 from app.bundle import Bundle, BundleError, Label
 from app.confidence import probabilities
-from app.engines import Cut, Engine, EngineUnavailable
+from app.engines import Batch, Cut, Engine, EngineUnavailable
 from training.checkpoints import writing
+from training.classes import matching_index
+from training.dataset import Example
 from training.errors import DataError
-from training.examples import Example, matching_index
 from training.explanations import BATCH, squashed
 from training.progress import bar
 from training.strategy import Devices
@@ -136,9 +137,8 @@ def _log_probabilities(
         for begin in range(0, len(examples), BATCH):
             batch = examples[begin : begin + BATCH]
             images = np.stack([squashed(bundle.card, example)[1] for example in batch])
-            none = np.full(len(batch), -1, np.int32)
             for view in (images, np.ascontiguousarray(images[:, :, ::-1])):
-                logits = engine.run(Cut.PREDICT, view, none, none)["logits"][:, columns]
+                logits = engine.run(Cut.PREDICT, Batch.of(view))["logits"][:, columns]
                 shares = np.maximum(probabilities(logits, 1.0), np.finfo(np.float32).tiny)
                 rows[begin : begin + len(batch)] += np.log(shares) / 2
             shown.update(len(batch))

@@ -1,29 +1,29 @@
-"""The terms that weights come under, and where they come from: for `model.json`."""
+"""Licence and provenance of weights, for `model.json`."""
 
 from pathlib import Path
 
 from app.bundle import Architecture
 from training.config import TrainConfig
 
-__all__ = ["IMAGENET", "of_run", "origin_of_run"]
+__all__ = ["IMAGENET", "run_licence", "run_provenance"]
 
 IMAGENET = "Derived from ImageNet photos: for non-commercial research and education."
-"""Of all that has ImageNet's weights or photos in it; Stanford Dogs' photos are ImageNet's."""
+"""Terms of everything that derives from ImageNet's photos, of which Stanford Dogs is a part."""
 
 _NETWORKS = {Architecture.RESNET50: "ResNet50", Architecture.CUSTOM_CNN: "Plain CNN"}
 
 
-def of_run(config: TrainConfig) -> str:
-    """The terms of a run's weights.
+def run_licence(config: TrainConfig) -> str:
+    """The licence terms of a run's weights.
 
     Empty for a network that was trained from random weights on a folder of photos. A weights file
-    counts as ImageNet's: most have come from there, and nothing in it tells.
+    counts as ImageNet's: most are, and the file itself does not say.
     """
     derived = config.weights != "none" or config.source == "stanford_dogs"
     return IMAGENET if derived else ""
 
 
-def origin_of_run(config: TrainConfig, dataset: str) -> str:
+def run_provenance(config: TrainConfig, dataset: str) -> str:
     """What a run's weights started from, and what they were trained on.
 
     Args:

@@ -19,8 +19,8 @@ from training import architectures, history, precision, trainable
 from training.checkpoints import Checkpoints, writing
 from training.config import TrainConfig
 from training.data import Dataset
+from training.dataset import check_fingerprint, write_fingerprint
 from training.errors import DataError, RunError
-from training.examples import check_same, remember
 from training.feeding import inference_batches, train_batches
 from training.progress import Progress
 from training.schedule import learning_rate
@@ -117,7 +117,7 @@ class Run:
 
     def _begin(self) -> None:
         """Restore what the directory holds, and store the configuration in it."""
-        check_same(self.directory, self.dataset)
+        check_fingerprint(self.directory, self.dataset)
         self._checkpoints.restore()
         if self.devices.total([self.step]) != [self.step * self.devices.workers]:
             raise RunError(f"{self.directory} is not the same directory on all hosts.")
@@ -127,7 +127,7 @@ class Run:
                 draft = self.directory / "config.tmp"
                 draft.write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
                 draft.replace(self.directory / "config.json")
-                remember(self.directory, self.dataset)
+                write_fingerprint(self.directory, self.dataset)
 
     def _mixed_targets(self) -> npt.NDArray[np.float32]:
         """What is learnt of each training photo, `[len(train), classes]`."""

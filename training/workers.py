@@ -1,4 +1,4 @@
-"""Processes for work that holds Python's lock, such as following outlines of many small regions."""
+"""Processes for work that holds Python's global lock, such as tracing many small regions."""
 
 import os
 import signal
@@ -15,10 +15,10 @@ __all__ = ["processes"]
 
 @contextmanager
 def processes() -> Iterator[ProcessPoolExecutor]:
-    """As many processes as there are cores; they end with the context, or with this process.
+    """A pool of as many processes as there are cores.
 
-    They are started anew and not forked: a fork would copy locks that threads of TensorFlow or
-    OpenVINO hold.
+    They end with the context, or when this process is killed. They are spawned, not forked: a fork
+    would copy locks that threads of TensorFlow or OpenVINO hold.
     """
     pool = ProcessPoolExecutor(
         os.cpu_count(), mp_context=get_context("spawn"), initializer=_initialize
@@ -37,6 +37,7 @@ def _initialize() -> None:
 
 
 def _end_with_parent() -> None:
+    """Wait for the parent process to end, however it does, and exit at once."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

@@ -8,8 +8,10 @@ from pathlib import Path
 from app.bundle import Bundle
 from app.engines.base import (
     BATCH_SIZES,
+    Batch,
     Cut,
     Engine,
+    EngineInfo,
     cpu_has_bfloat16,
     gpu_precision,
     layer_output,
@@ -19,8 +21,10 @@ from app.errors import EngineUnavailable
 
 __all__ = [
     "BATCH_SIZES",
+    "Batch",
     "Cut",
     "Engine",
+    "EngineInfo",
     "EngineUnavailable",
     "cpu_has_bfloat16",
     "create",
@@ -43,7 +47,7 @@ def create(
     precision: str = "auto",
     threads: int = 0,
 ) -> Engine:
-    """Load a model version on the engine that is asked for, or that suits the machine.
+    """Load a model version on the requested engine, or the one that suits the machine.
 
     Args:
         bundle: the model version.
@@ -55,7 +59,7 @@ def create(
         threads: 0 for one a core.
 
     Raises:
-        EngineUnavailable: the engine, or the precision, is not to be had here.
+        EngineUnavailable: the engine, or the precision, is not available here.
     """
     warnings = []
     if _wants_tensorflow(engine, device):
@@ -70,7 +74,7 @@ def create(
 
     chosen = OpenVINOEngine(bundle, precision=precision, threads=threads)
     if device == "gpu":
-        warnings.append("A GPU was asked for and none is used: OpenVINO runs on the CPU here.")
+        warnings.append("A GPU was requested and none is used: OpenVINO runs on the CPU here.")
     for warning in warnings:
         chosen.warn(warning)
     return chosen

@@ -2,20 +2,24 @@
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
 
 from app.bundle import Method, ModelCard
-from app.schemas import EngineInfo
 
 __all__ = [
     "BATCH_SIZES",
+    "Batch",
     "Cut",
     "Engine",
+    "EngineInfo",
     "LocalEngine",
     "cpu_has_bfloat16",
     "gpu_precision",
@@ -35,11 +39,63 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Cut(StrEnum):
-    """How much of the full signature a caller needs; each is a model of its own."""
+    """How much of the full signature a caller needs; each is a model of its own.
+
+    The service runs `explain` even for `/predict`, whose confidence needs the foreground.
+    `predict` is for scoring alone, in training, and the measure of what explaining costs.
+    """
 
     PREDICT = "predict"
     EXPLAIN = "explain"
     EXPLAIN_DEEP = "explain_deep"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What a model runs on: N photos, and the class to explain in each.
+
+    The attributes bear the names of the graph's inputs.
+
+    Attributes:
+        image: uint8 RGB `[N, S, S, 3]`, squashed to the model's input size S.
+        class_index: int32 `[N]`, the class to explain; -1 for the row's own top-1.
+        versus_index: int32 `[N]`, the class to explain it against; -1 for none.
+    """
+
+    image: npt.NDArray[np.uint8]
+    class_index: npt.NDArray[np.int32]
+    versus_index: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(
+        cls, image: npt.NDArray[np.uint8], class_index: npt.NDArray[np.int32] | None = None
+    ) -> Self:
+        """Explain the photos `[N, S, S, 3]` against no class; by default, each for its top-1."""
+        none = np.full(len(image), -1, np.int32)
+        return cls(image, none if class_index is None else class_index, none)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def rows(self, index: slice | Sequence[int]) -> Self:
+        """A batch of some of the rows."""
+        return type(self)(self.image[index], self.class_index[index], self.versus_index[index])
+
+    def inputs(self, cut: Cut) -> list[npt.NDArray[Any]]:
+        """The arrays that a cut takes, in the order of `input_names`."""
+        return [getattr(self, name) for name in input_names(cut)]
+
+
+class EngineInfo(BaseModel):
+    """What runs the model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: Literal["openvino", "tensorflow"]
+    version: str
+    device: str
+    precision: str
+    warnings: list[str] = []
 
 
 class Engine(Protocol):
@@ -62,20 +118,12 @@ class Engine(Protocol):
         """
         ...
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> Arrays:
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
         """Run a batch.
 
         Args:
-            cut: which outputs; `output_names` tells.
-            image: uint8 RGB `[N, S, S, 3]`.
-            class_index: int32 `[N]`; -1 for the row's own top-1.
-            versus_index: int32 `[N]`; -1 for none.
+            cut: which outputs; `output_names` lists them.
+            batch: N photos, 1 to the greatest of `BATCH_SIZES`.
 
         Returns:
             float32 (`target_index`: int32) arrays with N rows, by output name.
@@ -88,7 +136,7 @@ class Engine(Protocol):
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU has AVX-512 with bfloat16, as Linux tells."""
+    """Whether the CPU has AVX-512 with bfloat16, as Linux reports."""
     try:
         return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -112,7 +160,7 @@ def layer_output(card: ModelCard, name: str, layer: str) -> str:
 
 
 def input_names(cut: Cut) -> list[str]:
-    """The inputs of a cut, in the order of `Engine.run`."""
+    """The inputs of a cut, in the order of `Batch`'s attributes."""
     return ["image"] if cut is Cut.PREDICT else ["image", "class_index", "versus_index"]
 
 
@@ -172,17 +220,10 @@ class LocalEngine(ABC):
         size = self._card.input.size
         cuts = (Cut.EXPLAIN, Cut.EXPLAIN_DEEP) if self.on_gpu else (Cut.EXPLAIN,)
         for rows in [batch for batch in BATCH_SIZES if batch <= padded(max_batch)]:
-            image = np.zeros((rows, size, size, 3), np.uint8)
-            index = np.full(rows, -1, np.int32)
+            black = Batch.of(np.zeros((rows, size, size, 3), np.uint8))
             for cut in cuts:
-                self.run(cut, image, index, index)
+                self.run(cut, black)
 
     @abstractmethod
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> Arrays:
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
         """See `Engine`."""

@@ -11,9 +11,17 @@ import numpy.typing as npt
 import openvino as ov
 
 from app.bundle import Bundle
-from app.engines.base import Arrays, Cut, LocalEngine, input_names, output_names, padded
+from app.engines.base import (
+    Arrays,
+    Batch,
+    Cut,
+    EngineInfo,
+    LocalEngine,
+    input_names,
+    output_names,
+    padded,
+)
 from app.errors import BundleError, EngineUnavailable
-from app.schemas import EngineInfo
 
 __all__ = ["CORE", "OpenVINOEngine"]
 
@@ -82,25 +90,22 @@ class OpenVINOEngine(LocalEngine):
             warnings=list(self._warnings),
         )
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> Arrays:
-        """See `Engine`."""
-        rows = len(image)
-        given: tuple[npt.NDArray[Any], ...] = (image, class_index, versus_index)
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        """See `Engine`.
+
+        Raises:
+            ValueError: an array of another shape or dtype than `Batch` has.
+        """
+        rows = len(batch)
         bound = self._bound(cut, padded(rows))
-        for array, source in zip(
-            bound.inputs, given, strict=False
-        ):  # `predict` has the image alone
+        # The arrays that the requests read are filled in place: rows, then copies of the last.
+        for array, source in zip(bound.inputs, batch.inputs(cut), strict=True):
             if (source.dtype, source.shape) != (array.dtype, (rows, *array.shape[1:])):
                 raise ValueError(f"{source.dtype} {source.shape} is no batch of {rows} photos.")
             array[:rows] = source
             array[rows:] = source[-1]
         bound.run()
+        # The next batch of this size overwrites the outputs: the caller gets copies.
         return {name: array[:rows].copy() for name, array in bound.outputs.items()}
 
     def close(self) -> None:
@@ -139,7 +144,7 @@ class OpenVINOEngine(LocalEngine):
             results = [full.output(name).get_node() for name in output_names(self._card, cut)]
         except RuntimeError as error:
             raise BundleError(f"The SavedModel lacks an output: {error}") from error
-        parameters = {each.output(0).any_name: each for each in full.get_parameters()}
+        parameters = {node.output(0).any_name: node for node in full.get_parameters()}
         return ov.Model(results, [parameters[name] for name in input_names(cut)], cut.value)
 
 
@@ -159,6 +164,7 @@ class _Bound:
 
     @classmethod
     def of(cls, model: ov.CompiledModel, names: list[str], streams: int, rows: int) -> "_Bound":
+        # One array a port, `[rows, ...]`; each request is bound to views of its share of the rows.
         inputs = [_array(port, rows) for port in model.inputs]
         outputs = {
             name: _array(port, rows) for name, port in zip(names, model.outputs, strict=True)

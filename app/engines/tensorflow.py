@@ -3,13 +3,12 @@
 import os
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from app.bundle import Bundle
 from app.engines.base import (
     Arrays,
+    Batch,
     Cut,
+    EngineInfo,
     LocalEngine,
     cpu_has_bfloat16,
     gpu_precision,
@@ -18,7 +17,6 @@ from app.engines.base import (
     pad_rows,
 )
 from app.errors import EngineUnavailable
-from app.schemas import EngineInfo
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -53,7 +51,7 @@ class TensorFlowEngine(LocalEngine):
         super().__init__(bundle.card)
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
-            self.warn("A GPU was asked for and TensorFlow finds none: the CPU is used.")
+            self.warn("A GPU was requested and TensorFlow finds none: the CPU is used.")
         self.on_gpu = bool(gpus) and device != "cpu"
         self._device = "/GPU:0" if self.on_gpu else "/CPU:0"
         for gpu in gpus:
@@ -90,23 +88,15 @@ class TensorFlowEngine(LocalEngine):
             warnings=list(self._warnings),
         )
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> Arrays:
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
         """See `Engine`."""
         if cut not in self._functions:
             self._functions[cut] = self._prune(cut)
-        inputs: list[npt.NDArray[Any]] = (
-            [image] if cut is Cut.PREDICT else [image, class_index, versus_index]
-        )
         with tf.device(self._device):
-            results = self._functions[cut](*(tf.constant(pad_rows(array)) for array in inputs))
+            inputs = [tf.constant(pad_rows(array)) for array in batch.inputs(cut)]
+            results = self._functions[cut](*inputs)
         names = output_names(self._card, cut)
-        rows = len(image)
+        rows = len(batch)
         return {name: result.numpy()[:rows] for name, result in zip(names, results, strict=True)}
 
     def close(self) -> None:
@@ -131,27 +121,27 @@ class TensorFlowEngine(LocalEngine):
         signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in pruned.inputs]
         return tf.function(run, input_signature=signature, jit_compile=self.on_gpu, autograph=False)
 
-    def _choose_precision(self, wanted: str) -> str:
+    def _choose_precision(self, precision: str) -> str:
         if self.on_gpu:
-            return self._choose_gpu_precision(wanted)
+            return self._choose_gpu_precision(precision)
         has_bfloat16 = cpu_has_bfloat16()
-        if wanted == "float16":
+        if precision == "float16":
             raise EngineUnavailable("BREEDCAM_PRECISION=float16 is for GPUs.")
-        if wanted == "bfloat16" and not has_bfloat16:
+        if precision == "bfloat16" and not has_bfloat16:
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
-        chosen = "bfloat16" if has_bfloat16 and wanted != "float32" else "float32"
+        chosen = "bfloat16" if has_bfloat16 and precision != "float32" else "float32"
         tf.config.optimizer.set_experimental_options(
             {"auto_mixed_precision_onednn_bfloat16": chosen == "bfloat16"}
         )
         return chosen
 
-    def _choose_gpu_precision(self, wanted: str) -> str:
+    def _choose_gpu_precision(self, precision: str) -> str:
         [gpu, *_] = tf.config.list_physical_devices("GPU")
         details = tf.config.experimental.get_device_details(gpu)
         fastest = gpu_precision(details.get("compute_capability", (0, 0)))
-        if wanted == "bfloat16" and fastest != "bfloat16":
+        if precision == "bfloat16" and fastest != "bfloat16":
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this GPU has no bfloat16.")
-        return fastest if wanted == "auto" else wanted
+        return fastest if precision == "auto" else precision
 
 
 def retyped(graph: Any, dtype: tf.DType, logits: str) -> Any:
@@ -197,21 +187,23 @@ def _head(graph: Any, logits: str) -> set[str]:
     gradient's, and no part of the head.
     """
     nodes = {node.name: node for node in graph.node}
-    found: set[str] = set()
+    head: set[str] = set()
+    # Backward, from the logits to the first product of matrices on each path.
     waiting = [logits]
     while waiting:
         name = waiting.pop()
-        found.add(name)
+        head.add(name)
         if nodes[name].op != "MatMul":
             waiting += _sources(nodes[name])
+    # Forward, to whatever they lead to, until nothing is added. ArgMax gives a class's index.
     size = 0
-    while size != len(found):
-        size = len(found)
-        leading = {name for name in found if nodes[name].op != "ArgMax"}
-        found |= {node.name for node in graph.node if leading.intersection(_sources(node))}
-    return found
+    while size != len(head):
+        size = len(head)
+        leading = {name for name in head if nodes[name].op != "ArgMax"}
+        head |= {node.name for node in graph.node if leading.intersection(_sources(node))}
+    return head
 
 
 def _sources(node: Any) -> list[str]:
     """The nodes whose outputs a node takes: inputs are written `name:output`, `^name` is order."""
-    return [each.partition(":")[0] for each in node.input if not each.startswith("^")]
+    return [name.partition(":")[0] for name in node.input if not name.startswith("^")]

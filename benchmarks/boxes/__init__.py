@@ -1,4 +1,4 @@
-"""`python -m benchmarks boxes`: today's rule for the box beside others, on training photos.
+"""`python -m benchmarks boxes`: the service's rule for boxes beside others, on training photos.
 
-Nothing is fitted on what it is measured on: see `benchmarks.boxes.crossfit`.
+Nothing is fitted on the photos that it is measured on: see `benchmarks.boxes.crossfit`.
 """

@@ -36,16 +36,20 @@ BEGIN = "<!-- `python -m benchmarks boxes` writes what follows -->"
 END = "<!-- up to here -->"
 
 SEED = 0
-"""Of the halves, of the bootstrap's samples and of the photos drawn."""
+"""Seed of the halves, of the bootstrap samples and of the choice of photos."""
 
 SAMPLE = 1200
-"""Photos drawn by default: ten of each breed, where there are 120."""
+"""Default number of photos: ten of each of 120 breeds."""
 
 Ious = npt.NDArray[np.float64]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run it with what follows `boxes` on the command line."""
+    """Run the subcommand.
+
+    Args:
+        arguments: what follows `boxes` on the command line.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks boxes", description=__doc__)
     parser.add_argument(
         "--data-dir",
@@ -82,10 +86,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def written(document: str, text: str) -> str:
-    """The document with `text` between its marks, in place of what is there.
+    """The document with `text` in place of what is between its marks.
 
     Raises:
-        ValueError: it lacks the marks.
+        ValueError: the document lacks the marks.
     """
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -102,51 +106,53 @@ def measure(
     among: int,
     threads: int = 0,
 ) -> str:
-    """All tables, Markdown.
+    """All tables, in Markdown.
 
     Args:
         bundle: a model version with CAM.
         engine: runs it, through OpenVINO.
         examples: photos of the training split, with a box each.
-        among: how many there are, of which `examples` were drawn.
-        threads: of the inference; 0 for one a core.
+        among: number of photos that `examples` were drawn from.
+        threads: for the inference; 0: one for each core.
     """
     half = halves(len(examples), SEED)
     raw = maps.raw_maps(maps.Photos(bundle, examples, half, threads), engine)
     layers, larger = maps.foreground_layers(bundle), maps.larger(bundle)
     sections = trials(bundle.card, layers, larger)
-    every = [trial for section in sections.values() for trial in section]
+    all_trials = [trial for section in sections.values() for trial in section]
     size = bundle.card.input.size
     boxes = [[images.scale_box(box, (1, 1), (size, size)) for box in e.boxes] for e in examples]
-    found = {title: cross_fitted(table, half) for title, table in _ious(every, raw, boxes).items()}
+    ious = {
+        title: cross_fitted(table, half) for title, table in _ious(all_trials, raw, boxes).items()
+    }
     head = (
         f"Measured with {bundle.card.name} version {bundle.card.version} ({engine.info.name} in "
         f"{engine.info.precision}) on {len(examples)} photos, drawn evenly by breed from the "
         f"{among} of the training split that have a box (validation photos included)."
     )
-    tables = [_guesses(examples, found["CAM"], found["Grad-CAM"])]
-    tables += [_table(title, section, found) for title, section in sections.items()]
+    tables = [_guesses(examples, ious["CAM"], ious["Grad-CAM"])]
+    tables += [_table(title, section, ious) for title, section in sections.items()]
     return f"{head}\n\n" + "\n".join(
         f"**{table.caption}**\n\n{document.markdown(table)}" for table in tables
     )
 
 
 def _ious(
-    every: Sequence[Trial],
+    all_trials: Sequence[Trial],
     raw: tuple[Mapping[str, npt.NDArray[np.float32]], ...],
     boxes: Sequence[Sequence[Box]],
 ) -> dict[str, Ious]:
-    """IoUs `[2, N, options]` by trial: by the directions of each half, where it depends on them.
+    """IoUs `[2, N, options]` by trial. The first axis is the half that the directions are from.
 
     Args:
-        every: the trials.
-        raw: their maps, by the directions of each half.
-        boxes: the true ones of each photo, in pixels of the model's input.
+        all_trials: the trials of all sections.
+        raw: the maps, with the directions of either half.
+        boxes: the true boxes of each photo, in pixels of the model's input.
     """
-    measured = [trial for trial in every if trial.options]
+    measured = [trial for trial in all_trials if trial.options]
 
     def of_photo(index: int) -> list[Ious]:
-        rows = [{name: each[index] for name, each in of_half.items()} for of_half in raw]
+        rows = [{name: maps[index] for name, maps in of_half.items()} for of_half in raw]
         return [
             np.stack([_of_row(trial, row, boxes[index]) for row in rows[: 1 + trial.learnt]])
             for trial in measured
@@ -155,18 +161,18 @@ def _ious(
     with ThreadPoolExecutor() as pool:
         runs = pool.map(of_photo, range(len(boxes)))
         photos = list(bar("boxes", runs, total=len(boxes)))
-    found: dict[str, Ious] = {}
+    ious: dict[str, Ious] = {}
     for number, trial in enumerate(measured):
         table = np.stack([photo[number] for photo in photos], axis=1)
-        found[trial.title] = np.broadcast_to(table, (2, *table.shape[1:]))
-    for trial in every:
+        ious[trial.title] = np.broadcast_to(table, (2, *table.shape[1:]))
+    for trial in all_trials:
         if trial.pooled:
-            found[trial.title] = np.concatenate([found[title] for title in trial.pooled], axis=2)
-    return found
+            ious[trial.title] = np.concatenate([ious[title] for title in trial.pooled], axis=2)
+    return ious
 
 
 def _of_row(trial: Trial, row: Mapping[str, npt.NDArray[np.float32]], boxes: Sequence[Box]) -> Ious:
-    """One photo's IoU with each option at each threshold."""
+    """The IoUs of one photo, for each option at each threshold: `[options x thresholds]`."""
     return np.array(
         [
             best_iou(box, boxes)
@@ -177,7 +183,7 @@ def _of_row(trial: Trial, row: Mapping[str, npt.NDArray[np.float32]], boxes: Seq
 
 
 def _guesses(examples: Sequence[Example], *plain: Ious) -> Table:
-    """What looks at no photo."""
+    """The baselines, which look at no photo."""
     guesses = {
         "the whole frame": FULL_FRAME,
         "a constant box (80 % x 90 %, centred)": CONSTANT_BOX,
@@ -197,10 +203,10 @@ def _guesses(examples: Sequence[Example], *plain: Ious) -> Table:
 _COLUMNS = ("", "mean IoU", "to CAM", "to Grad-CAM", "service")
 
 
-def _table(title: str, section: Sequence[Trial], found: Mapping[str, Ious]) -> Table:
-    plain = (found["CAM"], found["Grad-CAM"])
+def _table(title: str, section: Sequence[Trial], ious: Mapping[str, Ious]) -> Table:
+    plain = (ious["CAM"], ious["Grad-CAM"])
     rows = [
-        _line(trial.title, found[trial.title], plain, f"`{trial.served}`" if trial.served else "")
+        _line(trial.title, ious[trial.title], plain, f"`{trial.served}`" if trial.served else "")
         for trial in section
     ]
     return Table(_COLUMNS, rows, title)
@@ -212,7 +218,7 @@ def _samples(count: int) -> Ious:
 
 
 def _line(title: str, ious: Ious, plain: tuple[Ious, ...], served: str) -> tuple[str, ...]:
-    """Mean IoU, and its differences to the plain rules with their intervals, paired by photo."""
+    """A row: the mean IoU, and its differences from the plain rules with paired intervals."""
     weights = _samples(len(ious))
     estimates = [estimate(mean(ious), weights, mean(base)) for base in plain]
     differences = (

@@ -1,4 +1,4 @@
-"""Two halves of the photos: what is chosen or learnt on one is measured on the other, both ways."""
+"""Cross-fitting: what is chosen or learnt on one half of the photos is measured on the other."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,36 +12,38 @@ from training.foreground import DescriptorTransform, Projection, RidgeRegression
 __all__ = ["RULES", "Directions", "Half", "cross_fitted", "find_directions", "halves"]
 
 Half = npt.NDArray[np.int_]
-"""0 or 1 for each photo: the half that it is in."""
+"""The half of each photo, 0 or 1: `[N]`."""
 
 Directions = Mapping[tuple[str, str], Projection]
 """The foreground's directions, by rule and layer."""
 
 RULES = ("ddt", "boxes")
-"""How directions are found: see `training.foreground`."""
+"""The ways to find directions; see `training.foreground`."""
 
 
 def halves(count: int, seed: int = 0) -> Half:
-    """The half of each of `count` photos, by lot; they differ by one photo at most."""
+    """Assign photos to halves at random. The halves differ by one photo at most."""
     return np.random.default_rng(seed).permutation(count) % 2
 
 
 def cross_fitted(tables: npt.NDArray[np.float64], half: Half) -> npt.NDArray[np.float64]:
-    """Each photo's IoU with what does best on the other half.
+    """The IoU of each photo, with the option that does best on the other half.
 
     Args:
-        tables: IoUs `[2, N, K]` of K options (a threshold each, say). Those of `tables[h]` may
-            depend on what was learnt on the photos of half h, and on no others.
-        half: of each photo, `[N]`.
+        tables: IoUs `[2, N, K]` of K options (for example thresholds). `tables[h]` may depend on
+            what was learnt from the photos of half h, and on no others.
+        half: `[N]`.
 
     Returns:
         `[N]`.
     """
     measured = np.empty(len(half))
     for chosen_on in (0, 1):
-        there = half == chosen_on
-        best = int(np.argmax(tables[chosen_on, there].mean(axis=0)))
-        measured[~there] = tables[chosen_on, ~there, best]
+        # Both the directions (`tables[chosen_on]`) and the option come from this half; only photos
+        # of the other half are measured with them.
+        in_half = half == chosen_on
+        best = int(np.argmax(tables[chosen_on, in_half].mean(axis=0)))
+        measured[~in_half] = tables[chosen_on, ~in_half, best]
     return measured
 
 
@@ -50,12 +52,12 @@ def find_directions(
     half: Half,
     boxes: Sequence[Sequence[Box]],
 ) -> tuple[Directions, Directions]:
-    """The foreground's directions from the photos of each half alone.
+    """The foreground's directions, learnt from each half alone.
 
     Args:
-        batches: activations by layer, `[n, h, w, C]` each; all photos once, in order.
-        half: of each photo.
-        boxes: of each photo, as shares of its width and height.
+        batches: activations `[n, h, w, C]` by layer; all photos once, in order.
+        half: `[N]`.
+        boxes: of each photo, as fractions of its width and height.
     """
     ridge = [defaultdict[str, RidgeRegression](RidgeRegression) for _ in (0, 1)]
     transform = [defaultdict[str, DescriptorTransform](DescriptorTransform) for _ in (0, 1)]
@@ -64,17 +66,17 @@ def find_directions(
         for layer, activations in maps.items():
             photos = np.arange(begin, begin + len(activations))
             for learnt_on in (0, 1):
-                there = half[photos] == learnt_on
-                if there.any():
-                    given = [boxes[photo] for photo in photos[there]]
-                    ridge[learnt_on][layer].add(activations[there], given)
-                    transform[learnt_on][layer].add(activations[there])
+                in_half = half[photos] == learnt_on
+                if in_half.any():
+                    half_boxes = [boxes[photo] for photo in photos[in_half]]
+                    ridge[learnt_on][layer].add(activations[in_half], half_boxes)
+                    transform[learnt_on][layer].add(activations[in_half])
         begin += len(activations)
     first, second = (
         {
-            (rule, layer): found[layer].projection()
-            for rule, found in (("ddt", transform[learnt_on]), ("boxes", ridge[learnt_on]))
-            for layer in found
+            (rule, layer): learners[layer].projection()
+            for rule, learners in (("ddt", transform[learnt_on]), ("boxes", ridge[learnt_on]))
+            for layer in learners
         }
         for learnt_on in (0, 1)
     )

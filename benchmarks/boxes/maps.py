@@ -1,4 +1,4 @@
-"""Raw maps of photos, for the trials: of photo and mirror image, and of larger inputs."""
+"""Raw maps for the trials: of photos, of their mirror images, and at larger input sizes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Bundle, Method
-from app.engines import Cut, Engine, layer_output
+from app.engines import Batch, Cut, Engine, layer_output
 from benchmarks.boxes.crossfit import Directions, Half, find_directions
 from benchmarks.boxes.forward import Forward
 from training.data import Example
@@ -21,7 +21,7 @@ __all__ = ["MIRRORED", "Photos", "foreground_layers", "larger", "name", "raw_map
 BATCH = 32
 
 MIRRORED = "mirrored"
-"""The view whose maps are the mean of the photo's and of its mirror image's, mirrored back."""
+"""Name of the view that averages a photo's map with its mirror image's, mirrored back."""
 
 Raw = dict[str, npt.NDArray[np.float32]]
 """Raw maps `[N, h, w]`, by `name`."""
@@ -31,13 +31,14 @@ Activations = Mapping[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos to try rules on.
+    """The photos that the rules are tried on.
 
     Attributes:
         bundle: the model version.
-        examples: with a box each.
-        half: of each photo.
-        threads: of the inference; 0 for one a core.
+        examples: photos with a box.
+        half: `[N]`.
+        threads: for the inference; 0: one for each core.
+        labels: the true classes, `[N]`.
     """
 
     bundle: Bundle
@@ -52,15 +53,17 @@ class Photos:
         object.__setattr__(self, "labels", labels)
 
     def squashed(self, size: int) -> npt.NDArray[np.uint8]:
-        """Model input of a size, uint8 RGB `[N, size, size, 3]`, as the service makes it."""
+        """Model input, uint8 RGB `[N, size, size, 3]`, resized as the service does it."""
         card = self.bundle.card
         sized = card.model_copy(update={"input": card.input.model_copy(update={"size": size})})
         with ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(lambda each: squashed(sized, each)[1], self.examples)))
+            return np.stack(
+                list(pool.map(lambda example: squashed(sized, example)[1], self.examples))
+            )
 
 
 def name(kind: str, layer: str, view: str = "") -> str:
-    """What a raw map is called: of a method's or a direction's kind, at a layer, in a view."""
+    """The key of a raw map: a method or a rule for directions, a layer and perhaps a view."""
     return f"{kind} {layer} {view}".rstrip()
 
 
@@ -72,11 +75,11 @@ def larger(bundle: Bundle) -> tuple[int, ...]:
 
 def foreground_layers(bundle: Bundle) -> tuple[str, ...]:
     """The last layer with a finer map, if there is one, and the last."""
-    return fused_layers({each.name: (each.height, each.width) for each in bundle.card.layers})
+    return fused_layers({layer.name: (layer.height, layer.width) for layer in bundle.card.layers})
 
 
 def raw_maps(photos: Photos, engine: Engine) -> tuple[Raw, Raw]:
-    """All maps that the trials need; the foreground's by directions from either half of photos."""
+    """All maps that the trials need, with foreground maps by the directions of either half."""
     size = photos.bundle.card.input.size
     image = photos.squashed(size)
     shared = _class_maps(photos, engine, image, "photos")
@@ -84,25 +87,25 @@ def raw_maps(photos: Photos, engine: Engine) -> tuple[Raw, Raw]:
         shared[f"{key} {MIRRORED}"] = _mean(shared[key], back)
     plain = _forward(photos, engine, size)
     directions = _directions(photos, plain, image)
-    _, found = _project(photos, plain, image, directions)
+    _, foreground = _project(photos, plain, image, directions)
     _, mirrored = _project(photos, plain, image[:, :, ::-1], directions)
-    for maps, back_maps in zip(found, mirrored, strict=True):
+    for maps, back_maps in zip(foreground, mirrored, strict=True):
         maps |= {f"{key} {MIRRORED}": _mean(maps[key], back) for key, back in back_maps.items()}
     del image
     for side in larger(photos.bundle):
         image, enlarged = photos.squashed(side), _forward(photos, engine, side)
         cam, of_size = _project(photos, enlarged, image, _directions(photos, enlarged, image))
         shared[name(Method.CAM, photos.bundle.card.layer_names[-1], str(side))] = cam
-        for maps, more in zip(found, of_size, strict=True):
+        for maps, more in zip(foreground, of_size, strict=True):
             maps |= {f"{key} {side}": value for key, value in more.items()}
-    first, second = found
+    first, second = foreground
     return shared | first, shared | second
 
 
 def _mean(
     maps: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Of maps `[N, h, w]` of photos and of their mirror images."""
+    """The mean of the maps `[N, h, w]` of photos and of their mirror images, mirrored back."""
     return (maps + mirrored[:, :, ::-1]) / np.float32(2)
 
 
@@ -113,25 +116,20 @@ def _batches(count: int, title: str) -> Iterator[slice]:
 
 
 def _class_maps(photos: Photos, engine: Engine, image: npt.NDArray[np.uint8], title: str) -> Raw:
-    """Every method's, for the true class."""
+    """The maps of every method, for the true class."""
     card = photos.bundle.card
-    kept = {
+    outputs_by_name = {
         name(method, layer): layer_output(card, method, layer)
         for method in card.methods
         for layer in (card.layer_names[-1:] if method is Method.CAM else card.layer_names[-6:])
     }
-    found: dict[str, list[npt.NDArray[np.float32]]] = {key: [] for key in kept}
+    batches_by_name: dict[str, list[npt.NDArray[np.float32]]] = {key: [] for key in outputs_by_name}
     for batch in _batches(len(image), f"maps, {title}"):
-        labels = photos.labels[batch]
-        outputs = engine.run(
-            Cut.EXPLAIN_DEEP,
-            np.ascontiguousarray(image[batch]),
-            labels,
-            np.full_like(labels, -1),
-        )
-        for key, output in kept.items():
-            found[key].append(outputs[output])
-    return {key: np.concatenate(each) for key, each in found.items()}
+        inputs = Batch.of(np.ascontiguousarray(image[batch]), photos.labels[batch])
+        outputs = engine.run(Cut.EXPLAIN_DEEP, inputs)
+        for key, output in outputs_by_name.items():
+            batches_by_name[key].append(outputs[output])
+    return {key: np.concatenate(batches) for key, batches in batches_by_name.items()}
 
 
 def _forward(photos: Photos, engine: Engine, size: int) -> Forward:
@@ -164,20 +162,22 @@ def _project(
 ) -> tuple[npt.NDArray[np.float32], tuple[Raw, Raw]]:
     """CAM, and the foreground's maps by the directions of each half."""
     cams: list[npt.NDArray[np.float32]] = []
-    found: tuple[dict[str, list[npt.NDArray[np.float32]]], ...] = ({}, {})
+    batches_by_name: tuple[dict[str, list[npt.NDArray[np.float32]]], ...] = ({}, {})
     for cam, activations in _activations(photos, forward, image, "foreground"):
         cams.append(cam)
-        for maps, of_half in zip(found, directions, strict=True):
+        for maps, of_half in zip(batches_by_name, directions, strict=True):
             for (rule, layer), projection in of_half.items():
                 projected = _projected(activations[layer], projection)
                 maps.setdefault(name(rule, layer), []).append(projected)
-    first, second = ({key: np.concatenate(each) for key, each in maps.items()} for maps in found)
+    first, second = (
+        {key: np.concatenate(batches) for key, batches in maps.items()} for maps in batches_by_name
+    )
     return np.concatenate(cams), (first, second)
 
 
 def _projected(
     activations: npt.NDArray[np.float32], projection: Projection
 ) -> npt.NDArray[np.float32]:
-    """`foreground`'s raw maps `[n, h, w]`, as the graph has them."""
-    found: npt.NDArray[np.float32] = activations @ projection.direction
-    return found - np.float32(projection.offset)
+    """The foreground's raw maps `[n, h, w]` of activations `[n, h, w, C]`, as in the graph."""
+    maps: npt.NDArray[np.float32] = activations @ projection.direction
+    return maps - np.float32(projection.offset)

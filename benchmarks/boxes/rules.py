@@ -1,4 +1,4 @@
-"""Other ways from a heatmap to a box than the service's."""
+"""Ways to derive a box from a heatmap, other than the service's."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,28 +13,28 @@ __all__ = ["Find", "everything", "inferior_removed", "peak_region", "strongest_r
 Map = npt.NDArray[np.float32]
 
 Find = Callable[[Map, Sequence[float]], list[Box | None]]
-"""The boxes at several thresholds, shares of the heatmap's maximum; see `heatmaps.locate_all`."""
+"""The boxes at several thresholds, as fractions of the maximum; see `heatmaps.locate_all`."""
 
 
 def inferior_removed(values: Map, percentile: float) -> Map:
-    """IVR, inferior value removal: what lies below a percentile counts as nothing.
+    """IVR, inferior value removal: set values below a percentile to 0.
 
     Kim et al., Normalization matters in weakly supervised object localization, 2021:
-    `max(0, v - p) / max(v - p)`, here before the division, since thresholds are shares of the
-    maximum anyway. As in their code, of the enlarged map, `p` being one of its values.
+    `max(0, v - p) / max(v - p)`. The division is left out: thresholds are relative to the maximum
+    anyway. As in their code, the map is the enlarged one, and `p` is one of its values.
 
     Args:
-        values: a heatmap, `[h, w]`.
-        percentile: 0 to under 1.
+        values: a heatmap `[h, w]`.
+        percentile: at least 0 and less than 1.
     """
-    place = int(values.size * percentile)
-    floor = np.partition(values, place, axis=None)[place]
+    rank = int(values.size * percentile)
+    floor = np.partition(values, rank, axis=None)[rank]
     left: Map = np.maximum(values - floor, np.float32(0))
     return left
 
 
 def everything(values: Map, thresholds: Sequence[float]) -> list[Box | None]:
-    """The box around all that is at or over the threshold, in however many regions."""
+    """The box around all values at or over the threshold, whatever their regions."""
     return [
         _box(cv2.boundingRect(mask)) if mask.any() else None for mask in _masks(values, thresholds)
     ]
@@ -57,7 +57,7 @@ def strongest_region(values: Map, thresholds: Sequence[float]) -> list[Box | Non
 
 
 def _masks(values: Map, thresholds: Sequence[float]) -> list[npt.NDArray[np.uint8]]:
-    """What counts at each threshold, as `heatmaps.locate` has it."""
+    """Masks of the values at or over each threshold, as in `heatmaps.locate`."""
     top = values.max()
     return [
         ((values >= np.float32(threshold) * top) & (top > 0)).astype(np.uint8)
@@ -74,6 +74,6 @@ def _region(
     return _box(stats[choose(labels)].tolist())  # type: ignore[arg-type]
 
 
-def _box(place: Sequence[int]) -> Box:
-    x, y, width, height = place[:4]
+def _box(stats: Sequence[int]) -> Box:
+    x, y, width, height = stats[:4]
     return float(x), float(y), float(x + width), float(y + height)

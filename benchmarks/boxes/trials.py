@@ -1,4 +1,4 @@
-"""What is tried: each trial's options, of which the other half's photos choose one."""
+"""The trials: rules with options, among which the photos of the other half choose."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ Row = Mapping[str, Map]
 """One photo's raw maps."""
 
 Search = Callable[[Row], Map]
-"""From these to where the box is looked for: `[S, S]`, all zero where there is no evidence."""
+"""Turns raw maps into the map that is searched for a box: `[S, S]`, zero without evidence."""
 
 PERCENTILES = (0.15, 0.3, 0.45, 0.6)
-"""Of IVR; the other half chooses among them too."""
+"""For IVR; options to choose from, like thresholds."""
 
 LAST, LAST6 = "last", "last6"
 
@@ -64,10 +64,10 @@ class Trial:
 
     Attributes:
         title: unique.
-        options: of which one is chosen, with its threshold.
+        options: one of them is chosen, together with its threshold.
         learnt: whether it depends on the foreground's directions.
-        pooled: titles of trials before it whose options are its own too.
-        served: the service's rule that does this, if one does.
+        pooled: titles of earlier trials whose options it adds to its own.
+        served: the service's rule that works the same way, if there is one.
     """
 
     title: str
@@ -120,18 +120,18 @@ class Catalogue:
 
     def _of_method(self, method: Method, layers: str = LAST, view: str = "") -> Search:
         names = [name(method, layer, view) for layer in self._layers[layers]]
-        return lambda row: self._values([row[each] for each in names], signed=method.signed)
+        return lambda row: self._values([row[map_name] for map_name in names], signed=method.signed)
 
     def _of_foreground(
         self, rule: str, layers: Sequence[str] | None = None, view: str = ""
     ) -> Search:
         names = [name(rule, layer, view) for layer in layers or self._served]
         signed = rule != "boxes"  # as `app.bundle.Foreground.signed`
-        return lambda row: self._values([row[each] for each in names], signed=signed)
+        return lambda row: self._values([row[map_name] for map_name in names], signed=signed)
 
     def _plain(self, method: Method, layers: str = LAST) -> Trial:
         option = Option(self._of_method(method, layers))
-        return Trial(_told(method, layers), (option,), served=Rule.HEATMAP)
+        return Trial(_title(method, layers), (option,), served=Rule.HEATMAP)
 
     def _customary(self, method: Method) -> Trial:
         option = Option(self._of_method(method), thresholds=(DEFAULT_THRESHOLD,))
@@ -179,20 +179,20 @@ class Catalogue:
         ]
 
     def _fused(self) -> list[Trial]:
-        made = []
+        trials = []
         for rule in RULES:
             for method, layers in FUSED:
-                whole = f"{_told(method, layers)} + {SOURCES[rule]}"
+                whole = f"{_title(method, layers)} + {SOURCES[rule]}"
                 titles = [f"{whole}, {weight:g}" for weight in WEIGHTS]
                 for weight, title in zip(WEIGHTS, titles, strict=True):
                     search = _blend(
                         self._of_method(method, layers), self._of_foreground(rule), weight
                     )
                     served = self._serves(method, layers, rule, weight)
-                    made.append(Trial(title, (Option(search),), learnt=True, served=served))
-                pooled = (_told(method, layers), *titles)
-                made.append(Trial(f"{whole}, weight chosen too", learnt=True, pooled=pooled))
-        return made
+                    trials.append(Trial(title, (Option(search),), learnt=True, served=served))
+                pooled = (_title(method, layers), *titles)
+                trials.append(Trial(f"{whole}, weight chosen too", learnt=True, pooled=pooled))
+        return trials
 
     def _serves(self, method: Method, layers: str, rule: str, weight: float) -> Rule | None:
         fused = self._card.fused.get(method, {}).get(layers)
@@ -203,14 +203,14 @@ class Catalogue:
         foreground = self._of_foreground("boxes", view=MIRRORED)
         alone = [
             Trial(
-                f"{_told(method, layers)}, mirrored too",
+                f"{_title(method, layers)}, mirrored too",
                 (Option(self._of_method(method, layers, MIRRORED)),),
             )
             for method, layers in FUSED
         ]
         fused = [
             Trial(
-                f"{_told(method, layers)} + boxes, 0.5, mirrored too",
+                f"{_title(method, layers)} + boxes, 0.5, mirrored too",
                 (Option(_blend(self._of_method(method, layers, MIRRORED), foreground, 0.5)),),
                 learnt=True,
             )
@@ -220,16 +220,16 @@ class Catalogue:
         return [*alone, boxes, *fused]
 
     def _enlarged(self) -> list[Trial]:
-        made = []
+        trials = []
         for size in map(str, self._larger):
             cam = self._of_method(Method.CAM, view=size)
-            made.append(Trial(f"CAM, {size} px", (Option(cam),)))
+            trials.append(Trial(f"CAM, {size} px", (Option(cam),)))
             for rule in RULES:
                 search = self._of_foreground(rule, view=size)
-                made.append(Trial(f"{SOURCES[rule]}, {size} px", (Option(search),), learnt=True))
+                trials.append(Trial(f"{SOURCES[rule]}, {size} px", (Option(search),), learnt=True))
             fused = Option(_blend(cam, self._of_foreground("boxes", view=size), 0.5))
-            made.append(Trial(f"CAM + boxes, 0.5, {size} px", (fused,), learnt=True))
-        return made
+            trials.append(Trial(f"CAM + boxes, 0.5, {size} px", (fused,), learnt=True))
+        return trials
 
     def _regions(self) -> list[Trial]:
         cam, gradcam = self._of_method(Method.CAM), self._of_method(Method.GRADCAM)
@@ -254,7 +254,7 @@ def trials(
     return Catalogue(card, foreground_layers, larger).sections()
 
 
-def _told(method: Method, layers: str) -> str:
+def _title(method: Method, layers: str) -> str:
     return TITLES[method] if layers == LAST else f"{TITLES[method]}, last six layers"
 
 

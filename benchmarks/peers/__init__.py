@@ -1,1 +1,1 @@
-"""Others' ways to the same heatmap, each with its pinned packages in a `.txt` of its name."""
+"""Other packages' ways to the same heatmap. A `.txt` of the same name pins a peer's packages."""

@@ -1,4 +1,4 @@
-"""The shipped network as a Keras model, for whom wants one."""
+"""The shipped network as a Keras model, for the peers that need one."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ def load(weights: str) -> Any:
     """ResNet50 with a head for the weights' classes, from `network_input` to logits.
 
     Args:
-        weights: a file that `benchmarks.weights.write` made. Its convolutions have their batch norm
-            in them already, so the model's own batch norms are set to do nothing.
+        weights: a file of `benchmarks.weights.write`. Its convolutions include their batch norms,
+            so those of the model are set to the identity.
     """
     import keras
 
@@ -38,16 +38,16 @@ def load(weights: str) -> Any:
 
 
 def input_size(weights: str) -> int:
-    """Pixels of the square input of the network in a file that `benchmarks.weights.write` made."""
+    """Side of the square input in pixels, from a file of `benchmarks.weights.write`."""
     return int(np.load(weights)["input_size"])
 
 
 def picture(weights: str) -> Any:
-    """The made picture at the network's input size, as `network_input` makes it."""
+    """The made picture at the network's input size, preprocessed by `network_input`."""
     size = input_size(weights)
     return network_input(pictures.pixels(size, size))
 
 
 def network_input(image: Any) -> Any:
-    """What the exported network is given: RGB less ImageNet's means, float32, with a batch axis."""
+    """Preprocess for the exported network: RGB minus ImageNet's means, float32 `[1, S, S, 3]`."""
     return (image.astype(np.float32) - (123.68, 116.779, 103.939)).astype(np.float32)[None]

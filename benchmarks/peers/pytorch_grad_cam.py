@@ -19,11 +19,11 @@ def make() -> dict[str, Callable[..., Any]]:
 
     model, last = torch_resnet.load(sys.argv[1])
     image = keras_resnet.picture(sys.argv[1]).transpose(0, 3, 1, 2)
-    given = torch.tensor(image.copy())
+    batch = torch.tensor(image.copy())
     explainer = GradCAM(model=model, target_layers=[last])
 
     def gradcam() -> Any:
-        return explainer(input_tensor=given, targets=None)[0]
+        return explainer(input_tensor=batch, targets=None)[0]
 
     return {
         "explain": lambda count=1: timed(gradcam, count),

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 
 BLOCKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
-"""Of each stage: channels, blocks, and the stride of the first one."""
+"""For each stage: channels, number of blocks, and stride of the first block."""
 
 
 def load(weights: str) -> tuple[Any, Any]:
     """The network from RGB less its means `[N, 3, S, S]` to logits, and its last block.
 
     Args:
-        weights: a file that `benchmarks.weights.write` made.
+        weights: a file of `benchmarks.weights.write`.
     """
     import torch
     from torch import nn
@@ -21,6 +21,7 @@ def load(weights: str) -> tuple[Any, Any]:
 
     def filled(layer: Any, name: str) -> Any:
         kernel = arrays[f"{name}/kernel"]
+        # Keras has [in, out] and [h, w, in, out]; PyTorch [out, in] and [out, in, h, w].
         order = (1, 0) if kernel.ndim == 2 else (3, 2, 0, 1)
         layer.weight.data = torch.tensor(kernel.transpose(order).copy())
         layer.bias.data = torch.tensor(arrays[f"{name}/bias"])

@@ -1,1 +1,1 @@
-"""Processes that the parts start and ask, all with this project's own packages."""
+"""Worker processes of the parts, all with this project's own packages."""

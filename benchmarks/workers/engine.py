@@ -1,4 +1,4 @@
-"""The engine as the service has it, or with other options."""
+"""The engine with the service's options, or with others."""
 
 import argparse
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 
 from app import bundle as bundles
 from app import engines, heatmaps
-from app.engines import Cut, Engine
+from app.engines import Batch, Cut, Engine
 from app.engines.base import padded
 from app.settings import Settings
 from benchmarks import pictures
@@ -17,27 +17,26 @@ from benchmarks.timing import timed
 
 
 def make() -> dict[str, Callable[..., Any]]:
-    """Load what the command line asks for; `--engine` and the like default to the settings."""
+    """Load the engine of the command line; its options default to the settings."""
     settings = Settings()
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", default=settings.engine)
     parser.add_argument("--precision", default=settings.precision)
     parser.add_argument("--streams", type=int, help="OpenVINO's, in place of the engine's choice")
     parser.add_argument("--count-operations", action="store_true", help="for `profile`; takes time")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     bundle = bundles.load(settings.model_path)
-    asked = {"engine": chosen.engine, "precision": chosen.precision}
-    engine = engines.create(bundle, **{**settings.engine_options, **asked})
-    _reach_inside(engine, chosen.streams, chosen.count_operations)
+    overrides = {"engine": options.engine, "precision": options.precision}
+    engine = engines.create(bundle, **{**settings.engine_options, **overrides})
+    _reach_inside(engine, options.streams, options.count_operations)
     size = bundle.card.input.size
 
-    def batch(rows: int) -> tuple[Any, ...]:
-        image = np.stack([pictures.pixels(size, size, seed) for seed in range(rows)])
-        return image, np.full(rows, -1, np.int32), np.full(rows, -1, np.int32)
+    def batch(rows: int) -> Batch:
+        return Batch.of(np.stack([pictures.pixels(size, size, seed) for seed in range(rows)]))
 
     def run(cut: str, rows: int = 1, count: int = 1) -> list[float]:
         inputs = batch(rows)
-        return timed(lambda: engine.run(Cut(cut), *inputs), count)
+        return timed(lambda: engine.run(Cut(cut), inputs), count)
 
     def profile(cut: str, rows: int = 1, count: int = 1) -> dict[str, float]:
         return _profile(engine, Cut(cut), batch(rows), count)
@@ -58,31 +57,31 @@ def make() -> dict[str, Callable[..., Any]]:
     }
 
 
-def _explain(engine: Engine, inputs: tuple[Any, ...], size: int) -> Any:
-    """A photo's Grad-CAM of its likeliest class, 0..1, `[size, size]`."""
-    arrays = engine.run(Cut.EXPLAIN, *inputs)
-    found = heatmaps.from_maps([arrays["gradcam"][0]], signed=False)
-    return heatmaps.resize(found.values, size, size)
+def _explain(engine: Engine, inputs: Batch, size: int) -> Any:
+    """Grad-CAM of a photo's top-1 class, 0..1, `[size, size]`."""
+    arrays = engine.run(Cut.EXPLAIN, inputs)
+    heatmap = heatmaps.from_maps([arrays["gradcam"][0]], signed=False)
+    return heatmaps.resize(heatmap.values, size, size)
 
 
 def _reach_inside(engine: Any, streams: int | None, count_operations: bool) -> None:
-    """Options of OpenVINO for which the service has no settings."""
+    """Set options of OpenVINO that the service has no settings for."""
     if streams:
         engine._streams = streams
     if count_operations:
         engine._options["PERF_COUNT"] = True
 
 
-def _profile(engine: Any, cut: Cut, inputs: tuple[Any, ...], count: int) -> dict[str, float]:
+def _profile(engine: Any, cut: Cut, inputs: Batch, count: int) -> dict[str, float]:
     """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`."""
     total: dict[str, float] = {}
-    engine.run(cut, *inputs)
-    requests = engine._bound(cut, padded(len(inputs[0]))).requests
+    engine.run(cut, inputs)
+    requests = engine._bound(cut, padded(len(inputs))).requests
     for _ in range(count):
-        engine.run(cut, *inputs)
+        engine.run(cut, inputs)
         for node in [node for request in requests for node in request.get_profiling_info()]:
-            spent = node.real_time.total_seconds() * 1000 / count
-            total[node.node_type] = total.get(node.node_type, 0.0) + spent
+            milliseconds = node.real_time.total_seconds() * 1000 / count
+            total[node.node_type] = total.get(node.node_type, 0.0) + milliseconds
     return total
 
 

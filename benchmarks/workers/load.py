@@ -1,4 +1,4 @@
-"""A closed loop of HTTP clients that cost little: each asks again as soon as it is answered."""
+"""A closed loop of cheap HTTP clients: each sends the next request on receiving a response."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ TIMEOUT_S = 60.0
 
 
 def make() -> dict[str, Callable[..., Any]]:
-    """Remember photos by name, and send them."""
+    """Handlers that keep photos by name, and send them."""
     photos: dict[str, bytes] = {}
     answers: list[bytes] = []
 
@@ -28,12 +28,12 @@ def make() -> dict[str, Callable[..., Any]]:
         port: int, path: str, photo: str, clients: int, requests: int, raw: bool = False
     ) -> dict[str, Any]:
         message = _message(path, photos[photo], raw)
-        begun, cpu = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), time.process_time()
         times, last = uvloop.run(_loop(port, message, clients, requests))
         answers[:] = [last]
         return {
             "times_ms": times,
-            "wall_s": time.perf_counter() - begun,
+            "wall_s": time.perf_counter() - start,
             "cpu_s": time.process_time() - cpu,
             "timings_ms": json.loads(last).get("timings_ms", {}),
         }
@@ -42,7 +42,7 @@ def make() -> dict[str, Callable[..., Any]]:
 
 
 def _message(path: str, photo: bytes, raw: bool) -> bytes:
-    """A whole request: the photo as multipart field `file`, or as the body itself."""
+    """A complete request, with the photo as multipart field `file` or as the raw body."""
     kind, body = b"image/jpeg", photo
     if not raw:
         kind = b"multipart/form-data; boundary=" + BOUNDARY
@@ -61,7 +61,7 @@ def _message(path: str, photo: bytes, raw: bool) -> bytes:
 async def _loop(
     port: int, message: bytes, clients: int, requests: int
 ) -> tuple[list[float], bytes]:
-    """Send a message `requests` times in all; give each one's milliseconds and the last answer."""
+    """Send a message `requests` times; returns the milliseconds of each, and the last body."""
     times: list[float] = []
     last = b""
     left = requests
@@ -71,10 +71,10 @@ async def _loop(
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
         while left > 0:
             left -= 1
-            begun = time.perf_counter()
+            start = time.perf_counter()
             writer.write(message)
             last = await _answer(reader)
-            times.append((time.perf_counter() - begun) * 1000)
+            times.append((time.perf_counter() - start) * 1000)
         writer.close()
         await writer.wait_closed()
 

@@ -1,4 +1,4 @@
-"""The usual way to do it: FastAPI, and a Keras model in the handler."""
+"""A service as it is usually written: FastAPI, with a Keras model in the handler."""
 
 import argparse
 import base64
@@ -31,15 +31,15 @@ def create_app(weights: str) -> FastAPI:
 
     @app.post("/predict")
     def predict(file: UploadFile) -> dict[str, Any]:
-        _, given = read(file)
-        probabilities = tf.nn.softmax(model.predict(given, verbose=0))[0].numpy()
+        _, batch = read(file)
+        probabilities = tf.nn.softmax(model.predict(batch, verbose=0))[0].numpy()
         return {"probabilities": probabilities.tolist()}
 
     @app.post("/gradcam")
     def gradcam(file: UploadFile, overlay: bool = True) -> dict[str, Any]:
-        photo, given = read(file)
+        photo, batch = read(file)
         with tf.GradientTape() as tape:
-            maps, logits = grad_model(given)
+            maps, logits = grad_model(batch)
             score = logits[0, tf.argmax(logits[0])]
         weights = tf.reduce_mean(tape.gradient(score, maps), axis=(0, 1, 2))
         heatmap = tf.nn.relu(tf.reduce_sum(maps[0] * weights, axis=-1)).numpy()
@@ -62,5 +62,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--weights", required=True)
-    chosen = parser.parse_args()
-    uvicorn.run(create_app(chosen.weights), port=chosen.port, log_level="warning")
+    options = parser.parse_args()
+    uvicorn.run(create_app(options.weights), port=options.port, log_level="warning")

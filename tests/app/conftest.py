@@ -23,10 +23,9 @@ from app.bundle import (
     ModelCard,
     Novelty,
 )
-from app.engines import Cut, Engine, output_names
+from app.engines import Batch, Cut, Engine, EngineInfo, output_names
 from app.explainer import Explainer
 from app.main import create_app
-from app.schemas import EngineInfo
 from app.settings import PROJECT, Settings
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -53,14 +52,8 @@ class Borrowed:
     def warm_up(self, max_batch: int) -> None:
         pass
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> Arrays:
-        return self._engine.run(cut, image, class_index, versus_index)
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        return self._engine.run(cut, batch)
 
     def close(self) -> None:
         self.closed = True
@@ -74,7 +67,7 @@ def by_hand(card: ModelCard) -> ModelCard:
     late = card.layer_names[-3:]
     sides = {name: 7 if name in late else 14 for name in card.layer_names}
     layers = (Layer(name=name, height=side, width=side) for name, side in sides.items())
-    return card.model_copy(update={"layers": tuple(layers)})
+    return card.replace(layers=tuple(layers))
 
 
 class Painted(Borrowed):
@@ -91,20 +84,14 @@ class Painted(Borrowed):
         default: npt.ArrayLike = 0.0,
     ) -> None:
         super().__init__(engine)
-        self.card = by_hand(card).model_copy(update={"input": Input(size=224)})
+        self.card = by_hand(card).replace(input=Input(size=224))
         self._maps = dict(maps or {})
         self._default = default
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> Arrays:
-        rows, classes = len(image), len(self.card.labels)
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        rows, classes = len(batch), len(self.card.labels)
         spread = np.arange(1, classes + 1, dtype=np.float32)
-        chosen = np.where(class_index < 0, classes - 1, class_index)
+        chosen = np.where(batch.class_index < 0, classes - 1, batch.class_index)
         arrays: Arrays = {
             "logits": np.tile(np.log(spread), (rows, 1)),
             "probabilities": np.tile(spread / spread.sum(), (rows, 1)),
@@ -126,11 +113,11 @@ class Held(Borrowed):
         self.busy, self.go = threading.Event(), threading.Event()
         self.rows: list[int] = []
 
-    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-        self.rows.append(len(arrays[0]))
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        self.rows.append(len(batch))
         self.busy.set()
         assert self.go.wait(20.0)
-        return super().run(cut, *arrays)
+        return super().run(cut, batch)
 
 
 def picture(width: int = 320, height: int = 240, seed: int = 0) -> Image.Image:
@@ -153,7 +140,7 @@ EXPLAIN = ("/cam", "/gradcam")
 PICTURED = (*EXPLAIN, "/compare")
 ENDPOINTS = ("/predict", *PICTURED)
 JPEG = encode(picture())
-"""What `post` sends unless told otherwise: 320 x 240."""
+"""What `post` sends by default: 320 x 240."""
 
 
 async def post(
@@ -182,16 +169,16 @@ def problem(response: httpx.Response, status: int, code: str) -> str:
     """Check everything that problems have in common; give the detail."""
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/problem+json"
-    told = response.json()
-    assert set(told) == {"type", "title", "status", "detail", "request_id"}
-    assert told["type"] == f"urn:breedcam:error:{code}"
-    assert told["status"] == status
-    assert told["title"]
-    assert told["request_id"] == response.headers["X-Request-ID"] != ""
+    document = response.json()
+    assert set(document) == {"type", "title", "status", "detail", "request_id"}
+    assert document["type"] == f"urn:breedcam:error:{code}"
+    assert document["status"] == status
+    assert document["title"]
+    assert document["request_id"] == response.headers["X-Request-ID"] != ""
     assert not any(
         secret in response.text for secret in ("Traceback", ".py", str(PROJECT), "site-packages")
     )
-    detail: str = told["detail"]
+    detail: str = document["detail"]
     assert detail
     return detail
 
@@ -233,7 +220,7 @@ def uncalibrated(card: ModelCard) -> ModelCard:
     """The shipped model's `by_hand`, as if neither fused rules nor confidence were calibrated."""
     foreground = Foreground(rule="ddt", photos=1000)
     changes = {"foreground": foreground, "fused": {}, "novelty": None, "confidence": None}
-    return by_hand(card).model_copy(update=changes)
+    return by_hand(card).replace(**changes)
 
 
 @pytest.fixture
@@ -258,7 +245,7 @@ def calibrated(uncalibrated: ModelCard) -> ModelCard:
             ece_before=0.05,
         ),
     }
-    return uncalibrated.model_copy(update=changes)
+    return uncalibrated.replace(**changes)
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ class Service:
 def environment(**settings: object) -> dict[str, str]:
     """This process's environment, with these settings and no others."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BREEDCAM_")}
-    told = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
-    return kept | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"} | told
+    chosen = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
+    return kept | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"} | chosen
 
 
 def free_port() -> int:
@@ -64,12 +64,12 @@ def free_port() -> int:
 def serving(directory: Path, *arguments: str, **settings: object) -> Iterator[Service]:
     """A ready service, started in a directory that is not the project's."""
     port, log = free_port(), directory / "log"
-    told = environment(**{"port": port, "max_batch": 1, "engine": "openvino", **settings})
+    variables = environment(**{"port": port, "max_batch": 1, "engine": "openvino", **settings})
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, *(arguments or ("-m", "app.main"))],
             cwd=directory,
-            env=told,
+            env=variables,
             stdout=sink,
             stderr=sink,
         )

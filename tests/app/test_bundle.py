@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from app import bundle
 from app.bundle import (
@@ -51,6 +52,9 @@ LIMITS = Confidence(
     ece=0.02,
     ece_before=0.06,
 )
+
+
+EARLY = Foreground(rule="boxes", photos=1, layers=("early",))
 
 
 @pytest.fixture
@@ -147,8 +151,8 @@ class TestLoad:
         self, version: Path, change: dict[str, Any]
     ) -> None:
         path = version / CARD_PATH
-        told = json.loads(path.read_text())
-        path.write_text(json.dumps(told | change))
+        toy = json.loads(path.read_text())
+        path.write_text(json.dumps(toy | change))
         with pytest.raises(BundleError, match=f"malformed(.|\n)*{next(iter(change))}"):
             load(version)
 
@@ -183,11 +187,11 @@ class TestCard:
         assert json.loads((tmp_path / CARD_PATH).read_text())["name"] == "second"
 
     def test_threshold_calibrated_or_default(self) -> None:
-        told = card(thresholds={Method.GRADCAM: {"last": 0.3, "last6": 0.4}})
-        assert told.threshold(Method.GRADCAM, "last") == 0.3
-        assert told.threshold(Method.GRADCAM, "last6") == 0.4
-        assert told.threshold(Method.GRADCAM, "early") == DEFAULT_THRESHOLD
-        assert told.threshold(Method.CAM, "last") == DEFAULT_THRESHOLD
+        toy = card(thresholds={Method.GRADCAM: {"last": 0.3, "last6": 0.4}})
+        assert toy.threshold(Method.GRADCAM, "last") == 0.3
+        assert toy.threshold(Method.GRADCAM, "last6") == 0.4
+        assert toy.threshold(Method.GRADCAM, "early") == DEFAULT_THRESHOLD
+        assert toy.threshold(Method.CAM, "last") == DEFAULT_THRESHOLD
 
     def test_thresholds_survive_the_disk(self, version: Path) -> None:
         thresholds = {Method.CAM: {"last": 0.55}, Method.LAYERCAM: {"last6": 0.21}}
@@ -200,15 +204,15 @@ class TestCard:
             "foreground": Foreground(rule="boxes", photos=7, layers=("early", "late")),
             "fused": {Method.CAM: {"last": fused}, Method.LAYERCAM: {"last6": fused}},
             "novelty": Novelty(dimensions=2, photos=9),
-            "confidence": LIMITS.model_copy(update={"most_novelty": 4.5}),
+            "confidence": Confidence(**{**dict(LIMITS), "most_novelty": 4.5}),
         }
         card(**changes, checksums=checksums(version)).write(version)
-        told = load(version).card
-        assert {name: getattr(told, name) for name in changes} == changes
+        toy = load(version).card
+        assert {name: getattr(toy, name) for name in changes} == changes
 
     def test_a_card_from_before_has_none_of_it(self) -> None:
-        told = card()
-        assert (told.fused, told.novelty, told.confidence) == ({}, None, None)
+        toy = card()
+        assert (toy.fused, toy.novelty, toy.confidence) == ({}, None, None)
 
     def test_the_foreground_is_of_the_last_layer_unless_others_are_named(self) -> None:
         assert card().foreground_layers == ["late"]
@@ -224,6 +228,35 @@ class TestCard:
 
     def test_only_cam_is_signed(self) -> None:
         assert [method for method in Method if method.signed] == [Method.CAM]
+
+
+class TestReplace:
+    def test_other_values_and_the_rest_as_it_was(self) -> None:
+        first = card(thresholds={Method.CAM: {"last": 0.5}})
+        other = first.replace(
+            version=4, fused={"cam": {"last": {"foreground": 0.5, "threshold": 1}}}
+        )
+        assert (first.version, first.fused) == (3, {})
+        assert other.version == 4
+        assert other.fused == {Method.CAM: {"last": Fused(foreground=0.5, threshold=1)}}
+        assert other == card(version=4, thresholds=first.thresholds, fused=other.fused)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"version": 0},
+            {"surprise": 1},
+            {"labels": (Label(index=1, name="pug"), Label(index=0, name="beagle"))},
+            # What only the whole card can tell.
+            {"foreground": Foreground(rule="boxes", photos=1, layers=("stem",))},
+            {"layers": (Layer(name="late", height=4, width=4),), "foreground": EARLY},
+            {"confidence": Confidence(**{**dict(LIMITS), "most_novelty": 4.5})},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_is_validated_as_what_is_read(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            card().replace(**changes)
 
 
 class TestClassIndex:
@@ -248,10 +281,10 @@ class TestClassIndex:
     def test_by_index_synset_or_name(self, name: str, index: int | None) -> None:
         assert card(labels=self.LABELS).class_index(name) == index
 
-    def test_a_copy_with_other_labels_has_their_names(self) -> None:
+    def test_a_card_with_other_labels_has_their_names(self) -> None:
         first = card()
         assert first.class_index("pug") == 1
-        other = first.model_copy(update={"labels": self.LABELS})
+        other = first.replace(labels=self.LABELS)
         assert other.class_index("pug") is None
         assert other.class_index("n2") == 1
 
@@ -263,7 +296,7 @@ class TestClassIndex:
             return name
 
         monkeypatch.setattr(bundle, "_spelling", spell)
-        told = card(labels=(Label(index=0, name="only here"), Label(index=1, name="and here")))
+        toy = card(labels=(Label(index=0, name="only here"), Label(index=1, name="and here")))
         for _ in range(3):
-            assert told.class_index("and here") == 1
+            assert toy.class_index("and here") == 1
         assert sorted(spelt) == ["and here"] * 4 + ["only here"]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from app.bundle import Fused, Method, ModelCard
-from app.engines import Cut
+from app.engines import Batch, Cut
 from tests.app.conftest import (
     JPEG,
     Answer,
@@ -39,11 +39,11 @@ class Deep(Borrowed):
 
     def __init__(self, engine: Any) -> None:
         super().__init__(engine)
-        self.asked: list[Cut] = []
+        self.cuts: list[Cut] = []
 
-    def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-        self.asked.append(cut)
-        return super().run(Cut.EXPLAIN_DEEP, *arrays)
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        self.cuts.append(cut)
+        return super().run(Cut.EXPLAIN_DEEP, batch)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def fused(uncalibrated: ModelCard) -> ModelCard:
             "last6": Fused(foreground=0.75, threshold=0.5),
         },
     }
-    return uncalibrated.model_copy(update={"fused": rules})
+    return uncalibrated.replace(fused=rules)
 
 
 def panels(drawn: npt.NDArray[np.uint8], count: int, width: int) -> list[npt.NDArray[np.uint8]]:
@@ -93,25 +93,25 @@ async def test_each_panel_is_what_is_answered_alone(
     for answer in alone:
         for name in ("model", "image", "predictions", "confidence", "target"):
             assert together[name] == answer[name]
-    told = together["overlay"]
+    drawing = together["overlay"]
     drawn = overlay(together)
-    assert told["media_type"] == "image/png"
-    assert drawn.shape == (told["height"], told["width"], 3)
-    each = panels(drawn, 3, alone[0]["overlay"]["width"])
-    for panel, answer in zip(each, alone, strict=True):
+    assert drawing["media_type"] == "image/png"
+    assert drawn.shape == (drawing["height"], drawing["width"], 3)
+    pictures = panels(drawn, 3, alone[0]["overlay"]["width"])
+    for panel, answer in zip(pictures, alone, strict=True):
         np.testing.assert_array_equal(panel, overlay(answer))
 
 
 async def test_order_and_layers(client: httpx.AsyncClient, card: ModelCard) -> None:
     answer = await ask(client, "/compare", overlay="false")
-    told = [each["explanation"] for each in answer["explanations"]]
-    assert [(each["method"], each["layers"]) for each in told] == [
+    explanations = [entry["explanation"] for entry in answer["explanations"]]
+    assert [(entry["method"], entry["layers"]) for entry in explanations] == [
         ("cam", card.layer_names[-1:]),
         ("gradcam", card.layer_names[-1:]),
         ("gradcam", card.layer_names),
     ]
     assert answer["overlay"] is None
-    assert [each["localization"] for each in answer["explanations"]] == [None] * 3
+    assert [entry["localization"] for entry in answer["explanations"]] == [None] * 3
     assert set(answer["timings_ms"]) == {"decode", "queue", "inference", "render"}
 
 
@@ -119,22 +119,22 @@ async def test_the_model_is_called_once(serve: Serve, engine: Borrowed) -> None:
     listening = Deep(engine)
     async with serve(engine=listening) as client:
         await ask(client, "/compare")
-    assert listening.asked == [Cut.EXPLAIN_DEEP]
+    assert listening.cuts == [Cut.EXPLAIN_DEEP]
 
 
 async def test_without_a_head_for_cam_there_are_two(
     serve: Serve, engine: Borrowed, fused: ModelCard
 ) -> None:
-    other = fused.model_copy(update={"head": "other"})
+    other = fused.replace(head="other")
     async with serve(engine=Deep(engine), card=other) as client:
         together = await ask(client, "/compare")
         alone = [await ask(client, path, **more) for path, more in SINGLE[1:]]
         bare = await post(client, "/compare", headers={"Accept": "image/png"})
-    assert [each["explanation"] for each in together["explanations"]] == [
+    assert [entry["explanation"] for entry in together["explanations"]] == [
         answer["explanation"] for answer in alone
     ]
-    each = panels(overlay(together), 2, 320)
-    for panel, answer in zip(each, alone, strict=True):
+    pictures = panels(overlay(together), 2, 320)
+    for panel, answer in zip(pictures, alone, strict=True):
         np.testing.assert_array_equal(panel, overlay(answer))
     assert bare.headers["BreedCAM-Status"] == "ok; ok"
 
@@ -149,7 +149,7 @@ async def test_gradcam_of_the_last_layer_is_cam_after_a_relu(
     for label in card.labels:
         params: dict[str, Any] = {"target": str(label.index), "overlay": "false"}
         answer = await ask(client, "/compare", photo, **params)
-        cam, gradcam, _ = [each["explanation"] for each in answer["explanations"]]
+        cam, gradcam, _ = [entry["explanation"] for entry in answer["explanations"]]
         assert gradcam["status"] == cam["status"]
         assert gradcam["peak"] == cam["peak"]
         peaks.add(tuple(cam["peak"] or ()))
@@ -175,13 +175,13 @@ async def test_headers_hold_the_figures_of_all_three(
     assert bare.headers["BreedCAM-Rule"] == "fused; fused; fused"
     assert bare.headers["BreedCAM-Status"] == "ok; ok; ok"
     assert "BreedCAM-Confidence" not in bare.headers
-    told = answer["explanations"]
+    explanations = answer["explanations"]
     for name, expected in [
-        ("BreedCAM-Box", [each["explanation"]["box"] for each in told]),
-        ("BreedCAM-IoU", [[each["localization"]["iou"]] for each in told]),
+        ("BreedCAM-Box", [entry["explanation"]["box"] for entry in explanations]),
+        ("BreedCAM-IoU", [[entry["localization"]["iou"]] for entry in explanations]),
     ]:
-        given = [part.split(",") for part in bare.headers[name].split("; ")]
-        assert [[float(number) for number in part] for part in given] == [
+        parsed = [part.split(",") for part in bare.headers[name].split("; ")]
+        assert [[float(number) for number in part] for part in parsed] == [
             pytest.approx(numbers, abs=1e-4) for numbers in expected
         ]
 
@@ -210,9 +210,9 @@ async def test_what_one_panel_lacks_is_left_empty_in_its_place(
     [raw] = [value for name, value in bare.headers.raw if name.lower() == b"breedcam-box"]
     assert raw.decode() == box
     assert "BreedCAM-IoU" not in bare.headers
-    for told, found in zip(answer["explanations"], status.split("; "), strict=True):
-        assert told["explanation"]["status"] == found
-        assert told["localization"]["iou"] == (1 if found == "ok" else 0)
+    for entry, expected in zip(answer["explanations"], status.split("; "), strict=True):
+        assert entry["explanation"]["status"] == expected
+        assert entry["localization"]["iou"] == (1 if expected == "ok" else 0)
 
 
 async def test_no_panel_with_evidence_has_no_header_for_boxes(
@@ -242,8 +242,8 @@ async def test_probabilities_are_calibrated_everywhere(
         async with serve(engine=Painted(engine, card)) as client:
             for answer in await answers(client):
                 # The logits are log 1, log 2, ...; halving the temperature squares their powers.
-                told = [each["probability"] for each in answer["predictions"]]
-                assert told == pytest.approx(list(powers / powers.sum()), rel=1e-5)
+                listed = [prediction["probability"] for prediction in answer["predictions"]]
+                assert listed == pytest.approx(list(powers / powers.sum()), rel=1e-5)
                 if "target" in answer:
                     assert answer["target"] == answer["predictions"][0]
             against = await ask(client, "/cam", versus="0")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from app.bundle import Confidence, ModelCard
-from app.confidence import is_ok, probabilities
+from app.bundle import Confidence, Foreground, ModelCard, Novelty
+from app.confidence import calibrated, is_ok, probabilities
 
 LOG2 = np.log(2).astype(np.float32)
 
@@ -26,9 +26,9 @@ class TestProbabilities:
         ],
     )
     def test_by_hand(self, temperature: float, expected: list[float]) -> None:
-        found = probabilities(np.array([0, LOG2, 2 * LOG2], np.float32), temperature)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        shares = probabilities(np.array([0, LOG2, 2 * LOG2], np.float32), temperature)
+        assert shares.dtype == np.float32
+        np.testing.assert_allclose(shares, expected, rtol=1e-5, atol=1e-6)
 
     def test_each_row_by_itself(self) -> None:
         logits = np.array([[[0, LOG2]], [[5, 5]]], np.float32)
@@ -49,22 +49,23 @@ class TestProbabilities:
     def test_they_sum_to_1_and_keep_their_order(
         self, logits: npt.NDArray[np.float32], temperature: float
     ) -> None:
-        found = probabilities(logits, temperature)
-        assert found.sum() == pytest.approx(1, abs=1e-5)
-        assert (np.diff(found[np.argsort(logits, kind="stable")]) >= 0).all()
+        shares = probabilities(logits, temperature)
+        assert shares.sum() == pytest.approx(1, abs=1e-5)
+        assert (np.diff(shares[np.argsort(logits, kind="stable")]) >= 0).all()
 
 
 def limited(card: ModelCard, **changes: Any) -> ModelCard:
-    limits = Confidence(
-        temperature=0.5,
-        least_probability=0.75,
-        least_foreground=0.5,
-        most_novelty=3.0,
-        photos=100,
-        ece=0.01,
-        ece_before=0.1,
-    )
-    return card.model_copy(update={"confidence": limits.model_copy(update=changes)})
+    limits: dict[str, Any] = {
+        "temperature": 0.5,
+        "least_probability": 0.75,
+        "least_foreground": 0.5,
+        "most_novelty": 3.0,
+        "photos": 100,
+        "ece": 0.01,
+        "ece_before": 0.1,
+    }
+    novelty = Novelty(dimensions=2, photos=100)
+    return card.replace(novelty=novelty, confidence=Confidence(**limits | changes))
 
 
 FOREGROUND = np.array([[-2.0, 0.25], [0.5, 0.0]], np.float32)
@@ -75,6 +76,16 @@ SURE: dict[str, npt.NDArray[Any]] = {
     "novelty": np.array(3.0, np.float32),
     "foreground": FOREGROUND,
 }
+
+
+class TestCalibrated:
+    def test_softmax_over_the_cards_temperature(self, uncalibrated: ModelCard) -> None:
+        shares = calibrated(limited(uncalibrated), SURE)
+        np.testing.assert_allclose(shares, [1 / 21, 4 / 21, 16 / 21], rtol=1e-5)
+
+    def test_the_graphs_own_without_one(self, uncalibrated: ModelCard) -> None:
+        own = np.array([0.2, 0.3, 0.5], np.float32)
+        assert calibrated(uncalibrated, SURE | {"probabilities": own}) is own
 
 
 class TestIsOk:
@@ -110,10 +121,18 @@ class TestIsOk:
 
     def test_foreground_is_that_of_the_finest_of_its_layers(self, uncalibrated: ModelCard) -> None:
         first, last = uncalibrated.layer_names[0], uncalibrated.layer_names[-1]
-        foreground = uncalibrated.foreground.model_copy(update={"layers": (first, last)})
-        card = limited(uncalibrated.model_copy(update={"foreground": foreground}))
+        foreground = Foreground(rule="boxes", photos=200, layers=(first, last))
+        card = limited(uncalibrated.replace(foreground=foreground))
         assert is_ok(card, SURE | {f"foreground_{first}": FOREGROUND}) is True
         assert is_ok(card, SURE | {f"foreground_{first}": FOREGROUND - 1}) is False
+
+    @pytest.mark.parametrize("likeliest", [0.74, 0.76])
+    def test_probabilities_that_the_caller_has_are_not_computed_again(
+        self, uncalibrated: ModelCard, likeliest: float
+    ) -> None:
+        shares = np.array([1 - likeliest, likeliest], np.float32)
+        outputs = {name: value for name, value in SURE.items() if name != "logits"}
+        assert is_ok(limited(uncalibrated), outputs, shares) is (likeliest >= 0.75)
 
     def test_none_where_the_model_is_not_calibrated(self, uncalibrated: ModelCard) -> None:
         assert is_ok(uncalibrated, SURE) is None

@@ -9,7 +9,15 @@ import pytest
 
 from app import engines
 from app.bundle import Bundle, Foreground, ModelCard
-from app.engines.base import BATCH_SIZES, Cut, layer_output, output_names, pad_rows
+from app.engines.base import (
+    BATCH_SIZES,
+    Batch,
+    Cut,
+    input_names,
+    layer_output,
+    output_names,
+    pad_rows,
+)
 from app.engines.openvino import _Bound
 from app.errors import EngineUnavailable
 from app.settings import PROJECT
@@ -50,18 +58,18 @@ def test_a_result_is_the_callers(shipped_bundle: Bundle, rows: int) -> None:
     engine = engines.create(shipped_bundle, engine="openvino")
     rng = np.random.default_rng(rows)
     size = shipped_bundle.card.input.size
-    first, second = rng.integers(0, 256, (2, rows, size, size, 3), np.uint8)
-    target, none = np.arange(rows, dtype=np.int32), np.full(rows, -1, np.int32)
-    found = engine.run(Cut.EXPLAIN, first, target, none)
-    kept = {name: array.copy() for name, array in found.items()}
+    images = rng.integers(0, 256, (2, rows, size, size, 3), np.uint8)
+    first, second = (Batch.of(image, np.arange(rows, dtype=np.int32)) for image in images)
+    outputs = engine.run(Cut.EXPLAIN, first)
+    kept = {name: array.copy() for name, array in outputs.items()}
 
-    other = engine.run(Cut.EXPLAIN, second, target, none)
+    of_second = engine.run(Cut.EXPLAIN, second)
 
-    for name, array in found.items():
+    for name, array in outputs.items():
         np.testing.assert_array_equal(array, kept[name])
-    assert not np.array_equal(other["logits"], found["logits"])
-    again = engine.run(Cut.EXPLAIN, first, target, none)
-    np.testing.assert_allclose(again["cam"], found["cam"])
+    assert not np.array_equal(of_second["logits"], outputs["logits"])
+    again = engine.run(Cut.EXPLAIN, first)
+    np.testing.assert_allclose(again["cam"], outputs["cam"])
     engine.close()
 
 
@@ -86,7 +94,7 @@ def test_what_is_no_batch_is_refused(
     image: npt.NDArray[Any] = np.zeros((2, size, size, channels), dtype)
 
     with pytest.raises(ValueError, match="is no batch of 2 photos"):
-        engine.run(Cut.EXPLAIN, image, class_index, np.full(2, -1, np.int32))
+        engine.run(Cut.EXPLAIN, Batch.of(image, class_index))
 
 
 def test_no_request_is_left_running_where_one_fails() -> None:
@@ -120,7 +128,7 @@ def test_a_gpu_that_is_absent_is_a_warning(
     engine = engines.create(shipped_bundle, device="gpu")
 
     assert engine.info.name == "openvino"
-    assert "GPU was asked for" in engine.info.warnings[0]
+    assert "GPU was requested" in engine.info.warnings[0]
     assert not engine.on_gpu
 
 
@@ -216,11 +224,11 @@ class TestOutputs:
         self, uncalibrated: ModelCard
     ) -> None:
         last = Foreground(rule="boxes", photos=200, layers=tuple(uncalibrated.layer_names[-1:]))
-        card = uncalibrated.model_copy(update={"foreground": last})
+        card = uncalibrated.replace(foreground=last)
         assert self.names(card, Cut.EXPLAIN) == EXPLAINED
 
     def test_without_a_head_for_it_there_is_no_cam(self, uncalibrated: ModelCard) -> None:
-        card = uncalibrated.model_copy(update={"head": "other"})
+        card = uncalibrated.replace(head="other")
         assert self.names(card, Cut.EXPLAIN) == EXPLAINED - {"cam"}
 
     def test_only_earlier_layers_are_named(self, uncalibrated: ModelCard) -> None:
@@ -228,6 +236,33 @@ class TestOutputs:
         assert layer_output(uncalibrated, "foreground", last) == "foreground"
         outputs = [layer_output(uncalibrated, "foreground", name) for name in earlier]
         assert outputs == [f"foreground_{name}" for name in earlier]
+
+
+class TestBatch:
+    IMAGE = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
+
+    def test_explains_the_top_1_against_nothing_unless_classes_are_named(self) -> None:
+        batch = Batch.of(self.IMAGE)
+        assert len(batch) == 3
+        assert batch.image is self.IMAGE
+        for index in (batch.class_index, batch.versus_index):
+            assert index.dtype == np.int32
+            assert index.tolist() == [-1, -1, -1]
+        assert Batch.of(self.IMAGE, np.array([4, 5, 6], np.int32)).class_index.tolist() == [4, 5, 6]
+
+    @pytest.mark.parametrize("index", [slice(1, 3), [1, 2]], ids=["slice", "list"])
+    def test_rows_of_all_three(self, index: slice | list[int]) -> None:
+        batch = Batch(self.IMAGE, np.array([4, 5, 6], np.int32), np.array([7, 8, 9], np.int32))
+        rows = batch.rows(index)
+        np.testing.assert_array_equal(rows.image, self.IMAGE[1:])
+        assert (rows.class_index.tolist(), rows.versus_index.tolist()) == ([5, 6], [8, 9])
+
+    @pytest.mark.parametrize("cut", Cut)
+    def test_inputs_are_in_the_graphs_order(self, cut: Cut) -> None:
+        batch = Batch(self.IMAGE, np.array([4, 5, 6], np.int32), np.array([7, 8, 9], np.int32))
+        names = {id(batch.image): "image", id(batch.class_index): "class_index"}
+        names[id(batch.versus_index)] = "versus_index"
+        assert [names[id(array)] for array in batch.inputs(cut)] == input_names(cut)
 
 
 @pytest.mark.parametrize(("rows", "padded"), [(1, 1), (2, 2), (3, 4), (5, 8), (33, 64)])

@@ -60,16 +60,16 @@ async def test_figures_follow_from_the_map(
         [0, 0, 280, 210],
         [200, 10, 210, 20],
     ]
-    told = answer["localization"]
-    assert [each["box"] for each in told["all"]] == clipped
-    assert [each["iou"] for each in told["all"]] == pytest.approx(
+    localization = answer["localization"]
+    assert [entry["box"] for entry in localization["all"]] == clipped
+    assert [entry["iou"] for entry in localization["all"]] == pytest.approx(
         [iou(box, BLOCK_BOX) for box in clipped]
     )
-    assert told["box"] == [40, 60, 120, 150]
-    assert told["iou"] == 1
-    assert told["peak_in_box"] is True
+    assert localization["box"] == [40, 60, 120, 150]
+    assert localization["iou"] == 1
+    assert localization["peak_in_box"] is True
     # Bilinear resizing spills over each edge of the block.
-    assert 0.7 < told["energy_in_box"] < 1
+    assert 0.7 < localization["energy_in_box"] < 1
 
 
 async def test_the_best_box_is_the_one_that_energy_and_peak_are_of(
@@ -117,12 +117,12 @@ async def test_layers_are_fused(serve: Serve, engine: Borrowed, uncalibrated: Mo
     corner[0, 0] = 5
     painted = Painted(engine, uncalibrated, {"gradcam": BLOCK, f"gradcam_{early.name}": corner})
     async with serve(engine=painted) as client:
-        one = await ask(client, "/gradcam", PHOTO, layers=early.name, threshold=0.5)
+        alone = await ask(client, "/gradcam", PHOTO, layers=early.name, threshold=0.5)
         names = f"{uncalibrated.layers[-1].name},{early.name}"
         both = await ask(client, "/gradcam", PHOTO, layers=names)
         energy = await ask(client, "/gradcam", PHOTO, layers=names, box="0,0,30,22")
-    assert one["explanation"]["peak"] == [10, 7.5]
-    assert one["explanation"]["box"][:2] == [0, 0]
+    assert alone["explanation"]["peak"] == [10, 7.5]
+    assert alone["explanation"]["box"][:2] == [0, 0]
     # By hand: each map divided by its maximum, at 14 x 14, halved and summed.
     fused = np.zeros((14, 14))
     fused[0, 0] = 0.5
@@ -181,9 +181,13 @@ async def test_without_evidence_there_is_no_box(
     assert answer["explanation"]["status"] == status
     assert answer["explanation"]["box"] is None
     assert answer["explanation"]["peak"] is None
-    told = answer["localization"]
-    assert [each["iou"] for each in told["all"]] == [0, 0]
-    assert (told["iou"], told["energy_in_box"], told["peak_in_box"]) == (0, 0, False)
+    localization = answer["localization"]
+    assert [entry["iou"] for entry in localization["all"]] == [0, 0]
+    assert (localization["iou"], localization["energy_in_box"], localization["peak_in_box"]) == (
+        0,
+        0,
+        False,
+    )
     assert "BreedCAM-Box" not in bare.headers
     assert np.array_equal(pixels(bare.content), pixels(PHOTO))
 
@@ -215,11 +219,11 @@ async def test_the_bare_picture_is_the_one_in_the_json(
     )
     box = [float(edge) for edge in bare.headers["BreedCAM-Box"].split(",")]
     assert box == pytest.approx(answer["explanation"]["box"], rel=1e-4)
-    told = answer["localization"]
-    assert float(bare.headers["BreedCAM-IoU"]) == pytest.approx(told["iou"], abs=1e-6)
-    for each in told["all"]:
-        assert each["iou"] == pytest.approx(iou(each["box"], answer["explanation"]["box"]))
-    assert told["iou"] == max(each["iou"] for each in told["all"])
+    localization = answer["localization"]
+    assert float(bare.headers["BreedCAM-IoU"]) == pytest.approx(localization["iou"], abs=1e-6)
+    for entry in localization["all"]:
+        assert entry["iou"] == pytest.approx(iou(entry["box"], answer["explanation"]["box"]))
+    assert localization["iou"] == max(entry["iou"] for entry in localization["all"])
 
 
 async def test_alpha_weighs_photo_and_colours(
@@ -266,8 +270,8 @@ async def test_the_size_of_the_overlay_is_bounded(
     params = {} if size is None else {"size": size}
     answer = await ask(client, "/cam", encode(picture(*photo)), **params)
     assert (answer["image"]["width"], answer["image"]["height"]) == photo
-    told = answer["overlay"]
-    assert (told["width"], told["height"]) == expected
+    drawing = answer["overlay"]
+    assert (drawing["width"], drawing["height"]) == expected
     assert overlay(answer).shape == (*expected[::-1], 3)
 
 

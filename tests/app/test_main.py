@@ -44,23 +44,25 @@ async def test_the_lifespan_opens_and_closes_the_model(settings: Settings) -> No
 
 
 async def test_the_model_is_closed_when_the_service_is_cut_off(
-    make_explainer: Callable[..., Explainer],
+    make_explainer: Callable[..., Explainer], engine: Borrowed
 ) -> None:
-    explainer = make_explainer()
+    explainer = make_explainer(engine=engine)
     app = create_app(explainer.settings, explainer)
 
     async def serve_until_cut_off() -> None:
         async with app.router.lifespan_context(app):
             assert explainer.ready
+            assert not engine.closed
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
         await serve_until_cut_off()
     assert not explainer.ready
+    assert engine.closed
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "told"),
+    ("change", "error", "message"),
     [
         ({"model": Path("models/none")}, BundleError, r"no model at .*models/none"),
         ({"model": Path("app")}, BundleError, r"app holds no model version"),
@@ -72,17 +74,17 @@ async def test_a_model_that_cannot_be_served_stops_the_start(
     monkeypatch: pytest.MonkeyPatch,
     change: dict[str, object],
     error: type[BreedCAMError],
-    told: str,
+    message: str,
 ) -> None:
     app = create_app(settings.model_copy(update=change))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         async with app.router.lifespan_context(app):
             pytest.fail("started")
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ZeroDivisionError, OSError])
-async def test_what_nobody_foresaw_is_logged_and_not_told(
+async def test_what_nobody_foresaw_is_logged_and_does_not_leak(
     serve: Serve,
     make_explainer: Callable[..., Explainer],
     monkeypatch: pytest.MonkeyPatch,
@@ -91,18 +93,18 @@ async def test_what_nobody_foresaw_is_logged_and_not_told(
 ) -> None:
     explainer = make_explainer(max_pending=1)
 
-    def wrong(data: bytes) -> None:
+    def fail(*_: object) -> None:
         raise kind(f"secret of {PROJECT}")
 
     async with serve(explainer) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(explainer, "_decode", wrong)
+            patch.setattr(explainer, "_decode", fail)
             with caplog.at_level(logging.INFO, "app.access"):
                 response = await post(client, "/cam", headers={"X-Request-ID": "mine"})
         detail = problem(response, 500, "internal-error")
         assert "secret" not in response.text
         assert kind.__name__ not in response.text
-        assert detail
+        assert detail == "An unexpected error occurred in the service."
         assert response.headers.get_list("X-Request-ID") == ["mine"]
         assert re.search(r"POST /cam 500 .* mine", caplog.text)
         # Its place is free again.

@@ -62,7 +62,7 @@ def _send(port: int, requests: list[tuple[str, bytes]], failures: list[str]) -> 
 
 def _crowd(port: int, shares: list[list[tuple[str, bytes]]], failures: list[str]) -> None:
     """Clients at the same time, each with requests of its own."""
-    clients = [threading.Thread(target=_send, args=(port, each, failures)) for each in shares]
+    clients = [threading.Thread(target=_send, args=(port, share, failures)) for share in shares]
     for client in clients:
         client.start()
     for client in clients:
@@ -86,8 +86,8 @@ def test_memory_does_not_grow_over_many_requests(tmp_path: Path) -> None:
         _send(service.port, deep, failures)
         _crowd(service.port, [deep] * CLIENTS, failures)
         for _ in range(ROUNDS):
-            each = REQUESTS // ROUNDS // CLIENTS
-            shares = [[next(work) for _ in range(each)] for _ in range(CLIENTS)]
+            count = REQUESTS // ROUNDS // CLIENTS
+            shares = [[next(work) for _ in range(count)] for _ in range(CLIENTS)]
             _crowd(service.port, shares, failures)
             resident.append(_resident_mb(service.process.pid))
     assert failures == []

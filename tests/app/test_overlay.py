@@ -85,17 +85,17 @@ class TestRender:
     ) -> None:
         photo = decode(encode(PHOTO)).pixels
         picture = render(photo, values, colormap="jet", alpha=0.5)
-        draw_boxes(picture, found=(2, 2, 9, 9), given=[])
+        draw_boxes(picture, reference=[], own=(2, 2, 9, 9))
         assert picture[2, 2].tolist() == list(GREEN)
         np.testing.assert_array_equal(photo, PHOTO)
 
 
 def drawn(
-    *, found: Box | None = None, given: list[Box] | None = None, size: tuple[int, int] = (24, 20)
+    *, reference: list[Box] | None = None, own: Box | None = None, size: tuple[int, int] = (24, 20)
 ) -> Pixels:
     """Boxes on grey; `size` is (width, height)."""
     pixels = np.full((size[1], size[0], 3), GREY, np.uint8)
-    draw_boxes(pixels, found=found, given=given or [])
+    draw_boxes(pixels, reference=reference or [], own=own)
     return pixels
 
 
@@ -116,16 +116,16 @@ def frame(
 
 class TestDrawBoxes:
     def test_the_coloured_line_is_the_boxs_own_border(self) -> None:
-        pixels = drawn(given=[(5, 4, 15, 12)])
+        pixels = drawn(reference=[(5, 4, 15, 12)])
         np.testing.assert_array_equal(where(pixels, WHITE), frame(5, 4, 15, 12))
 
-    def test_the_found_one_is_green(self) -> None:
-        pixels = drawn(found=(5, 4, 15, 12))
+    def test_the_explanations_own_box_is_green(self) -> None:
+        pixels = drawn(own=(5, 4, 15, 12))
         np.testing.assert_array_equal(where(pixels, GREEN), frame(5, 4, 15, 12))
         assert not where(pixels, WHITE).any()
 
     def test_a_black_line_runs_on_both_sides_and_nothing_else_is_touched(self) -> None:
-        pixels = drawn(given=[(5, 4, 15, 12)])
+        pixels = drawn(reference=[(5, 4, 15, 12)])
         black, untouched = where(pixels, BLACK), where(pixels, (GREY, GREY, GREY))
         beside = frame(4, 3, 16, 13) | frame(6, 5, 14, 11)
         near = beside | frame(3, 2, 17, 14) | frame(7, 6, 13, 10)
@@ -135,29 +135,29 @@ class TestDrawBoxes:
         np.testing.assert_array_equal(untouched, ~black & ~frame(5, 4, 15, 12))
 
     def test_the_whole_frame_shows_inside_the_picture(self) -> None:
-        pixels = drawn(given=[(0, 0, 24, 20)])
+        pixels = drawn(reference=[(0, 0, 24, 20)])
         np.testing.assert_array_equal(where(pixels, WHITE), frame(0, 0, 24, 20))
 
     def test_the_found_one_is_drawn_over_those_given(self) -> None:
         same = (5.0, 4.0, 15.0, 12.0)
-        pixels = drawn(found=same, given=[same, (0, 0, 24, 20)])
+        pixels = drawn(own=same, reference=[same, (0, 0, 24, 20)])
         np.testing.assert_array_equal(where(pixels, GREEN), frame(5, 4, 15, 12))
         np.testing.assert_array_equal(where(pixels, WHITE), frame(0, 0, 24, 20))
 
     @pytest.mark.parametrize("box", [(7.2, 7.2, 7.4, 7.4), (7.0, 7.0, 8.0, 8.0)])
     def test_a_box_within_one_pixel_is_that_pixel(self, box: Box) -> None:
-        white = where(drawn(given=[box]), WHITE)
+        white = where(drawn(reference=[box]), WHITE)
         assert np.argwhere(white).tolist() == [[7, 7]]
 
     def test_a_box_at_the_far_corner_is_seen(self) -> None:
-        white = where(drawn(given=[(23.9, 19.9, 24, 20)]), WHITE)
+        white = where(drawn(reference=[(23.9, 19.9, 24, 20)]), WHITE)
         assert np.argwhere(white).tolist() == [[19, 23]]
 
     def test_a_picture_of_one_pixel(self) -> None:
-        assert drawn(found=(0, 0, 1, 1), size=(1, 1)).tolist() == [[list(GREEN)]]
+        assert drawn(own=(0, 0, 1, 1), size=(1, 1)).tolist() == [[list(GREEN)]]
 
     def test_the_line_grows_with_the_picture(self) -> None:
-        row = drawn(given=[(200, 200, 800, 800)], size=(1000, 1000))[500]
+        row = drawn(reference=[(200, 200, 800, 800)], size=(1000, 1000))[500]
         white = np.flatnonzero((row == 255).all(axis=1))
         assert 2 * 3 <= len(white) <= 2 * 5
         assert abs(white[white < 500].mean() - 200) <= 1

@@ -76,7 +76,7 @@ async def test_every_file_is_here_and_of_the_right_type(client: httpx.AsyncClien
         assert kind in TYPES[address.rpartition(".")[2]]
         assert answer.headers["x-content-type-options"] == "nosniff"
         imported = re.findall(r'from "(.+?)"|url\((.+?)\)', answer.text)
-        to_read += [urljoin(address, "".join(each)) for each in imported]
+        to_read += [urljoin(address, "".join(groups)) for groups in imported]
     assert {address.rpartition("/")[2] for address in read} == {
         "app.js",
         "box.js",

@@ -140,24 +140,24 @@ def check(page: Page, answer: Answer) -> None:
     expect(page.locator("#breeds [aria-pressed=true] .name")).to_have_text(
         [p["label"] for p in answer["predictions"] if p == answer["target"]]
     )
-    every = answer["explanations"]
-    located = [each["localization"] for each in every]
+    panels = answer["explanations"]
+    located = [panel["localization"] for panel in panels]
     expect(page.locator(".iou")).to_have_text(
-        [f"{one['iou']:.3f}" if one else NONE for one in located]
+        [f"{figures['iou']:.3f}" if figures else NONE for figures in located]
     )
     expect(page.locator(".energy")).to_have_text(
-        [percent(one["energy_in_box"]) if one else NONE for one in located]
+        [percent(figures["energy_in_box"]) if figures else NONE for figures in located]
     )
     peaks = {None: NONE, True: "yes", False: "no"}
     expect(page.locator(".peak")).to_have_text(
-        [peaks[one and one["peak_in_box"]] for one in located]
+        [peaks[figures and figures["peak_in_box"]] for figures in located]
     )
-    for each, told in zip(every, page.locator(".rule").all_inner_texts(), strict=True):
-        about = each["explanation"]
-        assert told == f"rule {about['rule']}, threshold {about['threshold']:g}"
+    for panel, text in zip(panels, page.locator(".rule").all_inner_texts(), strict=True):
+        explanation = panel["explanation"]
+        assert text == f"rule {explanation['rule']}, threshold {explanation['threshold']:g}"
     width, whole = answer["overlay"]["panel_width"], overlay(answer)
     for number, canvas in enumerate(page.locator("#figures canvas").all()):
-        left = number * (whole.shape[1] - width) // (len(every) - 1)
+        left = number * (whole.shape[1] - width) // (len(panels) - 1)
         data = canvas.evaluate("canvas => canvas.toDataURL()").partition(",")[2]
         shown = pixels(base64.b64decode(data))[..., :3]
         assert np.array_equal(shown, whole[:, left : left + width])
@@ -394,7 +394,7 @@ def test_a_model_without_cam_that_doubts_the_photo(
         page = open_page(service)
         choose(page, LANDSCAPE)
         answer = compare(service, LANDSCAPE)
-        assert [each["explanation"]["rule"] for each in answer["explanations"]] == ["fused"] * 2
+        assert [panel["explanation"]["rule"] for panel in answer["explanations"]] == ["fused"] * 2
         check(page, answer)
         expect(page.locator("#confidence")).to_contain_text("Low confidence")
         expect(page.locator("#no-cam")).to_be_visible()

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from app.bundle import Method, Rule
-from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet
+from app.evidence import CURVE_THRESHOLDS, Evidence, MethodAtLayers
 from app.heatmaps import Heatmap
 from app.images import Box
 from app.panels import Panel, draw, make
@@ -13,7 +13,7 @@ from app.schemas import CompareQuery, ImageInfo, Prediction
 
 Map = npt.NDArray[np.float32]
 
-LAST = LayerSet(Method.GRADCAM, "last", ("late",))
+LAST = MethodAtLayers(Method.GRADCAM, "last", ("late",))
 
 
 def evidence(values: Map | None, searched: Map | None = None, threshold: float = 0.5) -> Evidence:
@@ -26,10 +26,10 @@ def evidence(values: Map | None, searched: Map | None = None, threshold: float =
     return Evidence(Heatmap(values, "ok"), values, rule, threshold, around)
 
 
-def told(found: Evidence, photo: tuple[int, int], *given: Box, **changes: Any) -> Panel:
+def panel_of(shown: Evidence, photo: tuple[int, int], *boxes: Box, **changes: Any) -> Panel:
     options: dict[str, Any] = {"versus": None, "curve": False} | changes
     size = ImageInfo(width=photo[0], height=photo[1])
-    return make(found, LAST, size, list(given), **options)
+    return make(shown, LAST, size, list(boxes), **options)
 
 
 BLOCK = np.zeros((10, 10), np.float32)
@@ -41,59 +41,65 @@ BLOCK[3, 2] = 1
 class TestFigures:
     def test_explanation(self) -> None:
         other = Prediction(class_index=1, label="pug", synset=None, probability=0.25)
-        found = told(evidence(BLOCK, threshold=0.25), (20, 30), versus=other).explanation
-        assert (found.method, found.layers) == (Method.GRADCAM, ["late"])
-        assert found.versus == other
-        assert (found.rule, found.threshold, found.status) == (Rule.HEATMAP, 0.25, "ok")
-        assert found.box == (2, 6, 10, 15)
-        assert found.peak == (5, 10.5)
+        explanation = panel_of(evidence(BLOCK, threshold=0.25), (20, 30), versus=other).explanation
+        assert (explanation.method, explanation.layers) == (Method.GRADCAM, ["late"])
+        assert explanation.versus == other
+        assert (explanation.rule, explanation.threshold, explanation.status) == (
+            Rule.HEATMAP,
+            0.25,
+            "ok",
+        )
+        assert explanation.box == (2, 6, 10, 15)
+        assert explanation.peak == (5, 10.5)
 
     def test_without_boxes_there_is_nothing_to_agree_with(self) -> None:
-        assert told(evidence(BLOCK), (10, 10), curve=True).localization is None
+        assert panel_of(evidence(BLOCK), (10, 10), curve=True).localization is None
 
     def test_localization_is_of_the_best_box(self) -> None:
         far, half, near = (7.0, 7.0, 9.0, 9.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0, 4.0)
-        found = told(evidence(BLOCK, threshold=0.25), (10, 10), far, half, near).localization
-        assert found is not None
-        assert [each.box for each in found.all] == [far, half, near]
-        assert [each.iou for each in found.all] == pytest.approx([0, 6 / 12, 8 / 12])
-        assert found.box == near
-        assert found.iou == pytest.approx(8 / 12)
+        localization = panel_of(
+            evidence(BLOCK, threshold=0.25), (10, 10), far, half, near
+        ).localization
+        assert localization is not None
+        assert [entry.box for entry in localization.all] == [far, half, near]
+        assert [entry.iou for entry in localization.all] == pytest.approx([0, 6 / 12, 8 / 12])
+        assert localization.box == near
+        assert localization.iou == pytest.approx(8 / 12)
         # Its two rows of four hold the 1 and seven quarters.
-        assert found.energy_in_box == pytest.approx(2.75 / 3.75)
-        assert found.peak_in_box is True
-        assert found.curve is None
+        assert localization.energy_in_box == pytest.approx(2.75 / 3.75)
+        assert localization.peak_in_box is True
+        assert localization.curve is None
 
     def test_the_first_of_equals_is_the_best(self) -> None:
         left, right = (0.0, 0.0, 1.0, 1.0), (9.0, 9.0, 10.0, 10.0)
-        found = told(evidence(BLOCK), (10, 10), right, left).localization
-        assert found is not None
-        assert (found.box, found.iou) == (right, 0)
-        assert (found.energy_in_box, found.peak_in_box) == (0, False)
+        localization = panel_of(evidence(BLOCK), (10, 10), right, left).localization
+        assert localization is not None
+        assert (localization.box, localization.iou) == (right, 0)
+        assert (localization.energy_in_box, localization.peak_in_box) == (0, False)
 
     def test_energy_and_peak_are_of_the_heatmap_and_the_box_of_what_is_searched(self) -> None:
         searched = BLOCK[::-1].copy()
-        found = told(evidence(BLOCK, searched, 0.25), (10, 10), (1, 5, 5, 8), (0, 0, 10, 5))
-        assert found.explanation.rule is Rule.FUSED
-        assert found.explanation.box == (1, 5, 5, 8)
-        assert found.explanation.peak == (2.5, 3.5)
-        assert found.localization is not None
-        assert found.localization.iou == 1
-        assert found.localization.energy_in_box == 0
-        assert found.localization.peak_in_box is False
+        panel = panel_of(evidence(BLOCK, searched, 0.25), (10, 10), (1, 5, 5, 8), (0, 0, 10, 5))
+        assert panel.explanation.rule is Rule.FUSED
+        assert panel.explanation.box == (1, 5, 5, 8)
+        assert panel.explanation.peak == (2.5, 3.5)
+        assert panel.localization is not None
+        assert panel.localization.iou == 1
+        assert panel.localization.energy_in_box == 0
+        assert panel.localization.peak_in_box is False
 
     def test_without_evidence(self) -> None:
-        found = told(evidence(None), (10, 10), (1, 2, 5, 5), (0, 0, 9, 9), curve=True)
-        assert found.explanation.status == "empty"
-        assert found.explanation.box is None
-        assert found.explanation.peak is None
-        assert found.localization is not None
-        assert [each.iou for each in found.localization.all] == [0, 0]
-        assert found.localization.energy_in_box == 0
-        assert found.localization.peak_in_box is False
-        assert found.localization.curve is not None
-        assert set(found.localization.curve.ious) == {0.0}
-        assert found.localization.curve.oracle.iou == 0
+        panel = panel_of(evidence(None), (10, 10), (1, 2, 5, 5), (0, 0, 9, 9), curve=True)
+        assert panel.explanation.status == "empty"
+        assert panel.explanation.box is None
+        assert panel.explanation.peak is None
+        assert panel.localization is not None
+        assert [entry.iou for entry in panel.localization.all] == [0, 0]
+        assert panel.localization.energy_in_box == 0
+        assert panel.localization.peak_in_box is False
+        assert panel.localization.curve is not None
+        assert set(panel.localization.curve.ious) == {0.0}
+        assert panel.localization.curve.oracle.iou == 0
 
 
 STAIRS = np.tile(np.array([round(0.02 * step, 2) for step in range(1, 51)], np.float32), (10, 1))
@@ -108,40 +114,42 @@ class TestCurve:
 
     def test_by_hand(self) -> None:
         """A box from column 20 on: that at 0.42 is it, and each other is too large or too small."""
-        found = told(evidence(STAIRS), (100, 20), (40, 0, 100, 20), curve=True).localization
-        assert found is not None
-        assert found.curve is not None
-        assert found.curve.thresholds == list(CURVE_THRESHOLDS)
+        localization = panel_of(
+            evidence(STAIRS), (100, 20), (40, 0, 100, 20), curve=True
+        ).localization
+        assert localization is not None
+        assert localization.curve is not None
+        assert localization.curve.thresholds == list(CURVE_THRESHOLDS)
         lengths = [50 - first for first in range(49)]
-        assert found.curve.ious == pytest.approx(
+        assert localization.curve.ious == pytest.approx(
             [min(length, 30) / max(length, 30) for length in lengths]
         )
-        assert (found.curve.oracle.threshold, found.curve.oracle.iou) == (0.42, 1)
+        assert (localization.curve.oracle.threshold, localization.curve.oracle.iou) == (0.42, 1)
         # The answer itself is of the threshold in use: at 0.5, columns 24 to 49.
-        assert found.iou == pytest.approx(26 / 30)
+        assert localization.iou == pytest.approx(26 / 30)
 
     def test_it_is_of_the_best_box_alone(self) -> None:
         # At 0.5, columns 24 to 49 remain: the second box is nearer, and best at 0.6.
         far, near = (0.0, 0.0, 20.0, 10.0), (29.0, 0.0, 50.0, 10.0)
-        found = told(evidence(STAIRS), (50, 10), far, near, curve=True).localization
-        assert found is not None
-        assert found.curve is not None
-        assert found.box == near
-        assert (found.curve.oracle.threshold, found.curve.oracle.iou) == (0.6, 1)
+        localization = panel_of(evidence(STAIRS), (50, 10), far, near, curve=True).localization
+        assert localization is not None
+        assert localization.curve is not None
+        assert localization.box == near
+        assert (localization.curve.oracle.threshold, localization.curve.oracle.iou) == (0.6, 1)
 
     def test_the_least_of_equal_thresholds_is_the_oracles(self) -> None:
-        found = told(evidence(BLOCK), (10, 10), (1, 2, 5, 5), curve=True).localization
-        assert found is not None
-        assert found.curve is not None
+        localization = panel_of(evidence(BLOCK), (10, 10), (1, 2, 5, 5), curve=True).localization
+        assert localization is not None
+        assert localization.curve is not None
         # Up to 0.24 the whole block, then its one hot cell.
-        assert found.curve.ious == pytest.approx([1.0] * 12 + [1 / 12] * 37)
-        assert (found.curve.oracle.threshold, found.curve.oracle.iou) == (0.02, 1)
+        assert localization.curve.ious == pytest.approx([1.0] * 12 + [1 / 12] * 37)
+        assert (localization.curve.oracle.threshold, localization.curve.oracle.iou) == (0.02, 1)
 
     def test_it_is_of_what_is_searched(self) -> None:
-        found = told(evidence(BLOCK, BLOCK[::-1].copy()), (10, 10), (1, 5, 5, 8), curve=True)
-        assert found.localization is not None
-        assert found.localization.curve is not None
-        assert found.localization.curve.oracle.iou == 1
+        panel = panel_of(evidence(BLOCK, BLOCK[::-1].copy()), (10, 10), (1, 5, 5, 8), curve=True)
+        assert panel.localization is not None
+        assert panel.localization.curve is not None
+        assert panel.localization.curve.oracle.iou == 1
 
 
 HALF = np.zeros((10, 10), np.float32)
@@ -153,10 +161,10 @@ class TestDraw:
     """A photo of 100 x 200, at a fifth."""
 
     @classmethod
-    def drawn(cls, found: Evidence, *given: Box, **query: Any) -> npt.NDArray[np.uint8]:
-        panel = told(found, (100, 200), *given)
+    def drawn(cls, shown: Evidence, *boxes: Box, **query: Any) -> npt.NDArray[np.uint8]:
+        panel = panel_of(shown, (100, 200), *boxes)
         photo = ImageInfo(width=100, height=200)
-        return draw(panel, cls.PIXELS, CompareQuery(colormap="hot", **query), photo, given)
+        return draw(panel, cls.PIXELS, CompareQuery(colormap="hot", **query), photo, boxes)
 
     def test_the_heatmap_grows_to_the_picture(self) -> None:
         picture = self.drawn(evidence(HALF), alpha=1)

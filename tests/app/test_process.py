@@ -171,12 +171,12 @@ def start(directory: Path, **settings: object) -> subprocess.CompletedProcess[st
     )
 
 
-def one_line(ended: subprocess.CompletedProcess[str], *told: str) -> None:
+def one_line(ended: subprocess.CompletedProcess[str], *words: str) -> None:
     assert ended.returncode == 1
     assert ended.stdout == ""
     [line] = ended.stderr.splitlines()
     assert line.startswith("error: ")
-    for word in told:
+    for word in words:
         assert word in line
 
 

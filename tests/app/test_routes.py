@@ -1,18 +1,16 @@
 import asyncio
 import re
-import tempfile
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
 
 from app.bundle import Method, ModelCard
-from app.engines import Cut
+from app.engines import Batch, Cut
 from app.settings import PROJECT
 from tests import needs
 from tests.app.conftest import (
@@ -29,7 +27,6 @@ from tests.app.conftest import (
     encode,
     overlay,
     picture,
-    post,
     problem,
     untimed,
 )
@@ -44,63 +41,7 @@ STRANGE = (
 )
 """Photos that show no dog."""
 
-# -- the body
-
-
-@pytest.mark.parametrize("path", ENDPOINTS)
-async def test_every_way_of_sending_the_photo_gives_the_same_answer(
-    client: httpx.AsyncClient, path: str
-) -> None:
-    params: dict[str, Any] = (
-        {"top_k": 3} if path == "/predict" else {"top_k": 3, "box": "10,20,200,220"}
-    )
-    multipart = await client.post(path, files={"file": ("a.jpg", JPEG)}, params=params)
-    assert multipart.status_code == 200
-    raw = [
-        await ask(client, path, content_type=content_type, **params)
-        for content_type in ("image/jpeg", "IMAGE/x-anything; q=1", "application/octet-stream")
-    ]
-    expected = untimed(multipart.json())
-    assert [untimed(answer) for answer in raw] == [expected] * 3
-    assert (
-        set(expected)
-        == {"model", "image", "predictions", "confidence"}
-        | (
-            {
-                "/predict": set(),
-                "/cam": {"target", "explanation", "localization", "overlay"},
-                "/gradcam": {"target", "explanation", "localization", "overlay"},
-                "/compare": {"target", "explanations", "overlay"},
-            }[path]
-        )
-    )
-    assert expected["image"] == {"width": 320, "height": 240}
-    assert all(time >= 0 for time in multipart.json()["timings_ms"].values())
-
-
-async def test_no_photo_is_written_to_the_disk(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rollover(file: object) -> None:
-        raise AssertionError("an upload goes to the disk")
-
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
-    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
-    data = encode(Image.fromarray(noise), "PNG")
-    assert len(data) > 2_000_000
-
-    response = await client.post("/predict", files={"file": ("a.png", data)})
-
-    assert response.status_code == 200
-
-
-@pytest.mark.parametrize("format", ["PNG", "WEBP"])
-async def test_other_formats_are_taken_whatever_the_content_type_says(
-    client: httpx.AsyncClient, format: str
-) -> None:
-    lossless = encode(picture(), format, lossless=True)
-    answer = await ask(client, "/predict", lossless, content_type="image/jpeg")
-    assert answer["image"] == {"width": 320, "height": 240}
+# -- the photo
 
 
 @pytest.mark.parametrize("orientation", [3, 5, 6, 8])
@@ -169,14 +110,17 @@ async def test_noise_is_doubted(client: httpx.AsyncClient, cells: int | None) ->
 async def test_top_k_lists_the_likeliest_first(
     client: httpx.AsyncClient, card: ModelCard, path: str
 ) -> None:
-    every = (await ask(client, path, top_k=1000))["predictions"]
-    probabilities = [each["probability"] for each in every]
+    predictions = (await ask(client, path, top_k=1000))["predictions"]
+    probabilities = [prediction["probability"] for prediction in predictions]
     assert probabilities == sorted(probabilities, reverse=True)
     assert sum(probabilities) == pytest.approx(1, abs=1e-4)
-    told = {each["class_index"]: (each["label"], each["synset"]) for each in every}
-    assert told == {label.index: (label.name, label.synset) for label in card.labels}
-    assert (await ask(client, path))["predictions"] == every[:5]
-    assert (await ask(client, path, top_k=1))["predictions"] == every[:1]
+    listed = {
+        prediction["class_index"]: (prediction["label"], prediction["synset"])
+        for prediction in predictions
+    }
+    assert listed == {label.index: (label.name, label.synset) for label in card.labels}
+    assert (await ask(client, path))["predictions"] == predictions[:5]
+    assert (await ask(client, path, top_k=1))["predictions"] == predictions[:1]
 
 
 @pytest.mark.parametrize("path", EXPLAIN)
@@ -208,19 +152,19 @@ async def test_a_target_is_named_in_any_spelling(
     answer = await ask(
         client, "/cam", target=spell(label), versus=spell(other), top_k=1000, overlay="false"
     )
-    by_index = {each["class_index"]: each for each in answer["predictions"]}
+    by_index = {prediction["class_index"]: prediction for prediction in answer["predictions"]}
     assert answer["target"] == by_index[label.index]
     assert answer["target"]["label"] == label.name
     assert answer["explanation"]["versus"] == by_index[other.index]
 
 
 async def test_target_and_versus_reach_the_model(serve: Serve, engine: Borrowed) -> None:
-    asked: list[tuple[Cut, int, int]] = []
+    runs: list[tuple[Cut, int, int]] = []
 
     class Listening(Borrowed):
-        def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-            asked.append((cut, int(arrays[1][0]), int(arrays[2][0])))
-            return super().run(cut, *arrays)
+        def run(self, cut: Cut, batch: Batch) -> Arrays:
+            runs.append((cut, int(batch.class_index[0]), int(batch.versus_index[0])))
+            return super().run(cut, batch)
 
     async with serve(engine=Listening(engine)) as client:
         await ask(client, "/predict")
@@ -228,7 +172,7 @@ async def test_target_and_versus_reach_the_model(serve: Serve, engine: Borrowed)
         await ask(client, "/gradcam", versus="3")
         await ask(client, "/gradcam", target="2", versus="1", layers="last6")
         await ask(client, "/compare", target="1", versus="2")
-    assert asked == [
+    assert runs == [
         (Cut.EXPLAIN, -1, -1),
         (Cut.EXPLAIN, 3, -1),
         (Cut.EXPLAIN, -1, 3),
@@ -244,8 +188,8 @@ async def test_neither_explaining_nor_drawing_changes_the_prediction(
     photo = encode(picture(*size), "JPEG")
     predicted = await ask(client, "/predict", photo)
     for path in ("/cam", "/gradcam"):
-        for asked in ({"overlay": False}, {"size": 100}, {"size": 1024}):
-            answer = await ask(client, path, photo, **asked)
+        for params in ({"overlay": False}, {"size": 100}, {"size": 1024}):
+            answer = await ask(client, path, photo, **params)
             assert answer["predictions"] == predicted["predictions"]
     assert (answer["overlay"]["width"], answer["image"]["width"]) == (min(1024, size[0]), size[0])
 
@@ -264,7 +208,7 @@ async def test_methods_and_layers(
     client: httpx.AsyncClient, card: ModelCard, method: str, layers: str
 ) -> None:
     names = [layer.name for layer in card.layers]
-    asked, expected, known_as = {
+    requested, expected, known_as = {
         "last": ("last", names[-1:], "last"),
         "last6": ("last6", names[-6:], "last6"),
         "first": (names[0], names[:1], names[0]),
@@ -273,22 +217,22 @@ async def test_methods_and_layers(
     }[layers]
     params: dict[str, Any] = {
         "method": method,
-        "layers": asked,
+        "layers": requested,
         "rule": "heatmap",
         "overlay": "false",
     }
     answer = await ask(client, "/gradcam", box="0,0,320,240", **params)
-    told = answer["explanation"]
-    assert told["rule"] == "heatmap"
-    assert told["method"] == method
-    assert told["layers"] == expected
-    assert told["status"] == "ok"
-    assert told["threshold"] == card.threshold(Method(method), known_as)
-    xmin, ymin, xmax, ymax = told["box"]
+    explanation = answer["explanation"]
+    assert explanation["rule"] == "heatmap"
+    assert explanation["method"] == method
+    assert explanation["layers"] == expected
+    assert explanation["status"] == "ok"
+    assert explanation["threshold"] == card.threshold(Method(method), known_as)
+    xmin, ymin, xmax, ymax = explanation["box"]
     assert 0 <= xmin < xmax <= 320
     assert 0 <= ymin < ymax <= 240
-    assert 0 < told["peak"][0] < 320
-    assert 0 < told["peak"][1] < 240
+    assert 0 < explanation["peak"][0] < 320
+    assert 0 < explanation["peak"][1] < 240
     assert answer["localization"]["iou"] == pytest.approx(
         (xmax - xmin) * (ymax - ymin) / (320 * 240)
     )
@@ -305,46 +249,31 @@ async def test_cam_is_of_the_last_layer(client: httpx.AsyncClient, card: ModelCa
 
 # -- negotiation
 
-JSON_TYPE, PNG_TYPE = "application/json", "image/png"
-WEBP_TYPE, JPEG_TYPE = "image/webp", "image/jpeg"
-
 
 @pytest.mark.parametrize(
-    ("accept", "expected"),
+    ("accept", "media_type"),
     [
-        ("*/*", JSON_TYPE),
-        ("application/json", JSON_TYPE),
-        ("application/*", JSON_TYPE),
-        ("image/png", PNG_TYPE),
-        ("IMAGE/PNG", PNG_TYPE),
-        ("image/*", PNG_TYPE),
-        ("image/*, */*;q=0.1", PNG_TYPE),
-        ("application/json;q=0.5, image/png", PNG_TYPE),
-        ("application/json ; q=0.9 , image/png;q=0.8", JSON_TYPE),
-        ("image/png, application/json", JSON_TYPE),
-        ("application/json;q=0, */*", PNG_TYPE),
-        ("image/webp", WEBP_TYPE),
-        ("image/png;q=0, image/*", WEBP_TYPE),
-        ("image/jpeg, image/webp;q=0.9", JPEG_TYPE),
-        ("image/gif", None),
-        ("text/html", None),
-        ("application/json;q=0", None),
-        ("application/json;q=nonsense", None),
-        # What a browser's address bar sends.
-        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON_TYPE),
-        ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", PNG_TYPE),
+        ([], "application/json"),
+        (["application/json"], "application/json"),
+        (["image/png"], "image/png"),
+        (["application/json;q=0.5", "image/webp"], "image/webp"),
+        (["image/jpeg;q=nan, image/png;q=0.1"], "image/png"),
+        (["text/html"], None),
     ],
 )
 async def test_accept_decides(
-    serve: Serve, engine: Borrowed, card: ModelCard, accept: str, expected: str | None
+    serve: Serve, engine: Borrowed, card: ModelCard, accept: list[str], media_type: str | None
 ) -> None:
+    """What it prefers is tested in `test_negotiation`."""
+    headers = [("Content-Type", "image/jpeg"), *(("Accept", value) for value in accept)]
     async with serve(engine=Painted(engine, card)) as client:
-        response = await post(client, "/gradcam", headers={"Accept": accept})
-        if expected is None:
+        del client.headers["Accept"]
+        response = await client.post("/gradcam", content=JPEG, headers=headers)
+        if media_type is None:
             assert "image/png" in problem(response, 406, "not-acceptable")
         else:
             assert response.status_code == 200
-            assert response.headers["content-type"] == expected
+            assert response.headers["content-type"] == media_type
 
 
 @pytest.mark.parametrize("path", ["/predict", *(f"{path}?overlay=false" for path in PICTURED)])
@@ -363,9 +292,9 @@ async def test_each_caller_gets_its_own_answer(serve: Serve, engine: Borrowed) -
     sizes: list[int] = []
 
     class Counting(Borrowed):
-        def run(self, cut: Cut, *arrays: npt.NDArray[Any]) -> Arrays:
-            sizes.append(len(arrays[0]))
-            return super().run(cut, *arrays)
+        def run(self, cut: Cut, batch: Batch) -> Arrays:
+            sizes.append(len(batch))
+            return super().run(cut, batch)
 
     calls = [
         (path, encode(picture(200 + 8 * index, 160, seed=index)), {"target": index % 5})
@@ -395,7 +324,9 @@ async def test_each_caller_gets_its_own_answer(serve: Serve, engine: Borrowed) -
 
 
 def probabilities(answer: Answer) -> dict[int, float]:
-    return {each["class_index"]: each["probability"] for each in answer["predictions"]}
+    return {
+        prediction["class_index"]: prediction["probability"] for prediction in answer["predictions"]
+    }
 
 
 # -- the model, probes, documents
@@ -403,17 +334,17 @@ def probabilities(answer: Answer) -> dict[int, float]:
 
 async def test_model_tells_what_is_served(client: httpx.AsyncClient, card: ModelCard) -> None:
     response = await client.get("/model")
-    told = response.json()
-    assert (told["name"], told["version"]) == (card.name, card.version)
-    assert [label["name"] for label in told["labels"]] == [label.name for label in card.labels]
-    assert told["methods"] == ["cam", "gradcam", "gradcampp", "layercam", "hirescam"]
-    assert told["engine"]["name"] == "openvino"
-    assert told["engine"]["precision"] == "float32"
-    assert told["thresholds"]["gradcam"]["last"] == card.threshold(Method.GRADCAM, "last")
+    info = response.json()
+    assert (info["name"], info["version"]) == (card.name, card.version)
+    assert [label["name"] for label in info["labels"]] == [label.name for label in card.labels]
+    assert info["methods"] == ["cam", "gradcam", "gradcampp", "layercam", "hirescam"]
+    assert info["engine"]["name"] == "openvino"
+    assert info["engine"]["precision"] == "float32"
+    assert info["thresholds"]["gradcam"]["last"] == card.threshold(Method.GRADCAM, "last")
     for name in ("fused", "confidence", "foreground"):
-        assert told[name] == card.model_dump(mode="json")[name]
-    assert "checksums" not in told
-    assert not any(checksum in response.text for checksum in card.checksums.values())
+        assert info[name] == card.model_dump(mode="json")[name]
+    assert card.checksums
+    assert not any(text in response.text for text in ("checksums", *card.checksums.values()))
     assert str(PROJECT) not in response.text
 
 
@@ -432,9 +363,12 @@ async def test_openapi_documents_bodies_and_problems(
             if status != "200":
                 assert list(response["content"]) == ["application/problem+json"]
         assert ("image/png" in operation["responses"]["200"]["content"]) == (path in PICTURED)
-        told = {each["name"]: each.get("description", "") for each in operation["parameters"]}
-        assert "at most as many as the model has" in told["top_k"]
-        parameters = {each["name"]: each["in"] for each in operation["parameters"]}
+        descriptions = {
+            parameter["name"]: parameter.get("description", "")
+            for parameter in operation["parameters"]
+        }
+        assert "at most as many as the model has" in descriptions["top_k"]
+        parameters = {parameter["name"]: parameter["in"] for parameter in operation["parameters"]}
         assert set(parameters.values()) == {"query"}
         common = {"top_k"}
         explained = {"target", "versus", "box", "threshold", "rule", "curve"}
@@ -451,16 +385,18 @@ async def test_openapi_documents_bodies_and_problems(
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/model", "/", "/docs", "/openapi.json"])
 async def test_head_tells_of_what_get_gives(client: httpx.AsyncClient, path: str) -> None:
-    got, head = await client.get(path), await client.head(path)
-    assert head.status_code == got.status_code == 200
-    told = got.headers.keys() - {"x-request-id"}
-    assert {name: head.headers[name] for name in told} == {name: got.headers[name] for name in told}
+    get, head = await client.get(path), await client.head(path)
+    assert head.status_code == get.status_code == 200
+    names = get.headers.keys() - {"x-request-id"}
+    assert {name: head.headers[name] for name in names} == {
+        name: get.headers[name] for name in names
+    }
 
 
 async def test_docs_need_no_other_server(client: httpx.AsyncClient) -> None:
     page = (await client.get("/docs")).text
     links = re.findall(r"""(?:src|href)="(.*?)"|url: ['"](.*?)['"]""", page)
-    linked = ["".join(each) for each in links]
+    linked = ["".join(groups) for groups in links]
     assert len(linked) == 4
     assert "http" not in page
     paths = {urljoin("/behind/a/proxy/docs", link) for link in linked}

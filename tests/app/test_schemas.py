@@ -73,7 +73,7 @@ class TestBox:
     def test_one_bad_box_among_good_ones_is_told_by_its_place(self) -> None:
         with pytest.raises(ValidationError) as caught:
             boxes("1,2,3,4", "1,2,3", "5,6,7,8")
-        assert [each["loc"] for each in caught.value.errors()] == [("box", 1)]
+        assert [fault["loc"] for fault in caught.value.errors()] == [("box", 1)]
 
     def test_order_is_kept(self) -> None:
         assert boxes("5,6,7,8", "1,2,3,4") == [(5, 6, 7, 8), (1, 2, 3, 4)]
@@ -179,8 +179,8 @@ class TestOverHttp:
             return query
 
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as each:
-            yield each
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as session:
+            yield session
 
     async def test_box_is_repeatable(self, client: httpx.AsyncClient) -> None:
         answer = await client.get("/cam?box=1,2,3,4&box=5%2C6%2C7%2C8.5")
@@ -214,12 +214,12 @@ class TestOverHttp:
         for path in ("/cam", "/gradcam"):
             answer = await client.get(f"{path}?{query}")
             assert answer.status_code == 422  # the bare framework's; `main` makes it a 400
-            assert [each["loc"] for each in answer.json()["detail"]] == [place]
+            assert [fault["loc"] for fault in answer.json()["detail"]] == [place]
 
     async def test_a_box_is_documented_as_text(self, client: httpx.AsyncClient) -> None:
         document = (await client.get("/openapi.json")).json()
         parameters = document["paths"]["/cam"]["get"]["parameters"]
-        [box] = [each for each in parameters if each["name"] == "box"]
+        [box] = [parameter for parameter in parameters if parameter["name"] == "box"]
         assert box["schema"]["type"] == "array"
         assert box["schema"]["items"] == {"type": "string"}
 

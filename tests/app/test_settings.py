@@ -135,8 +135,8 @@ class TestModelPath:
 
 def test_waiting_for_company_is_for_gpus_unless_told() -> None:
     assert [Settings().batch_wait_s(on_gpu=on_gpu) for on_gpu in (False, True)] == [0, 0.003]
-    told = Settings(batch_wait_ms=20)
-    assert [told.batch_wait_s(on_gpu=on_gpu) for on_gpu in (False, True)] == [0.02, 0.02]
+    settings = Settings(batch_wait_ms=20)
+    assert [settings.batch_wait_s(on_gpu=on_gpu) for on_gpu in (False, True)] == [0.02, 0.02]
 
 
 def test_variables_that_are_no_setting_are_found() -> None:

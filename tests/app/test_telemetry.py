@@ -55,8 +55,8 @@ async def test_each_request_has_an_id_of_its_own() -> None:
     inner = Inner()
     app = RequestLog(inner)
     answers = [await call(app) for _ in range(3)]
-    told = [ids(headers) for _, headers in answers]
-    assert told == [[seen] for seen in inner.seen]
+    returned = [ids(headers) for _, headers in answers]
+    assert returned == [[seen] for seen in inner.seen]
     assert len(set(inner.seen)) == 3
     assert all(re.fullmatch(r"[0-9a-f]{32}", seen) for seen in inner.seen)
 
@@ -162,8 +162,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         raise RuntimeError("secret")
 
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as each:
-        yield each
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as session:
+        yield session
 
 
 @pytest.mark.parametrize(

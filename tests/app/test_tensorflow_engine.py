@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from app.bundle import Bundle
-from app.engines import Cut
+from app.engines import Batch, Cut
 from app.engines.tensorflow import TensorFlowEngine, retyped
 
 
@@ -33,9 +33,9 @@ def test_compiled_half_precision_agrees(
     size = shipped_bundle.card.input.size
     cell = np.arange(size) * 8 // size  # of each pixel, by row and by column
     image = coarse[:, cell][:, :, cell]
-    asked = (image, np.array([-1, 3], np.int32), np.array([-1, 5], np.int32))
+    batch = Batch(image, np.array([-1, 3], np.int32), np.array([-1, 5], np.int32))
 
-    expected, actual = plain.run(Cut.EXPLAIN, *asked), half.run(Cut.EXPLAIN, *asked)
+    expected, actual = plain.run(Cut.EXPLAIN, batch), half.run(Cut.EXPLAIN, batch)
 
     np.testing.assert_array_equal(actual["target_index"], expected["target_index"])
     for name in set(expected) - {"target_index", "probabilities"}:
@@ -74,7 +74,7 @@ def test_all_of_float32_is_retyped_but_the_head() -> None:
         feeds = {"image:0": [[1, 2, 3], [6, 5, 4]], "target:0": [-1, 2]}
         with tf.compat.v1.Session(graph=tf.Graph()) as session:
             tf.import_graph_def(graph, name="")
-            return [each.astype(np.float32) for each in session.run(fetches, feeds)]
+            return [value.astype(np.float32) for value in session.run(fetches, feeds)]
 
     for ours, plain in zip(run(half), run(graph), strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-6)

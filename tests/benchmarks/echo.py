@@ -12,9 +12,9 @@ def make() -> dict[str, Any]:
     if "broken" in sys.argv:
         raise ImportError("no such\nlibrary")
 
-    def echo(**given: Any) -> dict[str, Any]:
+    def echo(**arguments: Any) -> dict[str, Any]:
         print("more of it")
-        return given
+        return arguments
 
     def crash() -> None:
         print("the last words", file=sys.stderr, flush=True)

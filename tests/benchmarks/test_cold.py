@@ -5,11 +5,14 @@ from benchmarks.timing import Spread
 
 def test_report_holds_each_service_against_ours() -> None:
     part = Part("", "")
-    mine, usual = Spread(1, 2, 3, 5), Spread(4, 5, 6, 5)
+    openvino, usual = Spread(1, 2, 3, 5), Spread(4, 5, 6, 5)
     memory = Spread(500, 500, 500, 5)
 
     _report(
-        part, {OURS: mine, "usual way": usual}, {OURS: memory, "usual way": memory}, {OURS: mine}
+        part,
+        {OURS: openvino, "usual way": usual},
+        {OURS: memory, "usual way": memory},
+        {OURS: openvino},
     )
 
     assert part.tables[0].rows[1] == (

@@ -19,10 +19,10 @@ def test_part_holds_the_dearer_cuts_against_predict(monkeypatch: pytest.MonkeyPa
 
 
 def test_ratio_is_the_median_of_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    spent = [(4.0, 5.0, 8.0), (8.0, 9.0, 16.0), (4.0, 4.0, 12.0)]
-    runs = iter([dict(zip(Cut, each, strict=True)) for each in spent])
+    times = [(4.0, 5.0, 8.0), (8.0, 9.0, 16.0), (4.0, 4.0, 12.0)]
+    runs = iter([dict(zip(Cut, medians, strict=True)) for medians in times])
     monkeypatch.setattr(cuts, "ROWS", (1,))
-    monkeypatch.setattr(cuts, "PROCESSES", len(spent))
+    monkeypatch.setattr(cuts, "PROCESSES", len(times))
     monkeypatch.setattr(cuts, "_in_a_process", lambda rounds, rows: next(runs))
 
     part = cuts.run(1)

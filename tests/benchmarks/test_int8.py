@@ -1,7 +1,14 @@
+import itertools
+import time
+from typing import Any
+
+import pytest
+
 from app import engines
 from app.bundle import Bundle
 from benchmarks.int8 import _compare, _figures, _report_accuracy
 from benchmarks.results import Part
+from benchmarks.timing import Spread
 
 
 def figures(top1: float, cam: float, gradcam: float) -> dict[str, float]:
@@ -24,12 +31,24 @@ def test_trial_is_held_against_what_is_served() -> None:
     assert [target.reached for target in part.targets] == [False, True, True]
 
 
-def test_compare_reports_each_cut_of_each_engine(shipped_bundle: Bundle) -> None:
-    engine = engines.create(shipped_bundle, engine="openvino")
+def test_compare_times_each_cut_of_each_engine_in_turn(
+    shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_s = itertools.count(step=0.25)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock_s))
+    calls: list[tuple[str, engines.Cut]] = []
 
-    figures = _compare(shipped_bundle, {"mine": engine}, rounds=2, rows=3)
+    class Recorder:
+        def __init__(self, name: str) -> None:
+            self.name = name
 
-    assert set(figures["mine"]) == set(engines.Cut)
-    for found in figures["mine"].values():
-        assert found.count == 2
-        assert 0 < found.lower <= found.median <= found.upper
+        def run(self, cut: engines.Cut, *_: object) -> None:
+            calls.append((self.name, cut))
+
+    recorders: dict[str, Any] = {name: Recorder(name) for name in ("bfloat16", "int8")}
+
+    figures = _compare(shipped_bundle, recorders, rounds=2, rows=3)
+
+    assert calls == [(name, cut) for name in recorders for cut in engines.Cut] * 3
+    spread = Spread(250, 250, 250, 2)
+    assert figures == {name: dict.fromkeys(engines.Cut, spread) for name in recorders}

@@ -17,9 +17,9 @@ def training(*arguments: str | Path) -> str:
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
-    """Run a line that has to succeed, as one would who pastes it at the project's root."""
+    """Run a line that has to succeed, as if pasted into a shell at the project's root."""
     done = subprocess.run(
-        f"exec {line}",  # in the shell's own process: past the time limit, none stays behind
+        f"exec {line}",  # `exec` replaces the shell, so that a timeout kills the command itself
         shell=True,
         cwd=PROJECT,
         capture_output=True,
@@ -31,7 +31,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def hint(told: str) -> str:
-    """The command that a subcommand's standard error names as the next one."""
-    *_, last = (line for line in told.splitlines() if " -m training " in line)
+def hint(errors: str) -> str:
+    """The next command to run, as a subcommand's standard error suggests it."""
+    *_, last = (line for line in errors.splitlines() if " -m training " in line)
     return last.strip()

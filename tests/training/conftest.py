@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from app.bundle import Bundle, Foreground, Input, Label, ModelCard, Novelty, load
-from tests.training.nets import LAYERS, small_resnet
-from tests.training.prepared import write_stanford_dogs
-from training.export import ExplainedNetwork, write
+from tests.training.networks import LAYERS, small_resnet
+from tests.training.tfds_directory import write_stanford_dogs
+from training.export import ExplainedNetwork
 from training.foreground import Projection, fused_layers
 from training.keras_reader import from_keras
 from training.novelty import Residual
+from training.versions import write
 
 SIZE, CLASSES = 32, 5
 

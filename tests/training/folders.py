@@ -1,4 +1,4 @@
-"""Folders of pictures as a user lays them out."""
+"""Folders of made photos, laid out as a user lays them out."""
 
 from pathlib import Path
 
@@ -7,26 +7,26 @@ from tests.training.pictures import photo
 CLASSES = ("n00000001-red_dog", "blue dog")
 
 
-def write_photos(place: Path, count: int, *, offset: int = 0, width: int = 60) -> list[Path]:
-    """`count` photos of each of `CLASSES`, below `place`."""
-    written = []
+def write_photos(directory: Path, count: int, *, offset: int = 0, width: int = 60) -> list[Path]:
+    """Write `count` photos of each of `CLASSES` into class folders of `directory`."""
+    paths = []
     for label, name in enumerate(CLASSES):
-        (place / name).mkdir(parents=True, exist_ok=True)
+        (directory / name).mkdir(parents=True, exist_ok=True)
         for index in range(offset, offset + count):
-            path = place / name / f"{label}-{index}.png"
+            path = directory / name / f"{label}-{index}.png"
             path.write_bytes(photo(label, index, width=width).read())
-            written.append(path)
-    return written
+            paths.append(path)
+    return paths
 
 
 def pixel_box(label: int, index: int) -> tuple[float, float, float, float]:
-    """The box of a photo that `write_photos` made, in its pixels."""
+    """The box of a photo of `write_photos`, in pixels."""
     xmin, ymin, xmax, ymax = photo(label, index).boxes[0]
     return round(xmin * 60), round(ymin * 48), round(xmax * 60), round(ymax * 48)
 
 
 def voc(*boxes: tuple[float, float, float, float], size: tuple[int, int] = (60, 48)) -> str:
-    """PASCAL VOC XML."""
+    """PASCAL VOC XML of boxes (xmin, ymin, xmax, ymax) in an image of `size` (width, height)."""
     objects = "".join(
         f"<object><name>dog</name><bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin>"
         f"<xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox></object>"

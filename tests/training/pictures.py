@@ -1,4 +1,4 @@
-"""Pictures that the tests make: two "breeds" that differ by colour, each with a known box."""
+"""Made photos of two "breeds" that differ by colour, each with a known box."""
 
 import io
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def photo(label: int, seed: int, *, width: int = 60, height: int = 48) -> Exampl
 
 
 def dataset(train: int = 14, held_out: int = 4) -> Dataset:
-    """As many photos of each label in turn."""
+    """A data set of photos with alternating labels; validation and test have `held_out` each."""
 
     def split(count: int, offset: int) -> tuple[Example, ...]:
         return tuple(photo(index % 2, offset + index) for index in range(count))
@@ -41,6 +41,6 @@ def dataset(train: int = 14, held_out: int = 4) -> Dataset:
 
 
 def one_hot(examples: Sequence[Example]) -> npt.NDArray[np.float32]:
-    """Targets that are the labels alone, `[N, classes]`."""
+    """Targets `[N, classes]`: 1 for the photo's label, 0 for the others."""
     labels = [example.label for example in examples]
     return np.eye(max(labels) + 1, dtype=np.float32)[labels]

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -5,21 +6,24 @@ import numpy as np
 import pytest
 
 from app.bundle import Architecture
+from tests.training.networks import RESNET50_LAYERS
 from training import architectures
-from training.architectures import RESNET50_LAYERS, build, custom_cnn, resnet50
+from training.architectures import build, custom_cnn, resnet50
 from training.errors import WeightsError
 from training.preprocessing import Preprocessing
 
 
 def test_resnet50_ends_in_pooling_and_logits() -> None:
     model = resnet50(7, input_size=64)
+    last = keras.Model(model.input, [model.get_layer(RESNET50_LAYERS[-1]).output, model.output])
+    photos = np.random.default_rng(0).normal(0, 50, (2, 64, 64, 3)).astype(np.float32)
 
-    assert model.output.shape == (None, 7)
-    assert [type(layer).__name__ for layer in model.layers[-2:]] == [
-        "GlobalAveragePooling2D",
-        "Dense",
-    ]
-    assert model.layers[-3].name == RESNET50_LAYERS[-1]
+    activations, logits = (np.asarray(output) for output in last(photos, training=False))
+
+    kernel, bias = model.get_layer("predictions").get_weights()
+    expected = activations.mean(axis=(1, 2)) @ kernel + bias
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert np.ptp(expected) > 0
     sizes = [model.get_layer(name).output.shape[1:] for name in RESNET50_LAYERS]
     assert sizes == [(4, 4, 1024)] * 3 + [(2, 2, 2048)] * 3
 
@@ -61,9 +65,15 @@ def test_imagenet_out_of_reach_says_what_to_fetch_and_where_to_put_it(
 @pytest.mark.parametrize("architecture", [Architecture.RESNET50, Architecture.CUSTOM_CNN])
 def test_architectures_are_built_by_name(architecture: Architecture) -> None:
     model = build(architecture, 3, input_size=32)
+    direct: Callable[..., keras.Model] = (
+        resnet50 if architecture is Architecture.RESNET50 else custom_cnn
+    )
 
     assert model.name == architecture
-    assert model.output.shape == (None, 3)
+    assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 3))
+    assert [(layer.name, type(layer)) for layer in model.layers[1:]] == [
+        (layer.name, type(layer)) for layer in direct(3, input_size=32).layers[1:]
+    ]
 
 
 def test_architecture_that_is_not_built_here() -> None:

@@ -10,11 +10,12 @@ import pytest
 import tensorflow as tf
 
 from app.bundle import load
-from tests.training.asking import ask, describe
 from tests.training.commands import hint
+from tests.training.networks import RESNET50_LAYERS
 from tests.training.pictures import photo
+from tests.training.service_client import get_model, post_photo
 from training import cli, gradients, labels, terms
-from training.architectures import RESNET50_LAYERS, imagenet_resnet50
+from training.architectures import imagenet_resnet50
 from training.bootstrap import bootstrap, breeds
 from training.errors import ExportError, WeightsError
 from training.hints import command
@@ -37,13 +38,13 @@ def weights(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def parts(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The model's backbone and its final layer, in files of their own."""
-    place = tmp_path_factory.mktemp("parts")
+    directory = tmp_path_factory.mktemp("parts")
     backbone = keras.applications.ResNet50(weights=None, include_top=False, pooling="avg")
     backbone.set_weights(model.get_weights()[:-2])
-    backbone.save_weights(place / "notop.weights.h5")
+    backbone.save_weights(directory / "notop.weights.h5")
     kernel, bias = model.get_weights()[-2:]
-    np.savez(place / "head.npz", kernel=kernel, bias=bias)
-    return place / "notop.weights.h5", place / "head.npz"
+    np.savez(directory / "head.npz", kernel=kernel, bias=bias)
+    return directory / "notop.weights.h5", directory / "head.npz"
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +101,19 @@ def test_exported_model(
     logits = predict(image=tf.constant(photos))["logits"].numpy()
     scale = np.abs(expected).max()
     np.testing.assert_allclose(logits, expected, rtol=0.02, atol=0.02 * scale)
-    (answer,) = ask(bundle.path, photo(0, 0).read(), "/predict")
+    (answer,) = post_photo(bundle.path, photo(0, 0).read(), "/predict")
     assert answer.status_code == 200
     assert answer.json()["confidence"] is None  # not calibrated
-    described = describe(bundle.path)
+    described = get_model(bundle.path)
     assert described["licence"] == card.licence == terms.IMAGENET
     assert described["provenance"] == card.provenance
 
 
-def _write_breeds(place: Path) -> None:
+def _write_breeds(directory: Path) -> None:
     """A picture of every breed to train on, and another to validate with."""
     for split, seed in (("train", 0), ("validation", 1)):
         for label in labels.read(labels.STANFORD_DOGS):
-            folder = place / split / f"{label.synset}-{label.name.replace(' ', '_')}"
+            folder = directory / split / f"{label.synset}-{label.name.replace(' ', '_')}"
             folder.mkdir(parents=True)
             (folder / "dog.png").write_bytes(photo(label.index, seed).read())
 
@@ -127,13 +128,13 @@ def test_exported_model_of_backbone_and_head_with_photos(
     data = tmp_path / "breeds"
     _write_breeds(data)
     files = ["--weights", str(parts[0]), "--head", str(parts[1])]
-    place = ["--source", "folder", "--data-dir", str(data)]
-    others = ["--photos", "8", "--licence", "mine", "--models-dir", str(tmp_path / "m")]
+    source = ["--source", "folder", "--data-dir", str(data)]
+    options = ["--photos", "8", "--licence", "mine", "--models-dir", str(tmp_path / "m")]
 
-    cli.main(["bootstrap", *files, *place, *others])
+    cli.main(["bootstrap", *files, *source, *options])
 
     bundle = load(tmp_path / "m" / "dogs120" / "1")
-    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *place)
+    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *source)
     card = bundle.card
     assert (card.foreground.rule, card.foreground.photos) == ("ddt", 8)
     assert card.foreground.layers == ("conv4_block6_out", "conv5_block3_out")
@@ -153,13 +154,16 @@ KERNEL, BIAS = np.zeros((2048, 1000), np.float16), np.zeros(1000, np.float32)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"kernel": KERNEL}, "head.npz lacks bias"),
-        ({"weights": KERNEL}, "head.npz lacks kernel and bias"),
-        ({"kernel": KERNEL.T, "bias": BIAS}, r"kernel is \[1000, 2048\], not \[2048, 1000\]"),
-        ({"kernel": KERNEL, "bias": BIAS[:120]}, r"bias is \[120\], not \[1000\]"),
-        ({"kernel": KERNEL, "bias": BIAS + np.nan}, "bias holds values that are no finite floats"),
-        ({"kernel": KERNEL.astype(np.int8), "bias": BIAS}, "kernel holds values"),
-        ({"kernel": KERNEL.astype(object), "bias": BIAS}, "no .npz file of arrays"),
+        ({"kernel": KERNEL}, "head.npz has no bias: "),
+        ({"weights": KERNEL}, "head.npz has no kernel and no bias: "),
+        (
+            {"kernel": KERNEL.T, "bias": BIAS},
+            r"kernel has shape \[1000, 2048\]\. .* has \[2048, 1000\]",
+        ),
+        ({"kernel": KERNEL, "bias": BIAS[:120]}, r"bias has shape \[120\]\. .* has \[1000\]"),
+        ({"kernel": KERNEL, "bias": BIAS + np.nan}, "bias has values that are not finite floats"),
+        ({"kernel": KERNEL.astype(np.int8), "bias": BIAS}, "kernel has values"),
+        ({"kernel": KERNEL.astype(object), "bias": BIAS}, "not an .npz file of arrays"),
     ],
 )
 def test_head_that_is_none(
@@ -180,7 +184,7 @@ def test_head_in_another_format(tmp_path: Path) -> None:
     (tmp_path / "empty.npz").touch()
 
     for name in ("array.npy", "text.npz", "empty.npz"):
-        with pytest.raises(WeightsError, match=rf"{name} is no \.npz file of arrays"):
+        with pytest.raises(WeightsError, match=rf"{name} is not an \.npz file of arrays"):
             read_head(tmp_path / name)
 
 
@@ -200,14 +204,14 @@ def test_head_of_half_floats_is_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--head", "{head}"], "--head FILE goes with a weights file without its top"),
-        (["--weights", "none.h5"], "There is no weights file none.h5."),
-        (["--weights", "{notop}", "--head", "none.npz"], "There is no file none.npz for --head."),
-        (["--weights", "{notop}", "--head", "{notop}"], ".* is no .npz file of arrays"),
-        (["--weights", "{top}", "--head", "{head}"], ".* has a top of its own: leave out --head."),
-        (["--weights", "{notop}"], ".* holds no weights .* with its top: pass .* as --head FILE."),
-        (["--weights", "{head}"], ".* is no weights file: Keras writes HDF5."),
-        (["--weights", "{other}", "--head", "{head}"], ".* of a ResNet50 without its top: "),
+        (["--head", "{head}"], "--head FILE goes with a weights file without the top"),
+        (["--weights", "none.h5"], "--weights none.h5 does not exist."),
+        (["--weights", "{notop}", "--head", "none.npz"], "--head none.npz does not exist."),
+        (["--weights", "{notop}", "--head", "{notop}"], "--head .* is not an .npz file of arrays"),
+        (["--weights", "{top}", "--head", "{head}"], ".* includes the top: leave out --head."),
+        (["--weights", "{notop}"], ".* holds no weights .* with the top: pass .* as --head FILE."),
+        (["--weights", "{head}"], r".* is not a Keras weights file \(HDF5\)."),
+        (["--weights", "{other}", "--head", "{head}"], ".* of a ResNet50 without the top: "),
         (["--photos", "10"], "--photos has no effect without --data-dir or --source."),
         (["--boxes", "boxes.csv"], "--boxes has no effect without --data-dir or --source."),
     ],
@@ -215,10 +219,10 @@ def test_head_of_half_floats_is_float32(tmp_path: Path) -> None:
 def test_files_that_do_not_go_together(
     options: list[str], message: str, weights: Path, parts: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    other = tmp_path / "other.weights.h5"
+    conv_weights = tmp_path / "other.weights.h5"
     image = keras.Input((8, 8, 3))
-    keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save_weights(other)
-    names = {"top": weights, "notop": parts[0], "head": parts[1], "other": other}
+    keras.Model(image, keras.layers.Conv2D(4, 3)(image)).save_weights(conv_weights)
+    names = {"top": weights, "notop": parts[0], "head": parts[1], "other": conv_weights}
     arguments = [option.format(**names) for option in options]
 
     with pytest.raises(SystemExit, match=f"^error: {message}") as ended:
@@ -231,7 +235,7 @@ def test_files_that_do_not_go_together(
 def test_version_that_is_there_is_seen_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "dogs120" / "3").mkdir(parents=True)
 
-    with pytest.raises(ExportError, match="exists already"):
+    with pytest.raises(ExportError, match="already exists"):
         bootstrap(tmp_path / "dogs120" / "3", weights="none.h5")
 
 

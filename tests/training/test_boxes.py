@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.folders import voc
-from training.boxes import PixelBox, read_boxes, shares
+from training.boxes import PixelBox, read_boxes, relative_box
 from training.errors import DataError
 from training.skipped import Skipped
 
@@ -17,17 +17,15 @@ PHOTOS = {
 
 
 def _read(
-    directory: Path, named: Path | None = None, photos: dict[str, str] = PHOTOS
+    directory: Path, source: Path | None = None, photos: dict[str, str] = PHOTOS
 ) -> dict[str, list[tuple[float, ...]]]:
-    read = read_boxes(directory, photos, named=named, skipped=Skipped())
+    read = read_boxes(directory, photos, source=source, skipped=Skipped())
     return {photo: [box.edges for box in boxes] for photo, boxes in read.items() if boxes}
 
 
-def _told(
-    directory: Path, capsys: pytest.CaptureFixture[str], named: Path | None = None
-) -> list[str]:
+def _report(directory: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     skipped = Skipped()
-    read_boxes(directory, PHOTOS, named=named, skipped=skipped)
+    read_boxes(directory, PHOTOS, skipped=skipped)
     skipped.report()
     return [line.strip() for line in capsys.readouterr().err.splitlines()]
 
@@ -38,13 +36,13 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def test_shares_of_a_box_worked_out_by_hand() -> None:
-    assert shares(PixelBox("", (10, 20, 30, 40), (40, 80)), 40, 80) == (0.25, 0.25, 0.75, 0.5)
-    assert shares(PixelBox("", (-5, 20, 30, 90), None), 40, 80) == (0.0, 0.25, 0.75, 1.0)
+def test_fractions_of_a_box_worked_out_by_hand() -> None:
+    assert relative_box(PixelBox("", (10, 20, 30, 40), (40, 80)), 40, 80) == (0.25, 0.25, 0.75, 0.5)
+    assert relative_box(PixelBox("", (-5, 20, 30, 90), None), 40, 80) == (0.0, 0.25, 0.75, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("edges", "frame", "message"),
+    ("edges", "image_size", "message"),
     [
         ((30, 20, 10, 40), None, "30,20,10,40 is reversed"),
         ((10, 20, 10, 40), None, "empty"),
@@ -52,14 +50,18 @@ def test_shares_of_a_box_worked_out_by_hand() -> None:
         ((0, -9, 5, 0), None, "outside"),
         ((0, 0, float("nan"), 5), None, "not finite"),
         ((0, 0, float("inf"), 5), None, "not finite"),
-        ((0, 0, 5, 5), (80, 40), "of an image of 80 x 40 pixels; upright, the photo has 40 x 80"),
+        (
+            (0, 0, 5, 5),
+            (80, 40),
+            "to an image of 80 x 40 pixels, but the upright photo has 40 x 80",
+        ),
     ],
 )
 def test_boxes_that_do_not_fit(
-    edges: tuple[float, float, float, float], frame: tuple[int, int] | None, message: str
+    edges: tuple[float, float, float, float], image_size: tuple[int, int] | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        shares(PixelBox("", edges, frame), 40, 80)
+        relative_box(PixelBox("", edges, image_size), 40, 80)
 
 
 def test_voc_beside_the_photos_and_in_annotations(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_voc_beside_the_photos_and_in_annotations(tmp_path: Path) -> None:
     }
 
 
-def test_voc_of_given_splits(tmp_path: Path) -> None:
+def test_voc_of_folders_of_splits(tmp_path: Path) -> None:
     photos = {"train/beagle/a.jpg": "beagle", "test/beagle/b.jpg": "beagle"}
     _write(tmp_path / "annotations/beagle/a.xml", voc((1, 1, 2, 2)))
     _write(tmp_path / "annotations/test/beagle/b.xml", voc((3, 3, 4, 4)))
@@ -114,10 +116,10 @@ def test_folders_of_a_name(tmp_path: Path, name: str, photo: str | None) -> None
 
 
 def test_voc_without_suffix_as_in_stanford_dogs_archive(tmp_path: Path) -> None:
-    named = tmp_path / "Annotation"
-    _write(named / "beagle/a", voc((1, 2, 3, 4)))
+    archive = tmp_path / "Annotation"
+    _write(archive / "beagle/a", voc((1, 2, 3, 4)))
 
-    assert _read(tmp_path, named) == {"beagle/a.jpg": [(1, 2, 3, 4)]}
+    assert _read(tmp_path, archive) == {"beagle/a.jpg": [(1, 2, 3, 4)]}
 
 
 @pytest.mark.parametrize(
@@ -125,19 +127,23 @@ def test_voc_without_suffix_as_in_stanford_dogs_archive(tmp_path: Path) -> None:
     [
         ("beagle/z.xml", voc((1, 2, 3, 4)), "beagle/z.xml: there is no photo beagle/z"),
         ("dingo/a.xml", voc((1, 2, 3, 4)), "dingo/a.xml: there is no photo dingo/a"),
-        ("annotations/b.xml", voc((1, 2, 3, 4)), "may be of beagle/b.jpg or of dingo/b.jpg"),
+        ("annotations/b.xml", voc((1, 2, 3, 4)), "ambiguous: beagle/b.jpg or dingo/b.jpg"),
         ("beagle/a.xml", "<annotation>", "beagle/a.xml: not VOC XML: no element found"),
         ("beagle/a.xml", "", "not VOC XML"),
-        ("beagle/a.xml", "<html/>", "it begins with <html>"),
+        ("beagle/a.xml", "<html/>", "its root is <html>, not <annotation>"),
         ("beagle/a.xml", voc((1, 2, 3, 4)).replace("<ymin>2</ymin>", ""), "four numbers"),
         ("beagle/a.xml", voc((1, 2, 3, 4)).replace(">2<", ">two<"), "two"),
         ("beagle/a.xml", voc((1, 2, 3, 4)).replace(">60<", ">inf<"), "infinity"),
         (
             "beagle/a.xml",
             '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>',
-            "declares a document type",
+            "has a DOCTYPE",
         ),
-        ("beagle/a.xml", f"<annotation>{' ' * 1_000_001}</annotation>", "more than 1000000 bytes"),
+        (
+            "beagle/a.xml",
+            f"<annotation>{' ' * 1_000_001}</annotation>",
+            "larger than 1000000 bytes",
+        ),
     ],
 )
 def test_xml_that_cannot_be_used_is_named(
@@ -145,12 +151,12 @@ def test_xml_that_cannot_be_used_is_named(
 ) -> None:
     _write(tmp_path / name, text)
 
-    first, told, last = _told(tmp_path, capsys)
+    first, line, last = _report(tmp_path, capsys)
 
     assert first == "Left out:"
-    assert name in told
-    assert message in told
-    assert last == "Left out in all: annotation 1."
+    assert name in line
+    assert message in line
+    assert last == "Left out in total: annotation 1."
 
 
 def _coco(**changes: object) -> str:
@@ -174,7 +180,7 @@ def test_coco(tmp_path: Path, name: str) -> None:
 
     assert _read(tmp_path) == {"dingo/b.jpg": [(1, 2, 11, 22)], "beagle/a.jpg": [(0, 0, 5, 6.5)]}
     [box] = read_boxes(tmp_path, PHOTOS, skipped=Skipped())["beagle/a.jpg"]
-    assert box.frame == (60, 48)
+    assert box.image_size == (60, 48)
 
 
 def test_coco_that_cannot_be_used_is_named(
@@ -190,9 +196,9 @@ def test_coco_that_cannot_be_used_is_named(
     _write(tmp_path / "my.json", _coco(images=pictures, annotations=annotations))
     _write(tmp_path / "notes.json", "{}")
 
-    told = _told(tmp_path, capsys)
+    report = _report(tmp_path, capsys)
 
-    assert [line.split(" (")[0] for line in told] == [
+    assert [line.split(" (")[0] for line in report] == [
         "Left out:",
         "notes.json: not COCO JSON: it has no lists `images` and `annotations`",
         "my.json: image 1: malformed",
@@ -201,7 +207,7 @@ def test_coco_that_cannot_be_used_is_named(
         "my.json: annotation 2: malformed",
         "my.json: annotation 3: malformed",
         "gone.jpg: there is no photo gone.jpg",
-        "Left out in all: annotation 7.",
+        "Left out in total: annotation 7.",
     ]
 
 
@@ -231,14 +237,14 @@ def test_csv_rows_that_cannot_be_used_are_named(
     rows = ["xmin,ymin,xmax,ymax,filename", "1,2,3", "1,2,3,x,a.jpg", "1,2,3,4,b.jpg", "1,2,3,4"]
     _write(tmp_path / "boxes.csv", "\n".join(rows))
 
-    told = _told(tmp_path, capsys)
+    report = _report(tmp_path, capsys)
 
-    assert told[1:] == [
+    assert report[1:] == [
         "boxes.csv:2: a box needs four numbers",
         "boxes.csv:3: could not convert string to float: 'x'",
-        "boxes.csv:4: may be of beagle/b.jpg or of dingo/b.jpg",
+        "boxes.csv:4: ambiguous: beagle/b.jpg or dingo/b.jpg",
         "boxes.csv:5: there is no photo",
-        "Left out in all: annotation 4.",
+        "Left out in total: annotation 4.",
     ]
 
 
@@ -253,23 +259,23 @@ def test_csv_without_its_header(tmp_path: Path, data: bytes, message: str) -> No
         _read(tmp_path)
 
 
-def test_two_kinds_are_an_error_until_one_is_named(tmp_path: Path) -> None:
+def test_two_formats_are_an_error_until_one_is_chosen(tmp_path: Path) -> None:
     table = _write(tmp_path / "boxes.csv", "filename,xmin,ymin,xmax,ymax\na.jpg,1,2,3,4\n")
     _write(tmp_path / "beagle/b.xml", voc((5, 6, 7, 8)))
     coco = _write(tmp_path / "annotations.json", _coco())
 
-    with pytest.raises(DataError, match=r"3 kinds.*beagle/b\.xml.*boxes\.csv.*--boxes"):
+    with pytest.raises(DataError, match=r"3 formats.*beagle/b\.xml.*boxes\.csv.*--boxes"):
         _read(tmp_path)
     assert _read(tmp_path, table) == {"beagle/a.jpg": [(1, 2, 3, 4)]}
     assert set(_read(tmp_path, coco)) == {"beagle/a.jpg", "dingo/b.jpg"}
     assert _read(tmp_path, tmp_path) == {"beagle/b.jpg": [(5, 6, 7, 8)]}
 
 
-def test_nothing_where_boxes_are_named(tmp_path: Path) -> None:
+def test_source_without_boxes(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "boxes.txt").touch()
 
-    for name, message in (("none", "no boxes"), ("empty", "no VOC"), ("boxes.txt", "neither")):
+    for name, message in (("none", "no file"), ("empty", "no VOC"), ("boxes.txt", "neither")):
         with pytest.raises(DataError, match=message):
             _read(tmp_path, tmp_path / name)
 

@@ -11,9 +11,9 @@ import pytest
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Foreground, Fused, Method, ModelCard
 from app.engines import Engine
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
+from tests.training.fake_engine import FakeEngine
 from tests.training.pictures import dataset
-from tests.training.pretend import Pretend
 from training.calibration import THRESHOLDS, WEIGHTS, BoxRules, calibrate
 from training.data import Example
 from training.errors import DataError
@@ -56,9 +56,9 @@ def _heatmap(rows: dict[str, Array], names: list[str], *, signed: bool) -> Array
     return heatmaps.resize(heatmap.values, 32, 32)
 
 
-def _sums(card: ModelCard) -> dict[tuple[LayerSet, float], Array]:
+def _sums(card: ModelCard) -> dict[tuple[MethodAtLayers, float], Array]:
     """IoUs at each threshold, summed over the photos, by layer set and the foreground's weight."""
-    sums: dict[tuple[LayerSet, float], Array] = {}
+    sums: dict[tuple[MethodAtLayers, float], Array] = {}
     for example in EXAMPLES:
         photo = images.decode(example.read())
         size = (photo.width, photo.height)
@@ -68,7 +68,7 @@ def _sums(card: ModelCard) -> dict[tuple[LayerSet, float], Array]:
             rows, ["foreground_early_out", "foreground"], signed=card.foreground.rule != "boxes"
         )
         for layers in layer_sets(card):
-            names = [engines.layer_output(card, layers.method, x) for x in layers.layers]
+            names = [engines.layer_output(card, layers.method, x) for x in layers.layer_names]
             values = _heatmap(rows, names, signed=layers.method is Method.CAM)
             for weight in (0.0, *WEIGHTS):
                 mixed = ((1 - weight) * values + weight * foreground).astype(np.float32)
@@ -106,7 +106,7 @@ def test_rules_are_those_of_the_straight_loop(small_bundle: Bundle, rule: Any) -
             )
         else:
             left_out += 1
-    rules = calibrate(Bundle(small_bundle.path, card), Pretend(partial(_noise, card)), EXAMPLES)
+    rules = calibrate(Bundle(small_bundle.path, card), FakeEngine(partial(_noise, card)), EXAMPLES)
     assert rules == BoxRules(thresholds, fused)
     assert len({value for by_set in thresholds.values() for value in by_set.values()}) > 3
     assert left_out or rule == "boxes"  # of these maps, ddt's do not help everywhere
@@ -120,7 +120,7 @@ def test_no_weight_is_kept_of_a_foreground_that_shows_nothing(small_bundle: Bund
         rows = _noise(small_bundle.card, photos)
         return {k: v * 0 if k.startswith("foreground") else v for k, v in rows.items()}
 
-    rules = calibrate(small_bundle, Pretend(outputs), EXAMPLES[:3])
+    rules = calibrate(small_bundle, FakeEngine(outputs), EXAMPLES[:3])
 
     assert rules.fused == {}
     assert rules.thresholds

@@ -8,9 +8,9 @@ import pytest
 
 from app.bundle import Bundle
 from app.confidence import is_ok, probabilities
-from tests.training.nets import LAYERS
+from tests.training.fake_engine import FakeEngine
+from tests.training.networks import LAYERS
 from tests.training.pictures import dataset
-from tests.training.pretend import Pretend
 from training.confidence import SURE, TAILS, best_temperature, calibrate_confidence, limits
 from training.errors import DataError
 from training.metrics import expected_calibration_error
@@ -133,7 +133,7 @@ def _foreground(novelty: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.fl
     return {name: maps for name in ("foreground", *(f"foreground_{layer}" for layer in LAYERS))}
 
 
-def _pretend(logits: npt.NDArray[np.float32], novelty: npt.NDArray[np.float32]) -> Pretend:
+def _pretend(logits: npt.NDArray[np.float32], novelty: npt.NDArray[np.float32]) -> FakeEngine:
     """Each photo's row of these, in the order in which they come."""
     rows = iter(range(len(logits)))
 
@@ -141,7 +141,7 @@ def _pretend(logits: npt.NDArray[np.float32], novelty: npt.NDArray[np.float32]) 
         own = [next(rows) for _ in photos]
         return {"logits": logits[own], "novelty": novelty[own], **_foreground(novelty[own])}
 
-    return Pretend(outputs)
+    return FakeEngine(outputs)
 
 
 @pytest.fixture
@@ -189,4 +189,4 @@ def test_confidence_of_the_validation_photos(
 
 def test_no_validation_photos(small_bundle: Bundle) -> None:
     with pytest.raises(DataError, match="no validation photos"):
-        calibrate_confidence(small_bundle, Pretend(lambda _: {}), ())
+        calibrate_confidence(small_bundle, FakeEngine(lambda _: {}), ())

@@ -7,11 +7,11 @@ import pytest
 
 from app import engines
 from app.bundle import Architecture, Bundle, Method, load
-from app.engines import Cut
+from app.engines import Batch, Cut
 from tests import needs
-from tests.training.asking import ask
 from tests.training.pictures import dataset
-from training import export, terms
+from tests.training.service_client import post_photo
+from training import from_run, terms
 from training import survey as surveys
 from training.calibration import calibrate
 from training.config import Stage, TrainConfig
@@ -33,14 +33,14 @@ LAYERS = [f"conv{number}" for number in range(1, 7)]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    place = tmp_path_factory.mktemp("custom")
+    directory = tmp_path_factory.mktemp("custom")
     photos = dataset()
-    Run(place / "run", CONFIG, photos).fit()
+    Run(directory / "run", CONFIG, photos).fit()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "load_dataset", lambda _config: photos)
+        patch.setattr(from_run, "load_dataset", lambda _config: photos)
         patch.setattr(surveys, "ENOUGH_BOXES", 6)
-        export.export_run(place / "run", place / "models" / "plain" / "1", photos=6)
-    return load(place / "models" / "plain" / "1")
+        from_run.export_run(directory / "run", directory / "models" / "plain" / "1", photos=6)
+    return load(directory / "models" / "plain" / "1")
 
 
 def test_card(exported: Bundle) -> None:
@@ -73,9 +73,9 @@ def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
     thresholds = calibrate(exported, engine, photos).thresholds
     mean_iou = evaluate(exported, engine, photos).mean_iou
 
-    found = layer_sets(exported.card)
-    assert {each.name for each in found if each.method is Method.GRADCAM} == sets
-    assert not [each for each in found if each.method is Method.CAM]
+    calibrated = layer_sets(exported.card)
+    assert {layers.name for layers in calibrated if layers.method is Method.GRADCAM} == sets
+    assert not [layers for layers in calibrated if layers.method is Method.CAM]
     assert set(thresholds[Method.LAYERCAM]) == set(mean_iou[Method.LAYERCAM]) == sets
     assert Method.CAM not in mean_iou
 
@@ -91,9 +91,9 @@ def test_openvino_agrees_with_tensorflow(exported: Bundle, precision: str) -> No
     index = np.array([-1, 0, 1, 1], np.int32), np.full(4, -1, np.int32)
 
     expected = TensorFlowEngine(exported, device="cpu", precision="float32").run(
-        Cut.EXPLAIN_DEEP, image, *index
+        Cut.EXPLAIN_DEEP, Batch(image, *index)
     )
-    actual = engine.run(Cut.EXPLAIN_DEEP, image, *index)
+    actual = engine.run(Cut.EXPLAIN_DEEP, Batch(image, *index))
 
     # In bfloat16 maxima become equal and activations cross zero, which moves single gradients.
     limit = 2e-3 if precision == "float32" else 0.3
@@ -106,7 +106,9 @@ def test_openvino_agrees_with_tensorflow(exported: Bundle, precision: str) -> No
 
 def test_service_answers_gradcam_and_refuses_cam(exported: Bundle) -> None:
     photo = dataset().train[0].read()
-    predict, gradcam, cam = ask(exported.path, photo, "/predict", "/gradcam?layers=last6", "/cam")
+    predict, gradcam, cam = post_photo(
+        exported.path, photo, "/predict", "/gradcam?layers=last6", "/cam"
+    )
 
     assert predict.status_code == gradcam.status_code == 200
     assert gradcam.json()["explanation"]["layers"] == LAYERS

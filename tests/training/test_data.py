@@ -7,8 +7,8 @@ from app.bundle import Label
 from tests.training.folders import CLASSES, write_photos
 from training.config import TrainConfig
 from training.data import load_dataset, load_for_model
+from training.dataset import Dataset
 from training.errors import DataError
-from training.examples import Dataset
 
 RED = Label(index=0, synset="n00000001", name="red dog")
 BLUE = Label(index=1, name="Blue_Dog")
@@ -16,7 +16,7 @@ BLUE = Label(index=1, name="Blue_Dog")
 
 def _colours(dataset: Dataset) -> set[tuple[int, str]]:
     examples = (*dataset.train, *dataset.validation, *dataset.test)
-    return {(each.label, each.name.split("/")[-2]) for each in examples}
+    return {(example.label, example.name.split("/")[-2]) for example in examples}
 
 
 def test_source_decides(tmp_path: Path, prepared: Path) -> None:
@@ -73,6 +73,7 @@ def test_stanford_dogs_takes_the_models_order(prepared: Path) -> None:
     read = load_for_model("stanford_dogs", prepared, labels, config={})
 
     assert read.labels == labels
+    assert len(read.test) == 10
     for example in read.test:
         breed = int(example.name.removeprefix("test-").removesuffix(".jpg")) % 3
         assert example.label == {0: 1, 1: 2, 2: 0}[breed]
@@ -81,8 +82,14 @@ def test_stanford_dogs_takes_the_models_order(prepared: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ((RED, Label(index=1, name="dingo")), "lacks dingo and has, unknown to the model, blue"),
-        ((RED.model_copy(update={"synset": "n00000009"}), BLUE), "lacks red dog and has.* red dog"),
+        (
+            (RED, Label(index=1, name="dingo")),
+            r"to the model: blue.dog\. Missing from the data: dingo",
+        ),
+        (
+            (RED.model_copy(update={"synset": "n00000009"}), BLUE),
+            r"to the model: red dog\. Missing from the data: red dog",
+        ),
     ],
 )
 def test_other_classes_than_the_models(
@@ -99,7 +106,7 @@ def test_a_model_may_know_more_classes_than_the_photos_show(tmp_path: Path, prep
     dingo = Label(index=0, name="dingo")
     labels = (
         dingo,
-        *(each.model_copy(update={"index": i}) for i, each in enumerate((BLUE, RED), 1)),
+        *(label.model_copy(update={"index": i}) for i, label in enumerate((BLUE, RED), 1)),
     )
 
     mine = load_for_model("folder", tmp_path, labels, config={})
@@ -126,6 +133,17 @@ def test_stanford_dogs_is_split_as_it_was_for_the_models_training(prepared: Path
 
     assert read == trained
     assert load_for_model("stanford_dogs", prepared, trained.labels, config={}) != trained
+
+
+def test_training_limit_holds_for_training_photos_alone(prepared: Path) -> None:
+    trained = load_dataset(TrainConfig(data_dir=prepared, limit=6))
+    config = TrainConfig(data_dir=prepared, limit=6).public()
+
+    read = load_for_model("stanford_dogs", prepared, trained.labels, config=config)
+
+    assert (read.train, read.validation) == (trained.train, trained.validation)
+    assert len(trained.train) + len(trained.validation) == 6
+    assert (len(trained.test), len(read.test)) == (6, 10)
 
 
 def test_folder_is_split_as_it_was_for_the_models_training(tmp_path: Path) -> None:

@@ -11,9 +11,18 @@ import pytest
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Confidence, Fused, Label, Method, ModelCard
 from app.engines import Engine
-from tests.training.foreseen import DOG, FOREGROUND, OWN, blocks, bright, changed, foreseen, fusing
+from tests.training.fake_engine import FakeEngine
+from tests.training.known_maps import (
+    DOG,
+    FOREGROUND,
+    OWN,
+    block_map,
+    known_outputs,
+    white_box_photo,
+    with_card,
+    with_fusion,
+)
 from tests.training.pictures import dataset
-from tests.training.pretend import Pretend
 from training.data import Example
 from training.errors import DataError
 from training.evaluation import evaluate
@@ -56,9 +65,9 @@ def _gradcam_ious(bundle: Bundle, engine: Engine, threshold: float) -> list[floa
         photo = images.decode(example.read())
         rows = engine.run(
             engines.Cut.EXPLAIN,
-            images.squash(photo.pixels, 32)[None],
-            np.array([example.label], np.int32),
-            np.array([-1], np.int32),
+            engines.Batch.of(
+                images.squash(photo.pixels, 32)[None], np.array([example.label], np.int32)
+            ),
         )
         raw = rows["gradcam"][0]
         values = np.maximum(raw, 0) / raw.max() if raw.max() > 0 else raw
@@ -85,10 +94,10 @@ def test_evaluation_agrees_with_the_straight_way(small_bundle: Bundle, engine: E
 def test_top5_of_more_than_five_classes(small_bundle: Bundle) -> None:
     labels = tuple(Label(index=index, name=f"class {index}") for index in range(7))
     logits = np.arange(7.0)[::-1]  # class 0 is the likeliest, class 6 the least likely
-    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN, logits=logits))
-    examples = [bright(label, DOG) for label in (0, 3, 5, 6)]
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN, logits=logits))
+    examples = [white_box_photo(label, DOG) for label in (0, 3, 5, 6)]
 
-    figures = measure(changed(small_bundle, labels=labels), seen, examples)
+    figures = measure(with_card(small_bundle, labels=labels), seen, examples)
 
     assert (figures["top1"], figures["top5"]) == (0.25, 0.5)
     low, high = figures["top5_interval"]
@@ -145,8 +154,10 @@ def _seen(card: ModelCard, photos: npt.NDArray[np.uint8]) -> dict[str, Array]:
 
 
 def test_heatmaps_that_see_just_the_box(small_bundle: Bundle) -> None:
-    examples = [bright(label, (x, 8, x + 12, 24)) for label, x in enumerate((1, 5, 14, 19))]
-    seeing = Pretend(partial(_seen, small_bundle.card))
+    examples = [
+        white_box_photo(label, (x, 8, x + 12, 24)) for label, x in enumerate((1, 5, 14, 19))
+    ]
+    seeing = FakeEngine(partial(_seen, small_bundle.card))
 
     figures = measure(small_bundle, seeing, examples, sample=3)
 
@@ -178,8 +189,8 @@ def _values(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
-    examples = [bright(1, (16, 16, 32, 32)) for _ in range(3)]
-    away = Pretend(partial(foreseen, small_bundle.card, own=blocks((1, 0, 0, 8, 8))))
+    examples = [white_box_photo(1, (16, 16, 32, 32)) for _ in range(3)]
+    away = FakeEngine(partial(known_outputs, small_bundle.card, own=block_map((1, 0, 0, 8, 8))))
 
     localization = measure(small_bundle, away, examples)["localization"]
 
@@ -198,9 +209,11 @@ def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
 def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
     card = small_bundle.card
     fused = {Method.GRADCAM: {"last": Fused(foreground=0.5, threshold=0.5)}}
-    uniform = Pretend(partial(foreseen, card, own=blocks((1, 0, 0, 32, 32))))
+    uniform = FakeEngine(partial(known_outputs, card, own=block_map((1, 0, 0, 32, 32))))
 
-    figures = measure(changed(small_bundle, fused=fused), uniform, [bright(1, (0, 0, 32, 32))])
+    figures = measure(
+        with_card(small_bundle, fused=fused), uniform, [white_box_photo(1, (0, 0, 32, 32))]
+    )
 
     localization = figures["localization"]
     for metrics in (localization["methods"]["layercam"]["last6"], localization["customary"]):
@@ -211,10 +224,10 @@ def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
 
 
 def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
-    bundle = fusing(small_bundle)
-    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+    bundle = with_fusion(small_bundle)
+    seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
 
-    figures = measure(bundle, seen, [bright(label, DOG) for label in (1, 1, 0, 1)])
+    figures = measure(bundle, seen, [white_box_photo(label, DOG) for label in (1, 1, 0, 1)])
 
     localization = figures["localization"]
     assert localization["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.5
@@ -262,10 +275,10 @@ def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
 
 
 def test_curves_by_each_rule(small_bundle: Bundle) -> None:
-    bundle = fusing(small_bundle)
-    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+    bundle = with_fusion(small_bundle)
+    seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
     # One photo whose dog is what Grad-CAM sees, one whose dog is what both see.
-    examples = [bright(1, (8, 8, 16, 24)), bright(1, DOG)]
+    examples = [white_box_photo(1, (8, 8, 16, 24)), white_box_photo(1, DOG)]
 
     figures = measure(bundle, seen, examples)
     curve = figures["curves"]["gradcam"]["last"]
@@ -293,9 +306,9 @@ def test_curves_by_each_rule(small_bundle: Bundle) -> None:
 
 def test_the_customary_rule(small_bundle: Bundle) -> None:
     # By its greatest value, the surroundings are at 0.2 of it; by its least too, they are at 0.
-    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN))
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN))
 
-    localization = measure(small_bundle, seen, [bright(1, DOG)])["localization"]
+    localization = measure(small_bundle, seen, [white_box_photo(1, DOG)])["localization"]
 
     assert localization["customary"]["mean_iou"]["value"] == 0.5
     assert localization["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
@@ -309,11 +322,11 @@ def test_the_customary_rule(small_bundle: Bundle) -> None:
 
 def test_customary_threshold_is_of_the_maximum(small_bundle: Bundle) -> None:
     """15 % is in, as half as much is not."""
-    levels = blocks((0.07, 4, 4, 28, 28), (0.151, 8, 8, 24, 24), (1, 8, 8, 16, 16))
-    seen = Pretend(partial(foreseen, small_bundle.card, own=levels))
-    calibrated = changed(small_bundle, thresholds={Method.GRADCAM: {"last": 0.9}})
+    levels = block_map((0.07, 4, 4, 28, 28), (0.151, 8, 8, 24, 24), (1, 8, 8, 16, 16))
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=levels))
+    calibrated = with_card(small_bundle, thresholds={Method.GRADCAM: {"last": 0.9}})
 
-    localization = measure(calibrated, seen, [bright(1, DOG)])["localization"]
+    localization = measure(calibrated, seen, [white_box_photo(1, DOG)])["localization"]
 
     assert localization["customary"]["mean_iou"]["value"] == 1
     assert localization["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
@@ -322,12 +335,12 @@ def test_customary_threshold_is_of_the_maximum(small_bundle: Bundle) -> None:
 def test_calibration_error_and_confidence_as_served(small_bundle: Bundle) -> None:
     # Over a temperature of 2: 4 to 1 and 1 and 1 and 1, a half, for three photos of four right.
     logits = np.array([0, 2 * np.log(4), 0, 0, 0])
-    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN, logits=logits))
-    examples = [bright(label, DOG) for label in (1, 1, 3, 1)]
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN, logits=logits))
+    examples = [white_box_photo(label, DOG) for label in (1, 1, 3, 1)]
 
-    figures = measure(changed(small_bundle, confidence=LIMITS), seen, examples)
+    figures = measure(with_card(small_bundle, confidence=LIMITS), seen, examples)
     strict = Confidence(**dict(LIMITS) | {"least_probability": 0.6})
-    doubted = measure(changed(small_bundle, confidence=strict), seen, examples)
+    doubted = measure(with_card(small_bundle, confidence=strict), seen, examples)
 
     assert (figures["ece"], figures["confidence_ok"]) == (0.25, 1)
     assert (doubted["ece"], doubted["confidence_ok"]) == (0.25, 0)
@@ -340,10 +353,10 @@ def test_calibration_error_and_confidence_as_served(small_bundle: Bundle) -> Non
 def test_outputs_that_are_not_finite(small_bundle: Bundle) -> None:
     """As a network that has diverged gives: no ECE, and no gain by any pixel."""
     logits = np.array([0, np.nan, 0, 0, 0])
-    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN, logits=logits))
-    bundle = changed(small_bundle, confidence=LIMITS)
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN, logits=logits))
+    bundle = with_card(small_bundle, confidence=LIMITS)
 
-    figures = measure(bundle, seen, [bright(1, DOG)], sample=1)
+    figures = measure(bundle, seen, [white_box_photo(1, DOG)], sample=1)
 
     assert "ece" not in figures
     assert figures["confidence_ok"] == 0
@@ -374,9 +387,7 @@ def _hits(engine: Engine, examples: Sequence[Example]) -> int:
     for example in examples:
         row = engine.run(
             engines.Cut.PREDICT,
-            images.squash(images.decode(example.read()).pixels, 32)[None],
-            np.array([-1], np.int32),
-            np.array([-1], np.int32),
+            engines.Batch.of(images.squash(images.decode(example.read()).pixels, 32)[None]),
         )
         hits += int(np.argmax(row["logits"][0])) == example.label
     return hits
@@ -396,12 +407,12 @@ def test_each_photo_is_decoded_once_and_run_once_a_cut(
     monkeypatch.setattr(images, "decode", counted)
     runs: dict[engines.Cut, int] = {}
 
-    class Counted(Pretend):
-        def run(self, cut: engines.Cut, image: Array, *targets: Array) -> dict[str, Array]:
-            runs[cut] = runs.get(cut, 0) + len(image)
-            return super().run(cut, image, *targets)
+    class Counted(FakeEngine):
+        def run(self, cut: engines.Cut, batch: engines.Batch) -> dict[str, Array]:
+            runs[cut] = runs.get(cut, 0) + len(batch)
+            return super().run(cut, batch)
 
-    seen = Counted(partial(foreseen, small_bundle.card, own=OWN))
+    seen = Counted(partial(known_outputs, small_bundle.card, own=OWN))
     measure(small_bundle, seen, [*plain, *EXAMPLES[4:]])
 
     assert sorted(decoded) == sorted(example.read() for example in EXAMPLES)
@@ -412,14 +423,16 @@ def test_probabilities_are_those_of_predict(small_bundle: Bundle) -> None:
     """Where the deep cut, in bfloat16, has another likeliest class."""
     card = small_bundle.card
 
-    class Apart(Pretend):
-        def run(self, cut: engines.Cut, *inputs: Array) -> dict[str, Array]:
-            outputs = super().run(cut, *inputs)
+    class Apart(FakeEngine):
+        def run(self, cut: engines.Cut, batch: engines.Batch) -> dict[str, Array]:
+            outputs = super().run(cut, batch)
             if cut is engines.Cut.EXPLAIN_DEEP:
                 outputs["probabilities"] = outputs["probabilities"][:, ::-1]
             return outputs
 
-    figures = measure(small_bundle, Apart(partial(foreseen, card, own=OWN)), [bright(1, DOG)])
+    figures = measure(
+        small_bundle, Apart(partial(known_outputs, card, own=OWN)), [white_box_photo(1, DOG)]
+    )
 
     assert figures["top1"] == 1
 

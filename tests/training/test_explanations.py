@@ -10,7 +10,7 @@ import pytest
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Fused, Layer, Method, Rule
 from app.engines import Cut, Engine
-from app.evidence import LayerSet
+from app.evidence import MethodAtLayers
 from tests.training.pictures import dataset
 from training import explanations
 from training.explanations import Explained, explain, layer_sets
@@ -28,17 +28,19 @@ def engine(small_bundle: Bundle) -> Iterator[Engine]:
 def test_layer_sets(small_bundle: Bundle) -> None:
     sets = layer_sets(small_bundle.card)
 
-    assert [each for each in sets if each.method is Method.CAM] == [
-        LayerSet(Method.CAM, "last", ("last_out",))
+    assert [layers for layers in sets if layers.method is Method.CAM] == [
+        MethodAtLayers(Method.CAM, "last", ("last_out",))
     ]
-    assert {each.name: each.layers for each in sets if each.method is Method.LAYERCAM} == {
+    assert {
+        layers.name: layers.layer_names for layers in sets if layers.method is Method.LAYERCAM
+    } == {
         "last": ("last_out",),
         "last6": ("early_out", "middle_out", "last_out"),
         "early_out": ("early_out",),
         "middle_out": ("middle_out",),
     }
-    other = small_bundle.card.model_copy(update={"head": "other"})
-    assert {each.method for each in layer_sets(other)} == set(Method) - {Method.CAM}
+    without_cam = small_bundle.card.model_copy(update={"head": "other"})
+    assert {layers.method for layers in layer_sets(without_cam)} == set(Method) - {Method.CAM}
 
 
 def test_one_layer_is_one_set(small_bundle: Bundle) -> None:
@@ -47,7 +49,7 @@ def test_one_layer_is_one_set(small_bundle: Bundle) -> None:
     )
 
     assert layer_sets(card) == [
-        LayerSet(method, "last", ("only",)) for method in Method if method is not Method.CAM
+        MethodAtLayers(method, "last", ("only",)) for method in Method if method is not Method.CAM
     ]
 
 
@@ -63,12 +65,13 @@ def test_photos_come_in_order_with_their_size_boxes_and_input(
         assert (row.width, row.height) == (60, 48)
         np.testing.assert_array_equal(row.image, images.squash(photo.pixels, 32))
         assert row.outputs["target_index"] == row.example.label
-        (box,) = row.boxes
-        assert (box[2] - box[0], box[3] - box[1]) == pytest.approx((30, 24))
+        xmin, ymin, xmax, ymax = row.example.boxes[0]
+        assert row.boxes == [pytest.approx((60 * xmin, 48 * ymin, 60 * xmax, 48 * ymax))]
+        assert row.boxes_in_input == [pytest.approx((32 * xmin, 32 * ymin, 32 * xmax, 32 * ymax))]
 
 
 def _box_in_process(row: Explained) -> tuple[int, str, images.Box | None]:
-    layers = LayerSet.of(row.card, Method.GRADCAM, row.card.layer_names[-1:])
+    layers = MethodAtLayers.of(row.card, Method.GRADCAM, row.card.layer_names[-1:])
     return os.getpid(), row.example.name, row.evidence(layers).box(row.width, row.height)
 
 
@@ -82,7 +85,7 @@ def test_many_photos_are_worked_on_in_other_processes(
         )
 
     few = run()
-    monkeypatch.setattr(explanations, "MANY", len(EXAMPLES))
+    monkeypatch.setattr(explanations, "PROCESS_THRESHOLD", len(EXAMPLES))
     many = run()
 
     assert {process for process, _, _ in few} == {os.getpid()}
@@ -91,9 +94,7 @@ def test_many_photos_are_worked_on_in_other_processes(
     assert any(box is not None for _, _, box in many)
 
 
-def test_likeliest_class_is_explained_where_that_is_asked_for(
-    small_bundle: Bundle, engine: Engine
-) -> None:
+def test_likeliest_class_is_explained_with_top1(small_bundle: Bundle, engine: Engine) -> None:
     rows = list(
         explain(
             small_bundle.card, engine, EXAMPLES, Cut.EXPLAIN, lambda row: row, "test", top1=True
@@ -110,7 +111,7 @@ def test_evidence_is_the_service_s_at_the_model_s_input_size(
 ) -> None:
     fused = {Method.CAM: {"last": Fused(foreground=0.25, threshold=0.5)}}
     card = small_bundle.card.model_copy(update={"fused": fused})
-    last = LayerSet(Method.CAM, "last", ("last_out",))
+    last = MethodAtLayers(Method.CAM, "last", ("last_out",))
     (row,) = explain(card, engine, EXAMPLES[:1], Cut.EXPLAIN, lambda row: row, "test")
 
     raw = np.random.default_rng(0).normal(0, 1, (4, 4)).astype(np.float32)
@@ -139,10 +140,3 @@ def test_foreground_is_fused_of_its_layers(small_bundle: Bundle, engine: Engine)
     mean = (scaled(fine) + heatmaps.resize(scaled(coarse), 8, 8)) / 2
     expected = heatmaps.resize(mean / mean.max(), 32, 32)
     np.testing.assert_allclose(row.foreground, expected, atol=1e-6)
-
-
-def test_boxes_are_carried_to_the_photo(small_bundle: Bundle, engine: Engine) -> None:
-    (row,) = explain(small_bundle.card, engine, EXAMPLES[:1], Cut.EXPLAIN, lambda row: row, "test")
-
-    assert row.in_photo(None) is None
-    assert row.in_photo((0.0, 8.0, 16.0, 32.0)) == (0.0, 12.0, 30.0, 48.0)

@@ -1,8 +1,6 @@
 """The exported graph against Keras and GradientTape, which share none of its code."""
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -10,12 +8,11 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from app.bundle import Bundle, BundleError, ModelCard, checksums, find_version, load
-from tests.training.nets import LAYERS
+from app.bundle import Bundle
+from tests.training.networks import LAYERS, RESNET50_LAYERS
 from training import architectures
-from training.config import TrainConfig
-from training.errors import ExportError, RunError
-from training.export import ExplainedNetwork, export_run, next_version, write
+from training.errors import ExportError
+from training.export import ExplainedNetwork
 from training.foreground import Projection, channel_sum
 from training.keras_reader import from_keras
 from training.novelty import Residual
@@ -48,13 +45,13 @@ def _keras_maps(
     """Logits, activations and their gradient, by Keras and GradientTape alone."""
     image = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
     both = keras.Model(model.input, [model.get_layer(layer).output, model.output])
-    own = np.argmax(model(image, training=False), axis=1)
+    top1 = np.argmax(model(image, training=False), axis=1)
     with tf.GradientTape() as tape:
         A, logits = both(image, training=False)
         rows = []
-        for row, (target, other) in enumerate(zip(targets, versus, strict=True)):
-            score = logits[row, own[row] if target < 0 else target]
-            rows.append(score - logits[row, other] if other >= 0 else score)
+        for row, (target, rival) in enumerate(zip(targets, versus, strict=True)):
+            score = logits[row, top1[row] if target < 0 else target]
+            rows.append(score - logits[row, rival] if rival >= 0 else score)
         objective = tf.add_n(rows)
     G = tape.gradient(objective, A)
     return tuple(np.asarray(array, np.float64) for array in (logits, A, G))  # type: ignore[return-value]
@@ -92,6 +89,7 @@ def test_maps_are_those_of_gradient_tape(
     }
     logits, A, G = _keras_maps(keras_model, layer, photos, TARGETS, VERSUS)
     total = A.sum(axis=(1, 2), keepdims=True)
+    # The paper's alpha, 0 / 0 where G is zero
     with np.errstate(invalid="ignore", divide="ignore"):
         alpha = np.nan_to_num(G**2 / (2 * G**2 + total * G**3))
     plus = (alpha * np.maximum(G, 0)).sum(axis=(1, 2))
@@ -158,9 +156,9 @@ def test_without_a_residual_there_is_no_novelty(
 
 
 def test_targets_are_each_rows_own(outputs: dict[str, npt.NDArray[np.float32]]) -> None:
-    own = int(np.argmax(outputs["logits"][0]))
+    top1 = int(np.argmax(outputs["logits"][0]))
 
-    assert outputs["target_index"].tolist() == [own, 0, 4, 2]
+    assert outputs["target_index"].tolist() == [top1, 0, 4, 2]
 
 
 def test_probabilities_are_the_softmax_of_the_logits(
@@ -229,125 +227,9 @@ def test_kernels_are_stored_as_float16(small_bundle: Bundle) -> None:
     assert set(kernels.values()) == {np.dtype(np.float16)}
 
 
-def test_card_is_written_with_checksums(small_bundle: Bundle, card: ModelCard) -> None:
-    assert small_bundle.card.checksums == checksums(small_bundle.path)
-    assert "saved_model.pb" in small_bundle.card.checksums
-    assert [(layer.height, layer.width) for layer in small_bundle.card.layers] == [
-        (8, 8),
-        (4, 4),
-        (4, 4),
-    ]
-    assert small_bundle.card.model_copy(update={"checksums": {}}) == card
-
-
-def test_existing_version_is_kept_unless_told(
-    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path
-) -> None:
-    place = tmp_path / "small" / "3"
-    write(explained, place, card)
-    (place / "mark").touch()
-
-    with pytest.raises(ExportError, match="exists"):
-        write(explained, place, card)
-    assert (place / "mark").exists()
-
-    write(explained, place, card, overwrite=True)
-    assert load(place).card.name == "small"
-    assert sorted(path.name for path in place.parent.iterdir()) == ["3"]
-
-
-def test_old_version_is_whole_until_the_new_one_is_in_place(
-    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = tmp_path / "small" / "3"
-    write(explained, place, card)
-    before = load(place).card
-    real = Path.rename
-    moves: list[tuple[str, str]] = []
-
-    def rename(path: Path, target: Path) -> Path:
-        moves.append((path.name, target.name))
-        if path.name.endswith(".draft"):
-            assert load(path.with_name(".3.old")).card == before  # aside, and untouched
-            with pytest.raises(BundleError, match="holds no model version"):
-                find_version(path.parent)
-            raise OSError("no room")
-        return real(path, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename)
-        with pytest.raises(OSError, match="no room"):
-            write(explained, place, card, overwrite=True)
-
-    assert moves == [("3", ".3.old"), (".3.draft", "3"), (".3.old", "3")]
-    assert load(place.parent).card == before
-
-    write(explained, place, card, overwrite=True)
-    assert sorted(path.name for path in place.parent.iterdir()) == ["3"]
-
-
-@pytest.mark.parametrize(
-    ("owner", "function", "place_of", "kept"),
-    [(Path, "rename", ".3.draft", "old"), (shutil, "rmtree", ".3.old", "new")],
-    ids=["between its renames", "before it deletes the old version"],
-)
-def test_export_after_one_that_was_killed(
-    explained: ExplainedNetwork,
-    card: ModelCard,
-    tmp_path: Path,
-    owner: Any,
-    function: str,
-    place_of: str,
-    kept: str,
-) -> None:
-    place = tmp_path / "small" / "3"
-    old, new = (card.model_copy(update={"licence": licence}) for licence in ("old", "new"))
-    write(explained, place, old)
-    real = getattr(owner, function)
-
-    def killed(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.name == place_of:
-            raise SystemExit
-        return real(path, *arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, function, killed)
-        with pytest.raises(SystemExit):
-            write(explained, place, new, overwrite=True)
-    assert (place.parent / ".3.old").exists()
-    assert next_version(place.parent) == 4
-
-    write(explained, place.with_name("4"), card.model_copy(update={"version": 4}))
-
-    assert load(place).card.licence == kept
-    assert {path.name for path in place.parent.iterdir()} - {".3.draft"} == {"3", "4"}
-
-
-def test_place_must_match_the_card(
-    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path
-) -> None:
-    with pytest.raises(ExportError, match="not the place"):
-        write(explained, tmp_path / "other" / "3", card)
-
-
-def test_next_version(tmp_path: Path) -> None:
-    assert next_version(tmp_path / "none") == 1
-    for name in ("2", "10", "notes"):
-        (tmp_path / name).mkdir()
-    assert next_version(tmp_path) == 11
-
-
-def test_export_needs_a_finished_epoch(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run"):
-        export_run(tmp_path, tmp_path / "models/x/1", photos=10)
-    (tmp_path / "config.json").write_text(TrainConfig().model_dump_json(), encoding="utf-8")
-    with pytest.raises(RunError, match="finished epoch"):
-        export_run(tmp_path, tmp_path / "models/x/1", photos=10)
-
-
 def test_resnet50_is_under_50_megabytes_and_loads(tmp_path: Path) -> None:
     network = from_keras(architectures.resnet50(10, input_size=64))
-    layers = architectures.RESNET50_LAYERS
+    layers = RESNET50_LAYERS
     channels = {name: 1024 if name.startswith("conv4") else 2048 for name in layers}
     explained = ExplainedNetwork(
         network,
@@ -362,3 +244,12 @@ def test_resnet50_is_under_50_megabytes_and_loads(tmp_path: Path) -> None:
     assert [(layer.height, layer.width) for layer in explained.map_sizes] == [(4, 4)] * 3 + [
         (2, 2)
     ] * 3
+
+
+def test_last_layer_must_be_what_the_head_pools(
+    keras_model: keras.Model, projections: dict[str, Projection]
+) -> None:
+    with pytest.raises(ExportError, match=r"must be 'last_out', .* not 'middle_out'"):
+        ExplainedNetwork(
+            from_keras(keras_model), input_size=32, layers=LAYERS[:2], projections=projections
+        )

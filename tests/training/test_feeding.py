@@ -10,7 +10,7 @@ from PIL import Image
 from app import images
 from tests.training.pictures import dataset, one_hot
 from training.config import TrainConfig
-from training.examples import Example
+from training.dataset import Example
 from training.feeding import inference_batches, train_batches
 
 

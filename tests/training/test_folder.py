@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from app import bundle as bundles
+from app import heatmaps
 from tests.app.services import serving
 from tests.training.commands import hint, shell, training
 from tests.training.folders import CLASSES, pixel_box, voc, write_photos
 from tests.training.pictures import photo
+from training.dataset import Dataset
 from training.errors import DataError
-from training.examples import Dataset
-from training.folder import folder
+from training.folder import load_folder
 from training.hints import command
 
 
@@ -27,9 +28,9 @@ def _names(dataset: Dataset) -> dict[str, set[str]]:
 def test_splits_are_drawn_from_each_class(tmp_path: Path) -> None:
     written = write_photos(tmp_path, 10)
 
-    read = folder(tmp_path, test_share=0.2, validation_share=0.25)
+    read = load_folder(tmp_path, test_share=0.2, validation_share=0.25)
 
-    assert [(each.index, each.synset, each.name) for each in read.labels] == [
+    assert [(label.index, label.synset, label.name) for label in read.labels] == [
         (0, None, "blue dog"),
         (1, "n00000001", "red dog"),
     ]
@@ -50,7 +51,7 @@ def test_seed_decides_and_other_photos_do_not_matter(tmp_path: Path) -> None:
     write_photos(tmp_path, 20)
 
     def drawn(seed: int) -> dict[str, set[str]]:
-        return _names(folder(tmp_path, seed=seed, validation_share=0.25, test_share=0.25))
+        return _names(load_folder(tmp_path, seed=seed, validation_share=0.25, test_share=0.25))
 
     first, again, other = (drawn(seed) for seed in (1, 1, 2))
     assert first == again
@@ -70,16 +71,16 @@ def test_seed_decides_and_other_photos_do_not_matter(tmp_path: Path) -> None:
 def test_no_test_share(tmp_path: Path) -> None:
     write_photos(tmp_path, 2)
 
-    assert folder(tmp_path, test_share=0).sizes == {"train": 2, "validation": 2, "test": 0}
+    assert load_folder(tmp_path, test_share=0).sizes == {"train": 2, "validation": 2, "test": 0}
 
 
 @pytest.mark.parametrize("validation", ["validation", "val"])
-def test_given_splits(tmp_path: Path, validation: str) -> None:
+def test_folders_of_splits(tmp_path: Path, validation: str) -> None:
     write_photos(tmp_path / "train", 3)
     write_photos(tmp_path / validation, 1, offset=10)
     write_photos(tmp_path / "test", 2, offset=20)
 
-    read = folder(tmp_path)
+    read = load_folder(tmp_path)
 
     assert read.sizes == {"train": 6, "validation": 2, "test": 4}
     assert _names(read)["validation"] == {
@@ -88,11 +89,11 @@ def test_given_splits(tmp_path: Path, validation: str) -> None:
     }
 
 
-def test_validation_is_drawn_from_train_where_it_is_not_given(tmp_path: Path) -> None:
+def test_validation_is_drawn_from_train_where_it_has_no_folder(tmp_path: Path) -> None:
     write_photos(tmp_path / "train", 8)
     write_photos(tmp_path / "test", 1, offset=20)
 
-    read = folder(tmp_path, validation_share=0.25, test_share=0.5)
+    read = load_folder(tmp_path, validation_share=0.25, test_share=0.5)
 
     assert read.sizes == {"train": 13, "validation": 3, "test": 2}
     assert all(example.name.startswith("train/") for example in read.validation)
@@ -101,7 +102,7 @@ def test_validation_is_drawn_from_train_where_it_is_not_given(tmp_path: Path) ->
 def test_folder_to_test_with(tmp_path: Path) -> None:
     write_photos(tmp_path / "test", 2)
 
-    assert folder(tmp_path).sizes == {"train": 0, "validation": 0, "test": 4}
+    assert load_folder(tmp_path).sizes == {"train": 0, "validation": 0, "test": 4}
 
 
 def test_breeds_and_limit(tmp_path: Path) -> None:
@@ -109,15 +110,15 @@ def test_breeds_and_limit(tmp_path: Path) -> None:
     (tmp_path / "poodle").mkdir()
     (tmp_path / "poodle/p.png").write_bytes(photo(0, 0).read())
 
-    read = folder(tmp_path, breeds=("RED_dog", "blue-dog"), limit=8)
+    read = load_folder(tmp_path, breeds=("RED_dog", "blue-dog"), limit=8)
 
-    assert [each.name for each in read.labels] == ["blue dog", "red dog"]
+    assert [label.name for label in read.labels] == ["blue dog", "red dog"]
     assert len(read.train) + len(read.validation) == 8
     assert len(read.test) == 2
     with pytest.raises(DataError, match=r"photos \(1\): .*, with --limit 2, need 2"):
-        folder(tmp_path, breeds=("red-dog", "blue-dog"), limit=2)
+        load_folder(tmp_path, breeds=("red-dog", "blue-dog"), limit=2)
     with pytest.raises(DataError, match="No such breed: dog"):
-        folder(tmp_path, breeds=("dog", "poodle"))
+        load_folder(tmp_path, breeds=("dog", "poodle"))
 
 
 def test_boxes_become_shares(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_boxes_become_shares(tmp_path: Path) -> None:
         label, index = map(int, path.stem.split("-"))
         path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
 
-    read = folder(tmp_path)
+    read = load_folder(tmp_path)
 
     for example in (*read.train, *read.validation, *read.test):
         label, index = map(int, Path(example.name).stem.split("-"))
@@ -141,16 +142,16 @@ def test_boxes_are_of_the_upright_photo(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "blue dog/right.xml").write_text(voc((0, 40, 20, 80), size=(40, 80)))
     (tmp_path / "blue dog/wrong.xml").write_text(voc((40, 0, 80, 20), size=(80, 40)))
 
-    read = folder(tmp_path)
+    read = load_folder(tmp_path)
 
     boxes = {e.name: e.boxes for e in (*read.train, *read.validation, *read.test) if e.boxes}
     assert boxes == {"blue dog/right.jpg": ((0.0, 0.5, 0.5, 1.0),)}
-    assert "wrong.jpg (blue dog/wrong.xml): box 40,0,80,20 is of an image of 80 x 40" in (
+    assert "wrong.jpg (blue dog/wrong.xml): box 40,0,80,20 belongs to an image of 80 x 40" in (
         capsys.readouterr().err
     )
 
 
-def test_what_cannot_be_used_is_told_and_left_out(
+def test_what_cannot_be_used_is_reported_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, *_ = write_photos(tmp_path, 4)
@@ -169,13 +170,13 @@ def test_what_cannot_be_used_is_told_and_left_out(
     (tmp_path / "broken/only.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / ".cache").mkdir()
 
-    read = folder(tmp_path)
+    read = load_folder(tmp_path)
 
     assert sum(read.sizes.values()) == 8
-    assert [each.name for each in read.labels] == ["blue dog", "red dog"]
-    told = capsys.readouterr().err
-    told = told[told.index("Left out:") :]
-    assert [line.strip().split(":")[0] for line in told.splitlines()] == [
+    assert [label.name for label in read.labels] == ["blue dog", "red dog"]
+    errors = capsys.readouterr().err
+    report = errors[errors.index("Left out:") :]
+    assert [line.strip().split(":")[0] for line in report.splitlines()] == [
         "Left out",
         "empty",
         f"{red.name}/gone.xml",
@@ -185,9 +186,9 @@ def test_what_cannot_be_used_is_told_and_left_out(
         f"{red.name}/moving.gif",
         f"{red.name}/posing.jpg",
         "broken",
-        "Left out in all",
+        "Left out in total",
     ]
-    assert told.endswith("Left out in all: annotation 1, box 1, folder 2, photo 4.\n")
+    assert report.endswith("Left out in total: annotation 1, box 1, folder 2, photo 4.\n")
     kept = [e for e in (*read.train, *read.validation, *read.test) if e.boxes]
     assert [len(example.boxes) for example in kept] == [1]
 
@@ -195,7 +196,7 @@ def test_what_cannot_be_used_is_told_and_left_out(
 @pytest.mark.parametrize(
     ("counts", "options", "message"),
     [
-        ({}, {}, "holds no photo"),
+        ({}, {}, "has no photos"),
         ({"beagle": 5}, {}, "two classes or more; the data holds 1"),
         ({"beagle": 3, "dingo": 2}, {}, r"Class dingo has too few photos \(2\): .*test need 3"),
         (
@@ -218,7 +219,7 @@ def test_what_cannot_be_used_is_told_and_left_out(
             {},
             "two folders for validation",
         ),
-        ({"beagle": 3, "Beagle": 3}, {}, "Beagle and beagle bear the same name"),
+        ({"beagle": 3, "Beagle": 3}, {}, "Beagle and beagle have the same name"),
     ],
 )
 def test_folders_that_cannot_be_used(
@@ -230,22 +231,22 @@ def test_folders_that_cannot_be_used(
             (tmp_path / name / f"{index}.png").write_bytes(photo(0, index).read())
 
     with pytest.raises(DataError, match=message):
-        folder(tmp_path, test_share=options.get("test_share", 0.1))
+        load_folder(tmp_path, test_share=options.get("test_share", 0.1))
 
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
-        folder(tmp_path / "none")
+        load_folder(tmp_path / "none")
 
 
-def test_folder_beside_given_splits_is_told(
+def test_folder_beside_those_of_splits_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_photos(tmp_path / "train", 3)
     shutil.copytree(tmp_path / "train", tmp_path / "more")
 
-    assert sum(folder(tmp_path).sizes.values()) == 6
-    assert "more: beside given splits, it is none of them" in capsys.readouterr().err
+    assert sum(load_folder(tmp_path).sizes.values()) == 6
+    assert "more: beside the folders of splits, but is not a split" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -257,11 +258,11 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
         path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
     source = ("--source", "folder", "--data-dir", photos)
 
-    told = training(
+    output = training(
         *("train", *source, "--run", run, "--weights", "none", "--stages", "32x1"),
         *("--input-size", "64", "--batch-size", "4", "--precision", "float32"),
     )
-    assert "most confused" in told or "accuracy 1.000" in told
+    assert "most confused" in output or "accuracy 1.000" in output
     assert (run / "confusion.png").is_file()
     assert json.loads((run / "summary.json").read_text())["photos"] == 2
     export = command("export", "--run", run, "--models-dir", models, "--name", "colours")
@@ -281,12 +282,12 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
     assert card.confidence is not None
     assert card.confidence.photos == 2
     assert str(tmp_path) not in (version / bundles.CARD_PATH).read_text()
-    box = ",".join(str(edge) for edge in pixel_box(0, 3))
+    box = pixel_box(0, 3)
     sent = (photos / CLASSES[0] / "0-3.png").read_bytes()
     with serving(tmp_path, model=version) as service:
         answer = httpx.post(
             f"{service.url}/gradcam",
-            params={"box": box, "target": "red_dog"},
+            params={"box": ",".join(map(str, box)), "target": "red_dog"},
             content=sent,
             headers={"Content-Type": "image/png"},
             timeout=60,
@@ -294,4 +295,6 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
     assert answer.status_code == 200
     assert answer.json()["target"]["synset"] == "n00000001"
     assert answer.json()["confidence"] in ("ok", "low")
-    assert 0 <= answer.json()["localization"]["iou"] <= 1
+    predicted = answer.json()["explanation"]["box"]
+    iou = heatmaps.iou(predicted, box) if predicted else 0.0
+    assert answer.json()["localization"]["iou"] == pytest.approx(iou, abs=1e-3)

@@ -27,9 +27,9 @@ def test_principal_direction_of_a_known_matrix() -> None:
 
 def _maps(rng: np.random.Generator) -> Maps:
     """Descriptors that vary along (0.6, -0.8), high in the middle of each photo."""
-    place = np.zeros((8, 8))
-    place[2:6, 2:6] = 1
-    strength = place[None] * rng.uniform(2, 3, (6, 1, 1))
+    middle = np.zeros((8, 8))
+    middle[2:6, 2:6] = 1
+    strength = middle[None] * rng.uniform(2, 3, (6, 1, 1))
     noise = rng.normal(0, 0.05, (6, 8, 8, 2))
     maps: npt.NDArray[np.float64] = strength[..., None] * np.array([0.6, -0.8]) + noise + 1
     return maps.astype(np.float32)
@@ -53,9 +53,9 @@ def test_middle_of_a_3x3_map_is_its_centre(sign: int) -> None:
     """The direction points to the middle, whichever way the mean descriptor lies."""
     rng = np.random.default_rng(1)
     axis = np.array([0.6, -0.8])
-    place = np.zeros((3, 3))
-    place[1, 1] = sign
-    maps = (place[None] * rng.uniform(2, 3, (40, 1, 1)))[..., None] * axis - 5 * axis
+    centre = np.zeros((3, 3))
+    centre[1, 1] = sign
+    maps = (centre[None] * rng.uniform(2, 3, (40, 1, 1)))[..., None] * axis - 5 * axis
     transform = DescriptorTransform()
     transform.add(maps.astype(np.float32))
 
@@ -97,26 +97,30 @@ def test_ridge_regression_is_least_squares_with_the_penalty_as_rows(
     for begin, end in ((0, 1), (1, photos)):
         ridge.add(maps[begin:end], boxes[begin:end])
 
-    found = ridge.projection()
+    projection = ridge.projection()
 
     X = maps.reshape(-1, channels).astype(np.float64)
-    shares = np.stack([box_shares(each, 3, 3) for each in boxes]).ravel().astype(np.float64)
+    shares = (
+        np.stack([box_shares(photo_boxes, 3, 3) for photo_boxes in boxes])
+        .ravel()
+        .astype(np.float64)
+    )
     penalty = np.sqrt(PENALTY * X.var(axis=0).mean() * len(X)) * np.eye(channels)
     rows = np.block([[X, np.ones((len(X), 1))], [penalty, np.zeros((channels, 1))]])
     expected = np.linalg.lstsq(rows, np.concatenate([shares, np.zeros(channels)]))[0]
     scale = float(np.abs(expected[:-1]).max())
-    np.testing.assert_allclose(found.direction, expected[:-1], rtol=1e-3, atol=1e-4 * scale)
-    assert found.offset == pytest.approx(-expected[-1], abs=1e-3)
+    np.testing.assert_allclose(projection.direction, expected[:-1], rtol=1e-3, atol=1e-4 * scale)
+    assert projection.offset == pytest.approx(-expected[-1], abs=1e-3)
 
 
 def test_ridge_regression_of_dead_channels_says_the_mean_share() -> None:
     ridge = RidgeRegression()
     ridge.add(np.zeros((2, 2, 2, 3), np.float32), [[(0, 0, 1, 1)], [(0, 0, 0.5, 1)]])
 
-    found = ridge.projection()
+    projection = ridge.projection()
 
-    np.testing.assert_array_equal(found.direction, np.zeros(3))
-    assert found.offset == pytest.approx(-0.75)
+    np.testing.assert_array_equal(projection.direction, np.zeros(3))
+    assert projection.offset == pytest.approx(-0.75)
 
 
 @pytest.mark.parametrize(

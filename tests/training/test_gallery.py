@@ -10,8 +10,15 @@ import pytest
 from PIL import Image
 
 from app.bundle import Bundle, Method
-from tests.training.foreseen import DOG, FOREGROUND, OWN, bright, foreseen, fusing
-from tests.training.pretend import Pretend
+from tests.training.fake_engine import FakeEngine
+from tests.training.known_maps import (
+    DOG,
+    FOREGROUND,
+    OWN,
+    known_outputs,
+    white_box_photo,
+    with_fusion,
+)
 from training import cli
 from training.evaluation import evaluate
 from training.gallery import choose
@@ -34,9 +41,13 @@ def test_best_and_worst_by_iou_and_correct_ones_by_lot() -> None:
 
 
 def test_pictures_hold_the_found_box_and_the_true_one(small_bundle: Bundle) -> None:
-    bundle = fusing(small_bundle)
-    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
-    examples = [bright(1, DOG), bright(1, (8, 8, 16, 24)), bright(0, (0, 24, 8, 32))]
+    bundle = with_fusion(small_bundle)
+    seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
+    examples = [
+        white_box_photo(1, DOG),
+        white_box_photo(1, (8, 8, 16, 24)),
+        white_box_photo(0, (0, 24, 8, 32)),
+    ]
 
     figures = evaluate(bundle, seen, examples, gallery=1).dump()
 
@@ -65,20 +76,22 @@ def test_pictures_hold_the_found_box_and_the_true_one(small_bundle: Bundle) -> N
 
 
 def test_model_without_cam_has_gradcam_alone(small_bundle: Bundle) -> None:
-    bundle = fusing(small_bundle)
+    bundle = with_fusion(small_bundle)
     card = bundle.card.replace(head="other")
-    seen = Pretend(partial(foreseen, card, own=OWN, foreground=FOREGROUND))
+    seen = FakeEngine(partial(known_outputs, card, own=OWN, foreground=FOREGROUND))
 
-    gallery = evaluate(Bundle(bundle.path, card), seen, [bright(1, DOG)], gallery=1).gallery
+    gallery = evaluate(
+        Bundle(bundle.path, card), seen, [white_box_photo(1, DOG)], gallery=1
+    ).gallery
 
     assert gallery is not None
     assert set(gallery.best[0].overlays) == {Method.GRADCAM}
 
 
 def test_no_pictures_by_default(small_bundle: Bundle) -> None:
-    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN))
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN))
 
-    assert "gallery" not in evaluate(small_bundle, seen, [bright(1, DOG)]).dump()
+    assert "gallery" not in evaluate(small_bundle, seen, [white_box_photo(1, DOG)]).dump()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Each backward rule against TensorFlow's own gradient, and the whole against GradientTape."""
+"""Each backward rule, and the whole network's gradient, against GradientTape."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.nets import LAYERS, small_resnet
+from tests.training.networks import LAYERS, small_resnet
 from training import gradients
 from training.activations import KINDS
 from training.errors import ExportError
@@ -184,10 +184,10 @@ def test_prelu(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["add", "multiply"])
-@pytest.mark.parametrize("other", [(2, 5, 4, 3), (2, 1, 1, 3), (2, 5, 4, 1)])
-def test_merging_with_and_without_broadcast(kind: str, other: tuple[int, ...]) -> None:
-    _check(Node("x", Operation(kind), ("i", "j"), {}), (2, 5, 4, 3), other)
-    _check(Node("x", Operation(kind), ("j", "i"), {}), other, (2, 5, 4, 3))
+@pytest.mark.parametrize("second_shape", [(2, 5, 4, 3), (2, 1, 1, 3), (2, 5, 4, 1)])
+def test_merging_with_and_without_broadcast(kind: str, second_shape: tuple[int, ...]) -> None:
+    _check(Node("x", Operation(kind), ("i", "j"), {}), (2, 5, 4, 3), second_shape)
+    _check(Node("x", Operation(kind), ("j", "i"), {}), second_shape, (2, 5, 4, 3))
 
 
 def test_concatenate() -> None:
@@ -206,7 +206,7 @@ def test_reshape(shape: tuple[int, ...]) -> None:
     [
         Operation("max_pooling", strides=(2, 2), window=(3, 3), padding="same"),
         Operation("average_pooling", strides=(2, 2), window=(3, 3), padding="same"),
-        Operation("reshape", shape=(-1,)),
+        Operation("reshape", shape=(4, -1, 3)),
         Operation("cropping", margins=((1, 1), (1, 1))),
         Operation("concatenate"),
         Operation("silu"),
@@ -219,14 +219,31 @@ def test_gradient_constant_in_space_may_be_given_once(operation: Operation) -> N
     x = tf.constant(rng.normal(0, 1, (2, 6, 6, 3)), tf.float32)
     y = gradients.forward(node, {}, [x])
     once = tf.constant(rng.normal(0, 1, (2, 1, 1, 3)), tf.float32)
-    if len(y.shape) == 2:
-        once = tf.constant(rng.normal(0, 1, y.shape), tf.float32)
     full = tf.broadcast_to(once, y.shape)
 
     (expected,) = gradients.backward(node, {}, full, [x], y)
     (actual,) = gradients.backward(node, {}, once, [x], y)
 
     np.testing.assert_allclose(tf.broadcast_to(actual, x.shape), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["add", "multiply"])
+def test_broadcast_operand_gets_the_whole_of_a_gradient_constant_in_space(kind: str) -> None:
+    rng = np.random.default_rng(9)
+    node = Node("x", Operation(kind), ("i", "j"), {})
+    inputs = [
+        tf.constant(rng.normal(0, 1, shape), tf.float32) for shape in ((2, 5, 4, 3), (2, 1, 1, 3))
+    ]
+    y = gradients.forward(node, {}, inputs)
+    once = tf.constant(rng.normal(0, 1, (2, 1, 1, 3)), tf.float32)
+
+    expected = gradients.backward(node, {}, tf.broadcast_to(once, y.shape), inputs, y)
+    actual = gradients.backward(node, {}, once, inputs, y)
+
+    for ours, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(
+            tf.broadcast_to(ours, theirs.shape), theirs, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_rule_that_is_missing_names_the_layer() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from app import engines
 from app.bundle import load
-from app.engines import Cut
+from app.engines import Batch, Cut
 from tests.training.commands import hint
-from tests.training.nets import NETWORKS, small_resnet
+from tests.training.networks import NETWORKS, small_resnet
 from tests.training.pictures import photo
 from training import cli, keras_file
 from training.errors import ExportError
@@ -64,13 +64,14 @@ def test_exported_model_predicts_what_keras_predicts(
     image = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     index = np.full(4, -1, np.int32)
     engine = engines.create(bundle, engine="openvino", precision="float32")
-    actual = engine.run(Cut.EXPLAIN_DEEP, image, index, index)
+    actual = engine.run(Cut.EXPLAIN_DEEP, Batch(image, index, index))
     expected = np.asarray(model(image.astype(np.float32), training=False))
-    told = "logits" if name == "mobile" else "probabilities"  # the others end in a softmax
-    np.testing.assert_allclose(actual[told], expected, rtol=0.05, atol=0.02)
+    output = "logits" if name == "mobile" else "probabilities"  # the others end in a softmax
+    np.testing.assert_allclose(actual[output], expected, rtol=0.05, atol=0.02)
+    assert np.ptp(expected) > 0.2  # ten times the tolerance: classes are told apart
 
 
-def test_caffe_preprocessing_and_a_size_that_is_asked_for(tmp_path: Path, labels: Path) -> None:
+def test_caffe_preprocessing_and_a_requested_size(tmp_path: Path, labels: Path) -> None:
     image = keras.Input((None, None, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(image))
     model = keras.Model(image, keras.layers.Dense(4)(pooled))
@@ -89,17 +90,17 @@ def test_caffe_preprocessing_and_a_size_that_is_asked_for(tmp_path: Path, labels
     photos = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
     index = np.full(2, -1, np.int32)
     engine = engines.create(bundle, engine="openvino", precision="float32")
-    actual = engine.run(Cut.PREDICT, photos, index, index)["logits"]
-    made = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
-    np.testing.assert_allclose(actual, model(made), rtol=0.01, atol=0.05)
+    actual = engine.run(Cut.PREDICT, Batch(photos, index, index))["logits"]
+    preprocessed = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
+    np.testing.assert_allclose(actual, model(preprocessed), rtol=0.01, atol=0.05)
 
 
-def _write_classes(place: Path) -> None:
+def _write_classes(directory: Path) -> None:
     """Four pictures to train on of each of the labels' classes, and one to validate with."""
     names = ("red", "n02099601-golden_retriever", "blue", "green")
     for index, name in enumerate(names):
         for split, seeds in (("train", range(4)), ("validation", range(4, 5))):
-            folder = place / split / name
+            folder = directory / split / name
             folder.mkdir(parents=True)
             for seed in seeds:
                 (folder / f"{seed}.png").write_bytes(photo(index, seed).read())
@@ -112,13 +113,13 @@ def test_photos_teach_foreground_and_novelty(
     data = tmp_path / "photos"
     _write_classes(data)
     model = ["--keras", str(path), "--labels", str(labels), "--name", "own"]
-    place = ["--source", "folder", "--data-dir", str(data)]
-    others = ["--photos", "12", "--models-dir", str(tmp_path / "models")]
+    source = ["--source", "folder", "--data-dir", str(data)]
+    options = ["--photos", "12", "--models-dir", str(tmp_path / "models")]
 
-    cli.main(["export", *model, *place, *others])
+    cli.main(["export", *model, *source, *options])
 
     bundle = load(tmp_path / "models" / "own" / "1")
-    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *place)
+    assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *source)
     card = bundle.card
     assert (card.foreground.rule, card.foreground.photos) == ("ddt", 12)
     assert card.foreground.layers == ("early_out", "last_out")
@@ -135,10 +136,10 @@ def test_photos_of_other_classes_are_refused(tmp_path: Path, labels: Path) -> No
     (data / "validation" / "green").rename(data / "validation" / "grey")
 
     model = ["--keras", str(path), "--labels", str(labels), "--models-dir", str(tmp_path)]
-    place = ["--source", "folder", "--data-dir", str(data)]
+    source = ["--source", "folder", "--data-dir", str(data)]
 
-    with pytest.raises(SystemExit, match="lacks green and has, unknown to the model, grey"):
-        cli.main(["export", *model, *place])
+    with pytest.raises(SystemExit, match=r"to the model: grey\. Missing from the data: green"):
+        cli.main(["export", *model, *source])
 
 
 def _classifier(
@@ -152,7 +153,7 @@ def _classifier(
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "told"),
+    ("model", "options", "message"),
     [
         (_classifier((None, None, 3)), [], "pass --input-size"),
         (_classifier((16, 16, 3)), ["--input-size", "24"], "16 pixels wide"),
@@ -160,20 +161,20 @@ def _classifier(
         (_classifier((16, 16, 1)), [], r"not \[None, 16, 16, 1\]"),
         (_classifier((16, 16, 3)), [], "no layer with a map"),
         (_classifier((16, 16, 3), keras.layers.UnitNormalization(name="odd")), [], "'odd'"),
-        (small_resnet(classes=5), [], "names 4 classes, and .* tells 5"),
+        (small_resnet(classes=5), [], "lists 4 classes, but .* has 5"),
     ],
 )
 def test_model_that_does_not_do(
     model: keras.Model,
     options: list[str],
-    told: str,
+    message: str,
     tmp_path: Path,
     labels: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = _saved(model, tmp_path / "own.keras")
 
-    with pytest.raises(SystemExit, match=f"^error: .*{told}") as ended:
+    with pytest.raises(SystemExit, match=f"^error: .*{message}") as ended:
         cli.main(["export", "--keras", str(path), "--labels", str(labels), *options])
 
     assert "\n" not in str(ended.value.code)
@@ -189,10 +190,10 @@ def test_file_that_does_not_do(kind: str, tmp_path: Path, labels: Path) -> None:
         path = tmp_path / "own.weights.h5"
         small_resnet().save_weights(path)
 
-    with pytest.raises(ExportError, match=path.name) as told:
+    with pytest.raises(ExportError, match=path.name) as caught:
         export_keras(path, labels, tmp_path / "own" / "1")
 
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_labels_are_needed(tmp_path: Path) -> None:
@@ -208,5 +209,5 @@ def test_model_that_is_misread_is_not_exported(
         keras_file, "from_keras", lambda model: from_keras(model).with_classes([1, 0, 3, 2])
     )
 
-    with pytest.raises(ExportError, match="does not compute what Keras computes"):
+    with pytest.raises(ExportError, match="does not compute what Keras does"):
         export_keras(path, labels, tmp_path / "own" / "1")

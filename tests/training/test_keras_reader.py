@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.nets import NETWORKS, small_resnet
+from tests.training.networks import NETWORKS, small_resnet
 from training import gradients
 from training.errors import ExportError
 from training.keras_reader import from_keras
-from training.network import Network, Operation
+from training.network import Network
 
 
 def test_network_computes_what_keras_computes() -> None:
@@ -19,42 +19,6 @@ def test_network_computes_what_keras_computes() -> None:
     logits = gradients.run(network, weights, image)["predictions"]
 
     np.testing.assert_allclose(logits, model(image, training=False), rtol=1e-4, atol=1e-4)
-
-
-def test_every_batch_norm_after_a_convolution_is_folded() -> None:
-    kinds = [node.operation.kind for node in from_keras(small_resnet()).nodes]
-
-    assert "batch_norm" not in kinds
-    assert kinds.count("convolution") == 13
-
-
-def test_folding_is_by_hand_the_same() -> None:
-    image = keras.Input((1, 1, 1))
-    convolved = keras.layers.Conv2D(1, 1, name="conv")(image)
-    normed = keras.layers.BatchNormalization(epsilon=0.25, name="norm")(convolved)
-    pooled = keras.layers.GlobalAveragePooling2D()(normed)
-    model = keras.Model(image, keras.layers.Dense(2)(pooled))
-    model.get_layer("conv").set_weights([np.full((1, 1, 1, 1), 3.0), np.array([1.0])])
-    # gamma, beta, mean, variance; the deviation is sqrt(3.75 + 0.25) = 2
-    model.get_layer("norm").set_weights([np.array([a]) for a in (4.0, 0.5, 2.0, 3.75)])
-
-    folded = from_keras(model).node("norm")
-
-    assert folded.operation == Operation("convolution", padding="valid")
-    assert folded.weights["kernel"].item() == pytest.approx(3 * 4 / 2)
-    assert folded.weights["bias"].item() == pytest.approx((1 - 2) * 4 / 2 + 0.5)
-
-
-def test_batch_norm_is_kept_where_the_convolution_has_another_reader() -> None:
-    image = keras.Input((4, 4, 2))
-    convolved = keras.layers.Conv2D(2, 1, name="conv")(image)
-    normed = keras.layers.BatchNormalization(name="norm")(convolved)
-    both = keras.layers.Add()([convolved, normed])
-    pooled = keras.layers.GlobalAveragePooling2D()(both)
-    network = from_keras(keras.Model(image, keras.layers.Dense(2)(pooled)))
-
-    assert network.node("norm").operation.kind == "batch_norm"
-    assert network.node("conv").operation.kind == "convolution"
 
 
 @pytest.mark.parametrize("activation", [None, "softmax"])
@@ -80,39 +44,12 @@ def test_convolution_with_an_activation_of_its_own_becomes_two_nodes() -> None:
     assert network.node("conv/convolution").operation.kind == "convolution"
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        keras.layers.LayerNormalization(name="odd"),
-        keras.layers.Conv2D(2, 1, activation="mish", name="odd"),
-        keras.layers.Conv2D(2, 3, groups=2, name="odd"),
-        keras.layers.Conv2DTranspose(2, 3, name="odd"),
-        keras.layers.BatchNormalization(axis=1, name="odd"),
-        keras.layers.Dense(3, name="odd"),
-        keras.layers.Softmax(name="odd"),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_unsupported_layer_is_named(layer: keras.layers.Layer) -> None:
-    image = keras.Input((8, 8, 2))
-    pooled = keras.layers.GlobalAveragePooling2D()(layer(image))
-    model = keras.Model(image, keras.layers.Dense(2)(pooled))
-
-    with pytest.raises(ExportError, match="'odd'"):
-        from_keras(model)
-
-
 def test_network_must_end_in_dense() -> None:
     image = keras.Input((8, 8, 2))
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
 
     with pytest.raises(ExportError, match="Dense"):
         from_keras(model)
-
-
-def test_unknown_layer_is_an_error() -> None:
-    with pytest.raises(ExportError, match="no_such_layer"):
-        from_keras(small_resnet()).node("no_such_layer")
 
 
 def _agrees(network: Network, model: keras.Model) -> None:
@@ -124,6 +61,8 @@ def _agrees(network: Network, model: keras.Model) -> None:
     if np.allclose(expected.sum(axis=1), 1):
         logits = tf.nn.softmax(logits)
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+    # Random networks may give all classes almost the same: hold the error to their differences.
+    assert np.abs(logits - expected).max() <= 1e-2 * np.ptp(expected)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -158,34 +97,6 @@ def test_layer_used_twice_becomes_two_nodes() -> None:
 
     assert [node.name for node in network.nodes[:2]] == ["twice", "twice_2"]
     _agrees(network, model)
-
-
-def test_batch_norm_folds_into_a_depthwise_convolution() -> None:
-    model = NETWORKS["mobile"][0]()
-
-    assert from_keras(model).node("depthwise_bn").operation.kind == "depthwise_convolution"
-
-
-@pytest.mark.parametrize(
-    ("name", "pooled"),
-    [("plain", None), ("mobile", "separable"), ("branched", None), ("nested", "last_out")],
-)
-def test_head_is_told(name: str, pooled: str | None) -> None:
-    network = from_keras(NETWORKS[name][0]())
-
-    assert network.pooled == pooled
-    assert network.gap_dense == (pooled is not None)
-
-
-def test_classes_can_be_chosen() -> None:
-    model = small_resnet()
-    network = from_keras(model).with_classes([4, 1])
-
-    head = network.nodes[-1].weights
-    np.testing.assert_array_equal(
-        head["kernel"], model.get_layer("predictions").kernel.numpy()[:, [4, 1]]
-    )
-    assert network.classes == len(head["bias"]) == 2
 
 
 def test_model_without_a_graph_is_named() -> None:

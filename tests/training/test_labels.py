@@ -17,12 +17,14 @@ def test_synsets_are_optional(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", ["beagle\n\ndingo\n", "n02099601\t\ndingo\n"])
-def test_line_without_a_name(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "line"), [("beagle\n\ndingo\n", 2), ("n02099601\t\ndingo\n", 1)]
+)
+def test_line_without_a_name(tmp_path: Path, content: str, line: int) -> None:
     path = tmp_path / "labels.txt"
     path.write_text(content, encoding="utf-8")
 
-    with pytest.raises(ExportError, match=r"labels\.txt, line \d: no name"):
+    with pytest.raises(ExportError, match=rf"labels\.txt, line {line}: the class has no name"):
         labels.read(path)
 
 

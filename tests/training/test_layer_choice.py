@@ -1,48 +1,49 @@
 """The foreground's layers on maps made by hand: the one that shows the box is chosen."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from app.images import Box
 from training.foreground import RidgeRegression, box_shares
-from training.layer_choice import BoxedForeground, Raw, best_layers
+from training.layer_choice import BoxedForeground, RawMaps, best_layers
 
 Floats = npt.NDArray[np.float32]
+Draw = Callable[[list[Box], int], Floats]
 
 BOXES: list[list[Box]] = [[(0.25, 0.25, 0.75, 0.5)], [(0.5, 0.0, 1.0, 0.75)], [(0, 0.25, 0.5, 1)]]
 
 
-def _of_box(boxes: list[Box], cells: int) -> Floats:
+def _box_map(boxes: list[Box], cells: int) -> Floats:
     return box_shares(boxes, cells, cells)
 
 
 def _elsewhere(boxes: list[Box], cells: int) -> Floats:
     """Evidence at the wrong place: the box upside down."""
-    return _of_box(boxes, cells)[::-1]
+    return _box_map(boxes, cells)[::-1]
 
 
 @pytest.mark.parametrize(
     ("fine", "last", "expected"),
     [
-        (_of_box, _elsewhere, ("fine",)),
-        (_elsewhere, _of_box, ("last",)),
-        (_of_box, lambda boxes, cells: np.zeros((cells, cells), np.float32), ("fine", "last")),
+        (_box_map, _elsewhere, ("fine",)),
+        (_elsewhere, _box_map, ("last",)),
+        (_box_map, lambda boxes, cells: np.zeros((cells, cells), np.float32), ("fine", "last")),
     ],
     ids=["finer", "last", "both of equal ones"],
 )
-def test_best_layers(fine: object, last: object, expected: tuple[str, ...]) -> None:
-    assert callable(fine)
-    assert callable(last)
-    raw: list[Raw] = [{"fine": fine(boxes, 8), "last": last(boxes, 4)} for boxes in BOXES]
+def test_best_layers(fine: Draw, last: Draw, expected: tuple[str, ...]) -> None:
+    raw: list[RawMaps] = [{"fine": fine(boxes, 8), "last": last(boxes, 4)} for boxes in BOXES]
 
     assert best_layers(raw, BOXES, ("fine", "last"), 32) == expected
 
 
 def test_two_halves_of_a_box_are_fused() -> None:
-    raw: list[Raw] = []
+    raw: list[RawMaps] = []
     for boxes in BOXES:
-        halves = {"fine": _of_box(boxes, 8), "last": _of_box(boxes, 4)}
+        halves = {"fine": _box_map(boxes, 8), "last": _box_map(boxes, 4)}
         halves["fine"][:, 4:] = 0
         halves["last"][:, :2] = 0
         raw.append(halves)
@@ -53,7 +54,7 @@ def test_two_halves_of_a_box_are_fused() -> None:
 def _batch(rng: np.random.Generator, boxes: list[list[Box]]) -> dict[str, Floats]:
     """Descriptors of noise; at `fine`, the first channel tells the box."""
     fine = rng.normal(size=(len(boxes), 8, 8, 3)).astype(np.float32)
-    fine[..., 0] = [5 * _of_box(of_photo, 8) for of_photo in boxes]
+    fine[..., 0] = [5 * _box_map(photo_boxes, 8) for photo_boxes in boxes]
     early = rng.normal(size=(len(boxes), 8, 8, 2)).astype(np.float32)
     last = rng.normal(size=(len(boxes), 4, 4, 3)).astype(np.float32)
     return {"early": early, "fine": fine, "last": last}
@@ -83,9 +84,9 @@ def test_what_taught_is_not_tried() -> None:
     foreground = BoxedForeground(12, 32)
     for number in range(4):
         batch = _batch(rng, BOXES)
-        batch["fine"][..., 0] = 5 * np.stack([_of_box(boxes, 8) for boxes in BOXES])
+        batch["fine"][..., 0] = 5 * np.stack([_box_map(boxes, 8) for boxes in BOXES])
         batch["fine"][..., 0] += rng.normal(size=(3, 8, 8))
-        batch["last"][..., 0] = [(9 if number < 2 else -9) * _of_box(boxes, 4) for boxes in BOXES]
+        batch["last"][..., 0] = [(9 if number < 2 else -9) * _box_map(boxes, 4) for boxes in BOXES]
         foreground.add(batch, BOXES)
 
     assert foreground.layers() == ("fine",)

@@ -10,27 +10,27 @@ import pytest
 import tensorflow as tf
 
 from app.engines.openvino import CORE
-from tests.training.nets import NETWORKS
+from tests.training.networks import NETWORKS, RESNET50_LAYERS
 from training import gradients
-from training.architectures import RESNET50_LAYERS, custom_cnn, resnet50
+from training.architectures import custom_cnn, resnet50
 from training.errors import ExportError
 from training.export import ExplainedNetwork
 from training.foreground import channel_sum
 from training.gradients import shapes
 from training.keras_reader import from_keras
-from training.layers import exposed
+from training.layers import exposed_layers
 from training.network import Network
 from training.preprocessing import Preprocessing
 
 
 def test_of_resnet50_the_last_six_blocks() -> None:
-    assert exposed(from_keras(resnet50(3, input_size=64)), 64) == RESNET50_LAYERS
+    assert exposed_layers(from_keras(resnet50(3, input_size=64)), 64) == RESNET50_LAYERS
 
 
 def test_of_a_plain_network_each_convolution() -> None:
     network = from_keras(custom_cnn(3, input_size=64))
 
-    assert exposed(network, 64) == tuple(f"conv{number}" for number in range(1, 7))
+    assert exposed_layers(network, 64) == tuple(f"conv{number}" for number in range(1, 7))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -38,24 +38,24 @@ def test_of_other_networks(name: str) -> None:
     build, layers = NETWORKS[name]
     model = build()
 
-    assert exposed(from_keras(model), model.input_shape[1]) == layers
+    assert exposed_layers(from_keras(model), model.input_shape[1]) == layers
 
 
 def test_never_inside_a_branch() -> None:
-    names = exposed(from_keras(NETWORKS["mobile"][0]()), 24)
+    names = exposed_layers(from_keras(NETWORKS["mobile"][0]()), 24)
 
     assert "depthwise_act" not in names
     assert "excite" not in names
 
 
 def test_maps_of_one_position_do_not_count() -> None:
-    assert exposed(from_keras(custom_cnn(3, input_size=32)), 32)[-1] == "conv6"  # 2 x 2
+    assert exposed_layers(from_keras(custom_cnn(3, input_size=32)), 32)[-1] == "conv6"  # 2 x 2
     image = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(2, 3, activation="relu", name="first")(image)
     x = keras.layers.Conv2D(2, 6, activation="relu", name="point")(x)
     network = from_keras(keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x))))
 
-    assert exposed(network, 8) == ("first",)
+    assert exposed_layers(network, 8) == ("first",)
 
 
 def test_convolutions_stand_in_where_nothing_is_nonlinear() -> None:
@@ -63,7 +63,7 @@ def test_convolutions_stand_in_where_nothing_is_nonlinear() -> None:
     x = keras.layers.Conv2D(2, 3, name="linear")(image)
     network = from_keras(keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x))))
 
-    assert exposed(network, 8) == ("linear",)
+    assert exposed_layers(network, 8) == ("linear",)
 
 
 def test_what_is_pooled_is_exposed_even_after_a_batch_norm() -> None:
@@ -73,7 +73,7 @@ def test_what_is_pooled_is_exposed_even_after_a_batch_norm() -> None:
     x = keras.layers.GlobalAveragePooling2D()(x)
     network = from_keras(keras.Model(image, keras.layers.Dense(2)(x)))
 
-    assert exposed(network, 8) == ("conv", "norm")
+    assert exposed_layers(network, 8) == ("conv", "norm")
 
 
 def test_network_without_maps_is_an_error() -> None:
@@ -81,7 +81,7 @@ def test_network_without_maps_is_an_error() -> None:
     network = from_keras(keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image))))
 
     with pytest.raises(ExportError, match="no layer with a map"):
-        exposed(network, 8)
+        exposed_layers(network, 8)
 
 
 def test_pooled_map_of_one_position_is_an_error() -> None:
@@ -91,13 +91,13 @@ def test_pooled_map_of_one_position_is_an_error() -> None:
     x = keras.layers.GlobalAveragePooling2D()(x)
     network = from_keras(keras.Model(image, keras.layers.Dense(2)(x)))
 
-    with pytest.raises(ExportError, match="'point', a map of one position"):
-        exposed(network, 8)
+    with pytest.raises(ExportError, match="'point', whose map has one position"):
+        exposed_layers(network, 8)
 
 
 def test_size_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(ExportError, match="48 x 48 pixels"):
-        exposed(from_keras(custom_cnn(3, input_size=64)), 48)
+        exposed_layers(from_keras(custom_cnn(3, input_size=64)), 48)
 
 
 def _explained(
@@ -106,7 +106,7 @@ def _explained(
     preprocessing: Preprocessing,
     kernel_dtype: tf.DType = tf.float16,
 ) -> ExplainedNetwork:
-    layers, sizes = exposed(network, size), shapes(network, size)
+    layers, sizes = exposed_layers(network, size), shapes(network, size)
     return ExplainedNetwork(
         network,
         input_size=size,

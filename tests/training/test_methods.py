@@ -33,8 +33,8 @@ def _map(
     """One of the maps; where the test does not say, the foreground's direction is zero."""
     projection = np.zeros(A.shape[-1]) if direction is None else direction
     weights = [] if head is None else [head]
-    found = methods.maps(*_tensors(A, G, projection, np.array(offset), *weights))
-    array: npt.NDArray[np.float32] = found[name].numpy()
+    raw = methods.maps(*_tensors(A, G, projection, np.array(offset), *weights))
+    array: npt.NDArray[np.float32] = raw[name].numpy()
     return array
 
 

@@ -1,3 +1,5 @@
+"""Novelty against singular vectors and least squares."""
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,17 +19,17 @@ def _features(rng: np.random.Generator, count: int, width: int) -> npt.NDArray[n
     return features.astype(np.float32)
 
 
-def _found(features: Floats, measured: Residual) -> npt.NDArray[np.float32]:
-    found: npt.NDArray[np.float32] = methods.novelty(
+def _novelty(features: Floats, measured: Residual) -> npt.NDArray[np.float32]:
+    novelty: npt.NDArray[np.float32] = methods.novelty(
         tf.constant(features, tf.float32), measured.directions, measured.offset
     ).numpy()
-    return found
+    return novelty
 
 
 def _residual(features: npt.NDArray[np.float32], seed: int = 0) -> Residual:
-    found = residual(features, seed)
-    assert found is not None
-    return found
+    measured = residual(features, seed)
+    assert measured is not None
+    return measured
 
 
 def _left(features: Floats, training: npt.NDArray[np.float32], dimensions: int) -> Floats:
@@ -49,13 +51,25 @@ def _left(features: Floats, training: npt.NDArray[np.float32], dimensions: int) 
         (4 * DIMENSIONS + 8, 2 * DIMENSIONS + 9, DIMENSIONS, DIRECTIONS),
     ],
 )
-def test_sizes(count: int, width: int, dimensions: int, directions: int) -> None:
-    found = _residual(_features(np.random.default_rng(1), count, width))
+def test_directions_are_orthogonal_of_equal_length_and_beside_the_subspace(
+    count: int, width: int, dimensions: int, directions: int
+) -> None:
+    training = _features(np.random.default_rng(1), count, width)
 
-    assert found.dimensions == dimensions
-    assert found.directions.shape == (width, directions)
-    assert found.offset.shape == (directions,)
-    assert found.directions.dtype == found.offset.dtype == np.float32
+    measured = _residual(training)
+
+    assert measured.dimensions == dimensions
+    assert measured.directions.shape == (width, directions)
+    assert measured.directions.dtype == measured.offset.dtype == np.float32
+    square = (width - dimensions) / directions
+    np.testing.assert_allclose(
+        measured.directions.T @ measured.directions, square * np.eye(directions), atol=1e-5 * square
+    )
+    mean = training.mean(axis=0, dtype=np.float64)
+    principal = np.linalg.svd(training - mean, full_matrices=False).Vh[:dimensions]
+    # The first 30 at most: of features as float32, rounding decides which directions come later.
+    np.testing.assert_allclose(principal[:30] @ measured.directions, 0, atol=1e-3)
+    np.testing.assert_allclose(measured.offset, mean @ measured.directions, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("count", "width"), [(3, 10), (0, 10), (100, 1)])
@@ -69,9 +83,9 @@ def test_few_directions_are_measured_all() -> None:
     training = _features(rng, 80, 10)
     features = rng.normal(0, 4, (30, 10))
 
-    found = _found(features, _residual(training))
+    actual = _novelty(features, _residual(training))
 
-    np.testing.assert_allclose(found, _left(features, training, 5), rtol=1e-4)
+    np.testing.assert_allclose(actual, _left(features, training, 5), rtol=1e-4)
 
 
 def test_novelty_is_zero_inside_and_grows_by_pythagoras() -> None:
@@ -85,13 +99,13 @@ def test_novelty_is_zero_inside_and_grows_by_pythagoras() -> None:
     beside -= basis @ (basis.T @ beside)
     beside /= np.linalg.norm(beside)
 
-    np.testing.assert_allclose(_found(inside, measured), 0, atol=1e-4)
-    np.testing.assert_allclose(_found(inside + 2.5 * beside, measured), 2.5, rtol=1e-4)
+    np.testing.assert_allclose(_novelty(inside, measured), 0, atol=1e-4)
+    np.testing.assert_allclose(_novelty(inside + 2.5 * beside, measured), 2.5, rtol=1e-4)
     # inside^2 + novelty^2 is the distance from the mean, squared
     features = rng.normal(0, 4, (8, 10))
     within = np.linalg.norm((features - mean) @ basis, axis=1)
     np.testing.assert_allclose(
-        np.hypot(within, _found(features, measured)),
+        np.hypot(within, _novelty(features, measured)),
         np.linalg.norm(features - mean, axis=1),
         rtol=1e-4,
     )
@@ -104,7 +118,7 @@ def test_of_many_directions_some_estimate_the_length() -> None:
     features = rng.normal(0, 4, (1, 600))
     true = _left(features, training, 50)
 
-    shares = [(_found(features, _residual(training, seed)) / true) ** 2 for seed in range(12)]
+    shares = [(_novelty(features, _residual(training, seed)) / true) ** 2 for seed in range(12)]
 
     spread = np.sqrt(2 / DIRECTIONS)  # of one square, at most
     assert np.mean(shares) == pytest.approx(1, abs=3 * spread / np.sqrt(12))
@@ -116,10 +130,10 @@ def test_directions_do_not_depend_on_the_photos_order() -> None:
     strong = rng.normal(0, 5, (200, 50)) @ rng.normal(0, 1, (50, 600))
     training = (strong + rng.normal(3, 0.1, (200, 600))).astype(np.float32)
 
-    found, reversed_ = _residual(training), _residual(training[::-1])
+    forwards, backwards = _residual(training), _residual(training[::-1])
 
-    np.testing.assert_allclose(reversed_.directions, found.directions, atol=1e-4)
-    np.testing.assert_allclose(reversed_.offset, found.offset, atol=1e-3)
+    np.testing.assert_allclose(backwards.directions, forwards.directions, atol=1e-4)
+    np.testing.assert_allclose(backwards.offset, forwards.offset, atol=1e-3)
 
 
 def test_half_precision_holds_what_is_very_novel() -> None:
@@ -131,11 +145,11 @@ def test_half_precision_holds_what_is_very_novel() -> None:
     expected = np.linalg.norm(far.astype(np.float64) @ measured.directions)
 
     compiled = tf.function(methods.novelty, jit_compile=True)
-    found = compiled(
+    actual = compiled(
         tf.constant(far),
         tf.cast(measured.directions, tf.float16),
         tf.cast(measured.offset, tf.float16),
     )
 
     assert expected == pytest.approx(20 * np.sqrt(2047), rel=0.25)
-    assert found.numpy() == pytest.approx(expected, rel=5e-3)
+    assert actual.numpy() == pytest.approx(expected, rel=5e-3)

@@ -8,15 +8,15 @@ import numpy.typing as npt
 import pytest
 
 from app.bundle import Bundle
-from app.engines import Cut, Engine, create, output_names
+from app.engines import Batch, Cut, Engine, create, output_names
 from app.engines.tensorflow import TensorFlowEngine
 from tests import needs
 
 BATCHES = (1, 2, 3, 8)
 
-# Relative error allowed, ||a - b|| / ||b|| over a batch. What bfloat16's 8 bits leave depends on
-# how much an output cancels (see `_scale`). And wherever rounding moves an activation across zero,
-# the ReLU's mask flips in the backward pass.
+# The largest relative error, ||a - b|| / ||b|| over a batch. In bfloat16, with 8 significant bits,
+# the error depends on how far the terms of an output cancel (see `_scale`). Besides, where rounding
+# moves an activation across zero, the ReLU's mask flips in the backward pass.
 LIMITS = {"float32": 1e-4, "bfloat16": 0.03}
 EARLY_LIMITS = {
     "float32": {"gradcam": 1e-3, "gradcampp": 1e-3, "layercam": 2e-3, "hirescam": 2e-3},
@@ -31,10 +31,11 @@ def _limit(precision: str, output: str) -> float:
 
 
 def _scale(expected: dict[str, npt.NDArray[Any]], name: str) -> float:
-    """An output's norm, or that of the terms that it sums, where more of them cancel.
+    """The norm ||b|| of an output; where its terms cancel, the norm of the terms instead.
 
-    At an earlier layer HiResCAM's terms cancel almost wholly: LayerCAM's norm, of those that speak
-    for the class, is their size. Where a ReLU has cut an output to less, it is HiResCAM's norm.
+    At an earlier layer, HiResCAM's terms cancel almost completely. LayerCAM sums the positive ones
+    alone, so its norm is their size. An output whose ReLU has removed the negative part is measured
+    against HiResCAM, which keeps it.
     """
     method, _, layer = name.partition("_")
     signed = f"hirescam_{layer}" if layer else "hirescam"
@@ -47,22 +48,22 @@ def _scale(expected: dict[str, npt.NDArray[Any]], name: str) -> float:
 
 
 def _photo_like(size: int, rows: int) -> npt.NDArray[np.uint8]:
-    """Smooth random pictures: noise has no edges and drives a trained network nowhere."""
+    """Smooth random pictures, uint8 `[rows, size, size, 3]`. Plain noise activates little."""
     import cv2
 
     rng = np.random.default_rng(rows)
     coarse = rng.integers(0, 256, (rows, 9, 9, 3), dtype=np.uint8)
     return np.stack(
-        [cv2.resize(each, (size, size), interpolation=cv2.INTER_CUBIC) for each in coarse]
+        [cv2.resize(cells, (size, size), interpolation=cv2.INTER_CUBIC) for cells in coarse]
     )
 
 
-def _requests(bundle: Bundle, rows: int) -> tuple[npt.NDArray[Any], ...]:
+def _requests(bundle: Bundle, rows: int) -> Batch:
     classes = len(bundle.card.labels)
     rng = np.random.default_rng(rows)
     target = rng.integers(-1, classes, rows).astype(np.int32)
     versus = np.where(rng.random(rows) < 0.5, -1, (target + 1) % classes).astype(np.int32)
-    return _photo_like(bundle.card.input.size, rows), target, versus
+    return Batch(_photo_like(bundle.card.input.size, rows), target, versus)
 
 
 @pytest.fixture(scope="module", params=["small", "shipped"])
@@ -85,7 +86,7 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle, reference: TensorFlow
     name, precision = request.param
     # The reference is traced before another engine changes TensorFlow's options.
     for rows in BATCHES:
-        reference.run(Cut.EXPLAIN_DEEP, *_requests(bundle, rows))
+        reference.run(Cut.EXPLAIN_DEEP, _requests(bundle, rows))
     with needs.precision():
         return create(bundle, engine=name, device="cpu", precision=precision)
 
@@ -95,10 +96,10 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle, reference: TensorFlow
 def test_outputs_agree(
     bundle: Bundle, reference: TensorFlowEngine, engine: Engine, cut: Cut, rows: int
 ) -> None:
-    image, target, versus = _requests(bundle, rows)
-    expected = reference.run(Cut.EXPLAIN_DEEP, image, target, versus)
+    batch = _requests(bundle, rows)
+    expected = reference.run(Cut.EXPLAIN_DEEP, batch)
 
-    actual = engine.run(cut, image, target, versus)
+    actual = engine.run(cut, batch)
 
     assert set(actual) == set(output_names(bundle.card, cut))
     errors = {}
@@ -125,20 +126,19 @@ def test_foreground_and_novelty_are_among_what_is_compared(small_bundle: Bundle)
 
 def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
     engine = create(bundle, engine="openvino", precision="float32")
-    image, target, versus = _requests(bundle, 8)
-    together = engine.run(Cut.EXPLAIN_DEEP, image, target, versus)
+    batch = _requests(bundle, 8)
+    together = engine.run(Cut.EXPLAIN_DEEP, batch)
 
     for row in range(8):
-        one = slice(row, row + 1)
-        alone = engine.run(Cut.EXPLAIN_DEEP, image[one], target[one], versus[one])
+        alone = engine.run(Cut.EXPLAIN_DEEP, batch.rows(slice(row, row + 1)))
         for name, array in alone.items():
             np.testing.assert_allclose(array[0], together[name][row], rtol=1e-3, atol=1e-4)
 
 
 def test_identities_hold_in_the_shipped_model(shipped_bundle: Bundle) -> None:
     engine = create(shipped_bundle, engine="openvino", precision="float32")
-    image, target, _ = _requests(shipped_bundle, 8)
-    rows = engine.run(Cut.EXPLAIN, image, target, np.full(8, -1, np.int32))
+    batch = _requests(shipped_bundle, 8)
+    rows = engine.run(Cut.EXPLAIN, Batch.of(batch.image, batch.class_index))
     cam, chosen = rows["cam"], rows["target_index"]
     logit = rows["logits"][np.arange(8), chosen]
 
@@ -149,7 +149,7 @@ def test_identities_hold_in_the_shipped_model(shipped_bundle: Bundle) -> None:
 
 
 def _bias(version_dir: Path) -> npt.NDArray[np.float32]:
-    """The final layer's bias, read from the variables and from nothing the graph computes."""
+    """The last Dense layer's bias, read from the variables rather than computed by the graph."""
     import tensorflow as tf
 
     prefix = str(version_dir / "variables" / "variables")

@@ -1,4 +1,4 @@
-"""Maps beside those of tf-keras-vis, another implementation, on a flat Keras model."""
+"""Our maps against those of tf-keras-vis, an independent implementation, on a flat Keras model."""
 
 import importlib
 from collections.abc import Iterator
@@ -11,26 +11,27 @@ import pytest
 import tensorflow as tf
 
 from tests.training.conftest import CLASSES, SIZE
-from tests.training.nets import LAYERS
+from tests.training.networks import LAYERS
 from training.export import ExplainedNetwork
 from training.foreground import Projection
 from training.keras_reader import from_keras
 from training.preprocessing import Preprocessing
 
-# It asks SciPy for `zoom` under an old name.
+# tf-keras-vis imports SciPy's `zoom` under a deprecated name.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `zoom`:DeprecationWarning")
 
 BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
 
 PEERS = {"gradcam": ("gradcam", "Gradcam"), "layercam": ("layercam", "Layercam")}
-"""Its Grad-CAM++ is left out: it normalises alpha, which the paper does not."""
+"""Our methods, and the module and class of theirs. Their Grad-CAM++ normalises alpha, unlike the
+paper, so it is not compared."""
 
 
 @pytest.fixture(scope="module")
 def exact(
     keras_model: keras.Model, projections: dict[str, Projection]
 ) -> Iterator[ExplainedNetwork]:
-    """In float32 throughout: an engine of an earlier test may have asked TensorFlow for less."""
+    """In float32 throughout: an engine of an earlier test may have set TensorFlow to bfloat16."""
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({BFLOAT16: False})
     yield ExplainedNetwork(
@@ -43,7 +44,7 @@ def exact(
     tf.config.optimizer.set_experimental_options({BFLOAT16: before.get(BFLOAT16, False)})
 
 
-def _theirs(
+def _peer_maps(
     model: keras.Model, method: str, photos: npt.NDArray[np.uint8], target: int, layer: str
 ) -> npt.NDArray[np.float32]:
     module, name = PEERS[method]
@@ -51,7 +52,7 @@ def _theirs(
     explainer: Any = getattr(importlib.import_module(f"tf_keras_vis.{module}"), name)(
         model, clone=False
     )
-    found: npt.NDArray[np.float32] = explainer(
+    maps: npt.NDArray[np.float32] = explainer(
         scores.CategoricalScore([target] * len(photos)),
         np.asarray(Preprocessing.CAFFE.apply(tf.constant(photos))),
         penultimate_layer=layer,
@@ -59,7 +60,7 @@ def _theirs(
         expand_cam=False,
         normalize_cam=False,
     )
-    return np.asarray(found)
+    return np.asarray(maps)
 
 
 @pytest.mark.parametrize("layer", ["middle_out", "last_out"])
@@ -72,10 +73,10 @@ def test_raw_maps_are_those_of_tf_keras_vis(
     for target in range(CLASSES):
         index = tf.fill([3], tf.constant(target))
         ours = exact.serve(tf.constant(photos), index, tf.fill([3], tf.constant(-1)))
-        expected = _theirs(keras_model, method, photos, target, layer)
+        expected = _peer_maps(keras_model, method, photos, target, layer)
 
         scales.append(float(np.abs(expected).max()))
-        scale = scales[-1] or 1.0  # a class that nothing speaks for has an empty map
+        scale = scales[-1] or 1.0  # a class without positive evidence has an empty map
         np.testing.assert_allclose(
             ours[f"{method}_{layer}"].numpy() / scale, expected / scale, atol=1e-4
         )

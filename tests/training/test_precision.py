@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.nets import tiny_net
+from tests.training.networks import tiny_net
 from tests.training.pictures import dataset
 from training import precision
 from training.config import Precision, Stage, TrainConfig

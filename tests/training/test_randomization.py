@@ -11,7 +11,7 @@ import pytest
 from app import bundle as bundles
 from app import engines
 from app.bundle import Bundle
-from app.engines import Cut, Engine, output_names
+from app.engines import Batch, Cut, Engine, output_names
 from tests.training.pictures import dataset
 from training.explanations import layer_sets, squashed
 from training.randomization import Cascade, randomization, stages
@@ -35,7 +35,7 @@ def photos(small_bundle: Bundle) -> npt.NDArray[np.uint8]:
 def test_nothing_forgotten_is_the_model_that_is_served(
     small_bundle: Bundle, engine: Engine, photos: npt.NDArray[np.uint8]
 ) -> None:
-    served = engine.run(Cut.EXPLAIN_DEEP, photos, NONE, NONE)
+    served = engine.run(Cut.EXPLAIN_DEEP, Batch.of(photos))
 
     outputs = Cascade(small_bundle.path).run(photos, NONE)
 

@@ -14,8 +14,16 @@ import pytest
 from PIL import Image
 
 from app.bundle import Bundle, Confidence
-from tests.training.foreseen import DOG, FOREGROUND, OWN, bright, changed, foreseen, fusing
-from tests.training.pretend import Pretend
+from tests.training.fake_engine import FakeEngine
+from tests.training.known_maps import (
+    DOG,
+    FOREGROUND,
+    OWN,
+    known_outputs,
+    white_box_photo,
+    with_card,
+    with_fusion,
+)
 from training import cli
 from training.errors import ReportError
 from training.evaluation import evaluate
@@ -90,10 +98,10 @@ def figures(small_bundle: Bundle) -> dict[str, Any]:
         ece=0,
         ece_before=0,
     )
-    bundle = changed(fusing(small_bundle), confidence=limits)
-    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
+    bundle = with_card(with_fusion(small_bundle), confidence=limits)
+    seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
     boxes = (DOG, (8, 8, 16, 24), (0, 0, 32, 32), DOG)
-    examples = [bright(label, box) for label, box in zip((1, 1, 3, 1), boxes, strict=True)]
+    examples = [white_box_photo(label, box) for label, box in zip((1, 1, 3, 1), boxes, strict=True)]
     return evaluate(bundle, seen, examples, sample=2, gallery=2).dump()
 
 
@@ -279,8 +287,8 @@ def test_text_is_escaped(figures: dict[str, Any], tmp_path: Path) -> None:
 
 def test_model_without_cam_and_photos_without_boxes(small_bundle: Bundle, tmp_path: Path) -> None:
     card = small_bundle.card.replace(head="other")
-    seen = Pretend(partial(foreseen, card, own=OWN))
-    dog = bright(1, DOG)
+    seen = FakeEngine(partial(known_outputs, card, own=OWN))
+    dog = white_box_photo(1, DOG)
     bundle = Bundle(small_bundle.path, card)
     other = evaluate(bundle, seen, [dog]).dump()
     plain = evaluate(bundle, seen, [type(dog)(dog.name, dog.data, dog.label, ())]).dump()

@@ -8,8 +8,15 @@ import pytest
 from pydantic import ValidationError
 
 from app.bundle import Bundle, Method
-from tests.training.foreseen import DOG, FOREGROUND, OWN, bright, foreseen, fusing
-from tests.training.pretend import Pretend
+from tests.training.fake_engine import FakeEngine
+from tests.training.known_maps import (
+    DOG,
+    FOREGROUND,
+    OWN,
+    known_outputs,
+    white_box_photo,
+    with_fusion,
+)
 from training.data import Example
 from training.evaluation import evaluate
 from training.schema import Estimate, Evaluation, Overlay, Summary
@@ -17,9 +24,9 @@ from training.schema import Estimate, Evaluation, Overlay, Summary
 
 @pytest.fixture(scope="module")
 def evaluation(small_bundle: Bundle) -> Evaluation:
-    bundle = fusing(small_bundle)
-    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND))
-    examples = [bright(label, DOG) for label in (1, 0)]
+    bundle = with_fusion(small_bundle)
+    seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
+    examples = [white_box_photo(label, DOG) for label in (1, 0)]
     return evaluate(bundle, seen, examples, note="drawn by hand", sample=1, gallery=1)
 
 
@@ -31,8 +38,8 @@ def test_json_holds_all_of_it(evaluation: Evaluation) -> None:
 
 
 def test_without_boxes_localization_is_an_empty_object(small_bundle: Bundle) -> None:
-    seen = Pretend(partial(foreseen, small_bundle.card, own=OWN))
-    dog = bright(1, DOG)
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN))
+    dog = white_box_photo(1, DOG)
 
     bare = evaluate(small_bundle, seen, [Example(dog.name, dog.data, dog.label, ())])
 

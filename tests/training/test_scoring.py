@@ -8,7 +8,7 @@ import pytest
 
 from app import engines, heatmaps, images
 from app.bundle import Bundle, Fused, Method, ModelCard, Rule
-from app.evidence import CURVE_THRESHOLDS, Evidence, LayerSet, find
+from app.evidence import CURVE_THRESHOLDS, Evidence, MethodAtLayers, find
 from training.data import Example
 from training.explanations import Explained
 from training.localization import SCORE_THRESHOLDS
@@ -67,7 +67,7 @@ def test_figures_are_those_of_the_straight_loop(small_bundle: Bundle, seed: int)
 
     photo = scored(row)
 
-    def check(score: Score, layers: LayerSet, rule: Rule) -> None:
+    def check(score: Score, layers: MethodAtLayers, rule: Rule) -> None:
         evidence = find(card, row.outputs, layers, rule=rule)
         expected, curve, hits = _straight(row, evidence)
         assert score.iou == pytest.approx(expected)

@@ -32,6 +32,25 @@ def test_structural_similarity_of_equal_maps_is_one() -> None:
     assert structural_similarity(noise, 1 - noise) < 0
 
 
+def test_structural_similarity_is_the_mean_over_gaussian_windows() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.random((9, 12)).astype(np.float32), rng.random((9, 12)).astype(np.float32)
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    window /= window.sum()
+    padded = [np.pad(values.astype(np.float64), 5, mode="reflect") for values in (x, y)]
+    expected = []
+    for row, column in np.ndindex(x.shape):
+        a, b = (values[row : row + 11, column : column + 11] for values in padded)
+        mean_a, mean_b = (window * a).sum(), (window * b).sum()
+        var_a, var_b = (window * (a - mean_a) ** 2).sum(), (window * (b - mean_b) ** 2).sum()
+        covariance = (window * (a - mean_a) * (b - mean_b)).sum()
+        means = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+        expected.append(means * (2 * covariance + 9e-4) / (var_a + var_b + 9e-4))
+
+    assert structural_similarity(x, y) == pytest.approx(np.mean(expected), rel=1e-6)
+
+
 def test_structural_similarity_of_uniform_maps_by_hand() -> None:
     low, high = np.full((16, 16), 0.25, np.float32), np.full((16, 16), 0.75, np.float32)
 

@@ -15,12 +15,12 @@ def test_ten_of_a_kind_are_named_and_the_rest_counted(capsys: pytest.CaptureFixt
 
     skipped.report()
 
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    report = capsys.readouterr().err.splitlines()
+    assert report == [
         "Left out:",
         *(f"  {index}.jpg: broken" for index in range(10)),
         "  b.jpg: reversed",
         *(f"  {index}.xml: broken" for index in range(10)),
         "  and more: annotation 1, photo 3",
-        "Left out in all: annotation 11, box 1, photo 13.",
+        "Left out in total: annotation 11, box 1, photo 13.",
     ]

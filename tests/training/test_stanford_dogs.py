@@ -11,13 +11,13 @@ from app.settings import PROJECT
 from tests import needs
 from tests.training.pictures import photo
 from training import labels
+from training.dataset import Example
 from training.errors import DataError
-from training.examples import Example
-from training.stanford_dogs import stanford_dogs
+from training.stanford_dogs import load_stanford_dogs
 
 
 def test_breeds_present_become_the_classes(prepared: Path) -> None:
-    read = stanford_dogs(prepared)
+    read = load_stanford_dogs(prepared)
 
     assert [(label.index, label.synset, label.name) for label in read.labels] == [
         (0, "n02088364", "beagle"),
@@ -28,7 +28,7 @@ def test_breeds_present_become_the_classes(prepared: Path) -> None:
 
 
 def test_boxes_are_shares_of_width_and_height(prepared: Path) -> None:
-    read = stanford_dogs(prepared)
+    read = load_stanford_dogs(prepared)
 
     for example in read.test:
         index = int(example.name.removeprefix("test-").removesuffix(".jpg"))
@@ -38,9 +38,9 @@ def test_boxes_are_shares_of_width_and_height(prepared: Path) -> None:
 
 
 def test_validation_is_taken_from_each_class_of_train_by_the_seed(prepared: Path) -> None:
-    first = stanford_dogs(prepared, validation_share=0.25, seed=1)
-    again = stanford_dogs(prepared, validation_share=0.25, seed=1)
-    other = stanford_dogs(prepared, validation_share=0.25, seed=2)
+    first = load_stanford_dogs(prepared, validation_share=0.25, seed=1)
+    again = load_stanford_dogs(prepared, validation_share=0.25, seed=1)
+    other = load_stanford_dogs(prepared, validation_share=0.25, seed=2)
 
     def names(examples: tuple[Example, ...]) -> set[str]:
         return {example.name for example in examples}
@@ -60,7 +60,7 @@ def test_validation_is_taken_from_each_class_of_train_by_the_seed(prepared: Path
 def test_named_breeds_are_kept_in_the_data_sets_order(
     prepared: Path, breeds: tuple[str, ...]
 ) -> None:
-    read = stanford_dogs(prepared, breeds=breeds)
+    read = load_stanford_dogs(prepared, breeds=breeds)
 
     assert [label.name for label in read.labels] == ["beagle", "dingo"]
     assert {example.label for example in read.train} == {0, 1}
@@ -77,16 +77,16 @@ def test_named_breeds_are_kept_in_the_data_sets_order(
 )
 def test_breeds_that_cannot_be_used(prepared: Path, breeds: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        stanford_dogs(prepared, breeds=breeds)
+        load_stanford_dogs(prepared, breeds=breeds)
 
 
 def test_directory_without_data_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No prepared TFDS data set"):
-        stanford_dogs(tmp_path)
+        load_stanford_dogs(tmp_path)
 
 
 def test_limit(prepared: Path) -> None:
-    read = stanford_dogs(prepared, limit=20)
+    read = load_stanford_dogs(prepared, limit=20)
 
     assert len(read.train) + len(read.validation) == 20
     assert len(read.validation) == 3
@@ -96,11 +96,13 @@ def test_limit(prepared: Path) -> None:
 def test_data_out_of_reach_says_what_to_fetch_and_where_to_put_it(tmp_path: Path) -> None:
     # An address that refuses at once stands for a machine without internet.
     refused = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
-    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("proxy")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("proxy")
+    }
     done = subprocess.run(
         [sys.executable, "-m", "training", "train", "--run", str(tmp_path / "run")],
         cwd=PROJECT,
-        env=kept | refused | {"TFDS_DATA_DIR": str(tmp_path / "tfds")},
+        env=environment | refused | {"TFDS_DATA_DIR": str(tmp_path / "tfds")},
         capture_output=True,
         text=True,
         timeout=120,
@@ -108,16 +110,16 @@ def test_data_out_of_reach_says_what_to_fetch_and_where_to_put_it(tmp_path: Path
     )
 
     assert done.returncode == 1
-    [told] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.stderr.rstrip().endswith(told)
-    assert "images.tar" in told
-    assert "t.load('stanford_dogs', data_dir='DIR')" in told
-    assert "--data-dir DIR" in told
+    [error] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.stderr.rstrip().endswith(error)
+    assert "images.tar" in error
+    assert "t.load('stanford_dogs', data_dir='DIR')" in error
+    assert "--data-dir DIR" in error
     assert "Traceback" not in done.stderr
 
 
 def test_real_data() -> None:
-    read = stanford_dogs(needs.shared("tfds120"))
+    read = load_stanford_dogs(needs.shared("tfds120"))
 
     assert read.labels == labels.read(labels.STANFORD_DOGS)
     assert read.sizes == {"train": 10362, "validation": 1152, "test": 2066}

@@ -31,7 +31,7 @@ def _start(
 ) -> subprocess.Popen[str]:
     arguments = [str(run), str(weights), str(replicas), str(batch_norm), precision]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.hosts", *arguments],
+        [sys.executable, "-m", "tests.training.host_process", *arguments],
         cwd=PROJECT,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"} | environment,
         stderr=subprocess.PIPE,

@@ -14,7 +14,7 @@ import pytest
 from app.bundle import Label
 from app.images import Box
 from tests.training.folders import CLASSES, write_photos
-from tests.training.nets import nested, small_resnet
+from tests.training.networks import nested, small_resnet
 from tests.training.pictures import dataset, photo
 from training import layer_choice
 from training import survey as surveys
@@ -23,7 +23,7 @@ from training.errors import DataError
 from training.feeding import inference_batches
 from training.foreground import DescriptorTransform, RidgeRegression
 from training.keras_reader import from_keras
-from training.layer_choice import Raw
+from training.layer_choice import RawMaps
 from training.novelty import residual
 from training.preprocessing import Preprocessing
 from training.survey import Survey, TrainingPhotos, choose, survey
@@ -54,7 +54,7 @@ def _outputs(model: keras.Model, names: Sequence[str]) -> list[npt.NDArray[np.fl
     (batch, _labels), *_ = inference_batches(PHOTOS, size=32, batch_size=len(PHOTOS))
     image = keras.applications.resnet50.preprocess_input(np.array(batch))
     part = keras.Model(model.input, [model.get_layer(name).output for name in names])
-    return [np.asarray(each) for each in part(image, training=False)]
+    return [np.asarray(output) for output in part(image, training=False)]
 
 
 def _survey(model: keras.Model, examples: list[Example]) -> Survey:
@@ -73,14 +73,14 @@ def test_enough_boxes_teach_the_projections(
     monkeypatch.setattr(surveys, "ENOUGH_BOXES", 24)
     boxed = [index for index, example in enumerate(MIXED) if example.boxes]
 
-    found = _survey(model, MIXED)
+    learnt = _survey(model, MIXED)
 
-    assert (found.rule, found.photos, found.surveyed) == ("boxes", 24, 37)
+    assert (learnt.rule, learnt.photos, learnt.surveyed) == ("boxes", 24, 37)
     for name, maps in zip(LAYERS, outputs, strict=False):
         ridge = RidgeRegression()
         ridge.add(maps[boxed], [MIXED[index].boxes for index in boxed])
-        _close(found.projections[name].direction, ridge.projection().direction)
-        assert found.projections[name].offset == pytest.approx(ridge.projection().offset, rel=1e-3)
+        _close(learnt.projections[name].direction, ridge.projection().direction)
+        assert learnt.projections[name].offset == pytest.approx(ridge.projection().offset, rel=1e-3)
 
 
 def test_layers_are_chosen_by_photos_that_did_not_teach(
@@ -88,7 +88,7 @@ def test_layers_are_chosen_by_photos_that_did_not_teach(
 ) -> None:
     monkeypatch.setattr(surveys, "ENOUGH_BOXES", 37)
     layers = ["early_out", "last_out"]
-    tried: list[tuple[list[Raw], list[Sequence[Box]], tuple[str, ...], int]] = []
+    tried: list[tuple[list[RawMaps], list[Sequence[Box]], tuple[str, ...], int]] = []
 
     def last_alone(*arguments: Any) -> tuple[str, ...]:
         tried.append(arguments)
@@ -117,11 +117,11 @@ def test_batches_without_a_box_teach_nothing(
     monkeypatch.setattr(surveys, "ENOUGH_BOXES", 10)
     plain = [replace(example, boxes=()) for example in PHOTOS[16:]]
 
-    found, alone = _survey(model, [*PHOTOS[:16], *plain]), _survey(model, list(PHOTOS[:16]))
+    learnt, alone = _survey(model, [*PHOTOS[:16], *plain]), _survey(model, list(PHOTOS[:16]))
 
-    assert (found.photos, found.surveyed) == (16, 37)
+    assert (learnt.photos, learnt.surveyed) == (16, 37)
     for name in LAYERS:
-        _close(found.projections[name].direction, alone.projections[name].direction)
+        _close(learnt.projections[name].direction, alone.projections[name].direction)
 
 
 def test_with_fewer_boxes_all_photos_are_transformed(
@@ -131,14 +131,14 @@ def test_with_fewer_boxes_all_photos_are_transformed(
 ) -> None:
     monkeypatch.setattr(surveys, "ENOUGH_BOXES", 25)
 
-    found = _survey(model, MIXED)
+    learnt = _survey(model, MIXED)
 
-    assert (found.rule, found.photos, found.surveyed) == ("ddt", 37, 37)
-    assert found.layers == ("last_out",)  # no layer has a finer map
+    assert (learnt.rule, learnt.photos, learnt.surveyed) == ("ddt", 37, 37)
+    assert learnt.layers == ("last_out",)  # no layer has a finer map
     for name, maps in zip(LAYERS, outputs, strict=False):
         transform = DescriptorTransform()
         transform.add(maps)
-        projection = found.projections[name]
+        projection = learnt.projections[name]
         _close(projection.direction, transform.projection().direction)
         descriptors = maps.reshape(-1, maps.shape[-1]).astype(np.float64)
         mean = descriptors.mean(axis=0)
@@ -150,14 +150,14 @@ def test_with_fewer_boxes_all_photos_are_transformed(
 def test_residual_is_of_what_the_head_reads_of_all_photos(
     model: keras.Model, outputs: list[npt.NDArray[np.float32]]
 ) -> None:
-    found, expected = _survey(model, MIXED).residual, residual(outputs[-1])
+    actual, expected = _survey(model, MIXED).residual, residual(outputs[-1])
 
-    assert found is not None
+    assert actual is not None
     assert expected is not None
-    assert found.directions.shape == (16, 8)
+    assert actual.directions.shape == (16, 8)
     # Of equal spans: single directions turn with what rounding does to the eigenvectors.
-    _close(found.directions @ found.directions.T, expected.directions @ expected.directions.T)
-    _close(found.directions @ found.offset, expected.directions @ expected.offset)
+    _close(actual.directions @ actual.directions.T, expected.directions @ expected.directions.T)
+    _close(actual.directions @ actual.offset, expected.directions @ expected.offset)
 
 
 def test_too_few_photos_have_no_residual(model: keras.Model) -> None:
@@ -174,7 +174,9 @@ def test_photos_with_boxes_are_chosen_first() -> None:
     assert boxed < {example.name for example in more}
     assert choose(MIXED, 10, seed=1) == few
     assert choose(MIXED, 10, seed=2) != few
-    assert sorted(each.name for each in choose(MIXED, 99, 0)) == sorted(x.name for x in MIXED)
+    assert sorted(example.name for example in choose(MIXED, 99, 0)) == sorted(
+        example.name for example in MIXED
+    )
 
 
 def test_photos_are_chosen_evenly_by_class() -> None:
@@ -209,8 +211,8 @@ def test_nested_models_are_surveyed(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = residual(maps.mean(axis=(1, 2)))
     assert learnt.residual is not None
     assert expected is not None
-    spans = [each.directions @ each.directions.T for each in (learnt.residual, expected)]
-    _close(spans[0], spans[1])
+    directions, expected_directions = learnt.residual.directions, expected.directions
+    _close(directions @ directions.T, expected_directions @ expected_directions.T)
 
 
 def test_training_photos_are_those_of_the_training_split(tmp_path: Path) -> None:
@@ -229,5 +231,5 @@ def test_photos_to_test_with_are_not_learnt_from(tmp_path: Path) -> None:
     write_photos(tmp_path / "test", 3)
     labels = [Label(index=0, name="blue dog"), Label(index=1, name="red dog")]
 
-    with pytest.raises(DataError, match="none to learn from"):
+    with pytest.raises(DataError, match="no training photos"):
         TrainingPhotos("folder", tmp_path).examples(labels)

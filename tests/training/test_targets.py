@@ -5,7 +5,7 @@ import pytest
 
 from app import engines
 from app.bundle import Bundle, Label
-from app.engines import Cut
+from app.engines import Batch, Cut
 from tests.training.pictures import photo
 from training.errors import DataError
 from training.explanations import squashed
@@ -34,9 +34,8 @@ def test_answers_are_the_normalised_product_over_teachers_and_views(small_bundle
     examples = [photo(index % 2, index) for index in range(11)]
     engine = engines.create(small_bundle)
     images = np.stack([squashed(small_bundle.card, example)[1] for example in examples])
-    none = np.full(len(examples), -1, np.int32)
     first, second = (
-        engine.run(Cut.PREDICT, view, none, none)["probabilities"].astype(np.float64)
+        engine.run(Cut.PREDICT, Batch.of(view))["probabilities"].astype(np.float64)
         for view in (images, np.ascontiguousarray(images[:, :, ::-1]))
     )
     engine.close()

@@ -5,8 +5,16 @@ from functools import partial
 import numpy as np
 
 from app.bundle import Bundle, Confidence
-from tests.training.foreseen import DOG, FOREGROUND, OWN, bright, changed, foreseen, fusing
-from tests.training.pretend import Pretend
+from tests.training.fake_engine import FakeEngine
+from tests.training.known_maps import (
+    DOG,
+    FOREGROUND,
+    OWN,
+    known_outputs,
+    white_box_photo,
+    with_card,
+    with_fusion,
+)
 from training.evaluation import evaluate
 from training.terminal import calibration, evaluation
 
@@ -22,10 +30,12 @@ LIMITS = Confidence(
 
 
 def test_table_of_an_evaluation(small_bundle: Bundle) -> None:
-    bundle = changed(fusing(small_bundle), confidence=LIMITS)
+    bundle = with_card(with_fusion(small_bundle), confidence=LIMITS)
     logits = np.array([0, 2 * np.log(4), 0, 0, 0])
-    seen = Pretend(partial(foreseen, bundle.card, own=OWN, foreground=FOREGROUND, logits=logits))
-    examples = [bright(label, DOG) for label in (1, 1, 0, 0)]
+    seen = FakeEngine(
+        partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND, logits=logits)
+    )
+    examples = [white_box_photo(label, DOG) for label in (1, 1, 0, 0)]
 
     lines = evaluation(evaluate(bundle, seen, examples, note="made here")).splitlines()
 
@@ -49,7 +59,7 @@ def test_table_of_an_evaluation(small_bundle: Bundle) -> None:
 
 
 def test_table_of_a_calibration(small_bundle: Bundle) -> None:
-    card = changed(fusing(small_bundle), confidence=LIMITS).card
+    card = with_card(with_fusion(small_bundle), confidence=LIMITS).card
 
     text = calibration(card, boxes=(1000, 5934), validation=(9, 9))
 

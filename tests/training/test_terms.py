@@ -21,7 +21,7 @@ from training.config import TrainConfig
     ],
 )
 def test_terms_of_a_run(values: dict[str, Any], licence: str) -> None:
-    assert terms.of_run(TrainConfig(**values)) == licence
+    assert terms.run_licence(TrainConfig(**values)) == licence
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_terms_of_a_run(values: dict[str, Any], licence: str) -> None:
     ],
 )
 def test_origin_of_a_run_names_no_place(values: dict[str, Any], origin: str) -> None:
-    assert terms.origin_of_run(TrainConfig(**values), "dogs") == origin
+    assert terms.run_provenance(TrainConfig(**values), "dogs") == origin
 
 
 def test_image_tells_the_terms_of_the_models_in_it() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from app.bundle import Architecture, Label
-from tests.training.nets import small_resnet
+from tests.training.networks import small_resnet
 from tests.training.pictures import dataset
 from training import imagenet, labels, trainable
 from training.config import Stage, TrainConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.bundle import Label
-from tests.training.nets import tiny_net
+from tests.training.networks import tiny_net
 from tests.training.pictures import dataset
 from training import feeding, training
 from training.config import Stage, TrainConfig

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 
 from app.bundle import Method, load
-from tests.training.asking import ask
 from tests.training.folders import write_photos
-from tests.training.nets import tiny_net
+from tests.training.networks import tiny_net
 from tests.training.pictures import photo
+from tests.training.service_client import post_photo
 from training import cli
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder without boxes."""
-    place = tmp_path_factory.mktemp("photos")
-    write_photos(place, 20)
-    return place
+    directory = tmp_path_factory.mktemp("photos")
+    write_photos(directory, 20)
+    return directory
 
 
 def _log_odds(predictions: list[dict[str, Any]]) -> float:
-    red = next(each["probability"] for each in predictions if each["label"] == "red dog")
+    red = next(entry["probability"] for entry in predictions if entry["label"] == "red dog")
     return float(np.log(red / (1 - red)))
 
 
@@ -38,23 +38,23 @@ def test_keras_classifier_is_calibrated_on_a_folder_without_boxes(
     version, sent = tmp_path / "own" / "1", photo(0, 1).read()
     card = load(version).card
     card.model_copy(update={"thresholds": {Method.CAM: {"last": 0.3}}}).write(version)
-    (before,) = ask(version, sent, "/predict")
+    (before,) = post_photo(version, sent, "/predict")
     assert before.json()["confidence"] is None
 
     cli.main(
         ["calibrate", "--model", str(version), "--source", "folder", "--data-dir", str(photos)]
     )
 
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     after = load(version).card
-    assert "No photo of the training split has a box" in told.err
+    assert "No photo of the training split has a box" in printed.err
     assert after.confidence is not None
-    assert f"temperature {after.confidence.temperature:g}" in told.out
-    assert "Boxes" not in told.out
+    assert f"temperature {after.confidence.temperature:g}" in printed.out
+    assert "Boxes" not in printed.out
     assert (after.thresholds, after.fused) == ({Method.CAM: {"last": 0.3}}, {})
     assert after.confidence.most_novelty is None
     assert after.confidence.photos >= 2
-    predict, cam = ask(version, sent, "/predict", "/cam")
+    predict, cam = post_photo(version, sent, "/predict", "/cam")
     assert predict.json()["confidence"] in ("ok", "low")
     assert _log_odds(predict.json()["predictions"]) == pytest.approx(
         _log_odds(before.json()["predictions"]) / after.confidence.temperature, rel=1e-3
@@ -73,7 +73,7 @@ def test_network_trained_on_a_folder_without_boxes(photos: Path, tmp_path: Path)
     assert card.data is not None
     assert (card.foreground.rule, card.foreground.photos) == ("ddt", card.data.splits["train"])
     assert card.novelty is not None
-    (before,) = ask(version, photo(0, 1).read(), "/predict")
+    (before,) = post_photo(version, photo(0, 1).read(), "/predict")
     assert before.json()["confidence"] is None
 
     cli.main(["calibrate", "--model", str(version), *source])
@@ -83,6 +83,6 @@ def test_network_trained_on_a_folder_without_boxes(photos: Path, tmp_path: Path)
     assert after.confidence is not None
     assert after.confidence.photos == card.data.splits["validation"]
     assert after.confidence.most_novelty is not None
-    answers = ask(version, photo(0, 1).read(), "/predict", "/gradcam?layers=last6", "/cam")
+    answers = post_photo(version, photo(0, 1).read(), "/predict", "/gradcam?layers=last6", "/cam")
     assert [answer.status_code for answer in answers] == [200, 200, 409]
     assert answers[0].json()["confidence"] in ("ok", "low")

@@ -1,4 +1,4 @@
-"""An engine whose outputs are told by a function of the photos alone."""
+"""An engine without a model: a function of the photos gives its outputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,18 +6,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.engines import Cut
-from app.schemas import EngineInfo
+from app.engines import Batch, Cut, EngineInfo
 
 Array = npt.NDArray[Any]
 
 
-class Pretend:
+class FakeEngine:
     on_gpu = False
     info = EngineInfo(name="openvino", version="0", device="none", precision="float32", warnings=[])
 
     def __init__(self, outputs: Callable[[npt.NDArray[np.uint8]], dict[str, Array]]) -> None:
-        """`outputs` gives any cut's, of uint8 RGB `[N, S, S, 3]`."""
+        """`outputs` takes uint8 RGB `[N, S, S, 3]`, and returns the outputs of every cut."""
         self._outputs = outputs
 
     def warm_up(self, max_batch: int) -> None:
@@ -26,12 +25,6 @@ class Pretend:
     def close(self) -> None:
         raise NotImplementedError
 
-    def run(
-        self,
-        cut: Cut,
-        image: npt.NDArray[np.uint8],
-        class_index: npt.NDArray[np.int32],
-        versus_index: npt.NDArray[np.int32],
-    ) -> dict[str, Array]:
-        assert len(image) == len(class_index) == len(versus_index) <= 64
-        return self._outputs(image)
+    def run(self, cut: Cut, batch: Batch) -> dict[str, Array]:
+        assert len(batch) == len(batch.class_index) == len(batch.versus_index) <= 64
+        return self._outputs(batch.image)

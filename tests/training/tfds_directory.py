@@ -1,4 +1,4 @@
-"""A TFDS directory as the official Stanford Dogs builder writes it, of pictures made here."""
+"""A prepared TFDS directory of Stanford Dogs, with made photos in place of the real ones."""
 
 from pathlib import Path
 
@@ -13,21 +13,27 @@ ABSENT = ("n02085620-chihuahua", *(f"n1000{index:04}-absent_{index}" for index i
 
 
 def write_stanford_dogs(data_dir: Path, *, train: int = 40, test: int = 10) -> None:
-    """Photos of `BREEDS` in turn; every fourth with a box."""
+    """Write photos of `BREEDS` in turn. Every fourth has a box.
+
+    Args:
+        data_dir: a TFDS data directory.
+        train: number of training photos.
+        test: number of test photos.
+    """
     builder = tfds.builder("stanford_dogs", data_dir=data_dir)
     features = builder.info.features
     features["label"].names = sorted(BREEDS + ABSENT)
-    target = Path(builder.data_path)
-    target.mkdir(parents=True)
+    directory = Path(builder.data_path)
+    directory.mkdir(parents=True)
     infos = []
     for split, count in (("train", train), ("test", test)):
-        path = target / f"stanford_dogs-{split}.tfrecord-00000-of-00001"
+        path = directory / f"stanford_dogs-{split}.tfrecord-00000-of-00001"
         size = 0
         with tf.io.TFRecordWriter(str(path)) as writer:
             for index in range(count):
-                made = photo(index % 2, index)
-                jpeg = tf.io.encode_jpeg(images.decode(made.read()).pixels).numpy()
-                xmin, ymin, xmax, ymax = made.boxes[0]
+                example = photo(index % 2, index)
+                jpeg = tf.io.encode_jpeg(images.decode(example.read()).pixels).numpy()
+                xmin, ymin, xmax, ymax = example.boxes[0]
                 box = tfds.features.BBox(ymin=ymin, xmin=xmin, ymax=ymax, xmax=xmax)
                 record = features.serialize_example(
                     features.encode_example(
@@ -47,7 +53,7 @@ def write_stanford_dogs(data_dir: Path, *, train: int = 40, test: int = 10) -> N
                 shard_lengths=[count],
                 num_bytes=size,
                 filename_template=tfds.core.ShardedFileTemplate(
-                    data_dir=target,
+                    data_dir=directory,
                     dataset_name="stanford_dogs",
                     split=split,
                     filetype_suffix="tfrecord",
@@ -55,4 +61,4 @@ def write_stanford_dogs(data_dir: Path, *, train: int = 40, test: int = 10) -> N
             )
         )
     builder.info.set_splits(tfds.core.splits.SplitDict(infos))
-    builder.info.write_to_directory(target)
+    builder.info.write_to_directory(directory)

@@ -1,15 +1,26 @@
-"""Small networks that the tests build: the operations of ResNet50 at a size a test can afford."""
+"""Small networks for the tests: ResNet50's operations, and those of other architectures."""
 
 import keras
 import numpy as np
 
 LAYERS = ("early_out", "middle_out", "last_out")
+"""Layers of `small_resnet` that are exposed."""
+
+RESNET50_LAYERS = (
+    "conv4_block4_out",
+    "conv4_block5_out",
+    "conv4_block6_out",
+    "conv5_block1_out",
+    "conv5_block2_out",
+    "conv5_block3_out",
+)
+"""The last six residual blocks of ResNet50."""
 
 
 def small_resnet(*, size: int = 32, classes: int = 5, seed: int = 0) -> keras.Model:
     """Convolutions with batch norm, strides, padding, pooling and residual sums; then GAP + Dense.
 
-    Weights and batch norm's statistics are random, so that nothing cancels.
+    Weights and batch norm statistics are random, so that each matters.
     """
     keras.utils.set_random_seed(seed)
     layers = keras.layers
@@ -74,7 +85,7 @@ def _block(x: keras.KerasTensor, filters: int, *, stride: int, name: str) -> ker
 
 
 def _randomised(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Every weight that starts at zero or one moved from there, so that nothing cancels."""
+    """The model with random values for the weights that start at 0 or 1, so that each matters."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -182,4 +193,5 @@ NETWORKS = {
     "branched": (branched, ("stem", "mixed1", "mixed2")),
     "nested": (nested, ("stem_relu", "early_out", "middle_out", "last_out")),
 }
-"""By name: a network of other operations than ResNet50's, and the layers to expose."""
+"""By name: a function that builds a network with operations that ResNet50 lacks, and the layers to
+expose."""

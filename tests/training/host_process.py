@@ -1,8 +1,8 @@
 """A process that trains: one of several hosts, or one host with several devices.
 
-    python -m tests.training.hosts RUN WEIGHTS REPLICAS BATCH_NORM PRECISION
+    python -m tests.training.host_process RUN WEIGHTS REPLICAS BATCH_NORM PRECISION
 
-Trains the tests' tiny network on the tests' pictures and writes what it ends with to WEIGHTS.
+Trains `tiny_net` on `pictures.dataset`, and writes the last epoch's weights to WEIGHTS (an .npz).
 """
 
 import sys
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.bundle import Label
-from tests.training.nets import tiny_net
+from tests.training.networks import tiny_net
 from tests.training.pictures import dataset
 from training.config import Stage, TrainConfig
 from training.strategy import Devices, all_devices
@@ -31,8 +31,8 @@ CONFIG = TrainConfig(
 )
 
 
-class _Kept(Run):
-    """Keeps the last epoch's weights, which the best ones of the chief's replace in the end."""
+class _RunWithLastWeights(Run):
+    """Keeps the last epoch's weights. `fit` ends by loading those of the best epoch."""
 
     last: dict[str, npt.NDArray[Any]]
 
@@ -49,7 +49,9 @@ def main(run: str, weights: str, replicas: str, batch_norm: str, precision: str)
     def build(_config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
         return tiny_net(len(labels), batch_norm=batch_norm == "True")
 
-    training = _Kept(Path(run), config, dataset(train=8, held_out=5), devices=devices, build=build)
+    training = _RunWithLastWeights(
+        Path(run), config, dataset(train=8, held_out=5), devices=devices, build=build
+    )
     training.fit()
     arrays: dict[str, Any] = training.last | {"replicas": np.array(training.devices.replicas)}
     np.savez(weights, **arrays)

@@ -1,0 +1,108 @@
+"""Errors as RFC 9457 problem documents: what a client gets, and what OpenAPI says of it.
+
+Each kind of exception that can reach the edge has a handler here: the error tree's own, FastAPI's
+refusals of parameters, Starlette's of paths and verbs, and whatever nobody foresaw.
+"""
+
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from app.errors import BreedCAMError, RequestError
+from app.schemas import Problem
+from app.telemetry import REQUEST_ID_HEADER, request_id
+
+__all__ = ["MEDIA_TYPE", "add_handlers", "responses"]
+
+MEDIA_TYPE = "application/problem+json"
+
+_DESCRIPTIONS = {
+    400: "A parameter that cannot be right, an unknown target, or no image",
+    406: "No representation that `Accept` allows",
+    409: "The model does not carry the method, or the rule is not calibrated for it",
+    413: "Too many bytes or pixels",
+    415: "Neither an accepted content type nor an allowed image format",
+    422: "An allowed format that does not decode",
+    429: "Too many requests in work; see `Retry-After`",
+    500: "The model failed",
+    503: "Starting or stopping",
+    504: "Past the deadline",
+}
+
+# Errors that Starlette raises; any other status is `http-<status>`.
+_HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for problems of these statuses; without any, of all."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {
+        status: {"description": description, "content": content}
+        for status, description in _DESCRIPTIONS.items()
+        if not statuses or status in statuses
+    }
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every exception with a problem document."""
+    app.add_exception_handler(BreedCAMError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unknown)
+
+
+async def _known(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BreedCAMError)
+    return _response(error.status, error.code, error.title, str(error), error.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    detail = "; ".join(
+        # The first part of a location is where the parameter stands: `query`.
+        f"`{'.'.join(str(part) for part in fault['loc'][1:])}`: {_in_plain_words(fault)}"
+        for fault in error.errors()
+    )
+    return _response(RequestError.status, RequestError.code, RequestError.title, detail)
+
+
+def _in_plain_words(fault: dict[str, Any]) -> str:
+    """What pydantic says, for people who do not know pydantic."""
+    if fault["type"] == "extra_forbidden":
+        return "there is no such parameter; /docs lists them"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", message)  # an enum's member: its value alone
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _HTTP_CODES.get(error.status_code, f"http-{error.status_code}")
+    title = code.replace("-", " ").capitalize()
+    headers = dict(error.headers) if error.headers else None
+    return _response(error.status_code, code, title, str(error.detail), headers)
+
+
+async def _unknown(_: Request, error: Exception) -> Response:
+    """Whatever nobody foresaw: logged in full by the server, one line for the client."""
+    kind = BreedCAMError
+    return _response(
+        kind.status, kind.code, kind.title, "An unexpected error occurred in the service."
+    )
+
+
+def _response(
+    status: int, code: str, title: str, detail: str, headers: dict[str, str] | None = None
+) -> Response:
+    problem = Problem(
+        type=f"urn:breedcam:error:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        request_id=request_id(),
+    )
+    # `_unknown` runs outside of `RequestLog`, which gives every other response its id.
+    headers = {REQUEST_ID_HEADER: problem.request_id, **(headers or {})}
+    return Response(problem.model_dump_json(), status, headers, media_type=MEDIA_TYPE)

@@ -1,0 +1,293 @@
+"""Ways of sending a photo, and bodies that are refused."""
+
+import asyncio
+import struct
+import tempfile
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.app.conftest import (
+    ENDPOINTS,
+    JPEG,
+    Serve,
+    ask,
+    encode,
+    picture,
+    post,
+    problem,
+    untimed,
+)
+
+pytestmark = pytest.mark.anyio
+
+WRONG_TYPE, NO = "unsupported-media-type", "not-acceptable"
+
+LONG = 20.0
+"""Seconds; a test that comes near it has failed."""
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_every_way_of_sending_the_photo_gives_the_same_answer(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    params: dict[str, Any] = (
+        {"top_k": 3} if path == "/predict" else {"top_k": 3, "box": "10,20,200,220"}
+    )
+    multipart = await client.post(path, files={"file": ("a.jpg", JPEG)}, params=params)
+    assert multipart.status_code == 200
+    raw = [
+        await ask(client, path, content_type=content_type, **params)
+        for content_type in ("image/jpeg", "IMAGE/x-anything; q=1", "application/octet-stream")
+    ]
+    expected = untimed(multipart.json())
+    assert [untimed(answer) for answer in raw] == [expected] * 3
+    assert (
+        set(expected)
+        == {"model", "image", "predictions", "confidence"}
+        | (
+            {
+                "/predict": set(),
+                "/cam": {"target", "explanation", "localization", "overlay"},
+                "/gradcam": {"target", "explanation", "localization", "overlay"},
+                "/compare": {"target", "explanations", "overlay"},
+            }[path]
+        )
+    )
+    assert expected["image"] == {"width": 320, "height": 240}
+    assert all(time >= 0 for time in multipart.json()["timings_ms"].values())
+
+
+async def test_no_photo_is_written_to_the_disk(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rollover(file: object) -> None:
+        raise AssertionError("an upload goes to the disk")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    data = encode(Image.fromarray(noise), "PNG")
+    assert len(data) > 2_000_000
+
+    response = await client.post("/predict", files={"file": ("a.png", data)})
+
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+async def test_other_formats_are_taken_whatever_the_content_type_says(
+    client: httpx.AsyncClient, format: str
+) -> None:
+    lossless = encode(picture(), format, lossless=True)
+    answer = await ask(client, "/predict", lossless, content_type="image/jpeg")
+    assert answer["image"] == {"width": 320, "height": 240}
+
+
+# -- refused
+
+
+def huge_png(width: int = 20_000, height: int = 10_000) -> bytes:
+    """A header that promises 200 megapixels, and hardly any pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"IDAT", zlib.compress(bytes(1000))),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status", "code"),
+    [
+        (JPEG, "text/plain", 415, "unsupported-media-type"),
+        (JPEG, "", 415, "unsupported-media-type"),
+        (JPEG, "application/x-www-form-urlencoded", 415, "unsupported-media-type"),
+        (encode(picture(), "GIF"), "image/gif", 415, "unsupported-media-type"),
+        (b"not an image", "image/jpeg", 415, "unsupported-media-type"),
+        (JPEG[: len(JPEG) // 2], "image/jpeg", 422, "undecodable-image"),
+        (JPEG[:20], "image/jpeg", 422, "undecodable-image"),
+        (encode(picture(), "PNG")[:-2000], "image/png", 422, "undecodable-image"),
+        (huge_png(), "image/png", 413, "too-many-pixels"),
+        (b"", "image/jpeg", 400, "missing-image"),
+        (b"", "text/plain", 400, "missing-image"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "missing-image"),
+        (b"nonsense", "multipart/form-data; boundary=x", 400, "invalid-parameter"),
+        (b"--x\r\n", "multipart/form-data", 400, "invalid-parameter"),
+    ],
+)
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_a_body_that_cannot_be_used(
+    client: httpx.AsyncClient,
+    path: str,
+    content: bytes,
+    content_type: str,
+    status: int,
+    code: str,
+) -> None:
+    problem(await post(client, path, content, content_type=content_type), status, code)
+
+
+@pytest.mark.parametrize(
+    "files", [{"photo": ("a.jpg", JPEG)}, {"file": (None, JPEG)}, {"file": ("a.jpg", b"")}]
+)
+async def test_multipart_without_an_image(client: httpx.AsyncClient, files: dict[str, Any]) -> None:
+    problem(await client.post("/cam", files=files), 400, "missing-image")
+
+
+def form(*fields: tuple[str, str | None]) -> bytes:
+    """A multipart body of (name, filename) fields, each with the photo in it."""
+    parts = []
+    for name, filename in fields:
+        suffix = f'; filename="{filename}"' if filename else ""
+        head = f'--x\r\nContent-Disposition: form-data; name="{name}"{suffix}\r\n\r\n'
+        parts.append(head.encode() + JPEG + b"\r\n")
+    return b"".join(parts) + b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ([("file", "a.jpg"), ("top_k", None)], "top_k"),
+        ([("file", "a.jpg"), ("other", "b.jpg")], "other"),
+        ([("file", "a.jpg"), ("file", "b.jpg")], "several"),
+    ],
+)
+async def test_a_form_holds_one_photo_and_nothing_else(
+    client: httpx.AsyncClient, fields: list[tuple[str, str | None]], word: str
+) -> None:
+    content_type = "multipart/form-data; boundary=x"
+    response = await post(client, "/predict", form(*fields), content_type=content_type)
+    assert word in problem(response, 400, "invalid-parameter")
+    alone = await post(client, "/predict", form(fields[0]), content_type=content_type)
+    assert alone.status_code == 200
+
+
+async def test_charset_that_is_none(client: httpx.AsyncClient) -> None:
+    content_type = "multipart/form-data; boundary=x; charset=undefined"
+    response = await post(client, "/predict", b"--x--\r\n", content_type=content_type)
+    assert "charset" in problem(response, 400, "invalid-parameter")
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "0"}, {"Content-Length": "00"}])
+async def test_no_body_is_no_image(
+    client: httpx.AsyncClient, path: str, headers: dict[str, str]
+) -> None:
+    request = client.build_request("POST", path)
+    del request.headers["Content-Length"]
+    request.headers.update(headers)
+    assert "Content-Type" not in request.headers
+    assert "Send a photo: " in problem(await client.send(request), 400, "missing-image")
+
+
+@pytest.mark.parametrize("content_type", ["image/jpeg", "multipart/form-data; boundary=x"])
+async def test_an_announced_body_may_be_empty(client: httpx.AsyncClient, content_type: str) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    response = await post(client, "/predict", nothing(), content_type=content_type)
+    problem(response, 400, "missing-image")
+
+
+async def test_an_unused_body_is_not_read(serve: Serve) -> None:
+    """What is refused by its header alone is refused before its first byte."""
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield bytes(1000)
+
+    async with serve(max_bytes=10_000) as client:
+        announced = await post(client, "/cam", body(), headers={"Content-Length": "10001"})
+        problem(announced, 413, "too-many-bytes")
+        problem(await post(client, "/cam", body(), content_type="text/plain"), 415, WRONG_TYPE)
+        problem(await post(client, "/cam", body(), colour="red"), 400, "invalid-parameter")
+        problem(await post(client, "/predict", body(), headers={"Accept": "image/png"}), 406, NO)
+        assert read == 0
+        problem(await post(client, "/cam", body()), 413, "too-many-bytes")
+        # The chunk that goes over the limit is the last.
+        assert read == 11
+
+
+async def test_a_multipart_file_is_counted_as_it_comes(serve: Serve) -> None:
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(100):
+            read += 1
+            yield bytes(1000)
+
+    async with serve(max_bytes=10_000) as client:
+        response = await post(
+            client, "/cam", body(), content_type="multipart/form-data; boundary=x"
+        )
+        problem(response, 413, "too-many-bytes")
+        assert read == 10
+        exact = await post(client, "/predict", JPEG + bytes(10_000 - len(JPEG)))
+        assert exact.status_code == 200
+
+
+async def stalled(begun: asyncio.Event) -> AsyncIterator[bytes]:
+    """A body that never ends."""
+    begun.set()
+    yield JPEG[:100]
+    await asyncio.Event().wait()
+
+
+async def test_clients_that_send_nothing_take_no_place(serve: Serve) -> None:
+    async with serve(max_pending=1) as client:
+        begun = [asyncio.Event() for _ in range(5)]
+        idle = [asyncio.create_task(post(client, "/cam", stalled(event))) for event in begun]
+        await asyncio.gather(*(event.wait() for event in begun))
+        assert (await post(client, "/predict")).status_code == 200
+        for request in idle:
+            request.cancel()
+        await asyncio.gather(*idle, return_exceptions=True)
+
+
+async def test_bodies_take_no_more_memory_than_there_is_for_them(serve: Serve) -> None:
+    async with serve(max_pending_bytes=len(JPEG) + 150) as client:
+        begun = [asyncio.Event() for _ in range(2)]
+        idle = [asyncio.create_task(post(client, "/cam", stalled(event))) for event in begun]
+        await asyncio.gather(*(event.wait() for event in begun))  # 100 bytes each
+        problem(await post(client, "/predict"), 429, "queue-full")
+        for request in idle:
+            request.cancel()
+        await asyncio.gather(*idle, return_exceptions=True)
+        for _ in range(3):  # what was held is given back, each time
+            assert (await post(client, "/predict")).status_code == 200
+
+
+async def stalled_field() -> AsyncIterator[bytes]:
+    """The same, within a multipart field."""
+    yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    await asyncio.Event().wait()
+
+
+async def test_a_body_that_does_not_end_is_given_up(serve: Serve) -> None:
+    bodies = {
+        "image/jpeg": stalled(asyncio.Event()),
+        "multipart/form-data; boundary=x": stalled_field(),
+    }
+    async with serve(max_pending=1, deadline_s=0.2) as client:
+        for content_type, body in bodies.items():
+            late = post(client, "/cam", body, content_type=content_type)
+            problem(await asyncio.wait_for(late, LONG), 504, "deadline-exceeded")

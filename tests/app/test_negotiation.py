@@ -1,0 +1,80 @@
+import pytest
+
+from app.errors import NotAcceptable
+from app.negotiation import negotiate
+
+JSON, PNG, WEBP, JPEG = OFFERS = ["application/json", "image/png", "image/webp", "image/jpeg"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("application/*", JSON),
+        ("image/png", PNG),
+        ("IMAGE/PNG", PNG),
+        ("image/*", PNG),
+        ("image/*, */*;q=0.1", PNG),
+        ("application/json;q=0.5, image/png", PNG),
+        ("application/json ; q=0.9 , image/png;q=0.8", JSON),
+        ("image/png, application/json", JSON),
+        ("image/png, */*", JSON),
+        ("application/json;q=0, */*", PNG),
+        ("image/webp", WEBP),
+        ("image/png;q=0, image/*", WEBP),
+        ("image/jpeg, image/webp;q=0.9", JPEG),
+        ("*/*;q=0.5, image/*;q=0.1", JSON),
+        (",, image/png ,", PNG),
+        # Parameters, in quotes too.
+        ("application/json;charset=utf-8", JSON),
+        ("image/png;level=1;q=0.4, application/json;q=0.3", PNG),
+        ('text/html;x="a,b;q=1";q=0.3, image/png', PNG),
+        # What a browser's address bar sends, and Java's URLConnection.
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
+        ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", PNG),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", JPEG),
+    ],
+)
+def test_the_offer_of_the_greatest_weight(accept: str, expected: str) -> None:
+    assert negotiate([accept], OFFERS) == expected
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "image/gif",
+        "text/html",
+        "*/*;q=0",
+        "application/json;q=0",
+        "application/*;q=0.0",
+        "*",
+        "png",
+    ],
+)
+def test_nothing_acceptable(accept: str) -> None:
+    with pytest.raises(NotAcceptable, match="application/json or image/png or"):
+        negotiate([accept], OFFERS)
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "2", "1.001", "-1", "-0.5", "nonsense", "1e-1"])
+def test_a_range_with_a_malformed_weight_is_left_out(weight: str) -> None:
+    assert negotiate([f"image/png;q={weight}, image/webp;q=0.1"], OFFERS) == WEBP
+    with pytest.raises(NotAcceptable):
+        negotiate([f"image/png;q={weight}"], OFFERS)
+
+
+def test_without_the_header_anything_is_accepted() -> None:
+    assert negotiate([], OFFERS) == JSON
+    assert negotiate([], [PNG]) == PNG
+
+
+def test_several_headers_are_one_list() -> None:
+    assert negotiate(["image/png;q=0.2", "image/webp;q=0.3, image/jpeg;q=0.1"], OFFERS) == WEBP
+
+
+def test_equal_weights_go_by_the_order_of_the_offers() -> None:
+    accept = ["image/jpeg, image/png"]
+    assert negotiate(accept, OFFERS) == PNG
+    assert negotiate(accept, OFFERS[::-1]) == JPEG

@@ -1,0 +1,59 @@
+import pytest
+
+from app.bundle import Label
+from training.classes import check_distinct, label, matching_index
+from training.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("name", "synset", "display_name"),
+    [
+        ("n02099601-golden_retriever", "n02099601", "golden retriever"),
+        ("n02086240-shih-tzu", "n02086240", "shih-tzu"),
+        ("golden_retriever", None, "golden_retriever"),
+        ("n123-short", None, "n123-short"),
+        ("north-side", None, "north-side"),
+    ],
+)
+def test_label(name: str, synset: str | None, display_name: str) -> None:
+    parsed = label(3, name)
+
+    assert (parsed.index, parsed.synset, parsed.name) == (3, synset, display_name)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("beagle", "Beagle"), ("shih-tzu", "shih_tzu"), ("n00000001-crane", "crane")],
+)
+def test_classes_with_the_same_name_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=f"{names[0]} and {names[1]} have the same"):
+        check_distinct(names)
+
+
+def test_synsets_tell_classes_apart() -> None:
+    check_distinct(("n00000001-crane", "n00000002-crane", "beagle"))
+
+
+MODEL_LABELS = (
+    Label(index=0, synset="n00000001", name="crane"),
+    Label(index=1, synset="n00000002", name="crane"),
+    Label(index=2, name="Shih-Tzu"),
+)
+
+
+@pytest.mark.parametrize(
+    ("synset", "name", "index"),
+    [
+        ("n00000002", "crane", 1),
+        ("n00000002", "a bird", 1),
+        ("n00000003", "crane", None),
+        (None, "CRANE", 0),
+        (None, "n00000002", 1),
+        ("n00000004", "shih_tzu", 2),
+        (None, "beagle", None),
+    ],
+)
+def test_classes_match_by_synset_and_else_by_name(
+    synset: str | None, name: str, index: int | None
+) -> None:
+    assert matching_index(Label(index=9, synset=synset, name=name), MODEL_LABELS) == index

@@ -48,7 +48,8 @@ def run(rounds: int, data_dir: Path) -> Part:
     trial._model = CORE.read_model(str(target))
     engines: dict[str, Engine] = {served.info.precision: served, "int8": trial}
     figures = {
-        name: _figures(evaluate(shallow, engine, dataset.test)) for name, engine in engines.items()
+        name: _figures(evaluate(shallow, engine, dataset.test).summary())
+        for name, engine in engines.items()
     }
     part = Part(
         "A trial of 8-bit integers",
@@ -89,13 +90,13 @@ def _quantise(bundle: Bundle, dataset: Dataset, target: Path) -> None:
         )
 
 
-def _figures(evaluation: dict[str, Any]) -> dict[str, float]:
-    """The figures to compare, out of all that `evaluate` returns."""
+def _figures(summary: dict[str, Any]) -> dict[str, float]:
+    """The figures to compare, out of the summary of an evaluation."""
     ious = {
         f"mean IoU, {method}": by_layers["last"]
-        for method, by_layers in evaluation["mean_iou"].items()
+        for method, by_layers in summary["mean_iou"].items()
     }
-    return {"top-1": evaluation["top1"], **ious}
+    return {"top-1": summary["top1"], **ious}
 
 
 def _report_accuracy(part: Part, figures: dict[str, dict[str, float]]) -> None:

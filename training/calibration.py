@@ -1,4 +1,4 @@
-"""What a model version's boxes are drawn by: thresholds and fused rules, found on true boxes."""
+"""Calibrates boxes on true ones: thresholds, and the rule `fused`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,14 +79,15 @@ def _candidates(card: ModelCard) -> list[_Candidate]:
 def _ious(row: Explained, candidates: Sequence[_Candidate]) -> npt.NDArray[np.float64]:
     """One photo's IoU of each candidate at each threshold, `[candidates, thresholds]`.
 
-    A layer set's heatmap is made once for all weights, and boxes are searched once in heatmaps that
-    are the same: at the last layer, methods may agree.
+    A layer set's heatmap is made once for all weights. Equal heatmaps are searched once: methods
+    may agree at the last layer.
     """
     foreground, boxes = row.foreground, row.boxes_in_input
     evidence: dict[MethodAtLayers, Evidence] = {}
     tables: dict[tuple[bytes, tuple[int, ...], float], npt.NDArray[np.float64]] = {}
     rows = []
-    for layers, weight in ((each.layers, each.weight) for each in candidates):
+    for candidate in candidates:
+        layers, weight = candidate.layers, candidate.weight
         if layers not in evidence:
             evidence[layers] = row.evidence(layers, Rule.HEATMAP)
         values = evidence[layers].values
@@ -97,20 +98,27 @@ def _ious(row: Explained, candidates: Sequence[_Candidate]) -> npt.NDArray[np.fl
         key = (heatmap.tobytes(), heatmap.shape, weight)
         if key not in tables:
             searched = heatmaps.blend(values, foreground, weight) if weight else values
-            tops = np.array(THRESHOLDS, np.float32) * searched.max()
-            regions = heatmaps.boxes_at(searched, tops)
+            levels = np.array(THRESHOLDS, np.float32) * searched.max()
+            regions = heatmaps.boxes_at(searched, levels)
+            # [thresholds, true boxes]: the best of the true boxes counts.
             tables[key] = localization.ious(regions, boxes).max(axis=1)
         rows.append(tables[key])
     return np.stack(rows)
 
 
 def _best(candidates: Sequence[_Candidate], total: npt.NDArray[np.float64]) -> BoxRules:
-    """The best threshold of each candidate, and the best candidate of each layer set."""
+    """The best threshold of each candidate, and the best candidate of each layer set.
+
+    Args:
+        candidates: of each layer set, the one without the foreground first.
+        total: IoUs summed over the photos, `[candidates, thresholds]`.
+    """
     thresholds: dict[Method, dict[str, float]] = {}
     fused: dict[Method, dict[str, Fused]] = {}
     best: dict[MethodAtLayers, float] = {}
     for candidate, sums in zip(candidates, total, strict=True):
         layers, threshold = candidate.layers, THRESHOLDS[int(np.argmax(sums))]
+        # A weight has to beat the rule `heatmap` and the weights before it.
         if not candidate.weight:
             thresholds.setdefault(layers.method, {})[layers.name] = threshold
         elif sums.max() > best[layers]:

@@ -1,4 +1,4 @@
-"""How probabilities are calibrated and when an answer is doubted: found on validation photos."""
+"""The temperature of probabilities and the limits of `confidence`, from validation photos."""
 
 from collections.abc import Sequence
 
@@ -21,9 +21,9 @@ SURE = 0.95
 """Share of the validation photos whose `confidence` is to be ok."""
 
 TAILS = (1.0, 1.0, 1 / 3)
-"""How many of them may lie beyond the limits of probability, foreground and novelty.
+"""How many photos may lie beyond the limits of probability, foreground and novelty, as a ratio.
 
-Fewer beyond novelty's: noise, which it is there for, lies far beyond every photo.
+Novelty's limit is the widest: it is there for noise, which lies far beyond every photo.
 """
 
 
@@ -46,11 +46,13 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
         novelty = float(row.outputs["novelty"]) if card.novelty else 0.0
         return row.outputs["logits"], greatest_foreground(card, row.outputs), novelty
 
-    found = list(explain(card, engine, examples, Cut.EXPLAIN, read, "confidence"))
-    logits, foreground, novelty = (np.array(column) for column in zip(*found, strict=True))
+    rows = list(explain(card, engine, examples, Cut.EXPLAIN, read, "confidence"))
+    # [N, classes], [N], [N]
+    logits, foreground, novelty = (np.array(column) for column in zip(*rows, strict=True))
     labels = np.array([example.label for example in examples])
     temperature = best_temperature(logits, labels)
     calibrated = probabilities(logits, temperature)
+    # [N, 3]; in each column, more is surer.
     measures = np.stack([calibrated.max(axis=1), foreground, -novelty], axis=1).astype(np.float64)
     # What is not finite, as a network that was hardly trained may give, is the least sure of all.
     measures = np.where(np.isfinite(measures), measures, float(np.finfo(np.float32).min))
@@ -78,15 +80,17 @@ def best_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
         labels: `[N]`.
     """
     count = len(labels)
-    beyond = logits.astype(np.float64)
-    beyond -= beyond[np.arange(count), labels][:, None]  # an own class of 0: nothing cancels
+    # Margins z_j - z_y over the true class y: its own is 0, so that no digits cancel.
+    margins = logits.astype(np.float64)
+    margins -= margins[np.arange(count), labels][:, None]  # [N, classes]
+    # Bisection over the inverse temperature b. The slope of the log likelihood,
+    # -sum_n sum_j p_j(b) * margin_j, falls with b, and the mean greatest probability rises.
     low, high = 1 / 20, 1 / 0.05
-    # In the inverse temperature the likelihood's slope falls and sureness rises, both steadily.
     for _ in range(60):
         middle = (low + high) / 2
-        found = probabilities(beyond, 1 / middle)
-        gains = (found * beyond).sum() < 0
-        if gains and found.max(axis=1).mean() < (count + 1) / (count + 2):
+        shares = probabilities(margins, 1 / middle)
+        likelier = (shares * margins).sum() < 0
+        if likelier and shares.max(axis=1).mean() < (count + 1) / (count + 2):
             low = middle
         else:
             high = middle
@@ -104,11 +108,12 @@ def limits(measures: Floats, tails: Sequence[float], sure: float = SURE) -> list
     Returns:
         The least of each measure that is ok.
     """
-    ordered = np.sort(measures, axis=0)
+    ordered = np.sort(measures, axis=0)  # every column from its least value up
     strictest = ordered[0]
     for rank in range(len(ordered)):
+        # With `rank` photos beyond the first limit, `rank * tail` are beyond each of the others.
         least = np.array([ordered[int(rank * tail), i] for i, tail in enumerate(tails)])
         if np.mean((measures >= least).all(axis=1)) < sure:
             break
         strictest = least
-    return [float(each) for each in strictest]
+    return [float(limit) for limit in strictest]

@@ -3,20 +3,21 @@
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from app import heatmaps, images, overlay
-from app.bundle import Method, ModelCard
+from app.bundle import Method, ModelCard, Rule
 from app.engines import Cut, Engine
 from app.evidence import MethodAtLayers
 from training.explanations import Explained, explain
+from training.schema import Gallery, GalleryPhoto, Overlay, PhotoResult
 from training.scoring import Scored, default
 
-__all__ = ["SIDE", "choose", "drawn"]
+__all__ = ["SIDE", "choose", "draw_gallery"]
 
 SIDE = 320
 """Pixels of a picture's longer side, at most."""
@@ -24,56 +25,61 @@ SIDE = 320
 _QUALITY = 85
 
 
-def drawn(
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A photo under a heatmap.
+
+    Attributes:
+        rule: what the box is drawn by.
+        width: pixels.
+        height: pixels.
+        jpeg: the file.
+    """
+
+    rule: Rule
+    width: int
+    height: int
+    jpeg: bytes
+
+
+def draw_gallery(
     card: ModelCard,
     engine: Engine,
     scored: Sequence[Scored],
-    right: npt.NDArray[np.bool_],
+    results: Sequence[PhotoResult],
     count: int,
     seed: int,
-) -> dict[str, dict[int, dict[str, Any]]]:
-    """Overlays of CAM, where the model has it, and Grad-CAM as the service draws them unasked.
+) -> Gallery:
+    """Overlays of CAM, where the model has it, and Grad-CAM, by the service's defaults.
 
-    Each explains the photo's true class, and has the box found in green and the true ones in white.
+    The heatmap explains the photo's true class. Its box is green, the true ones are white.
 
     Args:
         card: the model's.
         engine: runs it.
-        scored: photos with boxes.
-        right: whether each one's class is the likeliest, `[N]`.
+        scored: B photos with boxes.
+        results: of the same photos, in the same order.
         count: photos of each kind, see `choose`.
         seed: draws them.
-
-    Returns:
-        By kind, by index into `scored`, by method: the box's IoU and rule, and the picture in
-        base64.
     """
     sets = [default(card, method) for method in (Method.CAM, Method.GRADCAM)]
     sets = [layers for layers in sets if layers.method in card.methods]
-    ious = np.array([one.by_default(sets[-1]).iou for one in scored])
-    kinds = choose(ious, right, count, seed)
-    wanted = sorted({index for chosen in kinds.values() for index in chosen})
+    ious = np.array([photo.by_default(sets[-1]).iou for photo in scored])  # Grad-CAM's, [B]
+    kinds = choose(ious, np.array([result.right for result in results]), count, seed)
+    indices = sorted({index for chosen in kinds.values() for index in chosen})
 
-    def overlays(row: Explained) -> dict[str, Any]:
-        photo = images.decode(row.example.read(), side=SIDE)
-        return {
-            layers.method.value: _overlay(row, layers, images.fit(photo, SIDE)) for layers in sets
-        }
+    def draw(row: Explained) -> dict[MethodAtLayers, _Picture]:
+        pixels = images.fit(images.decode(row.example.read(), side=SIDE), SIDE)
+        return {layers: _picture(row, layers, pixels) for layers in sets}
 
     # The deep cut, for the very heatmaps that the figures are of.
-    rows = explain(
-        card,
-        engine,
-        [scored[index].example for index in wanted],
-        Cut.EXPLAIN_DEEP,
-        overlays,
-        "gallery",
-    )
-    found = dict(zip(wanted, rows, strict=True))
-    for index, pictures in found.items():
-        for layers in sets:
-            pictures[layers.method.value]["iou"] = round(scored[index].by_default(layers).iou, 4)
-    return {kind: {index: found[index] for index in of} for kind, of in kinds.items()}
+    examples = [scored[index].example for index in indices]
+    drawn = explain(card, engine, examples, Cut.EXPLAIN_DEEP, draw, "gallery")
+    photos = {
+        index: _gallery_photo(results[index], scored[index], pictures)
+        for index, pictures in zip(indices, drawn, strict=True)
+    }
+    return Gallery(**{kind: [photos[index] for index in chosen] for kind, chosen in kinds.items()})
 
 
 def choose(
@@ -89,9 +95,27 @@ def choose(
     }
 
 
-def _overlay(
-    row: Explained, layers: MethodAtLayers, pixels: npt.NDArray[np.uint8]
-) -> dict[str, str | int | float]:
+def _gallery_photo(
+    result: PhotoResult, photo: Scored, pictures: dict[MethodAtLayers, _Picture]
+) -> GalleryPhoto:
+    return GalleryPhoto(
+        **dict(result),
+        overlays={
+            layers.method: Overlay(
+                iou=round(photo.by_default(layers).iou, 4),
+                rule=picture.rule,
+                media_type="image/jpeg",
+                width=picture.width,
+                height=picture.height,
+                data=base64.b64encode(picture.jpeg),
+            )
+            for layers, picture in pictures.items()
+        },
+    )
+
+
+def _picture(row: Explained, layers: MethodAtLayers, pixels: npt.NDArray[np.uint8]) -> _Picture:
+    """The photo, uint8 RGB `[height, width, 3]`, under its heatmap, with the boxes."""
     evidence = row.evidence(layers)
     height, width = pixels.shape[:2]
     values = evidence.values
@@ -105,10 +129,4 @@ def _overlay(
     )
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY)
-    return {
-        "rule": evidence.rule.value,
-        "media_type": "image/jpeg",
-        "width": width,
-        "height": height,
-        "data": base64.b64encode(file.getvalue()).decode(),
-    }
+    return _Picture(evidence.rule, width, height, file.getvalue())

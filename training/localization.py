@@ -79,12 +79,14 @@ def box_hits(values: Map | None, boxes: Sequence[Box]) -> npt.NDArray[np.bool_]:
 
 def ious(a: Sequence[Box], b: Sequence[Box]) -> Floats:
     """IoU of each of A boxes with each of B boxes: `[A, B]`."""
-    ours, others = np.array(a, np.float64), np.array(b, np.float64)
-    low = np.maximum(ours[:, None, :2], others[None, :, :2])
-    high = np.minimum(ours[:, None, 2:], others[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (ours, others)]
-    return common / (areas[0][:, None] + areas[1][None, :] - common)  # type: ignore[no-any-return]
+    rows, columns = np.array(a, np.float64), np.array(b, np.float64)  # [A, 4], [B, 4]
+    # Corners of the intersections, [A, B, 2]: x and y.
+    low = np.maximum(rows[:, None, :2], columns[None, :, :2])
+    high = np.minimum(rows[:, None, 2:], columns[None, :, 2:])
+    intersection = np.clip(high - low, 0, None).prod(axis=2)  # [A, B]
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (rows, columns)]
+    union = areas[0][:, None] + areas[1][None, :] - intersection
+    return intersection / union  # type: ignore[no-any-return]
 
 
 def max_box_acc(hits: npt.NDArray[np.bool_]) -> Statistic:
@@ -109,9 +111,10 @@ def max_box_acc(hits: npt.NDArray[np.bool_]) -> Statistic:
     Returns:
         0..1 for each of a statistic's samples.
     """
-    table = hits.reshape(len(hits), -1).astype(np.float64)
+    table = hits.reshape(len(hits), -1).astype(np.float64)  # [N, thresholds * 3]
 
     def statistic(weights: Floats) -> Floats:
+        # [R, N] @ [N, thresholds * 3] -> [R, thresholds, 3]; the best threshold of every level.
         accuracy = (weights @ table).reshape(len(weights), *hits.shape[1:])
         return accuracy.max(axis=1).mean(axis=1)  # type: ignore[no-any-return]
 
@@ -130,14 +133,18 @@ def pointing_hit(point: tuple[float, float] | None, boxes: Sequence[Box]) -> boo
     if point is None:
         return False
     x, y = point
+    # The distance to a box is 0 within it.
     return any(
         np.hypot(max(box[0] - x, 0, x - box[2]), max(box[1] - y, 0, y - box[3])) <= TOLERANCE
         for box in boxes
     )
 
 
-def energy_in_area(found: Box, box: Box) -> float:
-    """Energy in box of a map that is even within `found` and zero outside: see `heatmaps`."""
-    width = max(0.0, min(found[2], box[2]) - max(found[0], box[0]))
-    height = max(0.0, min(found[3], box[3]) - max(found[1], box[1]))
-    return width * height / ((found[2] - found[0]) * (found[3] - found[1]))
+def energy_in_area(area: Box, box: Box) -> float:
+    """Energy in box of a map that is even within `area` and zero outside; see `heatmaps`.
+
+    That is the share of `area` that lies in `box`.
+    """
+    width = max(0.0, min(area[2], box[2]) - max(area[0], box[0]))
+    height = max(0.0, min(area[3], box[3]) - max(area[1], box[1]))
+    return width * height / ((area[2] - area[0]) * (area[3] - area[1]))

@@ -92,13 +92,12 @@ class Calibrate(_OnModel):
             _warn_of_missing(bundle, boxed, "photo with a box in the training split")
         chosen = balanced_sample(boxed, self.limit, self.seed)
         validation = balanced_sample(dataset.validation, self.limit, self.seed)
-        updates: dict[str, Any] = {"confidence": calibrate_confidence(bundle, engine, validation)}
+        card = bundle.card.replace(confidence=calibrate_confidence(bundle, engine, validation))
         if chosen:
             rules = calibrate(bundle, engine, chosen)
-            updates |= {"thresholds": rules.thresholds, "fused": rules.fused}
+            card = card.replace(thresholds=rules.thresholds, fused=rules.fused)
         else:
             say("No photo of the training split has a box: thresholds stay as they are.")
-        card = bundle.card.model_copy(update=updates)
         card.write(bundle.path)
         print(
             terminal.calibration(
@@ -128,7 +127,7 @@ class Evaluate(_OnModel):
     note: str | None = Field(
         None,
         min_length=1,
-        description="what to say of these photos: whether the pre-training has seen them, say",
+        description="what to know of these photos, such as whether the pre-training saw them",
     )
     out: Path | None = Field(None, description="a file to write the JSON to")
     limit: int = Field(
@@ -147,7 +146,7 @@ class Evaluate(_OnModel):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
-        from training.evaluation import SHORT, evaluate
+        from training.evaluation import evaluate
         from training.splits import balanced_sample
 
         self._check_options()
@@ -157,23 +156,24 @@ class Evaluate(_OnModel):
         _warn_of_missing(bundle, dataset.test, "test photo")
         if self.gallery and not any(example.boxes for example in test):
             say("None of them has a box: there is no gallery.")
-        figures = {
-            "split": "test",
-            **({"note": self.note} if self.note else {}),
-            **evaluate(
-                bundle, engine, test, sample=self.sample, seed=self.seed, gallery=self.gallery
-            ),
-        }
+        evaluation = evaluate(
+            bundle,
+            engine,
+            test,
+            note=self.note,
+            sample=self.sample,
+            seed=self.seed,
+            gallery=self.gallery,
+        )
         if self.write:
-            short = {name: figures[name] for name in ("split", "note", *SHORT) if name in figures}
-            metrics = with_metrics(bundle.card.metrics, short, self.beside)
-            bundle.card.model_copy(update={"metrics": metrics}).write(bundle.path)
+            metrics = with_metrics(bundle.card.metrics, evaluation.summary(), self.beside)
+            bundle.card.replace(metrics=metrics).write(bundle.path)
         if self.out is not None:
             try:
-                self.out.write_text(_json(figures) + "\n", encoding="utf-8")
+                self.out.write_text(_json(evaluation.dump()) + "\n", encoding="utf-8")
             except OSError as error:
                 raise TrainingError(f"--out {self.out}: {error.strerror}.") from error
-        print(terminal.evaluation(figures))
+        print(terminal.evaluation(evaluation))
 
     def _check_options(self) -> None:
         """Refuse, before the work, a place that the figures could not or must not go to."""
@@ -195,26 +195,26 @@ class Evaluate(_OnModel):
 
 
 def with_metrics(
-    metrics: dict[str, Any], short: dict[str, Any], beside: str | None
+    metrics: dict[str, Any], summary: dict[str, Any], beside: str | None
 ) -> dict[str, Any]:
     """What `model.json` keeps once other photos have been measured.
 
     Args:
         metrics: as they are: figures of the test split, and under `beside` those of other photos.
-        short: the new figures.
+        summary: the new figures.
         beside: the name of the photos that they are of; None for the test split.
     """
     others = dict(metrics.get("beside", {}))
     if beside is None:
-        kept = short
+        kept = summary
     else:
         kept = {name: value for name, value in metrics.items() if name != "beside"}
-        others[beside] = short
+        others[beside] = summary
     return {**kept, "beside": others} if others else kept
 
 
 def _json(figures: dict[str, Any]) -> str:
-    """With what holds no list or object, as intervals do, on one line."""
+    """Indented JSON; lists and objects that hold no others, such as intervals, take one line."""
     text = json.dumps(figures, indent=1)
-    # Strings of JSON hold no line breaks, so that none is changed.
-    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda found: re.sub(r"\n *", " ", found[0]), text)
+    # A line break is never part of a JSON string, so that no string changes.
+    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda leaf: re.sub(r"\n *", " ", leaf[0]), text)

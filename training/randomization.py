@@ -87,18 +87,18 @@ def randomization(
     card = bundle.card
     counts = stages(len(cascade.layers))
     images = np.stack([squashed(card, example)[1] for example in examples])
-    found: dict[str, Similarities] = {}
+    similarities: dict[str, Similarities] = {}
     with bar("randomisation", total=len(images) * (1 + len(counts))) as progress:
-        own = np.full(len(images), -1, np.int32)
-        before, targets = _heatmaps(card, cascade, images, own, sets, progress)
+        top1 = np.full(len(images), -1, np.int32)
+        before, targets = _heatmaps(card, cascade, images, top1, sets, progress)
         for count in counts:
             cascade.forget(count, rng)
             after, _ = _heatmaps(card, cascade, images, targets, sets, progress)
-            found[cascade.layers[count - 1]] = {
+            similarities[cascade.layers[count - 1]] = {
                 layers: _similarities(before[layers], after[layers], card.input.size)
                 for layers in sets
             }
-    return found
+    return similarities
 
 
 def _heatmaps(
@@ -109,32 +109,35 @@ def _heatmaps(
     sets: Sequence[MethodAtLayers],
     progress: Any,
 ) -> tuple[dict[MethodAtLayers, list[Heatmap]], npt.NDArray[np.int32]]:
-    """Of every photo, and the classes that were explained."""
-    found: dict[MethodAtLayers, list[Heatmap]] = {layers: [] for layers in sets}
-    explained = []
+    """Every photo's heatmap, by layer set, and the class it explains, `[N]`."""
+    by_set: dict[MethodAtLayers, list[Heatmap]] = {layers: [] for layers in sets}
+    classes = []
     for begin in range(0, len(images), BATCH):
         part = slice(begin, begin + BATCH)
         arrays = cascade.run(images[part], targets[part])
-        explained.append(arrays["target_index"])
+        classes.append(arrays["target_index"])
         for row in range(len(arrays["target_index"])):
             outputs = {name: array[row] for name, array in arrays.items()}
             for layers in sets:
-                found[layers].append(heatmap_of(card, outputs, layers))
+                by_set[layers].append(heatmap_of(card, outputs, layers))
             progress.update()
-    return found, np.concatenate(explained)
+    return by_set, np.concatenate(classes)
 
 
 def _similarities(
     before: Sequence[Heatmap], after: Sequence[Heatmap], size: int
 ) -> npt.NDArray[np.float64]:
+    """Rank correlation and SSIM of every photo, `[N, 2]`."""
+
+    def enlarged(heatmap: Heatmap) -> npt.NDArray[np.float32]:
+        return heatmaps.resize(heatmap.values, size, size)
+
     return np.array(
         [
             (
-                rank_correlation(one.values, other.values),
-                structural_similarity(
-                    *(heatmaps.resize(each.values, size, size) for each in (one, other))
-                ),
+                rank_correlation(trained.values, random.values),
+                structural_similarity(enlarged(trained), enlarged(random)),
             )
-            for one, other in zip(before, after, strict=True)
+            for trained, random in zip(before, after, strict=True)
         ]
     )

@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 
 from app.bundle import Rule
-from training.report_figures import Curves
-from training.wording import named, placed
+from training.schema import ByMethod, Curves
+from training.wording import heatmap_name, layers_name
 
 matplotlib.use("Agg")
 from matplotlib import pyplot, ticker
@@ -57,15 +57,15 @@ def histogram(ious: Mapping[Rule, Sequence[float]], constant_box: float) -> byte
     return _png(figure)
 
 
-def curves(every: Mapping[str, Mapping[str, Curves]], constant_box: float) -> bytes:
+def curves(methods: ByMethod[Curves], constant_box: float) -> bytes:
     """Mean IoU over the threshold: a panel a method, the service's thresholds as dots.
 
     Args:
-        every: by method, then by layer set.
+        methods: by method, then by layer set.
         constant_box: its mean IoU.
     """
-    columns = min(3, len(every))
-    rows = -(-len(every) // columns)
+    columns = min(3, len(methods))
+    rows = -(-len(methods) // columns)  # rounded up
     figure, axes = pyplot.subplots(
         rows,
         columns,
@@ -75,13 +75,13 @@ def curves(every: Mapping[str, Mapping[str, Curves]], constant_box: float) -> by
         squeeze=False,
         layout="constrained",
     )
-    for axis in axes.flat[len(every) :]:
+    for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)
-    for axis, (method, sets) in zip(axes.flat, every.items(), strict=False):
-        for layers, told in sets.items():
-            _panel(axis, layers, told)
+    for axis, (method, sets) in zip(axes.flat, methods.items(), strict=False):
+        for layers, by_rule in sets.items():
+            _panel(axis, layers, by_rule)
         axis.axhline(constant_box, color=_CONSTANT, linestyle=":", label="constant box")
-        axis.set(title=named(method), xlim=(0, 1), ylim=(0, 1))
+        axis.set(title=heatmap_name(method), xlim=(0, 1), ylim=(0, 1))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     figure.supxlabel("threshold, share of the maximum")
@@ -89,16 +89,16 @@ def curves(every: Mapping[str, Mapping[str, Curves]], constant_box: float) -> by
     return _png(figure)
 
 
-def _panel(axis: Any, layers: str, told: Curves) -> None:
-    for rule, curve in told.rules.items():
+def _panel(axis: Any, layers: str, curves: Curves) -> None:
+    for rule, curve in curves.rules.items():
         (line,) = axis.plot(
-            told.thresholds,
+            curves.thresholds,
             curve.mean_iou,
             color=_COLOURS[rule],
             linestyle="-" if layers == "last" else "--",
-            label=f"{placed(layers)}, {rule.value}",
+            label=f"{layers_name(layers)}, {rule.value}",
         )
-        height = float(np.interp(curve.threshold, told.thresholds, curve.mean_iou))
+        height = float(np.interp(curve.threshold, curves.thresholds, curve.mean_iou))
         axis.plot(curve.threshold, height, "o", color=line.get_color(), markersize=6)
 
 

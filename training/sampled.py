@@ -1,7 +1,6 @@
 """Figures that take too long for every photo: insertion, deletion, and model randomisation."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,60 +12,92 @@ from app.evidence import MethodAtLayers
 from training.data import Example
 from training.explanations import Explained, explain
 from training.faithfulness import insertion_deletion
-from training.figures import BASELINES, of_methods, tree
-from training.metrics import estimate, mean, resample
+from training.figures import BASELINES, Statistics, by_method, estimates
+from training.metrics import Floats, mean, resample
+from training.schema import Baselines, Faithfulness, InsertionDeletion, Randomization, Similarity
 from training.scoring import main_sets
 
 __all__ = ["faithfulness", "randomization"]
 
 Map = npt.NDArray[np.float32]
-Maps = dict[MethodAtLayers | str, Map]
+Key = MethodAtLayers | str
+"""A method's layer set, or a baseline's name."""
 
 
 def faithfulness(
     card: ModelCard, engine: Engine, examples: Sequence[Example], seed: int
-) -> dict[str, Any]:
-    """Insertion and deletion AUC of the model's top-1, by method, layer set and baseline."""
-    sets, size = main_sets(card), card.input.size
-    nothing = np.zeros((size, size), np.float32)
-    even: Maps = {name: _even(share, size) for name, share in BASELINES.items()}
+) -> Faithfulness:
+    """Insertion and deletion AUC of the model's top-1, by method, layer set and baseline.
 
-    def maps(row: Explained) -> tuple[Explained, Maps]:
-        found = dict(even)
+    Args:
+        card: the model's.
+        engine: runs it.
+        examples: the sample.
+        seed: of the order of equal pixels, and of the intervals.
+    """
+    sets, size = main_sets(card), card.input.size
+    blank = np.zeros((size, size), np.float32)
+    even: dict[Key, Map] = {name: _even(share, size) for name, share in BASELINES.items()}
+
+    def heatmaps(row: Explained) -> tuple[Explained, dict[Key, Map]]:
+        maps = dict(even)
         for layers in sets:
             values = row.evidence(layers, Rule.HEATMAP).values
-            found[layers] = nothing if values is None else values
-        return row, found
+            maps[layers] = blank if values is None else values
+        return row, maps
 
-    areas: dict[MethodAtLayers | str, list[tuple[float, float]]] = {}
-    rows = explain(card, engine, examples, Cut.EXPLAIN_DEEP, maps, "insertion, deletion", top1=True)
-    for number, (row, found) in enumerate(rows):
-        known: dict[bytes, tuple[float, float]] = {}  # methods may agree: then once for all
-        for key, values in found.items():
-            same = values.tobytes()
-            if same not in known:
-                known[same] = _areas(engine, row, values, (seed, number))
-            areas.setdefault(key, []).append(known[same])
-    every = {
-        key: {
-            "insertion": mean(np.array([insertion for insertion, _ in of])),
-            "deletion": mean(np.array([deletion for _, deletion in of])),
-        }
-        for key, of in areas.items()
-    }
-    return of_methods(
-        {key: one for key, one in every.items() if isinstance(key, MethodAtLayers)},
-        {key: one for key, one in every.items() if isinstance(key, str)},
-        resample(len(examples), seed=seed),
+    areas: dict[Key, list[tuple[float, float]]] = {}
+    rows = explain(
+        card, engine, examples, Cut.EXPLAIN_DEEP, heatmaps, "insertion, deletion", top1=True
+    )
+    for number, (row, maps) in enumerate(rows):
+        # Methods may agree on a heatmap, whose areas are then computed once.
+        by_content: dict[bytes, tuple[float, float]] = {}
+        for key, values in maps.items():
+            content = values.tobytes()
+            if content not in by_content:
+                by_content[content] = _areas(engine, row, values, (seed, number))
+            areas.setdefault(key, []).append(by_content[content])
+    return _estimated(areas, sets, len(examples), seed)
+
+
+def _estimated(
+    areas: dict[Key, list[tuple[float, float]]],
+    sets: Sequence[MethodAtLayers],
+    count: int,
+    seed: int,
+) -> Faithfulness:
+    """From insertion and deletion AUC of every photo."""
+    weights = resample(count, seed=seed)
+
+    def statistics(key: Key) -> Statistics:
+        insertion, deletion = np.array(areas[key]).T  # [photos, 2] -> [photos] each
+        return {"insertion": mean(insertion), "deletion": mean(deletion)}
+
+    constant = statistics("constant_box")
+    return Faithfulness(
+        photos=count,
+        methods=by_method(
+            {
+                layers: estimates(InsertionDeletion, statistics(layers), weights, constant)
+                for layers in sets
+            }
+        ),
+        baselines=Baselines[InsertionDeletion](
+            constant_box=estimates(InsertionDeletion, constant, weights),
+            full_frame=estimates(InsertionDeletion, statistics("full_frame"), weights, constant),
+        ),
     )
 
 
 def _areas(
     engine: Engine, row: Explained, values: Map, seed: tuple[int, int]
 ) -> tuple[float, float]:
+    """Insertion and deletion AUC of one heatmap `[size, size]`."""
+
     def predict(frames: npt.NDArray[np.uint8]) -> Map:
-        probabilities: Map = engine.run(Cut.PREDICT, Batch.of(frames))["probabilities"]
-        return probabilities
+        probabilities = engine.run(Cut.PREDICT, Batch.of(frames))["probabilities"]
+        return np.nan_to_num(probabilities)  # what is not finite counts as 0
 
     # Equal pixels go in the same order for all, so that their difference is not by chance.
     rng = np.random.default_rng(seed)
@@ -81,23 +112,32 @@ def _even(share: images.Box, size: int) -> Map:
     return values
 
 
-def randomization(bundle: Bundle, examples: Sequence[Example], seed: int) -> dict[str, Any]:
-    """Likeness to the heatmaps of the model as it is, by layer down to which all have forgotten."""
+def randomization(bundle: Bundle, examples: Sequence[Example], seed: int) -> Randomization:
+    """Similarity to the heatmaps of the model as trained, by the layer down to which it forgot.
+
+    Args:
+        bundle: the model version.
+        examples: the sample.
+        seed: of the random orders of weights, and of the intervals.
+    """
     from training import randomization as check  # TensorFlow takes seconds to import
 
     weights = resample(len(examples), seed=seed)
 
-    def figures(values: npt.NDArray[np.float64]) -> dict[str, Any]:
-        return {
-            "rank_correlation": estimate(mean(values[:, 0]), weights),
-            "structural_similarity": estimate(mean(values[:, 1]), weights),
+    def similarity(values: Floats) -> Similarity:
+        """From rank correlation and SSIM of every photo, `[N, 2]`."""
+        rank_correlation, structural = values.T
+        statistics = {
+            "rank_correlation": mean(rank_correlation),
+            "structural_similarity": mean(structural),
         }
+        return estimates(Similarity, statistics, weights)
 
-    found = check.randomization(bundle, examples, main_sets(bundle.card), seed=seed)
-    return {
-        "photos": len(examples),
-        "down_to": {
-            layer: tree({layers: figures(values) for layers, values in likeness.items()})
-            for layer, likeness in found.items()
+    stages = check.randomization(bundle, examples, main_sets(bundle.card), seed=seed)
+    return Randomization(
+        photos=len(examples),
+        down_to={
+            layer: by_method({layers: similarity(values) for layers, values in by_set.items()})
+            for layer, by_set in stages.items()
         },
-    }
+    )

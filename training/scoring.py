@@ -1,4 +1,4 @@
-"""One photo's heatmaps and boxes held against its true boxes: what the figures are means of."""
+"""Scores one photo's heatmaps and boxes against its true boxes; figures are means of these."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ class Score:
     Attributes:
         iou: of the box with the best of the true boxes.
         points: whether the heatmap's peak hits, as the pointing game counts.
-        energy: of the heatmap in the true box that fits the box best, as the service tells it.
+        energy: of the heatmap in the true box that fits the box best, as in the service's answer.
         hits: of the map that the box is searched in, see `box_hits`; None for layer sets other
-            than those of `main_sets`: a hundred more boxes of each would double the time.
+            than those of `main_sets`: a hundred boxes more for each would double the time.
     """
 
     iou: float
@@ -56,8 +56,8 @@ class Scored:
         plain: by the rule `heatmap`, of every layer set.
         fused: by the rule `fused`, of those of `main_sets` that it is calibrated for.
         customary: of Grad-CAM at the last layer the way it is usually done; see `_customary`.
-        baselines: of the guesses that look at no photo.
-        curves: IoU at each of `CURVE_THRESHOLDS`, of `main_sets` by each rule that there is.
+        baselines: of the boxes that ignore the photo.
+        curves: IoU at each of `CURVE_THRESHOLDS`, of `main_sets` by every rule that there is.
     """
 
     example: Example
@@ -68,7 +68,7 @@ class Scored:
     curves: dict[tuple[MethodAtLayers, Rule], Floats]
 
     def by_default(self, layers: MethodAtLayers) -> Score:
-        """By the rule that the service takes unless told otherwise."""
+        """By the service's default rule."""
         return self.fused.get(layers, self.plain[layers])
 
 
@@ -78,31 +78,35 @@ def main_sets(card: ModelCard) -> list[MethodAtLayers]:
 
 
 def default(card: ModelCard, method: Method) -> MethodAtLayers:
-    """What `/cam` and `/gradcam` explain by unless told otherwise: the method at the last layer."""
+    """The default layers of `/cam` and `/gradcam`: the method at the last layer."""
     return MethodAtLayers.of(card, method, card.layer_names[-1:])
 
 
 def scored(row: Explained) -> Scored:
-    """The figures of a photo with boxes, by all layer sets, rules and guesses (GT-known).
+    """The figures of a photo with boxes, by all layer sets, rules and baselines (GT-known).
 
     Args:
         row: with the outputs of `Cut.EXPLAIN_DEEP`.
     """
-    every = [(layers, row.evidence(layers, Rule.HEATMAP)) for layers in layer_sets(row.card)]
-    found = {(layers, Rule.HEATMAP): evidence for layers, evidence in every}
-    for layers in main_sets(row.card):
-        if layers.name in row.card.fused.get(layers.method, {}):
-            found[layers, Rule.FUSED] = row.evidence(layers, Rule.FUSED)
+    keys = [(layers, Rule.HEATMAP) for layers in layer_sets(row.card)]
+    keys += [
+        (layers, Rule.FUSED)
+        for layers in main_sets(row.card)
+        if layers.name in row.card.fused.get(layers.method, {})
+    ]
+    evidence = {key: row.evidence(*key) for key in keys}
     search = _Search(row.boxes_in_input)
+    # The sweep over thresholds is slow: only at the last layer and the last six.
     regions = {
-        key: search.regions(evidence, sweep=key[0].name in FUSED) for key, evidence in found.items()
+        (layers, rule): search.regions(evidence[layers, rule], sweep=layers.name in FUSED)
+        for layers, rule in keys
     }
 
-    def scores(wanted: Rule) -> dict[MethodAtLayers, Score]:
+    def scores(by: Rule) -> dict[MethodAtLayers, Score]:
         return {
-            key: _score(row, evidence, regions[key, rule])
-            for (key, rule), evidence in found.items()
-            if rule is wanted
+            layers: _score(row, evidence[layers, rule], regions[layers, rule])
+            for layers, rule in keys
+            if rule is by
         }
 
     customary = _customary(row)
@@ -112,7 +116,7 @@ def scored(row: Explained) -> Scored:
         fused=scores(Rule.FUSED),
         customary=_score(row, customary, search.regions(customary, sweep=True)),
         baselines={name: _score_of_guess(row, share) for name, share in BASELINES.items()},
-        curves={key: of.curve for key, of in regions.items() if key[0].name in FUSED},
+        curves={key: regions[key].curve for key in keys if key[0].name in FUSED},
     )
 
 
@@ -132,20 +136,20 @@ class _Regions:
 
 
 class _Search:
-    """The regions of one photo's maps, each looked for once for all figures that need it.
+    """Finds the regions of one photo's maps, once for all figures that need the same region.
 
-    MaxBoxAccV2's thresholds are shares of the way from a map's least to its greatest value, the
-    service's are shares of the greatest: where the least value is 0, as often, these coincide. So
-    do maps, where methods agree.
+    The service's thresholds are shares t of a map's maximum, at the level `t * max`. MaxBoxAccV2's
+    are shares of its range, at `min + t * (max - min)`. Where the minimum is 0, as it often is,
+    these levels coincide. So do whole maps, where methods agree.
     """
 
     def __init__(self, boxes: Sequence[images.Box]) -> None:
         """Begin with a photo's B true boxes, in pixels of the model's input."""
         self._boxes = boxes
-        self._known: dict[bytes, dict[float, Floats]] = {}
+        self._ious_by_level: dict[bytes, dict[float, Floats]] = {}  # by the map's content
 
     def regions(self, evidence: Evidence, *, sweep: bool) -> _Regions:
-        """Of what the box is looked for in; with a sweep, at all other thresholds as well."""
+        """How well the box fits the true ones; with a sweep, at all other thresholds as well."""
         searched, thresholds = evidence.searched, CURVE_THRESHOLDS if sweep else ()
         if searched is None:
             hits = box_hits(None, self._boxes) if sweep else None
@@ -153,6 +157,7 @@ class _Search:
         own = np.array([evidence.threshold, *thresholds], np.float32) * searched.max()
         flat = not sweep or is_flat(searched)
         scores = own[:0] if flat else levels(searched, SCORE_THRESHOLDS)
+        # Rows: the box in use, the curve's thresholds, MaxBoxAccV2's; columns: the true boxes.
         table = self._ious(searched, [*own.tolist(), *scores.tolist()])
         best = table.max(axis=1)
         if not sweep:
@@ -160,18 +165,18 @@ class _Search:
         hits = box_hits(None, self._boxes) if flat else hits_at_levels(best[len(own) :])
         return _Regions(table[0], hits, best[1 : len(own)])
 
-    def _ious(self, searched: Map, wanted: Sequence[float]) -> Floats:
+    def _ious(self, searched: Map, at: Sequence[float]) -> Floats:
         """IoU of the largest region at each level with each true box, `[levels, B]`."""
-        known = self._known.setdefault(searched.tobytes(), {})
-        missing = sorted(set(wanted) - known.keys())
+        cache = self._ious_by_level.setdefault(searched.tobytes(), {})
+        missing = sorted(set(at) - cache.keys())
         if missing:
             regions = heatmaps.boxes_at(searched, np.array(missing, np.float32))
-            known.update(zip(missing, ious(regions, self._boxes), strict=True))
-        return np.array([known[level] for level in wanted])
+            cache.update(zip(missing, ious(regions, self._boxes), strict=True))
+        return np.array([cache[level] for level in at])
 
 
 def _score(row: Explained, evidence: Evidence, regions: _Regions) -> Score:
-    """What the service would say, and how often it would be right at other thresholds."""
+    """The service's figures, and whether the box would be right at other thresholds."""
     if evidence.values is None:
         return Score(0.0, False, 0.0, regions.hits)
     best = int(np.argmax(regions.ious))

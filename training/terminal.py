@@ -1,24 +1,23 @@
 """What subcommands print: messages, and short tables of what was calibrated or measured."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from app.bundle import ModelCard
+from app.bundle import Method, ModelCard, Rule
 from training.explanations import FUSED
-from training.wording import interval, named, placed
+from training.schema import BoxMetrics, Breed, Evaluation, Localization
+from training.wording import estimate_text, heatmap_name, interval_text
 
 __all__ = ["calibration", "evaluation", "say"]
 
 BREEDS = 5
 """How many of the best and of the worst breeds are listed, and of the most confused pairs."""
 
-Figures = Mapping[str, Any]
 Rows = Sequence[Sequence[str]]
 
 
 def say(message: str) -> None:
-    """Speak to the person at the terminal; standard output is for results."""
+    """Write to standard error: standard output is for results."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -59,7 +58,7 @@ def calibration(card: ModelCard, *, boxes: tuple[int, int], validation: tuple[in
                 shares = (
                     ("", "") if fused is None else (f"{fused.foreground:g}", f"{fused.threshold:g}")
                 )
-                rows.append((named(method.value, layers), f"{thresholds[layers]:g}", *shares))
+                rows.append((heatmap_name(method, layers), f"{thresholds[layers]:g}", *shares))
         lines += columns(rows)
         others = sum(len(sets.keys() - set(FUSED)) for sets in card.thresholds.values())
         if others:
@@ -68,31 +67,31 @@ def calibration(card: ModelCard, *, boxes: tuple[int, int], validation: tuple[in
 
 
 def _of(counts: tuple[int, int]) -> str:
-    used, there = counts
-    return f"all {there:,}" if used == there else f"{used:,} of {there:,}"
+    used, total = counts
+    return f"all {total:,}" if used == total else f"{used:,} of {total:,}"
 
 
-def evaluation(figures: Figures) -> str:
+def evaluation(figures: Evaluation) -> str:
     """A short table of what `evaluate` measured."""
-    model, note = figures["model"], figures.get("note")
+    model, note = figures.model, figures.note
     lines = [
-        f"{model['name']} {model['version']} on {figures['photos']:,} photos of the "
-        f"{figures['split']} split, {figures['photos_with_boxes']:,} with boxes"
-        f"{f' ({note})' if note else ''}; {figures['engine']}; in brackets 95 % intervals",
+        f"{model.name} {model.version} on {figures.photos:,} photos of the {figures.split} split, "
+        f"{figures.photos_with_boxes:,} with boxes{f' ({note})' if note else ''}; "
+        f"{figures.engine}; in brackets 95 % intervals",
         "",
         *columns(list(_accuracy(figures))),
     ]
-    if figures["localization"]:
+    if figures.localization is not None:
         head = ("boxes, for the true breed", "mean IoU", "share with an IoU of 0.5 or more")
-        lines += ["", *columns([head, *_boxes(figures["localization"])])]
-    pairs = figures["most_confused"][:BREEDS]
+        lines += ["", *columns([head, *_boxes(figures.localization)])]
+    pairs = figures.most_confused[:BREEDS]
     if pairs:
         lines += ["", "most confused"]
         lines += [
-            f"  {pair['true']} taken for {pair['predicted']}: {pair['count']} ({pair['share']:.0%})"
+            f"  {pair.true} taken for {pair.predicted}: {pair.count} ({pair.share:.0%})"
             for pair in pairs
         ]
-    order = sorted(figures["breeds"].items(), key=lambda item: (-item[1]["top1"], item[0]))
+    order = sorted(figures.breeds.items(), key=lambda item: (-item[1].top1, item[0]))
     count = min(BREEDS, len(order) // 2)
     if count:
         lines += ["", f"best breeds:  {_listed(order[:count])}"]
@@ -100,34 +99,31 @@ def evaluation(figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def _accuracy(figures: Figures) -> Iterator[tuple[str, str]]:
-    for k in (1, 5):
-        shown = f"{figures[f'top{k}']:.3f} {interval(figures[f'top{k}_interval'])}"
-        yield f"top-{k} accuracy", shown
-    if "ece" in figures:
-        yield "expected calibration error", f"{figures['ece']:.3f}"
-        yield "share with confidence ok", f"{figures['confidence_ok']:.3f}"
+def _accuracy(figures: Evaluation) -> Iterator[tuple[str, str]]:
+    yield "top-1 accuracy", f"{figures.top1:.3f} {interval_text(figures.top1_interval)}"
+    yield "top-5 accuracy", f"{figures.top5:.3f} {interval_text(figures.top5_interval)}"
+    if figures.ece is not None:
+        yield "expected calibration error", f"{figures.ece:.3f}"
+    if figures.confidence_ok is not None:
+        yield "share with confidence ok", f"{figures.confidence_ok:.3f}"
 
 
-def _boxes(localization: Figures) -> Iterator[tuple[str, str, str]]:
-    """CAM and Grad-CAM at the last layer, by each rule, and what needs no calibration."""
-    for method in ("cam", "gradcam"):
-        for rule, trees in (("fused", "fused"), ("heatmap", "methods")):
-            metrics = localization[trees].get(method, {}).get("last")
+def _boxes(localization: Localization) -> Iterator[tuple[str, str, str]]:
+    """CAM and Grad-CAM at the last layer by both rules, and what needs no calibration."""
+    by_rule = {Rule.FUSED: localization.fused, Rule.HEATMAP: localization.methods}
+    for method in (Method.CAM, Method.GRADCAM):
+        for rule, methods in by_rule.items():
+            metrics = methods.get(method, {}).get("last")
             if metrics is not None:
-                yield _box(f"{named(method)}, {placed('last')}, rule {rule}", metrics)
-    yield _box("Grad-CAM, customary threshold (15 %)", localization["customary"])
-    yield _box("constant box", localization["baselines"]["constant_box"])
-    yield _box("full frame", localization["baselines"]["full_frame"])
+                yield _box(heatmap_name(method, "last", rule), metrics)
+    yield _box("Grad-CAM, customary threshold (15 %)", localization.customary)
+    yield _box("constant box", localization.baselines.constant_box)
+    yield _box("full frame", localization.baselines.full_frame)
 
 
-def _box(name: str, metrics: Figures) -> tuple[str, str, str]:
-    iou, share = (
-        f"{metrics[key]['value']:.3f} {interval(metrics[key]['interval'])}"
-        for key in ("mean_iou", "gt_known_localization")
-    )
-    return name, iou, share
+def _box(name: str, metrics: BoxMetrics) -> tuple[str, str, str]:
+    return name, estimate_text(metrics.mean_iou), estimate_text(metrics.gt_known_localization)
 
 
-def _listed(breeds: Sequence[tuple[str, Figures]]) -> str:
-    return ", ".join(f"{name} {breed['top1']:.2f}" for name, breed in breeds)
+def _listed(breeds: Sequence[tuple[str, Breed]]) -> str:
+    return ", ".join(f"{name} {breed.top1:.2f}" for name, breed in breeds)

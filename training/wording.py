@@ -1,48 +1,55 @@
-"""How a report calls what figures are of, and writes numbers."""
+"""Names and numbers as the report and the terminal show them."""
 
-from app.bundle import Rule
-from training.report_figures import Estimate, Interval
+from app.bundle import Method, Rule
+from training.schema import Estimate, Interval
 
-__all__ = ["clear_of_zero", "interval", "measured", "named", "placed", "signed"]
+__all__ = [
+    "clear_of_zero",
+    "difference_text",
+    "estimate_text",
+    "heatmap_name",
+    "interval_text",
+    "layers_name",
+]
 
 _METHODS = {
-    "cam": "CAM",
-    "gradcam": "Grad-CAM",
-    "gradcampp": "Grad-CAM++",
-    "layercam": "LayerCAM",
-    "hirescam": "HiResCAM",
+    Method.CAM: "CAM",
+    Method.GRADCAM: "Grad-CAM",
+    Method.GRADCAMPP: "Grad-CAM++",
+    Method.LAYERCAM: "LayerCAM",
+    Method.HIRESCAM: "HiResCAM",
 }
 
 _LAYERS = {"last": "last layer", "last6": "last six layers"}
 
 
-def named(method: str, layers: str | None = None, rule: Rule | None = None) -> str:
-    """`Grad-CAM, last layer, rule fused`, as far as it is told."""
-    parts = [_METHODS.get(method, method)]
+def heatmap_name(method: Method, layers: str | None = None, rule: Rule | None = None) -> str:
+    """`Grad-CAM, last layer, rule fused`, or as much of it as is passed."""
+    parts = [_METHODS[method]]
     if layers is not None:
-        parts.append(placed(layers))
+        parts.append(layers_name(layers))
     if rule is not None:
         parts.append(f"rule {rule.value}")
     return ", ".join(parts)
 
 
-def placed(layers: str) -> str:
+def layers_name(layers: str) -> str:
     """A layer set, in words."""
     return _LAYERS.get(layers, layers)
 
 
-def interval(edges: Interval) -> str:
+def interval_text(edges: Interval) -> str:
     """`[0.571, 0.602]`."""
     return f"[{edges[0]:.3f}, {edges[1]:.3f}]"
 
 
-def measured(told: Estimate | None) -> str:
-    """`0.585 [0.571, 0.602]`."""
-    return "" if told is None else f"{told.value:.3f} {interval(told.interval)}"
+def estimate_text(estimate: Estimate | None) -> str:
+    """`0.585 [0.571, 0.602]`; empty for None."""
+    return "" if estimate is None else f"{estimate.value:.3f} {interval_text(estimate.interval)}"
 
 
-def signed(difference: float | None, edges: Interval | None) -> str:
-    """`+0.021 [+0.010, +0.033]`."""
+def difference_text(difference: float | None, edges: Interval | None) -> str:
+    """`+0.021 [+0.010, +0.033]`; empty for None."""
     if difference is None or edges is None:
         return ""
     return f"{difference:+.3f} [{edges[0]:+.3f}, {edges[1]:+.3f}]"

@@ -25,6 +25,7 @@ from benchmarks.results import Table
 from training.data import Example, load_for_model
 from training.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, estimate, mean, resample
 from training.progress import bar
+from training.schema import Interval
 from training.survey import choose
 
 __all__ = ["BEGIN", "END", "main", "measure", "written"]
@@ -221,11 +222,13 @@ def _line(title: str, ious: Ious, plain: tuple[Ious, ...], served: str) -> tuple
     weights = _samples(len(ious))
     estimates = [estimate(mean(ious), weights, mean(base)) for base in plain]
     differences = (
-        ""
-        if base is ious
-        else "{:+.3f} ({:+.3f} to {:+.3f})".format(
-            figures["difference"], *figures["difference_interval"]
-        )
-        for figures, base in zip(estimates, plain, strict=True)
+        "" if base is ious else _difference(figure.difference, figure.difference_interval)
+        for figure, base in zip(estimates, plain, strict=True)
     )
-    return title, f"{estimates[0]['value']:.3f}", *differences, served
+    return title, f"{estimates[0].value:.3f}", *differences, served
+
+
+def _difference(difference: float | None, edges: Interval | None) -> str:
+    assert difference is not None
+    assert edges is not None
+    return f"{difference:+.3f} ({edges[0]:+.3f} to {edges[1]:+.3f})"

@@ -27,7 +27,7 @@ def white_box_photo(label: int, box: tuple[int, int, int, int]) -> Example:
 
 def with_card(bundle: Bundle, **changes: Any) -> Bundle:
     """The bundle with these fields of its card replaced."""
-    return replace(bundle, card=bundle.card.model_copy(update=changes))
+    return replace(bundle, card=bundle.card.replace(**changes))
 
 
 def known_outputs(

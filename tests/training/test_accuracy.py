@@ -2,6 +2,7 @@ import numpy as np
 
 from app.bundle import Label
 from training.accuracy import PAIRS, accuracy, most_confused
+from training.schema import Estimate
 
 NAMES = [Label(index=index, name=name) for index, name in enumerate("abcdefg")]
 
@@ -14,23 +15,19 @@ def test_accuracy_by_hand() -> None:
     labels = np.array([0, 1, 2, 6])
     probabilities = np.tile(np.linspace(0.4, 0.1, len(NAMES)), (4, 1))  # a, b, c, ... g
 
-    figures = accuracy(probabilities, labels, seed=0)
+    top1, top5 = (accuracy(probabilities, labels, k, seed=0) for k in (1, 5))
 
-    assert (figures["top1"], figures["top5"]) == (0.25, 0.75)
-    for k in (1, 5):
-        low, high = figures[f"top{k}_interval"]
-        assert low < figures[f"top{k}"] < high
+    assert (top1.value, top5.value) == (0.25, 0.75)
+    for share in (top1, top5):
+        low, high = share.interval
+        assert low < share.value < high
 
 
 def test_accuracy_without_a_fault_has_no_spread() -> None:
-    figures = accuracy(_sure_of(0, 1), np.array([0, 1]), seed=0)
+    for k in (1, 5):
+        share = accuracy(_sure_of(0, 1), np.array([0, 1]), k, seed=0)
 
-    assert figures == {
-        "top1": 1.0,
-        "top1_interval": [1.0, 1.0],
-        "top5": 1.0,
-        "top5_interval": [1.0, 1.0],
-    }
+        assert share == Estimate(value=1.0, interval=(1.0, 1.0))
 
 
 def test_pairs_go_by_photos_then_by_share() -> None:
@@ -39,7 +36,7 @@ def test_pairs_go_by_photos_then_by_share() -> None:
 
     pairs = most_confused(NAMES, labels, predicted)
 
-    assert [(pair["true"], pair["predicted"], pair["count"], pair["share"]) for pair in pairs] == [
+    assert [(pair.true, pair.predicted, pair.count, pair.share) for pair in pairs] == [
         ("a", "b", 2, 0.6667),
         ("c", "a", 1, 1.0),
         ("b", "a", 1, 0.5),

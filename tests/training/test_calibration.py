@@ -74,9 +74,9 @@ def _sums(card: ModelCard) -> dict[tuple[MethodAtLayers, float], Array]:
                 mixed = ((1 - weight) * values + weight * foreground).astype(np.float32)
                 ious = []
                 for threshold in THRESHOLDS:
-                    found = heatmaps.locate(mixed, threshold)
-                    assert found is not None
-                    ious.append(best_iou(images.scale_box(found, (32, 32), size), true))
+                    box = heatmaps.locate(mixed, threshold)
+                    assert box is not None
+                    ious.append(best_iou(images.scale_box(box, (32, 32), size), true))
                 total = sums.setdefault((layers, weight), np.zeros(len(THRESHOLDS)))
                 total += ious
     return sums
@@ -84,31 +84,33 @@ def _sums(card: ModelCard) -> dict[tuple[MethodAtLayers, float], Array]:
 
 @pytest.mark.parametrize("rule", ["boxes", "ddt"])
 def test_rules_are_those_of_the_straight_loop(small_bundle: Bundle, rule: Any) -> None:
-    layers = small_bundle.card.foreground.layers
-    foreground = Foreground(rule=rule, photos=200, layers=layers)
-    card = small_bundle.card.model_copy(update={"foreground": foreground})
+    fused_layers = small_bundle.card.foreground.layers
+    foreground = Foreground(rule=rule, photos=200, layers=fused_layers)
+    card = small_bundle.card.replace(foreground=foreground)
     sums = _sums(card)
 
     thresholds: dict[Method, dict[str, float]] = {}
     fused: dict[Method, dict[str, Fused]] = {}
     left_out = 0
-    for each in layer_sets(card):
-        plain = sums[each, 0.0]
+    for layers in layer_sets(card):
+        plain = sums[layers, 0.0]
         assert plain.min() < plain.max()
-        thresholds.setdefault(each.method, {})[each.name] = THRESHOLDS[int(plain.argmax())]
-        if each.name not in ("last", "last6"):
+        thresholds.setdefault(layers.method, {})[layers.name] = THRESHOLDS[int(plain.argmax())]
+        if layers.name not in ("last", "last6"):
             continue
-        weight = max(WEIGHTS, key=lambda weight: float(sums[each, weight].max()))
-        if sums[each, weight].max() > plain.max():
-            best = THRESHOLDS[int(sums[each, weight].argmax())]
-            fused.setdefault(each.method, {})[each.name] = Fused(foreground=weight, threshold=best)
+        weight = max(WEIGHTS, key=lambda weight: float(sums[layers, weight].max()))
+        if sums[layers, weight].max() > plain.max():
+            best = THRESHOLDS[int(sums[layers, weight].argmax())]
+            fused.setdefault(layers.method, {})[layers.name] = Fused(
+                foreground=weight, threshold=best
+            )
         else:
             left_out += 1
-    found = calibrate(Bundle(small_bundle.path, card), FakeEngine(partial(_noise, card)), EXAMPLES)
-    assert found == BoxRules(thresholds, fused)
+    rules = calibrate(Bundle(small_bundle.path, card), FakeEngine(partial(_noise, card)), EXAMPLES)
+    assert rules == BoxRules(thresholds, fused)
     assert len({value for by_set in thresholds.values() for value in by_set.values()}) > 3
     assert left_out or rule == "boxes"  # of these maps, ddt's do not help everywhere
-    assert len({one.foreground for by_set in fused.values() for one in by_set.values()}) > 1
+    assert len({fusion.foreground for by_set in fused.values() for fusion in by_set.values()}) > 1
 
 
 def test_no_weight_is_kept_of_a_foreground_that_shows_nothing(small_bundle: Bundle) -> None:
@@ -118,10 +120,10 @@ def test_no_weight_is_kept_of_a_foreground_that_shows_nothing(small_bundle: Bund
         rows = _noise(small_bundle.card, photos)
         return {k: v * 0 if k.startswith("foreground") else v for k, v in rows.items()}
 
-    found = calibrate(small_bundle, FakeEngine(outputs), EXAMPLES[:3])
+    rules = calibrate(small_bundle, FakeEngine(outputs), EXAMPLES[:3])
 
-    assert found.fused == {}
-    assert found.thresholds
+    assert rules.fused == {}
+    assert rules.thresholds
 
 
 def test_every_layer_set_has_a_threshold(small_bundle: Bundle, engine: Engine) -> None:
@@ -135,7 +137,7 @@ def test_every_layer_set_has_a_threshold(small_bundle: Bundle, engine: Engine) -
 def test_without_boxes_there_is_nothing_to_calibrate_on(
     small_bundle: Bundle, engine: Engine
 ) -> None:
-    plain = [Example(each.name, each.data, each.label, ()) for each in EXAMPLES[:2]]
+    plain = [Example(photo.name, photo.data, photo.label, ()) for photo in EXAMPLES[:2]]
 
     with pytest.raises(DataError, match="box"):
         calibrate(small_bundle, engine, plain)

@@ -33,10 +33,10 @@ def _drawn(temperature: float, count: int = 20000) -> tuple[Floats, Labels]:
 def test_temperature_by_which_labels_were_drawn_is_found(temperature: float) -> None:
     logits, labels = _drawn(temperature)
 
-    found = best_temperature(logits, labels)
+    fitted = best_temperature(logits, labels)
 
-    assert found == pytest.approx(temperature, rel=0.04)
-    assert expected_calibration_error(probabilities(logits, found), labels) < 0.015
+    assert fitted == pytest.approx(temperature, rel=0.04)
+    assert expected_calibration_error(probabilities(logits, fitted), labels) < 0.015
 
 
 def _loss(logits: Floats, labels: Labels, temperature: float) -> float:
@@ -50,13 +50,13 @@ def _loss(logits: Floats, labels: Labels, temperature: float) -> float:
 def test_no_temperature_of_a_grid_is_likelier(offset: float) -> None:
     logits, labels = _drawn(1.7, count=300)
 
-    found = best_temperature((logits + offset).astype(np.float32), labels)
+    fitted = best_temperature((logits + offset).astype(np.float32), labels)
 
     grid = np.geomspace(0.05, 20, 2000)
     losses = [_loss(logits, labels, temperature) for temperature in grid.tolist()]
     assert 0 < np.argmin(losses) < 1999
-    assert found == pytest.approx(grid[int(np.argmin(losses))], rel=5e-3)
-    assert _loss(logits, labels, found) <= min(losses) + 1e-6
+    assert fitted == pytest.approx(grid[int(np.argmin(losses))], rel=5e-3)
+    assert _loss(logits, labels, fitted) <= min(losses) + 1e-6
 
 
 def test_temperature_of_what_says_the_opposite_is_the_greatest() -> None:
@@ -70,13 +70,13 @@ def test_photos_that_are_all_right_tell_no_more_than_laplace_s_rule(count: int) 
     """Two classes, equal margins: the likeliest's probability is a sigmoid."""
     margin, sure = 3.0, (count + 1) / (count + 2)
 
-    found = best_temperature(np.tile([margin, 0.0], (count, 1)), np.zeros(count, int))
+    fitted = best_temperature(np.tile([margin, 0.0], (count, 1)), np.zeros(count, int))
 
-    assert 1 / (1 + np.exp(-margin / found)) == pytest.approx(sure, abs=1e-4)
+    assert 1 / (1 + np.exp(-margin / fitted)) == pytest.approx(sure, abs=1e-4)
 
 
-def _share(measures: Floats, found: Sequence[float]) -> float:
-    return float((measures >= np.array(found)).all(axis=1).mean())
+def _share(measures: Floats, fitted: Sequence[float]) -> float:
+    return float((measures >= np.array(fitted)).all(axis=1).mean())
 
 
 @pytest.mark.parametrize("sure", [0.5, 0.9, SURE, 1.0])
@@ -90,12 +90,12 @@ def test_one_limit_alone_leaves_the_share(sure: float, count: int) -> None:
 def test_limits_leave_the_share_and_are_in_proportion() -> None:
     measures = np.random.default_rng(2).random((3000, 3))
 
-    found = limits(measures, TAILS)
+    fitted = limits(measures, TAILS)
 
-    beyond = [int((measures[:, i] < found[i]).sum()) for i in range(3)]
+    beyond = [int((measures[:, i] < fitted[i]).sum()) for i in range(3)]
     assert beyond[0] == beyond[1] > 50
     assert beyond[2] == beyond[0] // 3
-    assert 0.95 <= _share(measures, found) < 0.951
+    assert 0.95 <= _share(measures, fitted) < 0.951
     # One photo more beyond each, and it would be less.
     ordered = np.sort(measures, axis=0)
     stricter = [ordered[count + 1, i] for i, count in enumerate(beyond)]
@@ -105,12 +105,12 @@ def test_limits_leave_the_share_and_are_in_proportion() -> None:
 def test_surer_limits_are_wider() -> None:
     measures = np.random.default_rng(3).random((300, 2))
 
-    found = [limits(measures, (1.0, 1.0), sure) for sure in (0.5, 0.8, 0.9, 0.95, 1.0)]
+    fitted = [limits(measures, (1.0, 1.0), sure) for sure in (0.5, 0.8, 0.9, 0.95, 1.0)]
 
     for i in range(2):
-        assert [pair[i] for pair in found] == sorted((pair[i] for pair in found), reverse=True)
-    assert found[-1] == measures.min(axis=0).tolist()
-    assert len({tuple(pair) for pair in found}) == 5
+        assert [pair[i] for pair in fitted] == sorted((pair[i] for pair in fitted), reverse=True)
+    assert fitted[-1] == measures.min(axis=0).tolist()
+    assert len({tuple(pair) for pair in fitted}) == 5
 
 
 def test_photos_that_tie_are_ok_together() -> None:
@@ -160,25 +160,25 @@ def test_confidence_of_the_validation_photos(
 ) -> None:
     logits, novelty = figures
     labels = np.array([example.label for example in VALIDATION])
-    card = small_bundle.card if measured else small_bundle.card.model_copy(update={"novelty": None})
+    card = small_bundle.card if measured else small_bundle.card.replace(novelty=None)
 
-    found = calibrate_confidence(Bundle(small_bundle.path, card), _pretend(*figures), VALIDATION)
+    fitted = calibrate_confidence(Bundle(small_bundle.path, card), _pretend(*figures), VALIDATION)
 
-    assert found.photos == 12
-    assert found.temperature == best_temperature(logits, labels)
-    sure = probabilities(logits, found.temperature)
+    assert fitted.photos == 12
+    assert fitted.temperature == best_temperature(logits, labels)
+    sure = probabilities(logits, fitted.temperature)
     familiar = -novelty if measured else np.zeros_like(novelty)
     expected = limits(np.stack([sure.max(axis=1), np.cos(9 * novelty), familiar], axis=1), TAILS)
-    assert [found.least_probability, found.least_foreground] == expected[:2]
-    assert found.most_novelty == (-expected[2] if measured else None)
-    assert found.ece == round(expected_calibration_error(sure, labels), 4)
+    assert [fitted.least_probability, fitted.least_foreground] == expected[:2]
+    assert fitted.most_novelty == (-expected[2] if measured else None)
+    assert fitted.ece == round(expected_calibration_error(sure, labels), 4)
     plain = probabilities(logits, 1.0)
-    assert found.ece_before == round(expected_calibration_error(plain, labels), 4)
-    assert found.ece != found.ece_before
-    told = card.model_copy(update={"confidence": found})
+    assert fitted.ece_before == round(expected_calibration_error(plain, labels), 4)
+    assert fitted.ece != fitted.ece_before
+    calibrated = card.replace(confidence=fitted)
     rows: Sequence[bool | None] = [
         is_ok(
-            told,
+            calibrated,
             {"logits": logits[row], "novelty": novelty[row]}
             | {name: maps[0] for name, maps in _foreground(novelty[row : row + 1]).items()},
         )

@@ -71,13 +71,13 @@ def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
     sets = {"last", "last6", *LAYERS[:-1]}
 
     thresholds = calibrate(exported, engine, photos).thresholds
-    figures = evaluate(exported, engine, photos)
+    mean_iou = evaluate(exported, engine, photos).mean_iou
 
     calibrated = layer_sets(exported.card)
     assert {layers.name for layers in calibrated if layers.method is Method.GRADCAM} == sets
     assert not [layers for layers in calibrated if layers.method is Method.CAM]
-    assert set(thresholds[Method.LAYERCAM]) == set(figures["mean_iou"]["layercam"]) == sets
-    assert not figures["mean_iou"].get("cam")
+    assert set(thresholds[Method.LAYERCAM]) == set(mean_iou[Method.LAYERCAM]) == sets
+    assert Method.CAM not in mean_iou
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -1,6 +1,6 @@
 """Over pictures whose boxes are known, with a model whose weights are random."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from app import engines, heatmaps, images
-from app.bundle import Bundle, Confidence, Fused, Method, ModelCard
+from app.bundle import Bundle, Confidence, Fused, Label, Method, ModelCard
 from app.engines import Engine
 from tests.training.fake_engine import FakeEngine
 from tests.training.known_maps import (
@@ -25,12 +25,23 @@ from tests.training.known_maps import (
 from tests.training.pictures import dataset
 from training.data import Example
 from training.errors import DataError
-from training.evaluation import SHORT, evaluate
+from training.evaluation import evaluate
 from training.metrics import CONSTANT_BOX
+from training.schema import Summary
 
 Array = npt.NDArray[Any]
 
 EXAMPLES = dataset(train=11).train
+
+LIMITS = Confidence(
+    temperature=2,
+    least_probability=0.3,
+    least_foreground=-1e9,
+    most_novelty=None,
+    photos=9,
+    ece=0,
+    ece_before=0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +49,13 @@ def engine(small_bundle: Bundle) -> Iterator[Engine]:
     engine = engines.create(small_bundle, engine="openvino", precision="float32")
     yield engine
     engine.close()
+
+
+def measure(
+    bundle: Bundle, engine: Engine, examples: Sequence[Example], **options: Any
+) -> dict[str, Any]:
+    """The JSON that `evaluate` writes."""
+    return evaluate(bundle, engine, examples, **options).dump()
 
 
 def _gradcam_ious(bundle: Bundle, engine: Engine, threshold: float) -> list[float]:
@@ -53,14 +71,14 @@ def _gradcam_ious(bundle: Bundle, engine: Engine, threshold: float) -> list[floa
         )
         raw = rows["gradcam"][0]
         values = np.maximum(raw, 0) / raw.max() if raw.max() > 0 else raw
-        found = heatmaps.locate(heatmaps.resize(values, 32, 32), threshold) if raw.any() else None
+        box = heatmaps.locate(heatmaps.resize(values, 32, 32), threshold) if raw.any() else None
         true = [edge * 32 for edge in example.boxes[0]]  # squashed, as the photo was
-        ious.append(heatmaps.iou(found, (true[0], true[1], true[2], true[3])) if found else 0.0)
+        ious.append(heatmaps.iou(box, (true[0], true[1], true[2], true[3])) if box else 0.0)
     return ious
 
 
 def test_evaluation_agrees_with_the_straight_way(small_bundle: Bundle, engine: Engine) -> None:
-    figures = evaluate(small_bundle, engine, EXAMPLES)
+    figures = measure(small_bundle, engine, EXAMPLES)
 
     threshold = small_bundle.card.threshold(Method.GRADCAM, "last")
     expected = np.mean(_gradcam_ious(small_bundle, engine, threshold))
@@ -71,25 +89,40 @@ def test_evaluation_agrees_with_the_straight_way(small_bundle: Bundle, engine: E
     assert figures["mean_iou_baselines"]["constant_box"] == pytest.approx(constant, abs=1e-4)
     assert figures["mean_iou_baselines"]["full_frame"] == pytest.approx(whole, abs=1e-4)
     assert figures["photos"] == figures["photos_with_boxes"] == 11
-    assert figures["top5"] == 1.0  # five classes
+
+
+def test_top5_of_more_than_five_classes(small_bundle: Bundle) -> None:
+    labels = tuple(Label(index=index, name=f"class {index}") for index in range(7))
+    logits = np.arange(7.0)[::-1]  # class 0 is the likeliest, class 6 the least likely
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN, logits=logits))
+    examples = [white_box_photo(label, DOG) for label in (0, 3, 5, 6)]
+
+    figures = measure(with_card(small_bundle, labels=labels), seen, examples)
+
+    assert (figures["top1"], figures["top5"]) == (0.25, 0.5)
+    low, high = figures["top5_interval"]
+    assert low < 0.5 < high
 
 
 def test_every_figure_of_localization_by_the_straight_way(
     small_bundle: Bundle, engine: Engine
 ) -> None:
-    figures = evaluate(small_bundle, engine, EXAMPLES)["localization"]
+    figures = measure(small_bundle, engine, EXAMPLES)["localization"]
 
     threshold = small_bundle.card.threshold(Method.GRADCAM, "last")
     ious = np.array(_gradcam_ious(small_bundle, engine, threshold))
-    told = figures["methods"]["gradcam"]["last"]
-    assert told["gt_known_localization"]["value"] == pytest.approx(np.mean(ious >= 0.5), abs=1e-4)
+    gradcam = figures["methods"]["gradcam"]["last"]
+    assert gradcam["gt_known_localization"]["value"] == pytest.approx(
+        np.mean(ious >= 0.5), abs=1e-4
+    )
     boxes = [example.boxes[0] for example in EXAMPLES]
     constant = np.array([heatmaps.iou(CONSTANT_BOX, box) for box in boxes])
-    difference = told["mean_iou"]["difference"]
+    difference = gradcam["mean_iou"]["difference"]
     assert difference == pytest.approx(np.mean(ious - constant), abs=2e-4)
-    for one in told.values():
-        assert one["interval"][0] <= one["value"] <= one["interval"][1]
-        assert one["difference_interval"][0] <= one["difference"] <= one["difference_interval"][1]
+    for estimate in gradcam.values():
+        assert estimate["interval"][0] <= estimate["value"] <= estimate["interval"][1]
+        low, high = estimate["difference_interval"]
+        assert low <= estimate["difference"] <= high
     guess = figures["baselines"]["constant_box"]
     hits = [(constant >= level).mean() for level in (0.3, 0.5, 0.7)]
     assert guess["max_box_acc_v2"]["value"] == pytest.approx(np.mean(hits), abs=1e-4)
@@ -126,12 +159,11 @@ def test_heatmaps_that_see_just_the_box(small_bundle: Bundle) -> None:
     ]
     seeing = FakeEngine(partial(_seen, small_bundle.card))
 
-    figures = evaluate(small_bundle, seeing, examples, sample=3)
+    figures = measure(small_bundle, seeing, examples, sample=3)
 
     assert figures["top1"] == 0.25
-    told = figures["localization"]["methods"]["layercam"]["last6"]
-    values = {name: one["value"] for name, one in told.items()}
-    assert values == {
+    layercam = figures["localization"]["methods"]["layercam"]["last6"]
+    assert _values(layercam) == {
         "mean_iou": 1,
         "gt_known_localization": 1,
         "top1_localization": 0.25,
@@ -139,7 +171,7 @@ def test_heatmaps_that_see_just_the_box(small_bundle: Bundle) -> None:
         "pointing_game": 1,
         "energy_in_box": 1,
     }
-    assert told["mean_iou"]["interval"] == [1, 1]
+    assert layercam["mean_iou"]["interval"] == [1, 1]
     assert figures["breeds"]["class 2"]["top1"] == 1
     assert figures["breeds"]["class 3"]["mean_iou"]["cam"] == {"last": 1}
     assert "class 4" not in figures["breeds"]
@@ -152,17 +184,17 @@ def test_heatmaps_that_see_just_the_box(small_bundle: Bundle) -> None:
     assert faithfulness["methods"]["gradcam"]["last"]["insertion"]["difference"] > 0
 
 
-def _values(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: one["value"] for name, one in told.items()}
+def _values(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: estimate["value"] for name, estimate in metrics.items()}
 
 
 def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
     examples = [white_box_photo(1, (16, 16, 32, 32)) for _ in range(3)]
     away = FakeEngine(partial(known_outputs, small_bundle.card, own=block_map((1, 0, 0, 8, 8))))
 
-    told = evaluate(small_bundle, away, examples)["localization"]
+    localization = measure(small_bundle, away, examples)["localization"]
 
-    assert _values(told["methods"]["gradcam"]["last"]) == {
+    assert _values(localization["methods"]["gradcam"]["last"]) == {
         "mean_iou": 0,
         "gt_known_localization": 0,
         "top1_localization": 0,
@@ -171,7 +203,7 @@ def test_heatmaps_that_see_just_the_wrong_place(small_bundle: Bundle) -> None:
         "pointing_game": 0,
         "energy_in_box": 0,
     }
-    assert told["methods"]["cam"]["last"]["mean_iou"]["difference_interval"][1] < 0
+    assert localization["methods"]["cam"]["last"]["mean_iou"]["difference_interval"][1] < 0
 
 
 def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
@@ -179,41 +211,41 @@ def test_uniform_maps_are_no_evidence(small_bundle: Bundle) -> None:
     fused = {Method.GRADCAM: {"last": Fused(foreground=0.5, threshold=0.5)}}
     uniform = FakeEngine(partial(known_outputs, card, own=block_map((1, 0, 0, 32, 32))))
 
-    figures = evaluate(
+    figures = measure(
         with_card(small_bundle, fused=fused), uniform, [white_box_photo(1, (0, 0, 32, 32))]
     )
 
-    told = figures["localization"]
-    for one in (told["methods"]["layercam"]["last6"], told["customary"]):
-        assert set(_values(one).values()) == {0}
-    assert set(_values(told["fused"]["gradcam"]["last"]).values()) == {0}
+    localization = figures["localization"]
+    for metrics in (localization["methods"]["layercam"]["last6"], localization["customary"]):
+        assert set(_values(metrics).values()) == {0}
+    assert set(_values(localization["fused"]["gradcam"]["last"]).values()) == {0}
     assert set(figures["curves"]["cam"]["last"]["heatmap"]["mean_iou"]) == {0}
-    assert told["baselines"]["full_frame"]["mean_iou"]["value"] == 1
+    assert localization["baselines"]["full_frame"]["mean_iou"]["value"] == 1
 
 
 def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
     bundle = with_fusion(small_bundle)
     seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
 
-    figures = evaluate(bundle, seen, [white_box_photo(label, DOG) for label in (1, 1, 0, 1)])
+    figures = measure(bundle, seen, [white_box_photo(label, DOG) for label in (1, 1, 0, 1)])
 
-    told = figures["localization"]
-    assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.5
-    assert set(told["fused"]) == {"gradcam"}
-    assert _values(told["fused"]["gradcam"]["last"]) == {
+    localization = figures["localization"]
+    assert localization["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.5
+    assert set(localization["fused"]) == {"gradcam"}
+    assert _values(localization["fused"]["gradcam"]["last"]) == {
         "mean_iou": 1,
         "gt_known_localization": 1,
         "top1_localization": 0.75,
         "max_box_acc_v2": 1,
     }
-    better = told["fused"]["gradcam"]["last"]["mean_iou"]
+    better = localization["fused"]["gradcam"]["last"]["mean_iou"]
     assert (better["difference_to_heatmap"], better["difference_to_heatmap_interval"]) == (
         0.5,
         [0.5, 0.5],
     )
     # At 0.1 of the maximum, the surroundings are in: 16 * 16 of 32 * 32.
-    assert told["fused"]["gradcam"]["last6"]["mean_iou"]["value"] == 0.25
-    assert told["fused"]["gradcam"]["last6"]["mean_iou"]["difference_to_heatmap"] == -0.25
+    assert localization["fused"]["gradcam"]["last6"]["mean_iou"]["value"] == 0.25
+    assert localization["fused"]["gradcam"]["last6"]["mean_iou"]["difference_to_heatmap"] == -0.25
     assert figures["mean_iou_fused"] == {"gradcam": {"last": 1, "last6": 0.25}}
     assert figures["mean_iou_fused_intervals"]["gradcam"]["last"] == [1, 1]
     assert figures["mean_iou"]["gradcam"]["last"] == 0.5
@@ -225,7 +257,7 @@ def test_rule_fused_beside_the_plain_rule(small_bundle: Bundle) -> None:
         {"true": "class 0", "predicted": "class 1", "count": 1, "share": 1.0}
     ]
     assert figures["gt_known_localization_interval"] == [1, 1]
-    assert [each["right"] for each in figures["per_photo"]] == [True, True, False, True]
+    assert [photo["right"] for photo in figures["per_photo"]] == [True, True, False, True]
     assert figures["per_photo"][2] == {
         "name": f"{DOG}",
         "breed": "class 0",
@@ -248,7 +280,7 @@ def test_curves_by_each_rule(small_bundle: Bundle) -> None:
     # One photo whose dog is what Grad-CAM sees, one whose dog is what both see.
     examples = [white_box_photo(1, (8, 8, 16, 24)), white_box_photo(1, DOG)]
 
-    figures = evaluate(bundle, seen, examples)
+    figures = measure(bundle, seen, examples)
     curve = figures["curves"]["gradcam"]["last"]
 
     assert curve["thresholds"] == [round(0.02 * step, 2) for step in range(1, 50)]
@@ -268,7 +300,7 @@ def test_curves_by_each_rule(small_bundle: Bundle) -> None:
     assert curve["fused"]["oracle_mean_iou"] == 1  # the half at 0.7, the dog at 0.4
     assert set(figures["curves"]["cam"]) == {"last"}
     assert set(figures["curves"]["layercam"]["last6"]) == {"thresholds", "heatmap"}
-    plain = evaluate(small_bundle, seen, examples)["curves"]["gradcam"]["last"]["heatmap"]
+    plain = measure(small_bundle, seen, examples)["curves"]["gradcam"]["last"]["heatmap"]
     assert (plain["threshold"], plain["calibrated"]) == (0.15, False)
 
 
@@ -276,14 +308,16 @@ def test_the_customary_rule(small_bundle: Bundle) -> None:
     # By its greatest value, the surroundings are at 0.2 of it; by its least too, they are at 0.
     seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN))
 
-    told = evaluate(small_bundle, seen, [white_box_photo(1, DOG)])["localization"]
+    localization = measure(small_bundle, seen, [white_box_photo(1, DOG)])["localization"]
 
-    assert told["customary"]["mean_iou"]["value"] == 0.5
-    assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
-    constant = told["baselines"]["constant_box"]["mean_iou"]["value"]
-    assert told["customary"]["mean_iou"]["difference"] == pytest.approx(0.5 - constant, abs=1e-4)
-    assert set(told["customary"]) == set(told["methods"]["cam"]["last"])
-    assert set(told["baselines"]) == {"constant_box", "full_frame"}
+    assert localization["customary"]["mean_iou"]["value"] == 0.5
+    assert localization["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
+    constant = localization["baselines"]["constant_box"]["mean_iou"]["value"]
+    assert localization["customary"]["mean_iou"]["difference"] == pytest.approx(
+        0.5 - constant, abs=1e-4
+    )
+    assert set(localization["customary"]) == set(localization["methods"]["cam"]["last"])
+    assert set(localization["baselines"]) == {"constant_box", "full_frame"}
 
 
 def test_customary_threshold_is_of_the_maximum(small_bundle: Bundle) -> None:
@@ -292,67 +326,77 @@ def test_customary_threshold_is_of_the_maximum(small_bundle: Bundle) -> None:
     seen = FakeEngine(partial(known_outputs, small_bundle.card, own=levels))
     calibrated = with_card(small_bundle, thresholds={Method.GRADCAM: {"last": 0.9}})
 
-    told = evaluate(calibrated, seen, [white_box_photo(1, DOG)])["localization"]
+    localization = measure(calibrated, seen, [white_box_photo(1, DOG)])["localization"]
 
-    assert told["customary"]["mean_iou"]["value"] == 1
-    assert told["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
+    assert localization["customary"]["mean_iou"]["value"] == 1
+    assert localization["methods"]["gradcam"]["last"]["mean_iou"]["value"] == 0.25
 
 
 def test_calibration_error_and_confidence_as_served(small_bundle: Bundle) -> None:
-    limits = Confidence(
-        temperature=2,
-        least_probability=0.3,
-        least_foreground=-1e9,
-        most_novelty=None,
-        photos=9,
-        ece=0,
-        ece_before=0,
-    )
     # Over a temperature of 2: 4 to 1 and 1 and 1 and 1, a half, for three photos of four right.
     logits = np.array([0, 2 * np.log(4), 0, 0, 0])
     seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN, logits=logits))
     examples = [white_box_photo(label, DOG) for label in (1, 1, 3, 1)]
 
-    figures = evaluate(with_card(small_bundle, confidence=limits), seen, examples)
-    strict = limits.model_copy(update={"least_probability": 0.6})
-    doubted = evaluate(with_card(small_bundle, confidence=strict), seen, examples)
+    figures = measure(with_card(small_bundle, confidence=LIMITS), seen, examples)
+    strict = Confidence(**dict(LIMITS) | {"least_probability": 0.6})
+    doubted = measure(with_card(small_bundle, confidence=strict), seen, examples)
 
     assert (figures["ece"], figures["confidence_ok"]) == (0.25, 1)
     assert (doubted["ece"], doubted["confidence_ok"]) == (0.25, 0)
     assert figures["top1"] == 0.75
-    plain = evaluate(small_bundle, seen, examples)
+    plain = measure(small_bundle, seen, examples)
     assert plain["top1"] == 0.75
     assert not {"ece", "confidence_ok"} & plain.keys()
 
 
-def test_same_seed_same_figures(small_bundle: Bundle, engine: Engine) -> None:
-    first = evaluate(small_bundle, engine, EXAMPLES[:4], sample=2, seed=7)
+def test_outputs_that_are_not_finite(small_bundle: Bundle) -> None:
+    """As a network that has diverged gives: no ECE, and no gain by any pixel."""
+    logits = np.array([0, np.nan, 0, 0, 0])
+    seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN, logits=logits))
+    bundle = with_card(small_bundle, confidence=LIMITS)
 
-    assert first == evaluate(small_bundle, engine, EXAMPLES[:4], sample=2, seed=7)
-    assert set(SHORT) - {"ece", "confidence_ok"} < set(first)
+    figures = measure(bundle, seen, [white_box_photo(1, DOG)], sample=1)
+
+    assert "ece" not in figures
+    assert figures["confidence_ok"] == 0
+    areas = figures["faithfulness"]["methods"]["gradcam"]["last"]
+    assert _values(areas) == {"insertion": 0, "deletion": 0}
+
+
+def test_same_seed_same_figures(small_bundle: Bundle, engine: Engine) -> None:
+    first = measure(small_bundle, engine, EXAMPLES[:4], sample=2, seed=7)
+
+    assert first == measure(small_bundle, engine, EXAMPLES[:4], sample=2, seed=7)
+    assert set(Summary.model_fields) - {"note", "ece", "confidence_ok"} < set(first)
     assert set(first["faithfulness"]["methods"]["layercam"]) == {"last", "last6"}
 
 
 def test_accuracy_counts_photos_without_boxes_too(small_bundle: Bundle, engine: Engine) -> None:
-    plain = [Example(each.name, each.data, each.label, ()) for each in EXAMPLES[:4]]
+    plain = [Example(photo.name, photo.data, photo.label, ()) for photo in EXAMPLES[:4]]
 
-    figures = evaluate(small_bundle, engine, [*plain, *EXAMPLES[4:]])
+    figures = measure(small_bundle, engine, [*plain, *EXAMPLES[4:]])
 
     assert (figures["photos"], figures["photos_with_boxes"]) == (11, 7)
+    assert figures["top1"] == pytest.approx(_hits(engine, EXAMPLES) / 11, abs=1e-4)
+
+
+def _hits(engine: Engine, examples: Sequence[Example]) -> int:
+    """Photos whose likeliest class is the right one, by the straight way."""
     hits = 0
-    for example in EXAMPLES:
+    for example in examples:
         row = engine.run(
             engines.Cut.PREDICT,
             engines.Batch.of(images.squash(images.decode(example.read()).pixels, 32)[None]),
         )
         hits += int(np.argmax(row["logits"][0])) == example.label
-    assert figures["top1"] == pytest.approx(hits / 11, abs=1e-4)
+    return hits
 
 
 def test_each_photo_is_decoded_once_and_run_once_a_cut(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = [Example(each.name, each.data, each.label, ()) for each in EXAMPLES[:4]]
+    plain = [Example(photo.name, photo.data, photo.label, ()) for photo in EXAMPLES[:4]]
     decoded: list[bytes] = []
     decode = images.decode
 
@@ -369,7 +413,7 @@ def test_each_photo_is_decoded_once_and_run_once_a_cut(
             return super().run(cut, batch)
 
     seen = Counted(partial(known_outputs, small_bundle.card, own=OWN))
-    evaluate(small_bundle, seen, [*plain, *EXAMPLES[4:]])
+    measure(small_bundle, seen, [*plain, *EXAMPLES[4:]])
 
     assert sorted(decoded) == sorted(example.read() for example in EXAMPLES)
     assert runs == {engines.Cut.EXPLAIN: 11, engines.Cut.EXPLAIN_DEEP: 7}
@@ -386,7 +430,7 @@ def test_probabilities_are_those_of_predict(small_bundle: Bundle) -> None:
                 outputs["probabilities"] = outputs["probabilities"][:, ::-1]
             return outputs
 
-    figures = evaluate(
+    figures = measure(
         small_bundle, Apart(partial(known_outputs, card, own=OWN)), [white_box_photo(1, DOG)]
     )
 
@@ -394,12 +438,12 @@ def test_probabilities_are_those_of_predict(small_bundle: Bundle) -> None:
 
 
 def test_without_boxes_there_is_accuracy_alone(small_bundle: Bundle, engine: Engine) -> None:
-    plain = [Example(each.name, each.data, each.label, ()) for each in EXAMPLES[:2]]
+    plain = [Example(photo.name, photo.data, photo.label, ()) for photo in EXAMPLES[:2]]
 
-    figures = evaluate(small_bundle, engine, plain)
+    figures = measure(small_bundle, engine, plain)
 
     assert (figures["photos"], figures["photos_with_boxes"]) == (2, 0)
-    assert figures["top5"] == 1.0
+    assert figures["top1"] == _hits(engine, EXAMPLES[:2]) / 2
     assert figures["mean_iou"] == figures["mean_iou_intervals"] == {}
     assert "mean_iou_customary" not in figures
     assert figures["localization"] == figures["mean_iou_baselines"] == {}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.bundle import Bundle
+from app.bundle import Bundle, Method
 from tests.training.fake_engine import FakeEngine
 from tests.training.known_maps import (
     DOG,
@@ -49,10 +49,10 @@ def test_pictures_hold_the_found_box_and_the_true_one(small_bundle: Bundle) -> N
         white_box_photo(0, (0, 24, 8, 32)),
     ]
 
-    figures = evaluate(bundle, seen, examples, gallery=1)
+    figures = evaluate(bundle, seen, examples, gallery=1).dump()
 
     gallery = figures["gallery"]
-    assert {kind: [one["name"] for one in of] for kind, of in gallery.items()} == {
+    assert {kind: [photo["name"] for photo in photos] for kind, photos in gallery.items()} == {
         "correct": [gallery["correct"][0]["name"]],
         "best": ["(8, 8, 24, 24)"],
         "worst": ["(0, 24, 8, 32)"],
@@ -77,27 +77,32 @@ def test_pictures_hold_the_found_box_and_the_true_one(small_bundle: Bundle) -> N
 
 def test_model_without_cam_has_gradcam_alone(small_bundle: Bundle) -> None:
     bundle = with_fusion(small_bundle)
-    card = bundle.card.model_copy(update={"head": "other"})
+    card = bundle.card.replace(head="other")
     seen = FakeEngine(partial(known_outputs, card, own=OWN, foreground=FOREGROUND))
 
-    figures = evaluate(Bundle(bundle.path, card), seen, [white_box_photo(1, DOG)], gallery=1)
+    gallery = evaluate(
+        Bundle(bundle.path, card), seen, [white_box_photo(1, DOG)], gallery=1
+    ).gallery
 
-    assert set(figures["gallery"]["best"][0]["overlays"]) == {"gradcam"}
+    assert gallery is not None
+    assert set(gallery.best[0].overlays) == {Method.GRADCAM}
 
 
-def test_no_pictures_unless_asked_for(small_bundle: Bundle) -> None:
+def test_no_pictures_by_default(small_bundle: Bundle) -> None:
     seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN))
 
-    assert "gallery" not in evaluate(small_bundle, seen, [white_box_photo(1, DOG)])
+    assert "gallery" not in evaluate(small_bundle, seen, [white_box_photo(1, DOG)]).dump()
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ([], "--gallery needs --out FILE"),
         (["--out", str(PROJECT / "docs" / "figures.json")], "which must not get into"),
     ],
 )
-def test_photos_stay_out_of_the_repository(options: list[str], told: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=told):
+def test_photos_stay_out_of_the_repository(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=message):
         cli.main(["evaluate", "--model", str(tmp_path), "--gallery", "2", *options])

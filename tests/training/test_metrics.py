@@ -11,14 +11,15 @@ from training.metrics import (
     mean,
     resample,
 )
+from training.schema import Estimate
 
 
 def test_best_iou_takes_the_best_of_several_boxes() -> None:
-    found = (0.0, 0.0, 2.0, 2.0)
+    box = (0.0, 0.0, 2.0, 2.0)
 
-    assert best_iou(found, [(10.0, 10.0, 12.0, 12.0), (0.0, 0.0, 2.0, 1.0)]) == pytest.approx(0.5)
-    assert best_iou(found, [found]) == 1.0
-    assert best_iou(None, [found]) == 0.0
+    assert best_iou(box, [(10.0, 10.0, 12.0, 12.0), (0.0, 0.0, 2.0, 1.0)]) == pytest.approx(0.5)
+    assert best_iou(box, [box]) == 1.0
+    assert best_iou(None, [box]) == 0.0
 
 
 def test_constant_box_is_centred_80_by_90_percent() -> None:
@@ -37,7 +38,7 @@ def test_in_top_k_by_hand() -> None:
     assert in_top_k(scores, labels, 3).all()
 
 
-def test_in_top_k_tells_of_each_row() -> None:
+def test_in_top_k_by_row() -> None:
     scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])
 
     assert in_top_k(scores, np.array([1, 2]), 1).tolist() == [True, False]
@@ -94,16 +95,18 @@ def test_interval_leaves_out_the_outer_fortieths() -> None:
     assert interval(np.arange(1001.0)) == pytest.approx((25, 975))
 
 
-def test_estimate_tells_value_interval_and_paired_difference() -> None:
+def test_estimate_has_value_interval_and_paired_differences() -> None:
     values, guess = np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.25, 0.25, 0.25, 1.25])
     weights = np.array([[1, 0, 0, 0], [0, 0, 0, 1]])  # the two samples there are
 
-    told = estimate(mean(values), weights, mean(guess))
+    paired = estimate(mean(values), weights, mean(guess), heatmap=mean(1 - values))
 
-    assert told == {
-        "value": 0.25,
-        "interval": [0.025, 0.975],
-        "difference": -0.25,  # of every photo, so of every sample
-        "difference_interval": [-0.25, -0.25],
-    }
-    assert set(estimate(mean(values), weights)) == {"value", "interval"}
+    assert paired == Estimate(
+        value=0.25,
+        interval=(0.025, 0.975),
+        difference=-0.25,  # of every photo, so of every sample
+        difference_interval=(-0.25, -0.25),
+        difference_to_heatmap=-0.5,
+        difference_to_heatmap_interval=(-0.95, 0.95),  # -1 and 1 in the two samples
+    )
+    assert estimate(mean(values), weights) == Estimate(value=0.25, interval=(0.025, 0.975))

@@ -37,10 +37,10 @@ def test_nothing_forgotten_is_the_model_that_is_served(
 ) -> None:
     served = engine.run(Cut.EXPLAIN_DEEP, Batch.of(photos))
 
-    found = Cascade(small_bundle.path).run(photos, NONE)
+    outputs = Cascade(small_bundle.path).run(photos, NONE)
 
     for name in output_names(small_bundle.card, Cut.EXPLAIN_DEEP):
-        np.testing.assert_allclose(found[name], served[name], rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(outputs[name], served[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_layers_are_those_with_weights_from_the_head_down(
@@ -97,10 +97,10 @@ def test_heatmaps_that_stay_have_a_likeness_of_one(
     monkeypatch.setattr(Cascade, "forget", lambda *_: None)
     sets = layer_sets(small_bundle.card)
 
-    found = randomization(small_bundle, EXAMPLES, sets, seed=0)
+    by_stage = randomization(small_bundle, EXAMPLES, sets, seed=0)
 
-    assert [name == "predictions" for name in found] == [True, False, False]
-    for similarities in found.values():
+    assert [name == "predictions" for name in by_stage] == [True, False, False]
+    for similarities in by_stage.values():
         assert list(similarities) == sets
         for values in similarities.values():
             assert values == pytest.approx(np.ones((4, 2)))
@@ -109,9 +109,9 @@ def test_heatmaps_that_stay_have_a_likeness_of_one(
 def test_heatmaps_of_what_has_been_forgotten_differ(small_bundle: Bundle) -> None:
     sets = layer_sets(small_bundle.card)
 
-    found = randomization(small_bundle, EXAMPLES, sets, seed=0)
+    by_stage = randomization(small_bundle, EXAMPLES, sets, seed=0)
 
-    for similarities in found.values():
+    for similarities in by_stage.values():
         for values in similarities.values():
             assert values.shape == (4, 2)
             assert (np.abs(values) <= 1 + 1e-9).all()

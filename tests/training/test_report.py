@@ -102,7 +102,7 @@ def figures(small_bundle: Bundle) -> dict[str, Any]:
     seen = FakeEngine(partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND))
     boxes = (DOG, (8, 8, 16, 24), (0, 0, 32, 32), DOG)
     examples = [white_box_photo(label, box) for label, box in zip((1, 1, 3, 1), boxes, strict=True)]
-    return {"split": "test", **evaluate(bundle, seen, examples, sample=2, gallery=2)}
+    return evaluate(bundle, seen, examples, sample=2, gallery=2).dump()
 
 
 def _report(figures: dict[str, Any], place: Path) -> Page:
@@ -113,8 +113,9 @@ def _report(figures: dict[str, Any], place: Path) -> Page:
     return Page(index.read_text(encoding="utf-8"))
 
 
-def _shown(told: dict[str, Any]) -> str:
-    return f"{told['value']:.3f} [{told['interval'][0]:.3f}, {told['interval'][1]:.3f}]"
+def _shown(estimate: dict[str, Any]) -> str:
+    low, high = estimate["interval"]
+    return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _signed(difference: float, edges: list[float]) -> str:
@@ -131,10 +132,10 @@ NAMES = {
 }
 
 
-def _same(row: dict[str, str], told: dict[str, Any]) -> None:
-    for name, one in told.items():
-        assert row[NAMES[name]] == _shown(one)
-    iou = told["mean_iou"]
+def _same(row: dict[str, str], metrics: dict[str, Any]) -> None:
+    for name, estimate in metrics.items():
+        assert row[NAMES[name]] == _shown(estimate)
+    iou = metrics["mean_iou"]
     if "difference" in iou:
         shown = row["difference to the constant box"]
         assert shown == _signed(iou["difference"], iou["difference_interval"])
@@ -147,18 +148,22 @@ def _same(row: dict[str, str], told: dict[str, Any]) -> None:
 def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> None:
     page = _report(figures, tmp_path)
 
-    told = figures["localization"]
+    localization = figures["localization"]
     rows = page.table("Methods, beside")
     constant = ("constant box, 80 % x 90 %, centred", "")
-    _same(rows[constant], told["baselines"]["constant_box"])
-    _same(rows["full frame", ""], told["baselines"]["full_frame"])
-    _same(rows["Grad-CAM, last layer", "customary"], told["customary"])
-    _same(rows["CAM, last layer", "heatmap"], told["methods"]["cam"]["last"])
-    _same(rows["LayerCAM, last six layers", "heatmap"], told["methods"]["layercam"]["last6"])
-    _same(rows["Grad-CAM, last layer", "fused"], told["fused"]["gradcam"]["last"])
+    _same(rows[constant], localization["baselines"]["constant_box"])
+    _same(rows["full frame", ""], localization["baselines"]["full_frame"])
+    _same(rows["Grad-CAM, last layer", "customary"], localization["customary"])
+    _same(rows["CAM, last layer", "heatmap"], localization["methods"]["cam"]["last"])
+    _same(
+        rows["LayerCAM, last six layers", "heatmap"], localization["methods"]["layercam"]["last6"]
+    )
+    _same(rows["Grad-CAM, last layer", "fused"], localization["fused"]["gradcam"]["last"])
     assert len(rows) == 3 + 9 + 2
     single = page.table("Methods at single layers")
-    _same(single["HiResCAM, early_out", "heatmap"], told["methods"]["hirescam"]["early_out"])
+    _same(
+        single["HiResCAM, early_out", "heatmap"], localization["methods"]["hirescam"]["early_out"]
+    )
     accuracy = page.table("Over all photos")
     assert accuracy["top-1 accuracy",]["value"].startswith(f"{figures['top1']:.3f} [")
     assert accuracy["expected calibration error",]["value"] == f"{figures['ece']:.3f}"
@@ -180,11 +185,11 @@ def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> Non
     assert (row["threshold"], row["best threshold"]) == ("0.4", f"{curve['best_threshold']:g}")
     assert row["mean IoU at each photo's best (oracle)"] == f"{curve['oracle_mean_iou']:.3f}"
     areas = page.table("Insertion")["CAM, last layer",]
-    found = figures["faithfulness"]["methods"]["cam"]["last"]["insertion"]
-    assert areas["insertion"] == _shown(found)
+    insertion = figures["faithfulness"]["methods"]["cam"]["last"]["insertion"]
+    assert areas["insertion"] == _shown(insertion)
     likeness = page.table("Rank correlation")["CAM, last layer",]
-    for layer, of in figures["randomization"]["down_to"].items():
-        assert likeness[layer] == _shown(of["cam"]["last"]["rank_correlation"])
+    for layer, by_method in figures["randomization"]["down_to"].items():
+        assert likeness[layer] == _shown(by_method["cam"]["last"]["rank_correlation"])
 
 
 def test_page_is_complete_in_itself_and_accessible(figures: dict[str, Any], tmp_path: Path) -> None:
@@ -238,16 +243,19 @@ def test_gallery_shows_both_overlays_with_their_ious(
 ) -> None:
     page = _report(figures, tmp_path)
 
-    jpegs = [one for one in page.all("img") if (one["src"] or "").startswith("data:image/jpeg")]
-    shown = [one for kind in ("correct", "best", "worst") for one in figures["gallery"][kind]]
-    assert len(shown) == 6
+    pictures = page.all("img")
+    jpegs = [img for img in pictures if (img["src"] or "").startswith("data:image/jpeg")]
+    photos = [photo for kind in ("correct", "best", "worst") for photo in figures["gallery"][kind]]
+    assert len(photos) == 6
     overlays = [
-        (one, method, overlay) for one in shown for method, overlay in one["overlays"].items()
+        (photo, method, overlay)
+        for photo in photos
+        for method, overlay in photo["overlays"].items()
     ]
     assert len(jpegs) == len(overlays) == 12
-    for element, (one, method, overlay) in zip(jpegs, overlays, strict=True):
+    for element, (photo, method, overlay) in zip(jpegs, overlays, strict=True):
         name = {"cam": "CAM", "gradcam": "Grad-CAM"}[method]
-        assert (element["alt"] or "").startswith(f"{name} over {one['name']}, {one['breed']};")
+        assert (element["alt"] or "").startswith(f"{name} over {photo['name']}, {photo['breed']};")
         assert f"{overlay['iou']:.3f}" in (element["alt"] or "")
         assert f"{name}, rule {overlay['rule']}: IoU {overlay['iou']:.3f}" in page.text
         with Image.open(io.BytesIO(_decoded(element["src"] or ""))) as image:
@@ -263,33 +271,34 @@ def test_without_a_gallery_that_is_said(figures: dict[str, Any], tmp_path: Path)
 
 
 def test_text_is_escaped(figures: dict[str, Any], tmp_path: Path) -> None:
-    evil = '<script>alert("1")</script> & "co" $title'
-    told = json.loads(json.dumps(figures).replace("class 1", "PLACE").replace(f"{DOG}", "PLACE"))
-    told = json.loads(json.dumps(told).replace("PLACE", json.dumps(evil)[1:-1]))
-    told["model"]["name"] = told["engine"] = evil
+    evil = """<script>alert("1")</script> & 'co' {{ 7 * 7 }} {% include "x" %}"""
+    places = json.dumps(figures).replace("class 1", "PLACE").replace(f"{DOG}", "PLACE")
+    hostile = json.loads(places.replace("PLACE", json.dumps(evil)[1:-1]))
+    hostile["model"]["name"] = hostile["engine"] = hostile["note"] = evil
 
-    page = _report(told, tmp_path)
+    page = _report(hostile, tmp_path)
 
     assert not list(page.all("script"))
+    assert f"engine {evil}. {evil}. In brackets" in page.text
     assert (evil,) in page.table("By breed")
     assert f"{evil} 3: evaluation" in page.text
     assert any(evil in (attributes["alt"] or "") for attributes in page.all("img"))
 
 
 def test_model_without_cam_and_photos_without_boxes(small_bundle: Bundle, tmp_path: Path) -> None:
-    card = small_bundle.card.model_copy(update={"head": "other"})
+    card = small_bundle.card.replace(head="other")
     seen = FakeEngine(partial(known_outputs, card, own=OWN))
     dog = white_box_photo(1, DOG)
     bundle = Bundle(small_bundle.path, card)
-    other = evaluate(bundle, seen, [dog])
-    plain = evaluate(bundle, seen, [type(dog)(dog.name, dog.data, dog.label, ())])
+    other = evaluate(bundle, seen, [dog]).dump()
+    plain = evaluate(bundle, seen, [type(dog)(dog.name, dog.data, dog.label, ())]).dump()
     for name in ("other", "plain"):
         (tmp_path / name).mkdir()
 
-    page = _report({"split": "test", **other}, tmp_path / "other")
+    page = _report(other, tmp_path / "other")
     assert len(list(page.all("img"))) == 2
     assert ("CAM, last layer", "heatmap") not in page.table("Methods, beside")
-    page = _report({"split": "test", **plain}, tmp_path / "plain")
+    page = _report(plain, tmp_path / "plain")
     assert not list(page.all("img"))
     assert not list((tmp_path / "plain" / "report").glob("*.png"))
     assert "boxes cannot be judged" in page.text
@@ -309,14 +318,14 @@ def _list(figures: dict[str, Any]) -> str:
 
 
 def _no_curve(figures: dict[str, Any]) -> str:
-    kept = {name: one for name, one in figures["curves"].items() if name != "cam"}
+    kept = {method: curves for method, curves in figures["curves"].items() if method != "cam"}
     return json.dumps(figures | {"curves": kept})
 
 
 def _no_last(figures: dict[str, Any]) -> str:
-    told = json.loads(json.dumps(figures["localization"]))
-    del told["methods"]["gradcam"]["last"]
-    return json.dumps(figures | {"localization": told})
+    localization = json.loads(json.dumps(figures["localization"]))
+    del localization["methods"]["gradcam"]["last"]
+    return json.dumps(figures | {"localization": localization})
 
 
 def _no_photos(figures: dict[str, Any]) -> str:
@@ -328,13 +337,23 @@ def _other_photos(figures: dict[str, Any]) -> str:
 
 
 def _no_picture(figures: dict[str, Any]) -> str:
-    told = json.loads(json.dumps(figures["gallery"]))
-    told["best"][0]["overlays"]["cam"]["media_type"] = "text/html"
-    return json.dumps(figures | {"gallery": told})
+    gallery = json.loads(json.dumps(figures["gallery"]))
+    gallery["best"][0]["overlays"]["cam"]["media_type"] = "text/html"
+    return json.dumps(figures | {"gallery": gallery})
+
+
+def _other_method(figures: dict[str, Any]) -> str:
+    return json.dumps(figures | {"curves": figures["curves"] | {"saliency": {}}})
+
+
+def _short_curve(figures: dict[str, Any]) -> str:
+    curves = json.loads(json.dumps(figures["curves"]))
+    curves["cam"]["last"]["thresholds"].pop()
+    return json.dumps(figures | {"curves": curves})
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "problem"),
     [
         (_nothing, "split: Field required"),
         (_text, "Invalid JSON"),
@@ -344,10 +363,12 @@ def _no_picture(figures: dict[str, Any]) -> str:
         (_no_photos, "per_photo has no photo"),
         (_other_photos, "per_photo has other methods"),
         (_no_picture, "media_type"),
+        (_other_method, "curves.saliency"),
+        (_short_curve, "not as many mean IoUs as thresholds"),
     ],
 )
 def test_json_that_evaluate_did_not_write(
-    figures: dict[str, Any], tmp_path: Path, written: Any, told: str
+    figures: dict[str, Any], tmp_path: Path, written: Any, problem: str
 ) -> None:
     source = tmp_path / "other.json"
     source.write_text(written(figures))
@@ -357,7 +378,7 @@ def test_json_that_evaluate_did_not_write(
 
     message = str(ended.value.code)
     assert message.startswith(f"error: --figures {source} is not what `python -m training evaluate")
-    assert told in message
+    assert problem in message
     assert "\n" not in message
     assert not (tmp_path / "report").exists()
 
@@ -378,9 +399,9 @@ def test_photos_stay_out_of_the_repository(figures: dict[str, Any], tmp_path: Pa
     link = tmp_path / "elsewhere"
     link.symlink_to(PROJECT, target_is_directory=True)
 
-    for one in (place, link / "build" / "a-report"):
+    for inside in (place, link / "build" / "a-report"):
         with pytest.raises(ReportError, match="must not get into the repository"):
-            report(source, one)
+            report(source, inside)
 
     assert not place.exists()
 

@@ -62,7 +62,7 @@ def test_figures_are_those_of_the_straight_loop(small_bundle: Bundle, seed: int)
         Method.LAYERCAM: {"last6": Fused(foreground=0.25, threshold=0.7)},
     }
     thresholds = {Method.GRADCAM: {"last": 0.4}, Method.HIRESCAM: {"last": 0.62}}
-    card = small_bundle.card.model_copy(update={"fused": fused, "thresholds": thresholds})
+    card = small_bundle.card.replace(fused=fused, thresholds=thresholds)
     row = _row(card, seed)
 
     photo = scored(row)

@@ -35,9 +35,9 @@ def test_table_of_an_evaluation(small_bundle: Bundle) -> None:
     seen = FakeEngine(
         partial(known_outputs, bundle.card, own=OWN, foreground=FOREGROUND, logits=logits)
     )
-    figures = evaluate(bundle, seen, [white_box_photo(label, DOG) for label in (1, 1, 0, 0)])
+    examples = [white_box_photo(label, DOG) for label in (1, 1, 0, 0)]
 
-    lines = evaluation({"split": "test", "note": "made here", **figures}).splitlines()
+    lines = evaluation(evaluate(bundle, seen, examples, note="made here")).splitlines()
 
     assert lines[0] == (
         "small 3 on 4 photos of the test split, 4 with boxes (made here); openvino float32; in "

@@ -14,7 +14,7 @@ from tests.training.commands import hint, shell, training
 from tests.training.nets import tiny_net
 from training import cli
 
-TRAIN = ["train", "--weights", "none", "--stages", "32x1,48x1", "--input-size", "64"]
+TRAIN = ["train", "--preset", "scratch", "--stages", "32x1,48x1", "--input-size", "64"]
 OPTIONS = ["--batch-size", "4", "--precision", "float32"]
 
 
@@ -48,12 +48,12 @@ def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--no-such-option" in told
 
 
-def test_help_tells_what_an_epoch_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_what_an_epoch_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main(["train", "--help"])
 
     told = " ".join(capsys.readouterr().out.split())
-    _, _, of_batches = told.partition("--batch-size int photos in a step")
+    _, _, of_batches = told.partition("--batch-size N photos in a step")
     assert "leaves out what does not fill its last step" in of_batches[:200]
 
 

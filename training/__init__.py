@@ -2,6 +2,6 @@
 
 import os
 
-# Both are read once, when Keras and TensorFlow are first imported. A value that is set already wins.
+# Both are read once, when Keras and TensorFlow are first imported. A user's own value wins.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

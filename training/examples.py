@@ -14,6 +14,7 @@ import numpy as np
 from app import images
 from app.bundle import Label
 from training.errors import DataError
+from training.files import atomic_write
 
 __all__ = [
     "Dataset",
@@ -281,9 +282,7 @@ def _cut(
 
 def remember(run_dir: Path, dataset: Dataset) -> None:
     """Note in a run's directory what it is trained on."""
-    draft = run_dir / "data.tmp"
-    draft.write_text(json.dumps(_identity(dataset), indent=2) + "\n", encoding="utf-8")
-    draft.replace(run_dir / "data.json")
+    atomic_write(run_dir / "data.json", json.dumps(_identity(dataset), indent=2) + "\n")
 
 
 def check_same(run_dir: Path, dataset: Dataset) -> None:

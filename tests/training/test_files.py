@@ -24,9 +24,13 @@ def test_failure_leaves_the_file_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "best.weights.h5"
     path.write_bytes(b"before")
 
-    with pytest.raises(RuntimeError, match="full"), replacement(path) as draft:
-        draft.write_bytes(b"half")
-        raise RuntimeError("The disk is full.")
+    def fail() -> None:
+        with replacement(path) as draft:
+            draft.write_bytes(b"half")
+            raise RuntimeError("The disk is full.")
+
+    with pytest.raises(RuntimeError, match="full"):
+        fail()
 
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]

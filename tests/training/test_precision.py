@@ -80,7 +80,7 @@ def _run(directory: Path, wanted: Precision) -> Run:
 
 def _step(run: Run) -> None:
     [batch, *_] = run._batches(0, skip=0)
-    run._train_step(*batch, tf.constant(0.0), False)
+    run._steps.train(*batch, tf.constant(0.0), False)
 
 
 def _values(variables: list[Any]) -> list[Any]:

@@ -55,9 +55,13 @@ def test_errors_are_shown_before_an_exception(
 ) -> None:
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
 
-    with pytest.raises(ImportError), filtered():
-        os.write(2, ERROR.encode())
-        raise ImportError
+    def fail() -> None:
+        with filtered():
+            os.write(2, ERROR.encode())
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
 
     assert capfd.readouterr().err == ERROR
 

@@ -367,7 +367,7 @@ def test_batches_that_do_not_divide_among_devices(tmp_path: Path) -> None:
     class Three:
         num_replicas_in_sync = 3
 
-    with pytest.raises(DataError, match="do not divide among 3 devices"):
+    with pytest.raises(DataError, match="cannot be shared equally by 3 devices"):
         Run(tmp_path, CONFIG, dataset(), devices=Devices(Three()))
 
 

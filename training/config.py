@@ -166,7 +166,7 @@ class TrainConfig(BaseModel):
         None,
         ge=1,
         description="stop after this many epochs in a row without a better validation accuracy, "
-        "not counting those of the head alone; by default, never",
+        "not counting those of the head alone",
     )
     seed: int = Field(
         0,

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from app import images
-from app.bundle import Label
+from app.bundle import Label, comparable
 from training.errors import DataError
 from training.files import atomic_write
 
@@ -83,11 +84,6 @@ def label(index: int, name: str) -> Label:
     return Label(index=index, synset=match[1], name=match[2].replace("_", " "))
 
 
-def _spelling(name: str) -> str:
-    """A class's name as it is compared: case, underscores and hyphens do not matter."""
-    return name.casefold().replace("_", " ").replace("-", " ")
-
-
 def kept_classes(
     names: Sequence[str], present: Set[int], breeds: Sequence[str], *, partial: bool = False
 ) -> list[int]:
@@ -105,13 +101,13 @@ def kept_classes(
     if breeds:
         labels = [label(index, name) for index, name in enumerate(names)]
         keys = [
-            {_spelling(name), _spelling(each.name), _spelling(each.synset or name)}
-            for name, each in zip(names, labels, strict=True)
+            {comparable(name), comparable(ours.name), comparable(ours.synset or name)}
+            for name, ours in zip(names, labels, strict=True)
         ]
-        wanted = {_spelling(breed): breed for breed in breeds}
+        wanted = {comparable(breed): breed for breed in breeds}
         unknown = [breed for key, breed in wanted.items() if not any(key in k for k in keys)]
         if unknown and not partial:
-            raise DataError(f"No such breed: {', '.join(unknown)}.")
+            raise DataError(_unknown_breeds(unknown, labels))
         kept = [index for index, k in enumerate(keys) if k & wanted.keys()]
         absent = [names[index] for index in kept if index not in present]
         if partial:
@@ -125,6 +121,25 @@ def kept_classes(
     return kept
 
 
+def _unknown_breeds(unknown: Sequence[str], labels: Sequence[Label]) -> str:
+    """An error that names the classes whose names or synsets are near to unknown ones."""
+    lines = []
+    for breed in unknown:
+        near = _near(breed, labels)
+        lines.append(f"No such breed: {breed}." + (f" Near: {', '.join(near)}." if near else ""))
+    return "\n".join(lines)
+
+
+def _near(breed: str, labels: Sequence[Label]) -> list[str]:
+    """At most five classes: those whose name holds the words asked for, then similar spellings."""
+    key = comparable(breed)
+    names = {comparable(ours.name): ours.name for ours in labels}
+    names |= {ours.synset: f"{ours.synset} ({ours.name})" for ours in labels if ours.synset}
+    containing = [spelling for spelling in names if key and f" {key} " in f" {spelling} "]
+    similar = get_close_matches(key, names, n=5, cutoff=0.7)
+    return [names[spelling] for spelling in dict.fromkeys([*containing, *similar])][:5]
+
+
 def check_distinct(names: Sequence[str]) -> None:
     """Make sure that no two classes could be asked for, or matched, by one name.
 
@@ -133,10 +148,9 @@ def check_distinct(names: Sequence[str]) -> None:
     """
     seen: dict[str, tuple[str, str | None]] = {}
     for index, name in enumerate(names):
-        each = label(index, name)
-        key = _spelling(each.name)
-        other, synset = seen.setdefault(key, (name, each.synset))
-        if other != name and (each.synset is None or synset in (None, each.synset)):
+        ours = label(index, name)
+        other, synset = seen.setdefault(comparable(ours.name), (name, ours.synset))
+        if other != name and (ours.synset is None or synset in (None, ours.synset)):
             raise DataError(f"The classes {other} and {name} bear the same name.")
 
 
@@ -175,12 +189,12 @@ def as_labelled(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
 
 def matching_index(ours: Label, labels: Sequence[Label]) -> int | None:
     """The index of a model's label for this class; names decide where a synset is missing."""
-    for each in labels:
-        if each.synset and ours.synset:
-            if each.synset == ours.synset:
-                return each.index
-        elif _spelling(each.name) == _spelling(ours.name) or ours.name == each.synset:
-            return each.index
+    for theirs in labels:
+        if theirs.synset and ours.synset:
+            if theirs.synset == ours.synset:
+                return theirs.index
+        elif comparable(theirs.name) == comparable(ours.name) or ours.name == theirs.synset:
+            return theirs.index
     return None
 
 

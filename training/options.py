@@ -1,5 +1,6 @@
 """How options appear in `--help`: placeholders that a person can type, defaults as typed."""
 
+import inspect
 from argparse import Action, ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +40,13 @@ def settings_source(settings: type[BaseSettings]) -> CliSettingsSource[Any]:
                 options["metavar"] = metavar(field.annotation, field.metadata)
         return parser.add_argument(*flags, **options)
 
-    return CliSettingsSource(settings, add_argument_method=add_argument)
+    def add_parser(subparsers: Any, name: str, **options: Any) -> ArgumentParser:
+        options["description"] = inspect.cleandoc(options["description"])
+        return subparsers.add_parser(name, **options)  # type: ignore[no-any-return]
+
+    return CliSettingsSource(
+        settings, add_argument_method=add_argument, add_parser_method=add_parser
+    )
 
 
 def _field(settings: type[BaseModel], dest: str) -> FieldInfo | None:
@@ -80,7 +87,7 @@ def metavar(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 def help_text(field: FieldInfo, flag: str = "") -> str:
     """A field's description with its default as it would be typed.
 
-    A default of nothing is left to the description, which says what that means.
+    Without a value, the description says what happens; a switch is off by default.
 
     Args:
         field: of a subcommand.
@@ -91,12 +98,9 @@ def help_text(field: FieldInfo, flag: str = "") -> str:
         note = "required"
     else:
         value = field.get_default(call_default_factory=True, validated_data={})
-        if value is None or value in ("", ()):
+        if value is None or value is False or value in ("", ()):
             return description
-        if isinstance(value, bool):
-            note = f"default: {flag if value else flag.replace('--', '--no-', 1)}"
-        else:
-            note = f"default: {_typed(value)}"
+        note = f"default: {flag if value is True else _typed(value)}"
     return f"{description} ({note})".lstrip()
 
 
@@ -104,4 +108,6 @@ def _typed(value: Any) -> str:
     """A value as it is written on the command line."""
     if isinstance(value, tuple):
         return ",".join(map(_typed, value))
+    if isinstance(value, float):
+        return f"{value:g}"
     return str(value.value if isinstance(value, Enum) else value)

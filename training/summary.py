@@ -118,7 +118,8 @@ def table(summary: dict[str, Any]) -> str:
     )
     width = max(len("class"), *(len(row["label"]) for row in rows))
     lines = [
-        f"{summary['split']}: accuracy {_shown(summary['accuracy'])} over {summary['photos']} photos, "
+        f"{summary['split']}: accuracy {_shown(summary['accuracy'])} "
+        f"over {summary['photos']} photos, "
         f"mean of the classes {_shown(summary['mean_class_accuracy'])}",
         "",
         f"{'class':{width}}  photos  right  accuracy",

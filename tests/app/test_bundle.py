@@ -262,7 +262,7 @@ class TestClassIndex:
             spelt.append(name)
             return name
 
-        monkeypatch.setattr(bundle, "_spelling", spell)
+        monkeypatch.setattr(bundle, "comparable", spell)
         told = card(labels=(Label(index=0, name="only here"), Label(index=1, name="and here")))
         for _ in range(3):
             assert told.class_index("and here") == 1

@@ -14,6 +14,7 @@ from training.examples import (
     draw,
     evenly,
     hold_out,
+    kept_classes,
     label,
     limited,
     remember,
@@ -54,6 +55,42 @@ def test_classes_that_bear_the_same_name(names: tuple[str, ...]) -> None:
 
 def test_synsets_tell_classes_apart() -> None:
     check_distinct(("n00000001-crane", "n00000002-crane", "beagle"))
+
+
+BREEDS = (
+    "n02113624-toy_poodle",
+    "n02113712-miniature_poodle",
+    "n02113799-standard_poodle",
+    "n02088364-beagle",
+    "n02086240-Shih-Tzu",
+)
+
+
+@pytest.mark.parametrize(
+    ("breed", "near"),
+    [
+        ("poodle", "Near: toy poodle, miniature poodle, standard poodle."),
+        ("Beagel", "Near: beagle."),
+        ("shih tsu", "Near: Shih-Tzu."),
+        ("n02088363", "n02088364 (beagle)"),
+    ],
+)
+def test_unknown_breed_names_those_near_it(breed: str, near: str) -> None:
+    with pytest.raises(DataError) as error:
+        kept_classes(BREEDS, {0, 1, 2, 3, 4}, ("beagle", breed))
+
+    assert str(error.value).startswith(f"No such breed: {breed}. Near: ")
+    assert near in str(error.value)
+
+
+def test_unknown_breed_that_is_near_none() -> None:
+    with pytest.raises(DataError, match=r"^No such breed: tabby\.$"):
+        kept_classes(BREEDS, {0, 1, 2, 3, 4}, ("beagle", "tabby"))
+
+
+@pytest.mark.parametrize("spelling", ["SHIH_TZU", "shih-tzu", " shih  tzu ", "n02086240-shih_tzu"])
+def test_breeds_are_kept_in_any_spelling(spelling: str) -> None:
+    assert kept_classes(BREEDS, {0, 1, 2, 3, 4}, ("beagle", spelling)) == [3, 4]
 
 
 def test_draw_takes_about_a_share_of_each_class() -> None:

@@ -116,7 +116,7 @@ def test_breeds_and_limit(tmp_path: Path) -> None:
     assert len(read.test) == 2
     with pytest.raises(DataError, match=r"photos \(1\): .*, with --limit 2, need 2"):
         folder(tmp_path, breeds=("red-dog", "blue-dog"), limit=2)
-    with pytest.raises(DataError, match="No such breed: dog"):
+    with pytest.raises(DataError, match=r"No such breed: dog\. Near: blue dog, red dog\."):
         folder(tmp_path, breeds=("dog", "poodle"))
 
 

@@ -51,7 +51,8 @@ def test_metavar(annotation: Any, expected: str) -> None:
             "what it is (default: 128x5,160x3)",
         ),
         (Field(True), "what it is (default: --augment)"),
-        (Field(False), "what it is (default: --no-augment)"),
+        (Field(False), "what it is"),
+        (Field(5.0), "what it is (default: 5)"),
     ],
 )
 def test_default_is_shown_as_typed(field: FieldInfo, expected: str) -> None:
@@ -99,6 +100,13 @@ def test_help_of_options(
     capsys: pytest.CaptureFixture[str], subcommand: str, expected: str
 ) -> None:
     assert expected in _help(capsys, subcommand)
+
+
+def test_description_has_no_margin(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["train", "--help"])
+
+    assert "\nThe defaults below are those of the preset finetune." in capsys.readouterr().out
 
 
 def test_required_options_are_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:

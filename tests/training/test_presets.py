@@ -117,12 +117,15 @@ def test_custom_cnn_has_random_weights_with_any_preset() -> None:
     assert config.weights == "none"
 
 
-def test_preset_to_use_with_random_weights_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_preset_to_use_with_random_weights_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = ("--run", str(tmp_path))
     with pytest.raises(SystemExit, match="2"):
-        _configured("--preset", "paper", "--weights", "none")
+        _configured(*run, "--preset", "paper", "--weights", "none")
 
     assert "--preset scratch" in capsys.readouterr().err
-    assert _configured("--preset", "scratch", "--weights", "none") == Scratch()
+    assert _configured(*run, "--preset", "scratch", "--weights", "none") == Scratch()
 
 
 def test_scratch_grows_from_random_weights() -> None:

@@ -3,6 +3,7 @@ import math
 import resource
 import signal
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,15 @@ def test_run_leaves_curves_history_weights_and_configuration(whole: Run) -> None
     assert TrainConfig.model_validate_json(stored) == CONFIG
 
 
+def test_functions_are_traced_once_for_each_size(whole: Run) -> None:
+    steps = whole._steps
+
+    whole.predict(np.zeros((1, 48, 48, 3), np.float32))
+
+    assert steps.predict.experimental_get_tracing_count() == 1
+    assert steps.train.experimental_get_tracing_count() == len(CONFIG.stages)
+
+
 def test_validation_figures_are_those_of_the_kept_weights(whole: Run) -> None:
     history = _history(whole.directory)
     best = max(history, key=lambda row: float(row["val_accuracy"]))
@@ -139,8 +149,14 @@ def test_interrupted_run_resumes_as_if_nothing_had_happened(
     assert first.step == in_step
     assert not (directory / "history.csv").exists()
 
+    assert first.position == "the beginning: it has no checkpoint yet"
     second = _run(directory)
     assert second.step == in_step
+    [checkpoint] = (directory / "checkpoints").iterdir()
+    saved = datetime.fromtimestamp(checkpoint.stat().st_mtime)
+    assert second.position == (
+        f"epoch 1 of 2, step {in_step} of 6, saved on {saved:%Y-%m-%d at %H:%M:%S}"
+    )
     second.fit()
 
     assert second.step == whole.step == 6

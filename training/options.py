@@ -97,7 +97,7 @@ def help_text(field: FieldInfo, flag: str = "") -> str:
     if field.is_required():
         note = "required"
     else:
-        value = field.get_default(call_default_factory=True, validated_data={})
+        value = field.default
         if value is None or value is False or value in ("", ()):
             return description
         note = f"default: {flag if value is True else _typed(value)}"

@@ -31,7 +31,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def hint(told: str) -> str:
+def hint(stderr: str) -> str:
     """The command that a subcommand's standard error names as the next one."""
-    *_, last = (line for line in told.splitlines() if " -m training " in line)
+    *_, last = (line for line in stderr.splitlines() if " -m training " in line)
     return last.strip()

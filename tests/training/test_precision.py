@@ -61,7 +61,7 @@ def test_mixed_model_keeps_weights_names_and_a_float32_end() -> None:
     assert {variable.dtype for variable in copy.variables} == {"float32"}
     assert [v.path for v in copy.variables] == [v.path for v in model.variables]
     photos = np.random.default_rng(0).uniform(-100, 100, (3, 32, 32, 3)).astype(np.float32)
-    ours, theirs = (np.asarray(each(photos, training=True)) for each in (copy, model))
+    ours, theirs = (np.asarray(network(photos, training=True)) for network in (copy, model))
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, atol=2e-2)
     moving = "moving_mean"

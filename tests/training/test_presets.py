@@ -26,12 +26,12 @@ def _configured(*options: str) -> TrainConfig:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
 def test_each_says_its_command_time_and_accuracy(preset: type[TrainConfig]) -> None:
-    told = preset.__doc__ or ""
+    docstring = preset.__doc__ or ""
 
     for word in ("Command:\n", "Time:\n", "Accuracy:\n"):
-        assert word in told
-    assert "python -m training train" in told
-    named = re.search(r"--preset (\w+)", told)
+        assert word in docstring
+    assert "python -m training train" in docstring
+    named = re.search(r"--preset (\w+)", docstring)
     assert preset().preset == (named.group(1) if named else "finetune")
 
 

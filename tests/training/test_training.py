@@ -185,7 +185,7 @@ def test_resumed_run_drops_what_an_uninterrupted_one_does(tmp_path: Path) -> Non
     resumed = run("run")
     resumed.fit()
 
-    ours, theirs = (list(_weights(each).values()) for each in (resumed, whole))
+    ours, theirs = (list(_weights(trained).values()) for trained in (resumed, whole))
     for weight, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(weight, other, rtol=1e-3, atol=1e-5)
     _assert_same_history(tmp_path / "run", tmp_path / "whole")

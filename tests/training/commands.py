@@ -9,6 +9,9 @@ from app.settings import PROJECT
 
 __all__ = ["hint", "shell", "training"]
 
+NOISE = ("absl::", "oneDNN", "cuInit", "WARNING:tensorflow", "retracing")
+"""What no command shows of TensorFlow's log."""
+
 
 def training(*arguments: str | Path) -> str:
     """Run a subcommand that has to succeed; returns its standard output."""
@@ -17,7 +20,7 @@ def training(*arguments: str | Path) -> str:
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
-    """Run a line that has to succeed, as one would who pastes it at the project's root."""
+    """Run a line that has to succeed, as if pasted at the project's root; it must be quiet."""
     done = subprocess.run(
         f"exec {line}",  # in the shell's own process: past the time limit, none stays behind
         shell=True,
@@ -28,6 +31,8 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    noise = [line for line in done.stderr.splitlines() if any(word in line for word in NOISE)]
+    assert noise == []
     return done
 
 

@@ -198,7 +198,7 @@ def test_stop_at_the_last_step(tmp_path: Path, step: int) -> None:
     expected = _run(tmp_path / "whole", config, train=8)
     expected.fit()
     first = _run(tmp_path / "run", config, train=8)
-    real = first._train_step
+    real = first._steps.train
 
     def taking(*arguments: Any) -> Any:
         if first.step == step - 1:
@@ -206,7 +206,7 @@ def test_stop_at_the_last_step(tmp_path: Path, step: int) -> None:
             signal.raise_signal(signal.SIGTERM)
         return real(*arguments)
 
-    first._train_step = taking
+    first._steps.train = taking
     with pytest.raises(Interrupted):
         first.fit()
     assert (first.step, first.epochs, signalled) == (step, step // 2 - 1, [step])
@@ -285,13 +285,13 @@ def test_configuration_is_whole_whatever_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = _run(tmp_path).directory / "config.json"
-    real, before = Path.write_text, stored.read_text()
+    real, before = Path.write_bytes, stored.read_text()
 
-    def write_half(path: Path, text: str, **options: Any) -> int:
-        real(path, text[: len(text) // 2], **options)
+    def write_half(path: Path, content: bytes) -> int:
+        real(path, content[: len(content) // 2])
         raise OSError("no room")
 
-    monkeypatch.setattr(Path, "write_text", write_half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(RunError, match="no room"):
         _run(tmp_path)
 

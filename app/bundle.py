@@ -41,6 +41,7 @@ __all__ = [
     "Novelty",
     "Rule",
     "checksums",
+    "comparable",
     "find_version",
     "load",
 ]
@@ -266,7 +267,7 @@ class ModelCard(_Strict):
 
         Case, underscores and hyphens between letters do not matter.
         """
-        return _class_names(self.labels).get(_spelling(name))
+        return _class_names(self.labels).get(comparable(name))
 
     def threshold(self, method: Method, layer_set: str) -> float:
         """The calibrated threshold, or `DEFAULT_THRESHOLD` where there is none."""
@@ -338,12 +339,15 @@ def _class_names(labels: tuple[Label, ...]) -> dict[str, int]:
     for label in labels:
         for name in (label.name, label.synset):
             if name:
-                names.setdefault(_spelling(name), label.index)
+                names.setdefault(comparable(name), label.index)
     return names
 
 
-def _spelling(name: str) -> str:
-    # The first character is left alone: `-1` is not class 1.
+def comparable(name: str) -> str:
+    """A class's name, synset or index as names are compared: by their words, in lower case.
+
+    Underscores, and hyphens that follow a letter or digit, count as spaces; `-1` is not class 1.
+    """
     return " ".join(re.sub(r"_|(?<=\w)-", " ", name.casefold()).split())
 
 

@@ -1,4 +1,4 @@
-"""`python -m training ...`: the command line."""
+"""Run the command line: `python -m training`."""
 
 from training.cli import main
 

@@ -1,8 +1,9 @@
-"""Checkpoints on disk: whole or absent, the newest wins."""
+"""Checkpoints on disk, each of them complete."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import tensorflow as tf
@@ -18,12 +19,12 @@ _NAME = "state"
 class Checkpoints:
     """The numbered checkpoints of a run.
 
-    Each is a directory that is written under another name and then renamed, so that a process
-    killed at any moment leaves either the whole of it or nothing. The newest two are kept.
+    A checkpoint is a directory that is written under another name and then renamed, so that a
+    process killed at any moment leaves all of it or nothing. The newest two are kept.
     """
 
     def __init__(self, directory: Path, state: tf.train.Checkpoint) -> None:
-        """Look after the checkpoints of `state` in `directory`, which need not exist."""
+        """Keep the checkpoints of `state` in `directory`, which need not exist."""
         self.directory = directory
         self._state = state
 
@@ -31,42 +32,42 @@ class Checkpoints:
         """Write a checkpoint.
 
         Raises:
-            RunError: it cannot be written, for want of room for one.
+            RunError: it cannot be written, as when the disk is full.
         """
         draft = self.directory / _DRAFT
         with writing(draft):
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
             self._state.write(str(draft / _NAME))
-            before = self._numbers()
-            draft.rename(self._place(before[-1] + 1 if before else 1))
-            for number in before[:-1]:
-                shutil.rmtree(self._place(number))
+            older = self._numbers()
+            draft.rename(self._path(older[-1] + 1 if older else 1))
+            for number in older[:-1]:
+                shutil.rmtree(self._path(number))
 
-    def restore(self) -> bool:
+    def restore(self) -> datetime | None:
         """Restore the newest checkpoint.
 
         Returns:
-            Whether there was one.
+            When it was saved, in local time; None where there is no checkpoint.
 
         Raises:
             RunError: it cannot be read.
         """
         numbers = self._numbers()
         if not numbers:
-            return False
-        place = self._place(numbers[-1])
+            return None
+        path = self._path(numbers[-1])
         try:
-            self._state.read(str(place / _NAME)).assert_existing_objects_matched()
+            self._state.read(str(path / _NAME)).assert_existing_objects_matched()
         except Exception as error:  # TensorFlow raises a dozen kinds for damaged files
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            after = "go on from the one before it" if numbers[1:] else "start the run anew"
+            effect = "go on from the one before it" if numbers[1:] else "start the run anew"
             raise RunError(
-                f"The checkpoint {place} cannot be read ({reason}). Remove it to {after}."
+                f"The checkpoint {path} cannot be read ({reason}). Remove it to {effect}."
             ) from error
-        return True
+        return datetime.fromtimestamp(path.stat().st_mtime)
 
-    def _place(self, number: int) -> Path:
+    def _path(self, number: int) -> Path:
         return self.directory / f"{number:06}"
 
     def _numbers(self) -> list[int]:
@@ -75,10 +76,10 @@ class Checkpoints:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell the user where writing failed, and that nothing is lost by it.
+    """Turn a failure to write into a message: nothing up to the last checkpoint is lost.
 
     Raises:
-        RunError: what was done inside could not write.
+        RunError: the block could not write.
     """
     try:
         yield

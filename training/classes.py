@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence, Set
 from dataclasses import replace
+from difflib import get_close_matches
 
-from app.bundle import Label
+from app.bundle import Label, comparable
 from training.dataset import Dataset, Example
 from training.errors import DataError
 
@@ -21,11 +22,6 @@ def label(index: int, name: str) -> Label:
     if match is None:
         return Label(index=index, name=name)
     return Label(index=index, synset=match[1], name=match[2].replace("_", " "))
-
-
-def _spelling(name: str) -> str:
-    """A class's name as it is compared: case, underscores and hyphens do not matter."""
-    return name.casefold().replace("_", " ").replace("-", " ")
 
 
 def kept_classes(
@@ -46,13 +42,13 @@ def kept_classes(
     if breeds:
         labels = [label(index, name) for index, name in enumerate(names)]
         keys = [
-            {_spelling(name), _spelling(each.name), _spelling(each.synset or name)}
-            for name, each in zip(names, labels, strict=True)
+            {comparable(name), comparable(own.name), comparable(own.synset or name)}
+            for name, own in zip(names, labels, strict=True)
         ]
-        wanted = {_spelling(breed): breed for breed in breeds}
+        wanted = {comparable(breed): breed for breed in breeds}
         unknown = [breed for key, breed in wanted.items() if not any(key in k for k in keys)]
         if unknown and not partial:
-            raise DataError(f"No such breed: {', '.join(unknown)}.")
+            raise DataError(_unknown_breeds(unknown, labels))
         kept = [index for index, k in enumerate(keys) if k & wanted.keys()]
         absent = [names[index] for index in kept if index not in present]
         if partial:
@@ -67,6 +63,25 @@ def kept_classes(
     elif len(kept) < 2:
         raise DataError(f"A classifier needs two classes or more; the data holds {len(kept)}.")
     return kept
+
+
+def _unknown_breeds(unknown: Sequence[str], labels: Sequence[Label]) -> str:
+    """An error that names the classes whose names or synsets are near to unknown ones."""
+    lines = []
+    for breed in unknown:
+        near = _near(breed, labels)
+        lines.append(f"No such breed: {breed}." + (f" Near: {', '.join(near)}." if near else ""))
+    return "\n".join(lines)
+
+
+def _near(breed: str, labels: Sequence[Label]) -> list[str]:
+    """At most five classes: those whose name has the unknown words, then similar spellings."""
+    key = comparable(breed)
+    names = {comparable(own.name): own.name for own in labels}
+    names |= {own.synset: f"{own.synset} ({own.name})" for own in labels if own.synset}
+    containing = [spelling for spelling in names if key and f" {key} " in f" {spelling} "]
+    similar = get_close_matches(key, names, n=5, cutoff=0.7)
+    return [names[spelling] for spelling in dict.fromkeys([*containing, *similar])][:5]
 
 
 def check_distinct(names: Sequence[str]) -> None:
@@ -84,7 +99,7 @@ def check_distinct(names: Sequence[str]) -> None:
     first_class: dict[str, tuple[str, str | None]] = {}  # by spelling: name and synset
     for index, name in enumerate(names):
         current = label(index, name)
-        other, synset = first_class.setdefault(_spelling(current.name), (name, current.synset))
+        other, synset = first_class.setdefault(comparable(current.name), (name, current.synset))
         if other != name and (current.synset is None or synset in (None, current.synset)):
             raise DataError(f"The classes {other} and {name} have the same name.")
 
@@ -133,6 +148,6 @@ def matching_index(own: Label, labels: Sequence[Label]) -> int | None:
         if candidate.synset and own.synset:
             if candidate.synset == own.synset:
                 return candidate.index
-        elif _spelling(candidate.name) == _spelling(own.name) or own.name == candidate.synset:
+        elif comparable(candidate.name) == comparable(own.name) or own.name == candidate.synset:
             return candidate.index
     return None

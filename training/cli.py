@@ -1,4 +1,4 @@
-"""The command line: one subcommand a class, its fields the options."""
+"""The command line: a subcommand is a class, and its fields are the options."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,9 @@ from training.errors import RunError, TrainingError
 from training.export_commands import Bootstrap, Export
 from training.hints import command
 from training.measuring import Calibrate, Evaluate
+from training.options import Directory, File, settings_source
 from training.presets import PRESETS, Finetune
+from training.quiet import start_tensorflow
 from training.terminal import say
 
 __all__ = ["main"]
@@ -24,35 +26,45 @@ EXIT_INTERRUPTED = 130
 
 
 class Train(Finetune):
-    """Train a network as a preset says, or as options that are given in its stead.
+    """Train a network: a preset sets all values, and options override it.
 
-    Presets: finetune (the default, whose values are shown below), paper, scratch. On all GPUs of
-    this host; on several hosts where TF_CONFIG says so. Interrupt it at any time; `--resume`
-    continues a run as it was configured.
+    The defaults below are those of the preset finetune. Training uses all GPUs of this host, or
+    the hosts that TF_CONFIG names. It can be interrupted at any time; `--resume` continues a run
+    with the configuration it was started with.
     """
 
-    run: Path = Field(Path("runs/dogs"), description="directory of the run")
-    resume: bool = Field(False, description="continue the run; the other options are its own")
+    run: Directory = Field(Path("runs/dogs"), description="directory of the run")
+    resume: bool = Field(
+        False, description="continue the run from its last checkpoint; other options have no effect"
+    )
 
+    # These two are checked by the chosen preset, with its own values.
     @model_validator(mode="after")
     def _one_size(self) -> Self:
-        """Left to the preset, whose values are not these yet."""
+        return self
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
         return self
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
+        config = self._config()
+        start_tensorflow()
         from training.data import load_dataset
         from training.strategy import all_devices
         from training.summary import summarise
         from training.training import Interrupted, Run
 
-        config = self._config()
         devices = all_devices()
         dataset = load_dataset(config)
-        say(f"{dataset.name}: {len(dataset.labels)} classes, {dataset.sizes}")
+        sizes = ", ".join(f"{size:,} {split}" for split, size in dataset.sizes.items())
+        say(f"{dataset.name}: {len(dataset.labels)} classes; photos: {sizes}")
         run = Run(self.run, config, dataset, devices=devices)
         if run.finished:
             say(f"This run is finished: {run.step} of {run.total_steps} steps.")
+        elif self.resume:
+            say(f"Resuming {self.run} from {run.position}.")
         try:
             run.fit()
         except Interrupted:
@@ -62,37 +74,39 @@ class Train(Finetune):
             )
             sys.exit(EXIT_INTERRUPTED)
         if run.stopped_early:
-            say(f"Stopped after epoch {run.epochs}: validation did not improve any more.")
+            say(f"Stopped after epoch {run.epochs}: validation accuracy no longer improved.")
         if run.devices.is_chief:
             print(summarise(run))
         say(f"Done. Next:\n  {command('export', '--run', self.run)}")
 
     def _config(self) -> TrainConfig:
-        """What to run: the stored configuration when resuming, else the options."""
+        """The stored configuration when resuming, else the preset with the options."""
         if self.resume:
             return TrainConfig.of_run(self.run)
         if (self.run / "config.json").exists():
-            raise RunError(f"{self.run} holds a run already: pass --resume, or another --run.")
-        given = self.model_dump(exclude={"run", "resume"}, exclude_unset=True)
-        # Absolute, so that a run can be resumed and exported from anywhere.
-        given |= {name: given[name].resolve() for name in ("data_dir", "boxes") if given.get(name)}
-        if "teachers" in given:
-            given["teachers"] = [path.resolve() for path in given["teachers"]]
+            raise RunError(f"{self.run} already holds a run: pass --resume, or another --run.")
+        options = self.model_dump(exclude={"run", "resume"}, exclude_unset=True)
+        # Absolute paths, so that a run can be resumed and exported from any directory.
+        for name in ("data_dir", "boxes"):
+            if options.get(name):
+                options[name] = options[name].resolve()
+        if "teachers" in options:
+            options["teachers"] = [path.resolve() for path in options["teachers"]]
         for name in ("weights", "head"):
-            if given.get(name, "imagenet") not in ("imagenet", "none", "random"):
-                given[name] = str(Path(given[name]).resolve())
-        return PRESETS[self.preset].model_validate(given)
+            if options.get(name, "imagenet") not in ("imagenet", "none", "random"):
+                options[name] = str(Path(options[name]).resolve())
+        return PRESETS[self.preset].model_validate(options)
 
 
 class Report(BaseModel):
-    """Tell on a page what `evaluate --out` measured: `index.html` and its plots as PNG files.
+    """Render an evaluation as an HTML report: `index.html` and its plots as PNG files.
 
-    The page needs no network and nothing beside it. Where the figures hold a gallery, it shows
-    photos: a directory within the project is then refused.
+    The page loads nothing from the network. With a gallery, it shows photos: a directory inside
+    the project is then refused.
     """
 
-    figures: Path = Field(description="the JSON that `evaluate --out` wrote")
-    out: Path = Field(description="the report's directory")
+    figures: File = Field(description="the JSON file that `evaluate --out` wrote")
+    out: Directory = Field(description="directory of the report")
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
@@ -107,9 +121,10 @@ class Training(
     cli_kebab_case=True,
     cli_implicit_flags=True,
     cli_avoid_json=True,
+    cli_enforce_required=True,
     cli_hide_none_type=True,
 ):
-    """BreedCAM's offline half: from photos to a model version that explains itself."""
+    """Train, export, calibrate and evaluate the models that BreedCAM serves."""
 
     @classmethod
     def settings_customise_sources(
@@ -120,7 +135,7 @@ class Training(
         dotenv_settings: Source,
         file_secret_settings: Source,
     ) -> tuple[Source, ...]:
-        """The command line alone, which is added to these: no environment variable counts."""
+        """The command line, which pydantic-settings adds; no environment variable is read."""
         return (init_settings,)
 
     train: CliSubCommand[Train] = Field(description="train a network on photos")
@@ -128,15 +143,15 @@ class Training(
         description="write a run, or a Keras model, as a model version"
     )
     bootstrap: CliSubCommand[Bootstrap] = Field(
-        description="a model of 120 breeds with no training"
+        description="write a model of 120 breeds without training"
     )
     calibrate: CliSubCommand[Calibrate] = Field(
-        description="find thresholds, box rules and confidence"
+        description="find thresholds, box rules and limits of confidence"
     )
     evaluate: CliSubCommand[Evaluate] = Field(
         description="measure a model version on the test split"
     )
-    report: CliSubCommand[Report] = Field(description="a page of what evaluate has measured")
+    report: CliSubCommand[Report] = Field(description="render an evaluation as an HTML page")
 
     def cli_cmd(self) -> None:
         """Run the chosen subcommand."""
@@ -144,15 +159,26 @@ class Training(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line and run it; errors that a user can mend end in one line."""
+    """Parse the command line and run it; an error that a user can fix ends in one line.
+
+    Args:
+        arguments: of the command line; default: those of this process.
+    """
     try:
-        CliApp.run(Training, cli_args=arguments)
+        CliApp.run(Training, cli_args=arguments, cli_settings_source=settings_source(Training))
     except ValidationError as error:
         for problem in error.errors():
-            option = "-".join(str(part) for part in problem["loc"][1:]).replace("_", "-")
-            say(f"--{option}: {problem['msg']}" if option else f"error: {problem['msg']}")
+            message = problem["msg"].removeprefix("Value error, ")
+            option = _option(problem["loc"])
+            say(f"{option}: {message}" if option else f"error: {message}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except (TrainingError, BundleError, EngineUnavailable) as error:
         sys.exit(f"error: {error}")
+
+
+def _option(location: tuple[int | str, ...]) -> str:
+    """The option of a validation error at `train, stages, 0`: the first name is a subcommand."""
+    names = [part for part in location if part not in Training.model_fields]
+    return f"--{names[0]}".replace("_", "-") if names else ""

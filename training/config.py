@@ -1,7 +1,7 @@
-"""What a training run is made of: typed, stored beside its results and in `model.json`."""
+"""The configuration of a training run, stored beside its results and in `model.json`."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -14,11 +14,21 @@ from pydantic import (
 
 from app.bundle import Architecture
 from training.errors import RunError
+from training.options import Metavar
 
-__all__ = ["OptimizerName", "Precision", "PresetName", "Schedule", "Source", "Stage", "TrainConfig"]
+__all__ = [
+    "OptimizerName",
+    "Precision",
+    "PresetName",
+    "Schedule",
+    "Source",
+    "Stage",
+    "Stages",
+    "TrainConfig",
+]
 
 Source = Literal["stanford_dogs", "folder"]
-"""Where photos come from: TensorFlow Datasets, or a folder with one for each class."""
+"""Where photos come from: TensorFlow Datasets, or a folder that holds one per class."""
 
 PresetName = Literal["finetune", "refine", "paper", "scratch"]
 Schedule = Literal["one_cycle", "constant"]
@@ -49,99 +59,133 @@ class Stage(BaseModel):
         return f"{self.size}x{self.epochs}"
 
 
+Stages = Annotated[tuple[Stage, ...], Metavar("SIZExEPOCHS,...")]
+"""The stages of a run, in order."""
+
+
 class TrainConfig(BaseModel):
-    """A training run; `training.presets` has the ones that are worth repeating."""
+    """The configuration of a training run; `training.presets` holds the recommended ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: PresetName | None = Field(None, description="where the other values come from")
-    source: Source = Field("stanford_dogs", description="Stanford Dogs, or a folder of your own")
-    data_dir: Path | None = Field(
-        None, description="the folder, or a prepared TFDS directory; default: download"
+    source: Source = Field("stanford_dogs", description="Stanford Dogs, or your own folder")
+    data_dir: Annotated[Path | None, Metavar("DIR")] = Field(
+        None,
+        description="the folder, or a prepared TFDS directory; by default, Stanford Dogs is "
+        "downloaded",
     )
     boxes: Path | None = Field(
-        None, description="boxes of a folder's photos: VOC directory, COCO or CSV; default: found"
+        None,
+        description="boxes of a folder's photos: a VOC directory, a COCO or a CSV file; by "
+        "default, they are looked for in the folder",
     )
     architecture: Literal[Architecture.RESNET50, Architecture.CUSTOM_CNN] = Field(
-        Architecture.RESNET50, description="custom_cnn: a plain network, from nothing"
+        Architecture.RESNET50,
+        description="custom_cnn is a plain network that starts at random weights",
     )
-    breeds: tuple[str, ...] = Field((), description="synsets or names; default: all present")
+    breeds: Annotated[tuple[str, ...], Metavar("BREED,...")] = Field(
+        (), description="synsets or names; by default, all classes with photos"
+    )
     limit: int | None = Field(
         None,
         ge=20,
-        description="at most this many photos of a split, before validation's share is taken",
+        description="use at most this many photos of a split, before the validation photos are "
+        "taken out",
     )
-    validation_share: float = Field(0.1, gt=0, lt=1, description="taken from the training split")
-    test_share: float = Field(0.1, ge=0, lt=1, description="of a folder that has no test split")
-    weights: str = Field("imagenet", description="imagenet, none or a file")
-    head: str = Field(
+    validation_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the training split that is held out for validation"
+    )
+    test_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the photos that is held out for the test split, where a folder has "
+        "none",
+    )
+    weights: Annotated[str, Metavar("{imagenet,none,FILE}")] = Field(
+        "imagenet", description="initial weights; imagenet is downloaded by Keras, none is random"
+    )
+    head: Annotated[str, Metavar("{random,imagenet,FILE}")] = Field(
         "random",
-        description="first weights of the final layer: random, imagenet (downloaded by Keras), or "
+        description="initial weights of the final layer; imagenet is downloaded by Keras, FILE is "
         "an .npz file of ImageNet's final layer; breeds that ImageNet lacks start at random",
     )
-    teachers: tuple[Path, ...] = Field(
-        (), description="model versions whose answers are learnt beside the labels: DIR,..."
+    teachers: Annotated[tuple[Path, ...], Metavar("DIR,...")] = Field(
+        (), description="model versions whose predictions are learnt beside the labels"
     )
     teacher_weight: float = Field(
-        0.7, ge=0, le=1, description="share of the teachers' answers in what is learnt"
+        0.7, ge=0, le=1, description="share of the teachers' predictions in the training targets"
     )
-    train_from: str | None = Field(
+    train_from: Annotated[str | None, Metavar("LAYER")] = Field(
         None,
-        description="first layer to train, by the start of its name (conv5 or conv4_block6); those "
-        "before it keep their weights; default: all are trained",
+        description="first layer to train, or the start of its name (conv5 or conv4_block6); the "
+        "layers before it are frozen; by default, all layers are trained",
     )
     freeze_batch_norm: bool = Field(
         False, description="batch norm keeps its statistics, scales and offsets"
     )
-    stages: tuple[Stage, ...] = Field(
+    stages: Stages = Field(
         (Stage(size=128, epochs=4), Stage(size=160, epochs=3)),
         min_length=1,
-        description="SIZExEPOCHS,...",
+        description="input size in pixels and epochs of each stage",
     )
     head_epochs: int = Field(
         0,
         ge=0,
-        description="the first so many of the stages' epochs train the head alone, "
-        "on a frozen backbone; without effect where weights is none",
+        description="train the head alone, on a frozen backbone, for this many of the stages' "
+        "epochs; no effect with --weights none",
     )
-    input_size: int = Field(224, ge=32, le=1024, description="pixels, at validation and serving")
+    input_size: int = Field(
+        224, ge=32, le=1024, description="pixels, in validation and in the service"
+    )
     batch_size: int = Field(
         32,
         ge=2,
         description="photos in a step, over all devices and hosts together; an epoch leaves out "
         "what does not fill its last step, other photos each time",
     )
-    optimizer: OptimizerName = Field("sgd", description="sgd or adam")
-    schedule: Schedule = Field("one_cycle", description="of the rate")
+    optimizer: OptimizerName = Field("sgd", description="sgd has Nesterov momentum")
+    schedule: Schedule = Field("one_cycle", description="of the learning rate")
     learning_rate: float = Field(
         0.02, gt=0, description="peak of the one-cycle schedule, or the constant rate"
     )
     warmup: float = Field(0.15, ge=0, lt=1, description="share of the cycle before the peak")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov's; 0: plain SGD; Adam's beta 1")
-    weight_decay: float = Field(1e-4, ge=0, description="L2 on kernels")
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    augment: bool = Field(True, description="random crops, flips and colour")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Nesterov momentum (0 is plain SGD), or Adam's beta 1"
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="L2 penalty on kernels")
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="share of a label that is spread over all classes"
+    )
+    augment: bool = Field(True, description="random crops, flips and colours")
     crop_area: float = Field(
-        0.3, gt=0, le=1, description="least share of the photo's area in a random crop"
+        0.3, gt=0, le=1, description="smallest share of a photo's area in a random crop"
     )
     patience: int | None = Field(
         None,
         ge=1,
         description="stop after this many epochs in a row without a better validation accuracy, "
-        "the head's own not counted; default: never",
+        "not counting those of the head alone",
     )
     seed: int = Field(
-        0, ge=0, lt=2**32, description="of first weights, order, augmentation, held-out share"
+        0,
+        ge=0,
+        lt=2**32,
+        description="of the initial weights, the order of photos, augmentation and the held-out "
+        "photos",
     )
     deterministic: bool = Field(
-        False, description="the same bits each time, where that takes slower operations too"
+        False, description="give the same bits each time, with slower operations where needed"
     )
     precision: Precision = Field(
         "auto",
-        description="auto: bfloat16 on a GPU or CPU that has it, float16 on a GPU with tensor "
-        "cores that has not, else float32",
+        description="auto is bfloat16 on a GPU or CPU that supports it, float16 on an older GPU "
+        "with tensor cores, and float32 elsewhere",
     )
-    checkpoint_minutes: float = Field(5.0, gt=0, description="what a crash may cost at most")
+    checkpoint_minutes: Annotated[float, Metavar("MINUTES")] = Field(
+        5.0, gt=0, description="time between checkpoints, and so the most a crash can cost"
+    )
 
     @field_validator("breeds", "teachers", mode="before")
     @classmethod
@@ -156,13 +200,13 @@ class TrainConfig(BaseModel):
         sizes = {stage.size for stage in self.stages}
         if self.architecture is Architecture.CUSTOM_CNN and sizes != {self.input_size}:
             raise ValueError(
-                f"custom_cnn trains at its input size alone: --stages {self.input_size}xEPOCHS"
+                f"custom_cnn trains only at its input size: --stages {self.input_size}xEPOCHS"
             )
         return self
 
     @classmethod
     def of_run(cls, run_dir: Path) -> Self:
-        """What a run's directory says it was configured as.
+        """The configuration stored in a run's directory.
 
         Raises:
             RunError: it holds no run, or one whose `config.json` cannot be read.
@@ -176,7 +220,7 @@ class TrainConfig(BaseModel):
             raise RunError(f"{path} cannot be read: {error}") from error
 
     def public(self) -> dict[str, Any]:
-        """What `model.json` keeps: everything but where things lay on one machine."""
+        """The part that `model.json` keeps: all but the paths on one machine."""
         options = self.model_dump(mode="json", exclude={"data_dir", "boxes", "checkpoint_minutes"})
         return options | {
             "weights": Path(self.weights).name,

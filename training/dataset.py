@@ -9,6 +9,7 @@ from typing import Any
 from app import images
 from app.bundle import Label
 from training.errors import DataError
+from training.files import atomic_write
 
 __all__ = ["Dataset", "Example", "check_fingerprint", "write_fingerprint"]
 
@@ -70,9 +71,7 @@ class Dataset:
 
 def write_fingerprint(run_dir: Path, dataset: Dataset) -> None:
     """Write `data.json` into a run's directory: the data set that the run trains on."""
-    draft = run_dir / "data.tmp"
-    draft.write_text(json.dumps(_fingerprint(dataset), indent=2) + "\n", encoding="utf-8")
-    draft.replace(run_dir / "data.json")
+    atomic_write(run_dir / "data.json", json.dumps(_fingerprint(dataset), indent=2) + "\n")
 
 
 def check_fingerprint(run_dir: Path, dataset: Dataset) -> None:

@@ -1,18 +1,18 @@
-"""What can go wrong offline, in words for whoever runs the command.
+"""The errors of the offline package, worded for the person who runs the command.
 
 TrainingError
 ├── DataError       the photos cannot be used
-├── WeightsError    first weights that cannot be had
-├── RunError        a run's directory that cannot be used
-├── ExportError     a network that cannot be exported
-└── ReportError     figures that cannot be told, or not there
+├── WeightsError    the initial weights cannot be loaded
+├── RunError        the directory of a run cannot be used
+├── ExportError     the network cannot be exported
+└── ReportError     the report cannot be made
 """
 
 __all__ = ["DataError", "ExportError", "ReportError", "RunError", "TrainingError", "WeightsError"]
 
 
 class TrainingError(Exception):
-    """Something the user can mend; the message says how."""
+    """An error that the user can fix; the message says how."""
 
 
 class DataError(TrainingError):
@@ -20,16 +20,16 @@ class DataError(TrainingError):
 
 
 class WeightsError(TrainingError):
-    """First weights that cannot be downloaded, found or read."""
+    """The initial weights cannot be downloaded, are missing or cannot be read."""
 
 
 class RunError(TrainingError):
-    """A run's directory that is missing, taken or incomplete."""
+    """The directory of a run is missing, in use or incomplete."""
 
 
 class ExportError(TrainingError):
-    """A network that cannot be exported; the message names the layer."""
+    """The network cannot be exported; the message names the layer."""
 
 
 class ReportError(TrainingError):
-    """Figures that cannot be read, or a place that a report must not go to."""
+    """The figures cannot be read, or the report must not be written to that directory."""

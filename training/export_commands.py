@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -10,6 +10,8 @@ from training.config import Source as PhotoSource
 from training.config import TrainConfig
 from training.errors import ExportError
 from training.hints import command, photo_options
+from training.options import Directory, Metavar
+from training.quiet import start_tensorflow
 from training.terminal import say
 
 if TYPE_CHECKING:
@@ -18,18 +20,27 @@ if TYPE_CHECKING:
 __all__ = ["Bootstrap", "Export"]
 
 
+NAME_PATTERN = r"[a-z0-9][a-z0-9_-]*"
+
+ModelName = Annotated[str, Metavar("NAME")]
+Text = Annotated[str, Metavar("'TEXT'")]
+
+
 class _NewVersion(BaseModel):
-    models_dir: Path = Field(Path("models"), description="where model versions are kept")
-    name: str = Field("dogs", pattern=r"[a-z0-9][a-z0-9_-]*", description="the model's name")
-    version: int | None = Field(None, ge=1, description="default: the next one")
-    overwrite: bool = Field(False, description="replace the version if it is there")
-    licence: str = Field(
+    models_dir: Directory = Field(Path("models"), description="where model versions are kept")
+    name: ModelName = Field("dogs", pattern=NAME_PATTERN, description="the model's name")
+    version: int | None = Field(
+        None, ge=1, description="the version's number; by default, the next one"
+    )
+    overwrite: bool = Field(False, description="replace the version if it exists")
+    licence: Text = Field(
         "",
-        description="the weights' licence, for model.json; default: ImageNet's terms where the "
+        description="the weights' licence, for model.json; by default, ImageNet's terms where the "
         "weights derive from its photos",
     )
-    provenance: str = Field(
-        "", description="where the weights come from, for model.json; default: what is known"
+    provenance: Text = Field(
+        "",
+        description="where the weights come from, for model.json; by default, what is known of it",
     )
 
     @property
@@ -42,31 +53,33 @@ class _NewVersion(BaseModel):
 
     @property
     def card_options(self) -> dict[str, Any]:
-        """The options that every export has."""
+        """The options that all exports share."""
         return self.model_dump(include={"licence", "provenance", "overwrite"})
 
 
 class _WithPhotos(BaseModel):
-    """Photos for models that bring none: foreground and novelty are learnt from them."""
+    """Photos that foreground and novelty are learnt from, for a model that is no run's."""
 
     source: PhotoSource = Field(
         "stanford_dogs", description="training photos: Stanford Dogs, or a folder of the classes"
     )
-    data_dir: Path | None = Field(
+    data_dir: Annotated[Path | None, Metavar("DIR")] = Field(
         None,
-        description="the folder, or a prepared TFDS directory; default: no photos, or with "
-        "--source stanford_dogs a download",
+        description="the folder, or a prepared TFDS directory; by default, no photos are used, or "
+        "with --source stanford_dogs they are downloaded",
     )
     boxes: Path | None = Field(
-        None, description="boxes of a folder's photos: VOC directory, COCO or CSV; default: found"
+        None,
+        description="boxes of a folder's photos: a VOC directory, a COCO or a CSV file; by "
+        "default, they are looked for in the folder",
     )
     photos: int = Field(
-        1000, ge=1, description="training photos at most, for foreground and novelty"
+        1000, ge=1, description="training photos used for foreground and novelty, at most"
     )
 
     @property
     def training_photos(self) -> "TrainingPhotos | None":
-        """The photos to learn from; None where no option names any.
+        """The photos to learn from; None where no option names them.
 
         Raises:
             ExportError: options would have no effect.
@@ -92,16 +105,21 @@ class Export(_WithPhotos, _NewVersion):
     model.
     """
 
-    run: Path = Field(Path("runs/dogs"), description="directory of the run")
-    keras: Path | None = Field(None, description="in place of a run, a .keras or whole .h5 model")
-    labels: Path | None = Field(
-        None, description="of a Keras model: its classes, one `name` or `synset<TAB>name` a line"
+    run: Directory = Field(Path("runs/dogs"), description="directory of the run")
+    keras: Annotated[Path | None, Metavar("FILE")] = Field(
+        None, description="a whole Keras model, .keras or .h5, instead of a run"
+    )
+    labels: Annotated[Path | None, Metavar("FILE")] = Field(
+        None, description="the Keras model's classes, one `name` or `synset<TAB>name` a line"
     )
     input_size: int | None = Field(
-        None, ge=16, le=1024, description="of a Keras model that takes any: pixels"
+        None,
+        ge=16,
+        le=1024,
+        description="input size in pixels, for a Keras model that accepts any",
     )
     preprocessing: Literal["caffe", "none"] = Field(
-        "none", description="of a Keras model: what it wants done to RGB 0..255 beforehand"
+        "none", description="what the Keras model expects to be done to RGB 0..255 beforehand"
     )
 
     def cli_cmd(self) -> None:
@@ -109,23 +127,25 @@ class Export(_WithPhotos, _NewVersion):
         if self.keras is not None:
             self._export_keras(self.keras)
             return
-        from training.from_run import export_run
-
         for name in _OF_KERAS:
             if name in self.model_fields_set:
                 raise ExportError(f"--{name.replace('_', '-')} goes with --keras FILE alone.")
+        start_tensorflow()
+        from training.from_run import export_run
+
         place = self.place
         export_run(self.run, place, photos=self.photos, **self.card_options)
         _say_next(place, photo_options(TrainConfig.of_run(self.run)))
 
     def _export_keras(self, path: Path) -> None:
-        from training.keras_file import export_keras
-        from training.preprocessing import Preprocessing
-
         if "run" in self.model_fields_set:
             raise ExportError("--run is of a run, and has no effect with --keras.")
         if self.labels is None:
             raise ExportError("--keras FILE needs --labels FILE: its classes, one a line.")
+        start_tensorflow()
+        from training.keras_file import export_keras
+        from training.preprocessing import Preprocessing
+
         place, photos = self.place, self.training_photos
         export_keras(
             path,
@@ -137,7 +157,7 @@ class Export(_WithPhotos, _NewVersion):
             **self.card_options,
         )
         if photos is None:
-            say(f"Wrote {place}. Its thresholds are the default; calibrate finds better ones.")
+            say(f"Wrote {place} with default thresholds; calibrate finds better ones.")
         else:
             _say_next(place, photo_options(photos))
 
@@ -145,22 +165,23 @@ class Export(_WithPhotos, _NewVersion):
 class Bootstrap(_WithPhotos, _NewVersion):
     """Write a model of 120 breeds with no training, from an ImageNet ResNet50.
 
-    From Keras's download, a weights file in Keras's layout with the top, or one without the top
-    and ImageNet's final layer beside it.
+    The weights come from Keras's download, from a weights file in Keras's layout with the top, or
+    from a file without the top and ImageNet's final layer beside it.
     """
 
-    name: str = Field("dogs120", pattern=r"[a-z0-9][a-z0-9_-]*", description="the model's name")
-    weights: str = Field(
-        "imagenet", description="imagenet (downloaded by Keras), or a file in Keras's layout"
+    name: ModelName = Field("dogs120", pattern=NAME_PATTERN, description="the model's name")
+    weights: Annotated[str, Metavar("{imagenet,FILE}")] = Field(
+        "imagenet", description="imagenet is downloaded by Keras, FILE is in Keras's layout"
     )
-    head: Path | None = Field(
+    head: Annotated[Path | None, Metavar("FILE")] = Field(
         None,
-        description="of a file without the top: ImageNet's final layer, an .npz with kernel "
-        "[2048, 1000] and bias [1000]",
+        description="ImageNet's final layer, for a weights file without the top: an .npz file "
+        "with kernel [2048, 1000] and bias [1000]",
     )
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
+        start_tensorflow()
         from training.bootstrap import bootstrap
 
         place, photos = self.place, self.training_photos

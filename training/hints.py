@@ -1,4 +1,4 @@
-"""What the terminal shows: messages, and the next commands, which work where they are pasted."""
+"""Commands to run next, ready to be pasted into a shell."""
 
 import shlex
 import sys
@@ -11,7 +11,7 @@ __all__ = ["PhotoPlace", "command", "photo_options"]
 
 
 class PhotoPlace(Protocol):
-    """Where photos are: see `TrainConfig`, whose defaults count as these."""
+    """Where photos are, with the names and defaults of `TrainConfig`."""
 
     @property
     def source(self) -> Source:
@@ -27,13 +27,13 @@ class PhotoPlace(Protocol):
 
 
 def command(*arguments: str | Path) -> str:
-    """A command of this package, quoted for a shell, by the Python that runs now.
+    """A command of this package, quoted for a shell, with the Python that runs now.
 
     Args:
         arguments: the subcommand and its options.
     """
     words = [sys.executable, "-m", "training", *arguments]
-    return shlex.join(map(_near, words))
+    return shlex.join(map(_relative, words))
 
 
 def photo_options(place: PhotoPlace) -> list[str | Path]:
@@ -46,8 +46,8 @@ def photo_options(place: PhotoPlace) -> list[str | Path]:
     return options
 
 
-def _near(word: str | Path) -> str:
-    """An absolute path below the working directory from there, anything else as it is.
+def _relative(word: str | Path) -> str:
+    """An absolute path below the working directory as a relative one, any other word unchanged.
 
     A program in that directory itself stays absolute: a shell would look for its name in PATH.
     """

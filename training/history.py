@@ -1,7 +1,10 @@
-"""What a run tells of itself, epoch by epoch: `history.csv` and `curves.png`."""
+"""The figures of a run by epoch: `history.csv` and `curves.png`."""
 
 import csv
+import io
 from pathlib import Path
+
+from training.files import atomic_write
 
 __all__ = ["HISTORY_COLUMNS", "append", "plot", "read"]
 
@@ -19,7 +22,7 @@ HISTORY_COLUMNS = (
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a history, none where there is no file."""
+    """The rows of a history; none if the file is missing."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -27,14 +30,13 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def append(path: Path, row: dict[str, str]) -> None:
-    """Add an epoch's row, in place of one that a killed run wrote before its checkpoint."""
+    """Add an epoch's row; it replaces one that a killed run wrote before its checkpoint."""
     rows = [old for old in read(path) if int(old["epoch"]) < int(row["epoch"])] + [row]
-    draft = path.with_suffix(".tmp")
-    with draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HISTORY_COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    draft.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, HISTORY_COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())
 
 
 def plot(path: Path) -> None:
@@ -54,7 +56,7 @@ def plot(path: Path) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
-    draft = path.with_name("curves.tmp")
-    figure.savefig(draft, dpi=120, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
     pyplot.close(figure)
-    draft.replace(path.with_name("curves.png"))
+    atomic_write(path.with_name("curves.png"), picture.getvalue())

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -15,7 +15,9 @@ from app.engines import Engine
 from training import terminal
 from training.config import Source
 from training.errors import TrainingError
+from training.options import Directory, Metavar
 from training.places import in_project
+from training.quiet import start_tensorflow
 from training.terminal import say
 
 if TYPE_CHECKING:
@@ -25,11 +27,11 @@ __all__ = ["Calibrate", "Evaluate"]
 
 
 class _OnModel(BaseModel):
-    model: Path = Field(description="models/NAME or models/NAME/VERSION")
+    model: Directory = Field(description="models/NAME or models/NAME/VERSION")
     source: Source = Field(
         "stanford_dogs", description="Stanford Dogs, or a folder of the model's classes"
     )
-    data_dir: Path | None = Field(
+    data_dir: Annotated[Path | None, Metavar("DIR")] = Field(
         None, description="the folder, or a prepared TFDS directory; default: download"
     )
     boxes: Path | None = Field(
@@ -38,9 +40,10 @@ class _OnModel(BaseModel):
 
     def load(self) -> "tuple[Bundle, Engine, Dataset]":
         """The model version, an engine, and the photos of the model's breeds."""
+        bundle = bundles.load(self.model)
+        start_tensorflow()
         from training.data import load_for_model
 
-        bundle = bundles.load(self.model)
         dataset = load_for_model(
             self.source,
             self.data_dir,
@@ -81,11 +84,11 @@ class Calibrate(_OnModel):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
+        bundle, engine, dataset = self.load()
         from training.calibration import calibrate
         from training.confidence import calibrate_confidence
         from training.splits import balanced_sample
 
-        bundle, engine, dataset = self.load()
         boxed = [example for example in dataset.train + dataset.validation if example.boxes]
         _warn_of_missing(bundle, dataset.validation, "validation photo")
         if boxed:
@@ -119,17 +122,19 @@ class Evaluate(_OnModel):
     """
 
     write: bool = Field(False, description="keep the main figures in model.json as well")
-    beside: str | None = Field(
+    beside: Annotated[str | None, Metavar("NAME")] = Field(
         None,
         min_length=1,
         description="with --write: keep them beside those of the test split, under this name",
     )
-    note: str | None = Field(
+    note: Annotated[str | None, Metavar("'TEXT'")] = Field(
         None,
         min_length=1,
         description="what to know of these photos, such as whether the pre-training saw them",
     )
-    out: Path | None = Field(None, description="a file to write the JSON to")
+    out: Annotated[Path | None, Metavar("FILE")] = Field(
+        None, description="a file to write the JSON to"
+    )
     limit: int = Field(
         0, ge=0, description="at most this many photos, drawn evenly by breed; 0: all"
     )
@@ -146,11 +151,11 @@ class Evaluate(_OnModel):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
+        self._check_options()
+        bundle, engine, dataset = self.load()
         from training.evaluation import evaluate
         from training.splits import balanced_sample
 
-        self._check_options()
-        bundle, engine, dataset = self.load()
         test = balanced_sample(dataset.test, self.limit, self.seed)
         say(f"Measuring the test split: {len(test)} of its {len(dataset.test)} photos.")
         _warn_of_missing(bundle, dataset.test, "test photo")

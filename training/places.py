@@ -1,4 +1,4 @@
-"""Where files may go: never a photo into the repository."""
+"""The project's directory, which must never hold photos."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def in_project(place: Path) -> bool:
-    """Whether a file or directory, there or not yet, lies within the project's directory."""
+    """Whether a path, existing or not, lies inside the project's directory."""
     return place.resolve().is_relative_to(PROJECT)

@@ -1,4 +1,4 @@
-"""How many bits a step computes with, and what that asks of model and optimizer."""
+"""The arithmetic of a training step, and what it requires of the model and the optimizer."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -17,12 +17,12 @@ Resolved = Literal["float32", "bfloat16", "float16"]
 def resolve(
     wanted: Precision, capabilities: Sequence[tuple[int, int]], *, cpu_has_bfloat16: bool
 ) -> Resolved:
-    """What `wanted` means on a machine.
+    """The arithmetic that `wanted` stands for on a machine.
 
     Args:
         wanted: as configured.
         capabilities: CUDA compute capability of each GPU; empty on a CPU.
-        cpu_has_bfloat16: whether the CPU multiplies bfloat16 itself.
+        cpu_has_bfloat16: whether the CPU has instructions that multiply bfloat16.
     """
     if wanted != "auto":
         return wanted
@@ -32,9 +32,10 @@ def resolve(
 
 
 def choose(wanted: Precision) -> Resolved:
-    """What `wanted` means on this machine; also sets TensorFlow's graph rewriting for it.
+    """The arithmetic that `wanted` stands for on this machine.
 
-    A CPU computes in bfloat16 through oneDNN, which rewrites graphs and leaves the model as it is.
+    Also sets TensorFlow's graph rewriting: on a CPU, oneDNN rewrites graphs to bfloat16, and the
+    model stays as it is.
     """
     gpus = tf.config.list_physical_devices("GPU")
     capabilities = [
@@ -49,13 +50,13 @@ def choose(wanted: Precision) -> Resolved:
 
 
 def mixed(model: keras.Model, precision: Resolved) -> keras.Model:
-    """The model with its arithmetic in `precision`, where graph rewriting does not see to that.
+    """The model with its arithmetic in `precision`, where graph rewriting does not do that.
 
-    Variables stay float32, and so do the final layer and batch norm's statistics: Keras's layer
-    computes in float32 whatever its inputs are.
+    Variables stay float32, and so do the final layer and batch norm's statistics, which Keras
+    always computes in float32.
 
     Returns:
-        A copy with the same names and weights, or the model itself where nothing changes.
+        A copy with the same names and weights, or the model itself if nothing changes.
     """
     on_cpu = not tf.config.list_physical_devices("GPU")
     if precision == "float32" or (precision == "bfloat16" and on_cpu):
@@ -74,8 +75,8 @@ def mixed(model: keras.Model, precision: Resolved) -> keras.Model:
 def scaled(optimizer: keras.Optimizer, precision: Resolved) -> keras.Optimizer:
     """The optimizer, with dynamic loss scaling in float16.
 
-    A step whose gradients are not finite is skipped and halves the scale. Micikevicius et al.,
-    Mixed Precision Training, 2018.
+    A step with gradients that are not finite is skipped, and the scale is halved. Micikevicius et
+    al., Mixed Precision Training, 2018.
     """
     if precision != "float16":
         return optimizer

@@ -1,13 +1,29 @@
-"""Configurations worth repeating: what each is for, its command, its time, its accuracy."""
+"""Recommended configurations: what each is for, its command, time and accuracy."""
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from typing import Self
 
-from training.config import OptimizerName, PresetName, Schedule, Stage, TrainConfig
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+
+from app.bundle import Architecture
+from training.config import OptimizerName, PresetName, Schedule, Stage, Stages, TrainConfig
 
 __all__ = ["PRESETS", "Finetune", "Paper", "Refine", "Scratch"]
 
 
-class Finetune(TrainConfig):
+class _Pretrained(TrainConfig):
+    """A preset whose rates and epochs suit pre-trained weights."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if self.weights == "none" and self.architecture is Architecture.RESNET50:
+            raise ValueError(
+                f"--weights none: the preset {self.preset} is for pre-trained weights. Pass "
+                "--preset scratch to train from random weights."
+            )
+        return self
+
+
+class Finetune(_Pretrained):
     """Fine-tune a pre-trained network: the default.
 
     One epoch trains the head on the frozen backbone at the peak rate; then one cycle of the rate
@@ -22,11 +38,11 @@ class Finetune(TrainConfig):
         Not measured.
     """
 
-    preset: PresetName = Field("finetune", description="finetune, refine, paper or scratch")
-    stages: tuple[Stage, ...] = Field(
+    preset: PresetName = Field("finetune", description="where the other values come from")
+    stages: Stages = Field(
         (Stage(size=128, epochs=5), Stage(size=160, epochs=3)),
         min_length=1,
-        description="SIZExEPOCHS,...",
+        description=TrainConfig.model_fields["stages"].description,
     )
     head_epochs: int = Field(
         1, ge=0, description=TrainConfig.model_fields["head_epochs"].description
@@ -36,12 +52,12 @@ class Finetune(TrainConfig):
     )
 
 
-class Refine(TrainConfig):
-    """Refine a network that knows the classes already, and let it forget little.
+class Refine(_Pretrained):
+    """Refine a network that already knows the classes, and change it little.
 
     For dog breeds, which are classes of ImageNet: the final layer starts from ImageNet's own rows,
     only the last stage is trained, at a low rate, and batch norm stays as it is. With `--teachers
-    DIR,...`, the answers of other model versions are learnt beside the labels.
+    DIR,...`, the predictions of other model versions are learnt beside the labels.
 
     Command:
         python -m training train --preset refine --data-dir DIR --weights FILE --head FILE \
@@ -57,7 +73,7 @@ class Refine(TrainConfig):
     head: str = Field("imagenet", description=TrainConfig.model_fields["head"].description)
     train_from: str | None = "conv5"
     freeze_batch_norm: bool = True
-    stages: tuple[Stage, ...] = Field((Stage(size=256, epochs=3),), min_length=1)
+    stages: Stages = Field((Stage(size=256, epochs=3),), min_length=1)
     input_size: int = Field(256, ge=32, le=1024)
     batch_size: int = Field(64, ge=2)
     optimizer: OptimizerName = "adam"
@@ -67,7 +83,7 @@ class Refine(TrainConfig):
     crop_area: float = Field(0.6, gt=0, le=1)
 
 
-class Paper(TrainConfig):
+class Paper(_Pretrained):
     """The plain recipe: ImageNet weights, two epochs of SGD at a constant rate, nothing else.
 
     Batches of 16 photos at 224 px, squashed and not augmented; no momentum, no weight decay, no
@@ -84,7 +100,7 @@ class Paper(TrainConfig):
     """
 
     preset: PresetName = "paper"
-    stages: tuple[Stage, ...] = Field((Stage(size=224, epochs=2),), min_length=1)
+    stages: Stages = Field((Stage(size=224, epochs=2),), min_length=1)
     batch_size: int = Field(16, ge=2)
     schedule: Schedule = "constant"
     learning_rate: PositiveFloat = 0.01
@@ -108,7 +124,7 @@ class Scratch(TrainConfig):
 
     preset: PresetName = "scratch"
     weights: str = "none"
-    stages: tuple[Stage, ...] = Field(
+    stages: Stages = Field(
         (Stage(size=96, epochs=30), Stage(size=128, epochs=20), Stage(size=160, epochs=10)),
         min_length=1,
     )
@@ -123,4 +139,4 @@ PRESETS: dict[PresetName, type[TrainConfig]] = {
     "paper": Paper,
     "scratch": Scratch,
 }
-"""Each preset by its name."""
+"""The presets by name."""

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a line now and then in a log."""
+"""Progress on standard error: a bar on a terminal, a line every 30 s in a log."""
 
 import io
 import sys
@@ -14,10 +14,10 @@ from training.config import TrainConfig
 __all__ = ["INTERVAL", "Progress", "bar"]
 
 INTERVAL = 30.0
-"""Seconds between two lines of a stage, where standard error is no terminal."""
+"""Seconds between two lines, at least, where standard error is no terminal."""
 
-_FROZEN_COST = 1 / 3
-"""Of a step that goes forward alone, beside one that goes back as well."""
+_FORWARD = 1 / 3
+"""Share of the forward pass in a step; the backward pass multiplies about twice as often."""
 
 _FORMAT = (
     "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} photos, {rate_noinv_fmt}{postfix}"
@@ -25,15 +25,15 @@ _FORMAT = (
 
 
 class _Lines(tqdm):  # type: ignore[misc]  # tqdm has no types
-    """A bar whose every refresh is a line of its own, with none before there is progress."""
+    """A bar that writes a line at each refresh, and none before the first step."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        # tqdm's own carriage returns go nowhere; `miniters` keeps its monitor from refreshing.
+        # The file swallows tqdm's carriage returns; `miniters` keeps its monitor from refreshing.
         timing = {"delay": 1e-9, "mininterval": INTERVAL, "miniters": 1}
         super().__init__(*args, **{**options, **timing}, file=io.StringIO())
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Write a line; tqdm calls this, at most every `INTERVAL` seconds and at the end."""
+        """Write a line; tqdm calls this at most every `INTERVAL` seconds, and at the end."""
         print(str(self).strip(), file=sys.stderr, flush=True)
         return True
 
@@ -53,26 +53,40 @@ def bar(
 
     Args:
         title: of the stage.
-        iterable: what to go through; None where `update` is called instead.
-        total: steps in all; default: the length of `iterable`, if it has one.
-        unit: of the steps.
-        options: further ones of tqdm.
+        iterable: whose items are passed on; None where the caller counts them by `update`.
+        total: number of steps; default: the length of `iterable`, if it has one.
+        unit: name of a step.
+        options: more options of tqdm.
     """
     kind = tqdm if sys.stderr.isatty() else _Lines
     return kind(iterable, desc=title, total=total, unit=unit, mininterval=1.0, **options)
 
 
 class Progress:
-    """One bar over a run's photos, from wherever it stands."""
+    """The progress of a run, from the step where this epoch begins or goes on."""
 
     def __init__(
-        self, config: TrainConfig, *, step: int, steps_per_epoch: int, shown: bool = True
+        self,
+        config: TrainConfig,
+        *,
+        step: int,
+        steps_per_epoch: int,
+        validation: int = 0,
+        shown: bool = True,
     ) -> None:
-        """Begin at `step`, counted from 0 over the whole run."""
+        """Begin at a step.
+
+        Args:
+            config: of the run.
+            step: steps of the whole run that are done.
+            steps_per_epoch: training steps.
+            validation: photos that are predicted after each epoch.
+            shown: whether anything is written.
+        """
         self._config = config
         self._steps_per_epoch = steps_per_epoch
-        self._begun = time.monotonic()
-        self._at_begin = self._work(step)
+        self._validation = validation
+        self._first: tuple[int, float] | None = None  # a step that is done, and the time then
         batch = config.batch_size
         self._bar = bar(
             total=config.epochs * steps_per_epoch * batch,
@@ -82,7 +96,7 @@ class Progress:
         )
 
     def __enter__(self) -> "Progress":
-        """The bar itself."""
+        """The progress itself."""
         return self
 
     def __exit__(
@@ -95,32 +109,64 @@ class Progress:
         self._bar.close()
 
     def advance(self, step: int, *, loss: float, rate: float) -> None:
-        """Show that `step` steps of the run are done."""
+        """Show that `step` steps of the run are done.
+
+        Args:
+            step: counted over the whole run.
+            loss: mean of the epoch so far.
+            rate: the learning rate.
+        """
         epoch = (step - 1) // self._steps_per_epoch
         size = self._config.size_at(epoch)
         self._bar.set_description_str(
             f"epoch {epoch + 1}/{self._config.epochs} at {size} px", refresh=False
         )
-        left = tqdm.format_interval(self.seconds_left(step, time.monotonic() - self._begun))
+        seconds = self.seconds_left(step, time.monotonic())
+        left = "?" if seconds is None else tqdm.format_interval(seconds)
         self._bar.set_postfix_str(f"{left} left, loss {loss:.3f}, rate {rate:.4f}", refresh=False)
         self._bar.update(self._config.batch_size)
 
-    def seconds_left(self, step: int, elapsed: float) -> float:
-        """Time to the end of the run when this process has spent `elapsed` seconds up to `step`.
+    def seconds_left(self, step: int, now: float) -> float | None:
+        """Time to the end of the run, at the speed of the steps since the first call.
 
-        A step's cost goes with its pixels, so that a run whose photos grow is not promised to end
-        too soon.
+        The first step is not counted: it waits until its function is traced and the first photos
+        are decoded. Steps of earlier epochs, or before a resumption, have no part in it either.
+
+        Args:
+            step: steps of the whole run that are done.
+            now: seconds, on the clock of the other calls.
+
+        Returns:
+            Seconds; None for the first call.
         """
-        done = self._work(step)
-        whole = self._work(self._config.epochs * self._steps_per_epoch)
-        return elapsed * (whole - done) / max(done - self._at_begin, 1e-9)
+        if self._first is None:
+            self._first = step, now
+        first, start = self._first
+        if step <= first:
+            return None
+        done = self._cost(step)
+        end = self._cost(self._config.epochs * self._steps_per_epoch) + self._validation_cost
+        return (now - start) * (end - done) / (done - self._cost(first))
 
-    def _work(self, step: int) -> float:
-        """What `step` steps from the beginning cost; a step of one trained pixel costs 1."""
+    @property
+    def _validation_cost(self) -> float:
+        return self._validation * self._config.input_size**2 * _FORWARD
+
+    def _cost(self, step: int) -> float:
+        """What the first `step` steps cost, and the validations between them.
+
+        A photo costs its pixels, times 1 where the network goes forward and back, and times
+        `_FORWARD` where it only goes forward: in validation, and in epochs that train the head on
+        a frozen backbone. Layers that are frozen for the whole run make all steps cheaper alike,
+        which leaves the ratios as they are.
+        """
+        config = self._config
         cost, epoch = 0.0, 0
         while step > 0:
-            taken = min(step, self._steps_per_epoch)
-            each = float(self._config.size_at(epoch)) ** 2
-            cost += taken * each * (_FROZEN_COST if epoch < self._config.frozen_epochs else 1.0)
-            step, epoch = step - taken, epoch + 1
+            steps = min(step, self._steps_per_epoch)
+            passes = _FORWARD if epoch < config.frozen_epochs else 1.0
+            cost += steps * config.batch_size * config.size_at(epoch) ** 2 * passes
+            step, epoch = step - steps, epoch + 1
+            if step > 0:
+                cost += self._validation_cost
         return cost

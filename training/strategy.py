@@ -1,9 +1,10 @@
-"""Which devices train together: one, all of this host's GPUs, or those of several hosts."""
+"""The devices that train together: one, all GPUs of this host, or those of several hosts."""
 
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
@@ -15,12 +16,12 @@ __all__ = ["Devices", "all_devices"]
 
 @dataclass(frozen=True)
 class Devices:
-    """A strategy and this process's place in it.
+    """A strategy, and the place of this process in it.
 
     Attributes:
-        strategy: holds one replica of the model for each device.
-        worker: this host, counted from 0; 0 is the chief, who alone writes.
-        workers: hosts.
+        strategy: TensorFlow's, with one replica of the model on each device.
+        worker: number of this host, from 0; host 0 is the chief, the only one to write.
+        workers: number of hosts.
     """
 
     strategy: Any
@@ -29,51 +30,55 @@ class Devices:
 
     @property
     def replicas(self) -> int:
-        """Devices of all hosts."""
+        """Number of devices of all hosts."""
         return int(self.strategy.num_replicas_in_sync)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes what the run leaves."""
+        """Whether this process writes the run's files."""
         return self.worker == 0
 
     def total(self, values: Sequence[float]) -> list[float]:
-        """The sums of `values` over the hosts; returns once all have asked."""
+        """The sums of `values` over the hosts; returns once all hosts have called it."""
         if self.workers == 1:
             return list(values)
-        reduced = self._reduce(tf.constant(values, tf.float32)) * self.workers / self.replicas
-        return [float(value) for value in reduced.numpy()]
+        # A host's values count once on each of its devices.
+        sums = self._sum(tf.constant(values, tf.float32)) * self.workers / self.replicas
+        return [float(value) for value in sums.numpy()]
 
     def wait(self) -> None:
-        """Return once every host has come here."""
+        """Return once all hosts have called it."""
         self.total([0.0])
 
-    def _reduce(self, values: tf.Tensor) -> tf.Tensor:
-        def reduce() -> tf.Tensor:
-            each = self.strategy.run(tf.identity, args=(values,))
-            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None)
+    @cached_property
+    def _sum(self) -> Any:
+        """The sum of float32 values `[N]` over all devices; traced once, whatever N is."""
 
-        return tf.function(reduce)()
+        def reduce(values: tf.Tensor) -> tf.Tensor:
+            copies = self.strategy.run(tf.identity, args=(values,))
+            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, copies, axis=None)
+
+        return tf.function(reduce, input_signature=[tf.TensorSpec((None,), tf.float32)])
 
 
 def all_devices() -> Devices:
-    """All there are: `TF_CONFIG`'s hosts when it is set, else this host's GPUs, else one device.
+    """The hosts of `TF_CONFIG` if it is set, else all GPUs of this host, else one device.
 
-    With several hosts, call this before anything else of TensorFlow's.
+    With several hosts, call this before any operation of TensorFlow.
 
     Raises:
         RunError: `TF_CONFIG` is malformed, or names parameter servers.
     """
-    place = _place(os.environ.get("TF_CONFIG", ""))
-    if place is not None:
-        return Devices(tf.distribute.MultiWorkerMirroredStrategy(), *place)
+    worker = _worker(os.environ.get("TF_CONFIG", ""))
+    if worker is not None:
+        return Devices(tf.distribute.MultiWorkerMirroredStrategy(), *worker)
     if len(tf.config.list_logical_devices("GPU")) > 1:
         return Devices(tf.distribute.MirroredStrategy())
     return Devices(tf.distribute.get_strategy())
 
 
-def _place(spec: str) -> tuple[int, int] | None:
-    """This worker's number and how many there are; None when there is but one."""
+def _worker(spec: str) -> tuple[int, int] | None:
+    """The number of this worker and how many there are; None for a single host."""
     if not spec:
         return None
     try:

@@ -1,4 +1,4 @@
-"""How a finished run does on its validation photos: by class, and what it takes for what."""
+"""Accuracy of a finished run on its validation photos: by class, and the most confused pairs."""
 
 import json
 from collections.abc import Sequence
@@ -7,78 +7,75 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from app.bundle import Label
 from training.checkpoints import writing
 from training.feeding import inference_batches
+from training.files import atomic_write, replacement
 from training.training import Run
 
 __all__ = ["confusion", "figures", "plot", "summarise", "table"]
 
 PAIRS = 10
-"""How many of the most confused pairs are told."""
+"""Number of most confused pairs that are kept."""
 
-_COUNTED = 25
-"""Up to so many classes, the picture's cells have room for their counts."""
+_MOST_COUNTED = 25
+"""Number of classes up to which the picture's cells have room for their counts."""
 
 Counts = npt.NDArray[np.int64]
 
 
 def summarise(run: Run) -> str:
-    """Judge the best epoch's weights on the validation split; write `summary.json` and its picture.
+    """Measure the best epoch's weights on the validation split.
 
-    The photos are decoded and squashed as they are served. The run's model is left with these
-    weights.
+    Writes `summary.json` and `confusion.png` into the run's directory. Photos are decoded and
+    squashed as in the service. The run's model keeps these weights.
 
     Returns:
         The figures as text for a terminal.
     """
     run.model.load_weights(run.directory / "best.weights.h5")
-    predict = tf.function(run.predict)
     truth: list[int] = []
     predicted: list[int] = []
     batches = inference_batches(
         run.dataset.validation, size=run.config.input_size, batch_size=run.config.batch_size
     )
     for photos, labels in batches:
-        predicted += np.argmax(np.asarray(predict(photos)), axis=-1).tolist()
+        predicted += np.argmax(np.asarray(run.predict(photos)), axis=-1).tolist()
         truth += np.asarray(labels).tolist()
     counts = confusion(truth, predicted, len(run.dataset.labels))
-    told = figures(counts, run.dataset.labels)
-    text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    summary = figures(counts, run.dataset.labels)
+    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     with writing(run.directory):
-        draft = run.directory / "summary.tmp"
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(run.directory / "summary.json")
-        plot(counts, run.dataset.labels, run.directory / "confusion.png")
-    return table(told)
+        atomic_write(run.directory / "summary.json", text)
+        with replacement(run.directory / "confusion.png") as draft:
+            plot(counts, run.dataset.labels, draft)
+    return table(summary)
 
 
 def confusion(truth: Sequence[int], predicted: Sequence[int], classes: int) -> Counts:
-    """Count photos by their class (rows) and by the class they are taken for: `[C, C]`."""
+    """Count photos by true class (rows) and predicted class (columns): int64 `[C, C]`."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (np.asarray(truth, int), np.asarray(predicted, int)), 1)
     return counts
 
 
 def figures(counts: Counts, labels: Sequence[Label]) -> dict[str, Any]:
-    """Figures, ready for JSON.
+    """Figures of a confusion matrix, ready for JSON.
 
     Args:
         counts: `[C, C]`, see `confusion`.
         labels: of the classes.
 
     Returns:
-        `accuracy` over all photos; `mean_class_accuracy` over those classes that have photos;
-        each class's figures; the most confused pairs, those with the most photos first; and the
-        counts themselves.
+        `accuracy` over all photos; `mean_class_accuracy` over the classes that have photos; the
+        figures by class; the most confused pairs, those with the most photos first; the counts.
     """
     photos, right = counts.sum(axis=1), counts.diagonal()
     accuracies = [float(r / n) if n else None for r, n in zip(right, photos, strict=True)]
     known = [accuracy for accuracy in accuracies if accuracy is not None]
     wrong = counts - np.diag(right)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]  # cells of the flat matrix
     pairs = [divmod(int(index), len(labels)) for index in order]
     return {
         "split": "validation",
@@ -113,16 +110,17 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def table(told: dict[str, Any]) -> str:
-    """The figures as text: each class, the worst first, then the most confused pairs."""
+def table(summary: dict[str, Any]) -> str:
+    """The figures as text: the classes, worst first, then the most confused pairs."""
     rows = sorted(
-        told["classes"],
+        summary["classes"],
         key=lambda row: (row["accuracy"] is None, row["accuracy"], row["label"]),
     )
     width = max(len("class"), *(len(row["label"]) for row in rows))
     lines = [
-        f"{told['split']}: accuracy {_shown(told['accuracy'])} over {told['photos']} photos, "
-        f"mean of the classes {_shown(told['mean_class_accuracy'])}",
+        f"{summary['split']}: accuracy {_shown(summary['accuracy'])} "
+        f"over {summary['photos']} photos, "
+        f"mean of the classes {_shown(summary['mean_class_accuracy'])}",
         "",
         f"{'class':{width}}  photos  right  accuracy",
         *(
@@ -131,12 +129,12 @@ def table(told: dict[str, Any]) -> str:
             for row in rows
         ),
     ]
-    if told["most_confused"]:
+    if summary["most_confused"]:
         lines += ["", "most confused:"]
         lines += [
             f"  {pair['label']}, taken for {pair['taken_for']}: {pair['photos']} photos "
             f"({pair['share']:.0%})"
-            for pair in told["most_confused"]
+            for pair in summary["most_confused"]
         ]
     return "\n".join(lines)
 
@@ -163,11 +161,11 @@ def plot(counts: Counts, labels: Sequence[Label], path: Path) -> None:
     picture = axis.imshow(shares, cmap="Blues", norm=colors.PowerNorm(0.5, vmin=0, vmax=1))
     figure.colorbar(picture, ax=axis, shrink=0.5, label="share of the class's photos")
     names = [label.name for label in labels]
-    font = 9 if classes <= _COUNTED else 7
+    font = 9 if classes <= _MOST_COUNTED else 7
     axis.set_xticks(range(classes), names, rotation=90, fontsize=font)
     axis.set_yticks(range(classes), names, fontsize=font)
     axis.set(xlabel="taken for", ylabel="class")
-    if classes <= _COUNTED:
+    if classes <= _MOST_COUNTED:
         for (true, taken), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if shares[true, taken] > 0.3 else "black"

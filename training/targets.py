@@ -1,7 +1,7 @@
-"""What a run learns from: labels, smoothed, and the answers of other model versions.
+"""Training targets: smoothed labels, mixed with the predictions of other model versions.
 
-Hinton et al., Distilling the knowledge in a neural network, 2015, at a temperature of 1: the
-cross entropy with mixed targets has the same gradient as the mix of both losses.
+Hinton et al., Distilling the knowledge in a neural network, 2015, at a temperature of 1. The cross
+entropy is linear in its targets, so mixing targets equals mixing the two losses.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from training.classes import matching_index
 from training.dataset import Example
 from training.errors import DataError
 from training.explanations import BATCH, squashed
+from training.files import replacement
 from training.progress import bar
 from training.strategy import Devices
 
@@ -36,15 +37,15 @@ def mixed_targets(
     answers: Floats | None = None,
     weight: float = 0.0,
 ) -> Floats:
-    """What is learnt of each photo.
+    """The targets of the photos, as shares of the classes.
 
     `(1 - weight) * ((1 - smoothing) * one_hot + smoothing / classes) + weight * answers`
 
     Args:
         labels: of N photos.
-        classes: how many there are.
+        classes: number of classes.
         smoothing: of labels (Szegedy et al., 2016).
-        answers: the teachers' probabilities, `[N, classes]`; None: `weight` has no effect.
+        answers: the teachers' probabilities, `[N, classes]`; without them, `weight` has no effect.
         weight: share of the answers.
 
     Returns:
@@ -64,35 +65,34 @@ def stored_answers(
     labels: Sequence[Label],
     devices: Devices,
 ) -> Floats:
-    """See `answers`: asked for once, then kept in a run's directory, for a run that is resumed.
+    """The teachers' answers, computed once and then read from the run's directory.
 
     Raises:
         DataError: see `answers`.
-        RunError: they cannot be kept.
+        RunError: they cannot be written.
     """
     path = run_dir / "answers.npy"
     if not path.exists() and devices.is_chief:
-        draft = run_dir / "answers.tmp.npy"
-        with writing(run_dir):
+        with writing(run_dir), replacement(path) as draft:
             np.save(draft, answers(teachers, examples, labels).astype(np.float16))
-            draft.replace(path)
-    devices.wait()  # until the chief has written them
+    devices.wait()  # the chief writes them
     return np.load(path).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def answers(
     teachers: Sequence[Path], examples: Sequence[Example], labels: Sequence[Label]
 ) -> Floats:
-    """What teachers answer together: the product of their probabilities, normalised.
+    """The normalised product of the teachers' probabilities.
 
-    Hinton, Products of experts, 1999: where all teachers think alike, together they are surer than
-    any of them. Each teacher's log-probabilities are meaned over a photo and its mirror image;
-    photos are decoded and squashed as the teacher's service does it.
+    `softmax(sum over teachers of (log p(photo) + log p(mirrored photo)) / 2)`
+
+    Hinton, Products of experts, 1999: where the teachers agree, their product is more confident
+    than any of them. Photos are decoded and squashed as in the teacher's service.
 
     Args:
         teachers: model versions, `models/<name>` or `models/<name>/<version>`.
         examples: N photos.
-        labels: of the run; a teacher that has more classes is asked for these alone.
+        labels: of the run; other classes of a teacher are left out.
 
     Returns:
         `[N, len(labels)]`; rows sum to 1.
@@ -131,9 +131,9 @@ def _columns(bundle: Bundle, labels: Sequence[Label]) -> list[int]:
 def _log_probabilities(
     bundle: Bundle, engine: Engine, examples: Sequence[Example], columns: Sequence[int]
 ) -> Floats:
-    """One teacher's, among the classes of `columns`: `[N, len(columns)]`."""
+    """Log-probabilities of a teacher among the classes of `columns`: `[N, len(columns)]`."""
     rows = np.zeros((len(examples), len(columns)), np.float32)
-    with bar("teacher", total=len(examples), unit="photo") as shown:
+    with bar("teacher", total=len(examples)) as progress:
         for begin in range(0, len(examples), BATCH):
             batch = examples[begin : begin + BATCH]
             images = np.stack([squashed(bundle.card, example)[1] for example in batch])
@@ -141,5 +141,5 @@ def _log_probabilities(
                 logits = engine.run(Cut.PREDICT, Batch.of(view))["logits"][:, columns]
                 shares = np.maximum(probabilities(logits, 1.0), np.finfo(np.float32).tiny)
                 rows[begin : begin + len(batch)] += np.log(shares) / 2
-            shown.update(len(batch))
+            progress.update(len(batch))
     return rows

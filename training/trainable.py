@@ -1,4 +1,4 @@
-"""The network of a run as training takes it up: first weights, frozen layers, optimizer."""
+"""The network of a run before its first step: initial weights, frozen layers, optimizer."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ __all__ = ["build", "freeze", "optimizer"]
 
 
 def build(config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
-    """The configured architecture with its first weights, from preprocessed photos to logits.
+    """The configured architecture with its initial weights, from preprocessed photos to logits.
 
     Raises:
-        WeightsError: the first weights cannot be had.
+        WeightsError: the initial weights cannot be loaded.
     """
     any_size = architectures.takes_any_size(config.architecture)
     model = architectures.build(
@@ -28,26 +28,26 @@ def build(config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
         fits = final.kernel.shape[0] == kernel.shape[0]
         if not fits or not imagenet.start_head(final, kernel, bias, labels):
             raise WeightsError(
-                f"--head {config.head} does not fit: no class here is a breed of ImageNet's, or "
-                "the network's final layer reads other features."
+                f"--head {config.head} does not fit: none of the classes is an ImageNet breed, or "
+                "the final layer has another number of features."
             )
     return model
 
 
 def freeze(model: keras.Model, config: TrainConfig) -> None:
-    """Keep the layers before `train_from`, and batch norm where it is configured, as they are.
+    """Freeze the layers before `train_from`, and batch norm if configured.
 
-    A batch norm that is not trainable keeps its statistics too, and normalises by them.
+    A frozen batch norm keeps its statistics too, and normalises by them.
 
     Raises:
-        RunError: no layer's name begins so.
+        RunError: no layer's name starts with `train_from`.
     """
     start = 0
     if config.train_from is not None:
-        begins = [layer.name.startswith(config.train_from) for layer in model.layers]
-        if not any(begins):
+        matches = [layer.name.startswith(config.train_from) for layer in model.layers]
+        if not any(matches):
             raise RunError(f"--train-from {config.train_from}: the network has no such layer.")
-        start = begins.index(True)
+        start = matches.index(True)
     for index, layer in enumerate(model.layers):
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = index >= start and not (is_norm and config.freeze_batch_norm)
@@ -57,7 +57,7 @@ def optimizer(config: TrainConfig, resolved: precision.Resolved) -> keras.Optimi
     """The configured optimizer; its rate is set before each step."""
     rate, momentum = config.learning_rate, config.momentum
     if config.optimizer == "adam":
-        chosen = keras.optimizers.Adam(rate, beta_1=momentum, beta_2=0.99)
+        unscaled = keras.optimizers.Adam(rate, beta_1=momentum, beta_2=0.99)
     else:
-        chosen = keras.optimizers.SGD(rate, momentum=momentum, nesterov=momentum > 0)
-    return precision.scaled(chosen, resolved)
+        unscaled = keras.optimizers.SGD(rate, momentum=momentum, nesterov=momentum > 0)
+    return precision.scaled(unscaled, resolved)

@@ -1,4 +1,4 @@
-"""The training loop: stages of growing input, a scheduled rate, checkpoints, resume."""
+"""A training run: its loop over epochs, its directory, checkpoints and resumption."""
 
 import signal
 import time
@@ -15,15 +15,17 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from app.bundle import Label
-from training import architectures, history, precision, trainable
+from training import history, precision, trainable
 from training.checkpoints import Checkpoints, writing
 from training.config import TrainConfig
 from training.data import Dataset
 from training.dataset import check_fingerprint, write_fingerprint
 from training.errors import DataError, RunError
 from training.feeding import inference_batches, train_batches
+from training.files import atomic_write, replacement
 from training.progress import Progress
 from training.schedule import learning_rate
+from training.steps import Steps, correct
 from training.strategy import Devices, all_devices
 from training.targets import mixed_targets, stored_answers
 
@@ -33,15 +35,12 @@ Builder: TypeAlias = Callable[[TrainConfig, Sequence[Label]], keras.Model]
 """Builds the network of a configuration for the classes of a data set."""
 
 _COUNTS = ("step", "epochs", "waited")
-_FIGURES = ("best", "loss", "accuracy", "seconds")
-"""A run's state: all but the best accuracy are sums over the steps of the epoch under way."""
-
-_MOVING = ("moving_mean", "moving_variance")
-"""Batch norm's statistics."""
+_OF_EPOCH = ("loss", "accuracy", "seconds")
+"""Sums over the steps of the current epoch."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved itself."""
+    """The run has stopped at a signal, after a checkpoint."""
 
 
 class Run:
@@ -66,17 +65,17 @@ class Run:
         """Build the model and, where the directory holds a checkpoint, restore it.
 
         Args:
-            directory: of the run; made where it is not there.
-            config: what to run.
+            directory: of the run; created if missing.
+            config: of the run.
             dataset: the photos.
-            devices: what to run on; default: all there are.
+            devices: to train on; default: all of this machine, or `TF_CONFIG`'s.
             build: builds the network; default: the configured architecture.
 
         Raises:
-            DataError: fewer training photos than one batch, none held out, or batches that do not
-                divide among the devices.
+            DataError: fewer training photos than one batch, no validation photos, or a batch size
+                that is no multiple of the number of devices.
             RunError: the newest checkpoint cannot be read, or nothing can be written.
-            WeightsError: the first weights cannot be had.
+            WeightsError: the initial weights cannot be loaded.
         """
         self.devices = devices or all_devices()
         _check(config, dataset, self.devices)
@@ -91,18 +90,16 @@ class Run:
             tf.config.experimental.enable_op_determinism()
         self.precision = precision.choose(config.precision)
         keras.utils.set_random_seed(config.seed)
-        self._preprocess = architectures.preprocessing(config.architecture).apply
         with self.devices.strategy.scope():
             network = (build or trainable.build)(config, dataset.labels)
             self.model = precision.mixed(network, self.precision)
             trainable.freeze(self.model, config)
             self.optimizer = trainable.optimizer(config, self.precision)
             self.optimizer.build(self.model.trainable_variables)
-        self._head = self.model.layers[-1].trainable_variables
-        self._train_step = tf.function(self._take_step, reduce_retracing=False)
+        self._steps = Steps(self.model, self.optimizer, config, self.devices, self.precision)
         self._state = {name: tf.Variable(0, dtype=tf.int64, trainable=False) for name in _COUNTS}
-        self._state |= {name: tf.Variable(0.0, trainable=False) for name in _FIGURES}
-        self._state["best"].assign(-1.0)
+        self._state |= {name: tf.Variable(0.0, trainable=False) for name in _OF_EPOCH}
+        self._state["best"] = tf.Variable(-1.0, trainable=False)  # validation accuracy so far
         self._checkpoints = Checkpoints(
             directory / "checkpoints",
             tf.train.Checkpoint(
@@ -118,19 +115,18 @@ class Run:
     def _begin(self) -> None:
         """Restore what the directory holds, and store the configuration in it."""
         check_fingerprint(self.directory, self.dataset)
-        self._checkpoints.restore()
+        self._saved = self._checkpoints.restore()
         if self.devices.total([self.step]) != [self.step * self.devices.workers]:
             raise RunError(f"{self.directory} is not the same directory on all hosts.")
         if self.devices.is_chief:
             with writing(self.directory):
                 self.directory.mkdir(parents=True, exist_ok=True)
-                draft = self.directory / "config.tmp"
-                draft.write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
-                draft.replace(self.directory / "config.json")
+                config = self.config.model_dump_json(indent=2)
+                atomic_write(self.directory / "config.json", config)
                 write_fingerprint(self.directory, self.dataset)
 
     def _mixed_targets(self) -> npt.NDArray[np.float32]:
-        """What is learnt of each training photo, `[len(train), classes]`."""
+        """The targets of the training photos, float32 `[len(train), classes]`."""
         config, dataset = self.config, self.dataset
         answers = None
         if config.teachers and not self.finished:
@@ -156,6 +152,17 @@ class Run:
         return int(self._state["epochs"].numpy())
 
     @property
+    def position(self) -> str:
+        """Where the run was continued, and when that was saved, in words."""
+        if self._saved is None:
+            return "the beginning: it has no checkpoint yet"
+        epoch = min(self.epochs + 1, self.config.epochs)
+        return (
+            f"epoch {epoch} of {self.config.epochs}, step {self.step} of {self.total_steps}, "
+            f"saved on {self._saved:%Y-%m-%d at %H:%M:%S}"
+        )
+
+    @property
     def stopped_early(self) -> bool:
         """Whether validation has not improved for as long as the configuration waits."""
         patience = self.config.patience
@@ -167,7 +174,7 @@ class Run:
         return self.stopped_early or self.epochs >= self.config.epochs
 
     def fit(self) -> None:
-        """Train to the end, from wherever the run stands; the model then has its best weights.
+        """Train from the current step to the end, then load the best epoch's weights.
 
         Raises:
             Interrupted: on SIGINT or SIGTERM, after a checkpoint.
@@ -184,32 +191,37 @@ class Run:
     def _fit_epoch(self, epoch: int) -> None:
         config, state = self.config, self._state
         frozen = epoch < config.frozen_epochs
-        done = self.step - epoch * self.steps_per_epoch
-        begun = saved = time.monotonic()
-        elapsed = float(state["seconds"].numpy())
+        steps = self.step - epoch * self.steps_per_epoch  # taken in this epoch
+        start = last_save = time.monotonic()
+        before = float(state["seconds"].numpy())  # spent on this epoch before a resumption
         progress = Progress(
             config,
             step=self.step,
             steps_per_epoch=self.steps_per_epoch,
+            validation=len(self.dataset.validation),
             shown=self.devices.is_chief,
         )
-        with progress as bar:
-            for batch in self._batches(epoch, skip=done):
+        with progress:
+            for batch in self._batches(epoch, skip=steps):
                 rate = learning_rate(config, self.step, self.total_steps)
                 self.optimizer.learning_rate.assign(rate)
-                asked = tf.constant(float(self._stop))
-                stop = float(self._train_step(*batch, asked, frozen).numpy()) > 0
+                loss, accuracy, stops = self._steps.train(
+                    *batch, tf.constant(float(self._stop)), frozen
+                ).numpy()
+                stop = stops > 0
+                state["loss"].assign_add(loss)
+                state["accuracy"].assign_add(accuracy)
                 state["step"].assign_add(1)
-                done += 1
+                steps += 1
                 now = time.monotonic()
-                state["seconds"].assign(elapsed + now - begun)
-                bar.advance(self.step, loss=float(state["loss"].numpy()) / done, rate=rate)
+                state["seconds"].assign(before + now - start)
+                progress.advance(self.step, loss=float(state["loss"].numpy()) / steps, rate=rate)
                 if stop or (self.devices.workers == 1 and self._stop):
                     self._save()
                     raise Interrupted
-                if now - saved > 60 * config.checkpoint_minutes:
+                if now - last_save > 60 * config.checkpoint_minutes:
                     self._save()
-                    saved = now
+                    last_save = now
 
     def _batches(self, epoch: int, *, skip: int) -> Any:
         def of_host(_context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -230,53 +242,9 @@ class Run:
 
         return self.devices.strategy.distribute_datasets_from_function(of_host)
 
-    def _take_step(
-        self,
-        photos: tf.Tensor,
-        labels: tf.Tensor,
-        targets: tf.Tensor,
-        asked: tf.Tensor,
-        frozen: bool,
-    ) -> tf.Tensor:
-        """Train on one global batch; returns how many hosts were `asked` to stop."""
-        strategy = self.devices.strategy
-
-        def replica(
-            photos: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor, asked: tf.Tensor
-        ) -> tf.Tensor:
-            return tf.stack([*self._train_replica(photos, labels, targets, frozen), asked])
-
-        shares = strategy.run(replica, args=(photos, labels, targets, asked))
-        sums = strategy.reduce(tf.distribute.ReduceOp.SUM, shares, None)
-        self._state["loss"].assign_add(sums[0])
-        self._state["accuracy"].assign_add(sums[1])
-        return sums[2]
-
-    def _train_replica(
-        self, photos: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor, frozen: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One device's share of a step; returns its share of the mean loss and accuracy."""
-        config, replicas = self.config, self.devices.replicas
-        variables = self._head if frozen else self.model.trainable_variables
-        with tf.GradientTape() as tape:
-            # A frozen backbone's batch norm keeps its statistics too.
-            logits = self.model(self._preprocess(photos), training=not frozen)
-            losses = keras.losses.categorical_crossentropy(targets, logits, from_logits=True)
-            loss = tf.reduce_sum(losses) / config.batch_size
-            kernels = [v.value for v in variables if v.path.endswith("/kernel")]
-            decay = tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
-            objective = self.optimizer.scale_loss(loss + config.weight_decay * decay / replicas)
-        gradients = tape.gradient(objective, [variable.value for variable in variables])
-        if self.precision == "float16" and replicas > 1:
-            # Keras sums gradients after it has looked for overflow: let all replicas see the same.
-            context = tf.distribute.get_replica_context()
-            total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-            gradients = [gradient / replicas for gradient in total]
-        self.optimizer.apply(gradients, variables)  # sums over the replicas
-        return loss, tf.reduce_sum(_hits(labels, logits)) / config.batch_size
-
     def _end_epoch(self, epoch: int) -> None:
-        self._agree_on_statistics()
+        if self.devices.replicas > 1:
+            self._steps.average_statistics()
         val_loss, val_accuracy = self.validate()
         state = self._state
         row = {
@@ -300,12 +268,12 @@ class Run:
             state["waited"].assign(0)
         else:
             state["waited"].assign_add(1)
-        for of_epoch in ("loss", "accuracy", "seconds"):
-            state[of_epoch].assign(0.0)
+        for name in _OF_EPOCH:
+            state[name].assign(0.0)
         state["epochs"].assign_add(1)
         self._save()
-        [asked] = self.devices.total([float(self._stop)])
-        if asked and not self.finished:
+        [stops] = self.devices.total([float(self._stop)])
+        if stops and not self.finished:
             raise Interrupted
 
     def _write(self, row: dict[str, str], better: bool) -> None:
@@ -315,48 +283,31 @@ class Run:
             tqdm.write("  ".join(f"{key} {value}" for key, value in row.items()))
             history.plot(path)
             if better:
-                draft = self.directory / "draft.weights.h5"
-                self.model.save_weights(draft)
-                draft.replace(self.directory / "best.weights.h5")
+                with replacement(self.directory / "best.weights.h5") as draft:
+                    self.model.save_weights(draft)
 
     def _save(self) -> None:
         if self.devices.is_chief:
             self._checkpoints.save()
 
-    def _agree_on_statistics(self) -> None:
-        """Average batch norm's statistics, which each device has gathered by itself."""
-        if self.devices.replicas == 1:
-            return
-        moving = [v for v in self.model.non_trainable_variables if v.path.split("/")[-1] in _MOVING]
-
-        def replica() -> None:
-            context = tf.distribute.get_replica_context()
-            values = [tf.identity(variable.value) for variable in moving]
-            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values) if values else []
-            for variable, mean in zip(moving, means, strict=True):
-                variable.assign(mean)
-
-        tf.function(lambda: self.devices.strategy.run(replica))()
-
     def validate(self) -> tuple[float, float]:
-        """Loss (without smoothing) and accuracy on the held-out photos, squashed as served."""
-        predict = tf.function(self.predict)
+        """Loss (without smoothing) and accuracy on the validation photos, squashed as served."""
         share = self.dataset.validation[self.devices.worker :: self.devices.workers]
         batches = inference_batches(
             share, size=self.config.input_size, batch_size=self.config.batch_size
         )
-        loss = hits = 0.0
+        loss = hits = 0.0  # sums over the photos
         for photos, labels in batches if share else ():
-            logits = tf.cast(predict(photos), tf.float32)
+            logits = tf.cast(self.predict(photos), tf.float32)
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
             loss += float(tf.reduce_sum(losses).numpy())
-            hits += float(tf.reduce_sum(_hits(labels, logits)).numpy())
+            hits += float(tf.reduce_sum(correct(labels, logits)).numpy())
         loss, hits = self.devices.total([loss, hits])
         return loss / len(self.dataset.validation), hits / len(self.dataset.validation)
 
     def predict(self, photos: tf.Tensor) -> tf.Tensor:
-        """Logits `[N, classes]` of float32 RGB 0..255 `[N, h, w, 3]`."""
-        return self.model(self._preprocess(photos), training=False)
+        """Logits `[N, classes]` of float32 RGB 0..255 `[N, input_size, input_size, 3]`."""
+        return self._steps.predict(photos)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -364,16 +315,18 @@ class Run:
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._stop = True
-            # The next one is the kernel's to handle: it ends even a step that hangs.
+            # The kernel handles the next signal: it ends even a step that hangs.
             for number in numbers:
                 signal.signal(number, signal.SIG_DFL)
-            tqdm.write("Stopping after this step; saving a checkpoint. Once more ends it at once.")
+            tqdm.write(
+                "Stopping after this step, with a checkpoint. Interrupt again to end at once."
+            )
 
-        before = {number: signal.signal(number, stop) for number in numbers}
+        handlers = {number: signal.signal(number, stop) for number in numbers}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
 
@@ -385,16 +338,12 @@ def _check(config: TrainConfig, dataset: Dataset, devices: Devices) -> None:
         )
     if config.batch_size % devices.replicas:
         raise DataError(
-            f"Batches of {config.batch_size} photos do not divide among {devices.replicas} "
-            "devices: choose another --batch-size."
+            f"Batches of {config.batch_size} photos cannot be shared equally by "
+            f"{devices.replicas} devices: choose another --batch-size."
         )
 
 
 def _seeds(model: keras.Model) -> list[tf.Variable]:
-    """What dropout draws from next, which Keras does not show to TensorFlow's checkpoints."""
+    """Dropout's random states, which Keras hides from TensorFlow's checkpoints."""
     weights = {id(variable) for variable in model.weights}
     return [variable.value for variable in model.variables if id(variable) not in weights]
-
-
-def _hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.equal(tf.argmax(logits, -1, tf.int32), labels), tf.float32)

@@ -295,7 +295,7 @@ class TestClassIndex:
             spelt.append(name)
             return name
 
-        monkeypatch.setattr(bundle, "_spelling", spell)
+        monkeypatch.setattr(bundle, "comparable", spell)
         toy = card(labels=(Label(index=0, name="only here"), Label(index=1, name="and here")))
         for _ in range(3):
             assert toy.class_index("and here") == 1

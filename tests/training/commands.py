@@ -9,6 +9,9 @@ from app.settings import PROJECT
 
 __all__ = ["hint", "shell", "training"]
 
+NOISE = ("absl::", "oneDNN", "cuInit", "WARNING:tensorflow", "retracing")
+"""What no command shows of TensorFlow's log."""
+
 
 def training(*arguments: str | Path) -> str:
     """Run a subcommand that has to succeed; returns its standard output."""
@@ -17,7 +20,7 @@ def training(*arguments: str | Path) -> str:
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
-    """Run a line that has to succeed, as if pasted into a shell at the project's root."""
+    """Run a line that has to succeed, as if pasted at the project's root; it must be quiet."""
     done = subprocess.run(
         f"exec {line}",  # `exec` replaces the shell, so that a timeout kills the command itself
         shell=True,
@@ -28,10 +31,12 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    noise = [line for line in done.stderr.splitlines() if any(word in line for word in NOISE)]
+    assert noise == []
     return done
 
 
-def hint(errors: str) -> str:
-    """The next command to run, as a subcommand's standard error suggests it."""
-    *_, last = (line for line in errors.splitlines() if " -m training " in line)
+def hint(stderr: str) -> str:
+    """The command that a subcommand's standard error names as the next one."""
+    *_, last = (line for line in stderr.splitlines() if " -m training " in line)
     return last.strip()

@@ -15,7 +15,7 @@ def _checkpoints(directory: Path, value: float = 0.0) -> tuple[Checkpoints, tf.V
 def test_nothing_to_restore(tmp_path: Path) -> None:
     checkpoints, variable = _checkpoints(tmp_path / "absent", 3.0)
 
-    assert not checkpoints.restore()
+    assert checkpoints.restore() is None
     assert variable.numpy()[0] == 3
 
 

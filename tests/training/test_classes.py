@@ -1,7 +1,7 @@
 import pytest
 
 from app.bundle import Label
-from training.classes import check_distinct, label, matching_index
+from training.classes import check_distinct, kept_classes, label, matching_index
 from training.errors import DataError
 
 
@@ -57,3 +57,39 @@ def test_classes_match_by_synset_and_else_by_name(
     synset: str | None, name: str, index: int | None
 ) -> None:
     assert matching_index(Label(index=9, synset=synset, name=name), MODEL_LABELS) == index
+
+
+BREEDS = (
+    "n02113624-toy_poodle",
+    "n02113712-miniature_poodle",
+    "n02113799-standard_poodle",
+    "n02088364-beagle",
+    "n02086240-Shih-Tzu",
+)
+
+
+@pytest.mark.parametrize(
+    ("breed", "near"),
+    [
+        ("poodle", "Near: toy poodle, miniature poodle, standard poodle."),
+        ("Beagel", "Near: beagle."),
+        ("shih tsu", "Near: Shih-Tzu."),
+        ("n02088363", "n02088364 (beagle)"),
+    ],
+)
+def test_unknown_breed_names_those_near_it(breed: str, near: str) -> None:
+    with pytest.raises(DataError) as error:
+        kept_classes(BREEDS, {0, 1, 2, 3, 4}, ("beagle", breed))
+
+    assert str(error.value).startswith(f"No such breed: {breed}. Near: ")
+    assert near in str(error.value)
+
+
+def test_unknown_breed_that_is_near_none() -> None:
+    with pytest.raises(DataError, match=r"^No such breed: tabby\.$"):
+        kept_classes(BREEDS, {0, 1, 2, 3, 4}, ("beagle", "tabby"))
+
+
+@pytest.mark.parametrize("spelling", ["SHIH_TZU", "shih-tzu", " shih  tzu ", "n02086240-shih_tzu"])
+def test_breeds_are_kept_in_any_spelling(spelling: str) -> None:
+    assert kept_classes(BREEDS, {0, 1, 2, 3, 4}, ("beagle", spelling)) == [3, 4]

@@ -14,7 +14,7 @@ from tests.training.commands import hint, shell, training
 from tests.training.networks import tiny_net
 from training import cli
 
-TRAIN = ["train", "--weights", "none", "--stages", "32x1,48x1", "--input-size", "64"]
+TRAIN = ["train", "--preset", "scratch", "--stages", "32x1,48x1", "--input-size", "64"]
 OPTIONS = ["--batch-size", "4", "--precision", "float32"]
 
 
@@ -25,35 +25,35 @@ def _error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> tuple[ob
 
 
 def test_bad_values_are_told_by_option(capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = _error(capsys, ["train", "--batch-size", "1", "--stages", "big"])
+    code, stderr = _error(capsys, ["train", "--batch-size", "1", "--stages", "big"])
 
     assert code == 2
-    assert "--batch-size: " in told
-    assert "--stages" in told
-    assert "Traceback" not in told
+    assert "--batch-size: " in stderr
+    assert "--stages" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = _error(capsys, ["train", "--architecture", "custom_cnn"])
+    code, stderr = _error(capsys, ["train", "--architecture", "custom_cnn"])
 
     assert code == 2
-    assert told.startswith("error: ")
-    assert "--stages 224xEPOCHS" in told
+    assert stderr.startswith("error: ")
+    assert "--stages 224xEPOCHS" in stderr
 
 
 def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = _error(capsys, ["train", "--no-such-option", "1"])
+    code, stderr = _error(capsys, ["train", "--no-such-option", "1"])
 
     assert code == 2
-    assert "--no-such-option" in told
+    assert "--no-such-option" in stderr
 
 
-def test_help_tells_what_an_epoch_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_what_an_epoch_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main(["train", "--help"])
 
-    told = " ".join(capsys.readouterr().out.split())
-    _, _, of_batches = told.partition("--batch-size int photos in a step")
+    text = " ".join(capsys.readouterr().out.split())
+    _, _, of_batches = text.partition("--batch-size N photos in a step")
     assert "leaves out what does not fill its last step" in of_batches[:200]
 
 
@@ -85,8 +85,8 @@ def test_finished_run_says_so(
     monkeypatch.setattr(trainable, "build", lambda _config, labels: tiny_net(len(labels)))
     run = ["--run", str(tmp_path / "run")]
     cli.main([*TRAIN, *OPTIONS, *run, "--data-dir", str(prepared)])
-    told = capsys.readouterr().err
-    python, _, rest = hint(told).partition(" ")
+    stderr = capsys.readouterr().err
+    python, _, rest = hint(stderr).partition(" ")
     assert Path(python).absolute() == Path(sys.executable)
     assert rest == f"-m training export --run {tmp_path}/run"
 
@@ -137,7 +137,7 @@ def test_figures_beside_others_have_to_be_written(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--labels", "l.txt"], "--labels goes with --keras FILE alone."),
         (["--input-size", "64"], "--input-size goes with --keras FILE alone."),
@@ -155,13 +155,13 @@ def test_export_takes_the_options_of_its_source_alone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
     code, _ = _error(capsys, ["export", *options])
 
-    assert str(code).startswith(f"error: {told}")
+    assert str(code).startswith(f"error: {message}")
 
 
 @pytest.mark.slow
@@ -178,11 +178,11 @@ def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -
         assert time.monotonic() < deadline
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert hint(told).endswith(f"train --run {run} --resume")
+    assert hint(stderr).endswith(f"train --run {run} --resume")
 
-    shell(hint(told))
+    shell(hint(stderr))
     rows = (run / "history.csv").read_text().splitlines()
     assert [row.split(",")[:3] for row in rows[1:]] == [["1", "32", "9"], ["2", "48", "18"]]
 

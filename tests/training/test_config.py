@@ -35,11 +35,11 @@ def test_configuration_survives_json() -> None:
 def test_public_configuration_tells_no_path() -> None:
     config = TrainConfig(data_dir="/somewhere/private", weights="/somewhere/private/dogs.h5")
 
-    told = config.public()
+    public = config.public()
 
-    assert told["weights"] == "dogs.h5"
-    assert "private" not in str(told)
-    assert told["learning_rate"] == config.learning_rate
+    assert public["weights"] == "dogs.h5"
+    assert "private" not in str(public)
+    assert public["learning_rate"] == config.learning_rate
 
 
 def test_custom_cnn_trains_at_its_input_size_alone() -> None:

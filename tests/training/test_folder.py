@@ -117,7 +117,7 @@ def test_breeds_and_limit(tmp_path: Path) -> None:
     assert len(read.test) == 2
     with pytest.raises(DataError, match=r"photos \(1\): .*, with --limit 2, need 2"):
         load_folder(tmp_path, breeds=("red-dog", "blue-dog"), limit=2)
-    with pytest.raises(DataError, match="No such breed: dog"):
+    with pytest.raises(DataError, match=r"No such breed: dog\. Near: blue dog, red dog\."):
         load_folder(tmp_path, breeds=("dog", "poodle"))
 
 
@@ -259,7 +259,7 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
     source = ("--source", "folder", "--data-dir", photos)
 
     output = training(
-        *("train", *source, "--run", run, "--weights", "none", "--stages", "32x1"),
+        *("train", *source, "--run", run, "--preset", "scratch", "--stages", "32x1"),
         *("--input-size", "64", "--batch-size", "4", "--precision", "float32"),
     )
     assert "most confused" in output or "accuracy 1.000" in output

@@ -26,9 +26,9 @@ def test_python_is_told_from_the_working_directory(
     here = Path.cwd()
     monkeypatch.setattr(sys, "executable", str(here / python))
 
-    told = command("train", "--run", "runs/of mine", "--resume")
+    line = command("train", "--run", "runs/of mine", "--resume")
 
-    assert told == f"{shown.format(here=here)} -m training train --run 'runs/of mine' --resume"
+    assert line == f"{shown.format(here=here)} -m training train --run 'runs/of mine' --resume"
 
 
 def test_photos_are_told_where_they_are_not_the_default() -> None:

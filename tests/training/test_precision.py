@@ -61,7 +61,7 @@ def test_mixed_model_keeps_weights_names_and_a_float32_end() -> None:
     assert {variable.dtype for variable in copy.variables} == {"float32"}
     assert [v.path for v in copy.variables] == [v.path for v in model.variables]
     photos = np.random.default_rng(0).uniform(-100, 100, (3, 32, 32, 3)).astype(np.float32)
-    ours, theirs = (np.asarray(each(photos, training=True)) for each in (copy, model))
+    ours, theirs = (np.asarray(network(photos, training=True)) for network in (copy, model))
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, atol=2e-2)
     moving = "moving_mean"
@@ -80,7 +80,7 @@ def _run(directory: Path, wanted: Precision) -> Run:
 
 def _step(run: Run) -> None:
     [batch, *_] = run._batches(0, skip=0)
-    run._train_step(*batch, tf.constant(0.0), False)
+    run._steps.train(*batch, tf.constant(0.0), False)
 
 
 def _values(variables: list[Any]) -> list[Any]:

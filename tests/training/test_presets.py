@@ -14,11 +14,11 @@ def _configured(*options: str) -> TrainConfig:
     """What the command line makes of options."""
     made: list[TrainConfig] = []
 
-    def told(train: cli.Train) -> None:
+    def keep(train: cli.Train) -> None:
         made.append(train._config())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli.Train, "cli_cmd", told)
+        patch.setattr(cli.Train, "cli_cmd", keep)
         cli.main(["train", *options])
     [config] = made
     return config
@@ -26,12 +26,12 @@ def _configured(*options: str) -> TrainConfig:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
 def test_each_says_its_command_time_and_accuracy(preset: type[TrainConfig]) -> None:
-    told = preset.__doc__ or ""
+    docstring = preset.__doc__ or ""
 
     for word in ("Command:\n", "Time:\n", "Accuracy:\n"):
-        assert word in told
-    assert "python -m training train" in told
-    named = re.search(r"--preset (\w+)", told)
+        assert word in docstring
+    assert "python -m training train" in docstring
+    named = re.search(r"--preset (\w+)", docstring)
     assert preset().preset == (named.group(1) if named else "finetune")
 
 
@@ -101,8 +101,31 @@ def test_teachers_and_files_are_kept_by_absolute_path(
 
 def test_finetune_trains_the_head_first() -> None:
     assert Finetune().frozen_epochs == 1
-    assert Finetune(weights="none").frozen_epochs == 0
+    assert TrainConfig(weights="none", head_epochs=1).frozen_epochs == 0
     assert Finetune(head_epochs=99).frozen_epochs == Finetune().epochs - 1
+
+
+@pytest.mark.parametrize("name", ["finetune", "refine", "paper"])
+def test_presets_for_pretrained_weights_refuse_random_ones(name: Any) -> None:
+    with pytest.raises(ValidationError, match=f"the preset {name} is for .* --preset scratch"):
+        PRESETS[name](weights="none")
+
+
+def test_custom_cnn_has_random_weights_with_any_preset() -> None:
+    config = Finetune(architecture="custom_cnn", weights="none", stages=["224x1"])
+
+    assert config.weights == "none"
+
+
+def test_preset_to_use_with_random_weights_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = ("--run", str(tmp_path))
+    with pytest.raises(SystemExit, match="2"):
+        _configured(*run, "--preset", "paper", "--weights", "none")
+
+    assert "--preset scratch" in capsys.readouterr().err
+    assert _configured(*run, "--preset", "scratch", "--weights", "none") == Scratch()
 
 
 def test_scratch_grows_from_random_weights() -> None:

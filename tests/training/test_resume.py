@@ -55,8 +55,8 @@ def _wait_for_a_checkpoint_of_the_second_epoch(process: subprocess.Popen[str], r
 def whole(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "whole"
     process = _start("--run", run, "--data-dir", prepared, *OPTIONS)
-    _, told = process.communicate(timeout=280)
-    assert process.returncode == 0, told
+    _, stderr = process.communicate(timeout=280)
+    assert process.returncode == 0, stderr
     return run
 
 
@@ -71,10 +71,10 @@ def test_stopped_run_ends_as_one_that_was_not(
     process = _start("--run", run, "--data-dir", prepared, *OPTIONS, *often)
     _wait_for_a_checkpoint_of_the_second_epoch(process, run)
     os.kill(process.pid, number)
-    _, told = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     if number == signal.SIGINT:
         assert process.returncode == 130
-        python, _, rest = hint(told).partition(" ")
+        python, _, rest = hint(stderr).partition(" ")
         assert Path(python).absolute() == Path(sys.executable)
         assert rest == f"-m training train --run {run} --resume"
     else:
@@ -83,9 +83,9 @@ def test_stopped_run_ends_as_one_that_was_not(
     assert len(before) < 3
 
     resumed = _start("--run", run, "--resume")
-    _, told = resumed.communicate(timeout=280)
+    _, stderr = resumed.communicate(timeout=280)
 
-    assert resumed.returncode == 0, told
+    assert resumed.returncode == 0, stderr
     ours, theirs = _history(run), _history(whole)
     assert ours[: len(before)] == before
     for column in ("epoch", "size", "steps", "learning_rate"):

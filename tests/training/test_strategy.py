@@ -42,8 +42,8 @@ def _start(
 def _end(processes: list[subprocess.Popen[str]]) -> None:
     try:
         for process in processes:
-            _, told = process.communicate(timeout=200)
-            assert process.returncode == 0, told[-4000:]
+            _, stderr = process.communicate(timeout=200)
+            assert process.returncode == 0, stderr[-4000:]
     finally:
         for process in processes:
             process.kill()
@@ -68,11 +68,11 @@ def _assert_same(ours: Weights, theirs: Weights, tolerance: float) -> None:
 
 def _two_hosts(directory: Path, *, batch_norm: bool) -> tuple[Weights, Weights]:
     sockets = [socket.socket() for _ in range(2)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
+    for listener in sockets:
+        listener.bind(("127.0.0.1", 0))
+    hosts = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
+    for listener in sockets:
+        listener.close()
     files = [directory / f"host{index}.npz" for index in range(2)]
     _end(
         [
@@ -142,8 +142,8 @@ def test_two_devices_scale_the_loss_together(tmp_path: Path) -> None:
         run = tmp_path / f"run{replicas}"
         _end([_start(run, file, replicas=replicas, precision="float16")])
 
-    one, two = (_load(file) for file in files)
-    _assert_same(two, one, 2e-3)
+    alone, together = (_load(file) for file in files)
+    _assert_same(together, alone, 2e-3)
 
 
 @pytest.mark.slow
@@ -183,8 +183,8 @@ def test_hosts_share_each_batch(workers: int) -> None:
 
 
 def test_one_device_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = {"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}}
-    for spec in ("", "{}", json.dumps(one)):
+    single = {"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}}
+    for spec in ("", "{}", json.dumps(single)):
         monkeypatch.setenv("TF_CONFIG", spec)
 
         devices = all_devices()

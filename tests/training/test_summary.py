@@ -22,38 +22,38 @@ def test_confusion_counts_rows_by_truth() -> None:
 
 
 def test_figures_worked_out_by_hand() -> None:
-    told = figures(np.array([[6, 1, 1], [3, 1, 0], [0, 0, 4]]), TRIO)
+    summary = figures(np.array([[6, 1, 1], [3, 1, 0], [0, 0, 4]]), TRIO)
 
-    assert told["photos"] == 16
-    assert told["accuracy"] == pytest.approx(11 / 16, abs=1e-4)
-    assert told["mean_class_accuracy"] == pytest.approx((0.75 + 0.25 + 1) / 3, abs=1e-4)
-    assert [(row["photos"], row["right"], row["accuracy"]) for row in told["classes"]] == [
+    assert summary["photos"] == 16
+    assert summary["accuracy"] == pytest.approx(11 / 16, abs=1e-4)
+    assert summary["mean_class_accuracy"] == pytest.approx((0.75 + 0.25 + 1) / 3, abs=1e-4)
+    assert [(row["photos"], row["right"], row["accuracy"]) for row in summary["classes"]] == [
         (8, 6, 0.75),
         (4, 1, 0.25),
         (4, 4, 1.0),
     ]
-    assert told["most_confused"] == [
+    assert summary["most_confused"] == [
         {"label": "dingo", "taken_for": "beagle", "photos": 3, "share": 0.75},
         {"label": "beagle", "taken_for": "dingo", "photos": 1, "share": 0.125},
         {"label": "beagle", "taken_for": "pug", "photos": 1, "share": 0.125},
     ]
-    assert told["confusion"] == [[6, 1, 1], [3, 1, 0], [0, 0, 4]]
+    assert summary["confusion"] == [[6, 1, 1], [3, 1, 0], [0, 0, 4]]
 
 
 def test_class_without_photos_counts_for_nothing() -> None:
-    told = figures(np.array([[2, 0, 0], [0, 0, 0], [0, 0, 1]]), TRIO)
+    summary = figures(np.array([[2, 0, 0], [0, 0, 0], [0, 0, 1]]), TRIO)
 
-    assert (told["accuracy"], told["mean_class_accuracy"]) == (1.0, 1.0)
-    assert told["classes"][1]["accuracy"] is None
-    assert told["most_confused"] == []
-    assert "most confused" not in table(told)
+    assert (summary["accuracy"], summary["mean_class_accuracy"]) == (1.0, 1.0)
+    assert summary["classes"][1]["accuracy"] is None
+    assert summary["most_confused"] == []
+    assert "most confused" not in table(summary)
 
 
 def test_no_photos_at_all() -> None:
-    told = figures(np.zeros((3, 3), np.int64), TRIO)
+    summary = figures(np.zeros((3, 3), np.int64), TRIO)
 
-    assert told["accuracy"] is told["mean_class_accuracy"] is None
-    assert "accuracy - over 0 photos" in table(told)
+    assert summary["accuracy"] is summary["mean_class_accuracy"] is None
+    assert "accuracy - over 0 photos" in table(summary)
 
 
 def test_only_the_most_confused_pairs_are_told() -> None:
@@ -66,9 +66,9 @@ def test_only_the_most_confused_pairs_are_told() -> None:
 
 
 def test_table_has_the_worst_class_first() -> None:
-    told = table(figures(np.array([[6, 1, 1], [3, 1, 0], [0, 0, 4]]), TRIO))
+    text = table(figures(np.array([[6, 1, 1], [3, 1, 0], [0, 0, 4]]), TRIO))
 
-    assert told.splitlines() == [
+    assert text.splitlines() == [
         "validation: accuracy 0.688 over 16 photos, mean of the classes 0.667",
         "",
         "class   photos  right  accuracy",
@@ -133,12 +133,12 @@ def test_summary_is_of_the_best_weights_and_the_served_decoding(tmp_path: Path) 
     head = run.model.get_layer("predictions")
     head.set_weights([-np.asarray(value) for value in head.get_weights()])  # the other way round
 
-    told = summarise(run)
+    text = summarise(run)
 
     stored = json.loads((run.directory / "summary.json").read_text())
     truth = [example.label for example in run.dataset.validation]
     assert stored["confusion"] == confusion(truth, expected.tolist(), 2).tolist()
     assert stored["photos"] == 6
     assert [row["synset"] for row in stored["classes"]] == [label.synset for label in LABELS]
-    assert told == table(stored)
+    assert text == table(stored)
     assert (run.directory / "confusion.png").read_bytes().startswith(b"\x89PNG")

@@ -105,7 +105,7 @@ def test_head_that_fits_no_class_is_refused(tmp_path: Path) -> None:
     _head_file(tmp_path / "head.npz")
     config = _config(head=str(tmp_path / "head.npz"))
 
-    with pytest.raises(WeightsError, match="no class here"):
+    with pytest.raises(WeightsError, match="none of the classes"):
         trainable.build(config, dataset().labels)
     plain = config.model_copy(
         update={"architecture": Architecture.CUSTOM_CNN, "stages": (Stage(size=224, epochs=1),)}

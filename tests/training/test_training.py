@@ -3,6 +3,7 @@ import math
 import resource
 import signal
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,15 @@ def test_run_leaves_curves_history_weights_and_configuration(whole: Run) -> None
     assert TrainConfig.model_validate_json(stored) == CONFIG
 
 
+def test_functions_are_traced_once_for_each_size(whole: Run) -> None:
+    steps = whole._steps
+
+    whole.predict(np.zeros((1, 48, 48, 3), np.float32))
+
+    assert steps.predict.experimental_get_tracing_count() == 1
+    assert steps.train.experimental_get_tracing_count() == len(CONFIG.stages)
+
+
 def test_validation_figures_are_those_of_the_kept_weights(whole: Run) -> None:
     history = _history(whole.directory)
     best = max(history, key=lambda row: float(row["val_accuracy"]))
@@ -139,8 +149,14 @@ def test_interrupted_run_resumes_as_if_nothing_had_happened(
     assert first.step == in_step
     assert not (directory / "history.csv").exists()
 
+    assert first.position == "the beginning: it has no checkpoint yet"
     second = _run(directory)
     assert second.step == in_step
+    [checkpoint] = (directory / "checkpoints").iterdir()
+    saved = datetime.fromtimestamp(checkpoint.stat().st_mtime)
+    assert second.position == (
+        f"epoch 1 of 2, step {in_step} of 6, saved on {saved:%Y-%m-%d at %H:%M:%S}"
+    )
     second.fit()
 
     assert second.step == whole.step == 6
@@ -169,7 +185,7 @@ def test_resumed_run_drops_what_an_uninterrupted_one_does(tmp_path: Path) -> Non
     resumed = run("run")
     resumed.fit()
 
-    ours, theirs = (list(_weights(each).values()) for each in (resumed, whole))
+    ours, theirs = (list(_weights(trained).values()) for trained in (resumed, whole))
     for weight, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(weight, other, rtol=1e-3, atol=1e-5)
     _assert_same_history(tmp_path / "run", tmp_path / "whole")
@@ -182,7 +198,7 @@ def test_stop_at_the_last_step(tmp_path: Path, step: int) -> None:
     expected = _run(tmp_path / "whole", config, train=8)
     expected.fit()
     first = _run(tmp_path / "run", config, train=8)
-    real = first._train_step
+    real = first._steps.train
 
     def taking(*arguments: Any) -> Any:
         if first.step == step - 1:
@@ -190,7 +206,7 @@ def test_stop_at_the_last_step(tmp_path: Path, step: int) -> None:
             signal.raise_signal(signal.SIGTERM)
         return real(*arguments)
 
-    first._train_step = taking
+    first._steps.train = taking
     with pytest.raises(Interrupted):
         first.fit()
     assert (first.step, first.epochs, signalled) == (step, step // 2 - 1, [step])
@@ -269,13 +285,13 @@ def test_configuration_is_whole_whatever_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = _run(tmp_path).directory / "config.json"
-    real, before = Path.write_text, stored.read_text()
+    real, before = Path.write_bytes, stored.read_text()
 
-    def write_half(path: Path, text: str, **options: Any) -> int:
-        real(path, text[: len(text) // 2], **options)
+    def write_half(path: Path, content: bytes) -> int:
+        real(path, content[: len(content) // 2])
         raise OSError("no room")
 
-    monkeypatch.setattr(Path, "write_text", write_half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(RunError, match="no room"):
         _run(tmp_path)
 
@@ -367,7 +383,7 @@ def test_batches_that_do_not_divide_among_devices(tmp_path: Path) -> None:
     class Three:
         num_replicas_in_sync = 3
 
-    with pytest.raises(DataError, match="do not divide among 3 devices"):
+    with pytest.raises(DataError, match="cannot be shared equally by 3 devices"):
         Run(tmp_path, CONFIG, dataset(), devices=Devices(Three()))
 
 

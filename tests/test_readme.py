@@ -22,9 +22,7 @@ from app.settings import PROJECT, Settings
 from tests import needs, readme
 from tests.drawing import DRAWING, draw
 
-TEXTS = {
-    str(page.relative_to(PROJECT)): page.read_text(encoding="utf-8") for page in readme.PAGES
-}
+TEXTS = {str(page.relative_to(PROJECT)): page.read_text(encoding="utf-8") for page in readme.PAGES}
 README, API, TRAINING = TEXTS["README.md"], TEXTS["docs/api.md"], TEXTS["docs/training.md"]
 EVERYTHING = "\n".join(TEXTS.values())
 EXAMPLES = [

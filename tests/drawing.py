@@ -79,7 +79,7 @@ def _fur(
     length: float,
     light: float,
 ) -> None:
-    """Hairs from the rim inwards, each pointing away from the centre and down, darker at the rim."""
+    """Hairs from the rim inwards: they point away from the centre and down, and darken outwards."""
     x0, y0, width, height = ellipse
     radius = np.sqrt(rng.uniform(0, 1, hairs))
     angle = rng.uniform(0, 2 * np.pi, hairs)

@@ -21,6 +21,7 @@ from app.schemas import CamQuery, CompareQuery, GradcamQuery, PredictQuery
 from app.settings import PROJECT, Settings
 from tests import needs, readme
 from tests.drawing import DRAWING, draw
+from tests.training.folders import pixel_box, voc, write_photos
 
 TEXTS = {str(page.relative_to(PROJECT)): page.read_text(encoding="utf-8") for page in readme.PAGES}
 README, API, TRAINING = TEXTS["README.md"], TEXTS["docs/api.md"], TEXTS["docs/training.md"]
@@ -240,6 +241,47 @@ def test_figures_of_evaluate_exist() -> None:
             stem = name.removesuffix("_interval").removesuffix("_baselines")
             stem = stem.removesuffix("_customary").removesuffix("_fused")
             assert re.search(rf"\b{stem}\b", sources), path
+
+
+@pytest.mark.parametrize("kind", ["PASCAL VOC", "COCO", "CSV"])
+def test_boxes_are_read_where_the_page_says(tmp_path: Path, kind: str) -> None:
+    from training.config import TrainConfig
+    from training.data import load_dataset
+
+    rows = readme.Table.read(TEXTS["docs/own-data.md"], "format", "where").rows
+    where = dict(row[:2] for row in rows)[kind]
+    target = tmp_path / re.findall(r"`DIR/([^`]+)`", where)[0]
+    photos = write_photos(tmp_path, 3)
+    boxes = {photo: pixel_box(*map(int, photo.stem.split("-"))) for photo in photos}
+    if kind == "PASCAL VOC":
+        target.mkdir()
+        for photo, box in boxes.items():
+            (target / f"{photo.stem}.xml").write_text(voc(box) % photo.name)
+    elif kind == "COCO":
+        target.write_text(json.dumps(coco(boxes)))
+    else:
+        columns = re.findall(r"`(filename,[\w,]+)`", where)
+        lines = [f"{photo.name},{','.join(map(str, box))}" for photo, box in boxes.items()]
+        target.write_text("\n".join(columns + lines))
+    dataset = load_dataset(TrainConfig(source="folder", data_dir=tmp_path))
+    examples = dataset.train + dataset.validation + dataset.test
+
+    assert len(examples) == 6
+    for example in examples:
+        xmin, ymin, xmax, ymax = boxes[next(p for p in photos if p.name in example.name)]
+        (box,) = example.boxes
+        assert box == pytest.approx((xmin / 60, ymin / 48, xmax / 60, ymax / 48))
+
+
+def coco(boxes: dict[Path, tuple[float, float, float, float]]) -> dict[str, Any]:
+    """COCO's images and annotations: a box is its corner, width and height."""
+    return {
+        "images": [{"id": number, "file_name": photo.name} for number, photo in enumerate(boxes)],
+        "annotations": [
+            {"image_id": number, "bbox": [xmin, ymin, xmax - xmin, ymax - ymin]}
+            for number, (xmin, ymin, xmax, ymax) in enumerate(boxes.values())
+        ],
+    }
 
 
 # -- terms and commands

@@ -249,7 +249,7 @@ def test_boxes_are_read_where_the_page_says(tmp_path: Path, kind: str) -> None:
     from training.data import load_dataset
 
     rows = readme.Table.read(TEXTS["docs/own-data.md"], "format", "where").rows
-    where = dict(row[:2] for row in rows)[kind]
+    where = {row[0]: row[1] for row in rows}[kind]
     target = tmp_path / re.findall(r"`DIR/([^`]+)`", where)[0]
     photos = write_photos(tmp_path, 3)
     boxes = {photo: pixel_box(*map(int, photo.stem.split("-"))) for photo in photos}

@@ -18,9 +18,11 @@ QUIET = 0.05
 
 _HEAD = """# Performance
 
-Made by `make bench`, which measures it all anew. What counts are the ratios: in each part, what is
-compared ran in turn, in one run, on one machine. Milliseconds are medians, with the quartiles in
-brackets; another machine has others.
+For people who plan capacity or compare packages: how fast is the service, and compared with what?
+
+`make bench` measures everything on this page anew and writes it. Compare ratios, not milliseconds:
+within each part, the alternatives ran in turn, in one run, on one machine. Milliseconds are
+medians, with quartiles in brackets, and differ between machines.
 """
 
 

@@ -1,8 +1,12 @@
-"""The README's examples, run against a real service; `python -m tests.readme` prints them anew."""
+"""The examples of README and docs, run against a real service.
+
+`python -m tests.readme` writes their answers anew.
+"""
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,12 +19,14 @@ from app.settings import PROJECT
 from tests import needs
 from tests.app.services import LONG, serving
 
-__all__ = ["PHOTOS", "README", "Example", "examples", "serve"]
+__all__ = ["DOCS", "PAGES", "PHOTOS", "README", "Example", "Table", "commands", "examples", "serve"]
 
 README = PROJECT / "README.md"
+DOCS = PROJECT / "docs"
+PAGES = (README, *sorted(DOCS.glob("*.md")))
 PHOTOS = needs.SHARED / "photos"
 VARIABLES = {"PHOTO": "n02093754_Border_terrier.JPEG", "BEAGLE": "n02088364_beagle.JPEG"}
-"""What the commands call photos."""
+"""The photos, by their names in the commands."""
 
 _BLOCK = re.compile(
     r"```sh\n(?P<command>.*?)```(?P<between>\s*```(?:json|http)\n)?(?(between)(?P<answer>.*?)```)",
@@ -32,7 +38,7 @@ _HEADERS = ("breedcam-", "content-", "x-request-id")
 
 @dataclass(frozen=True)
 class Example:
-    """A command, and its answer as printed; None where none is."""
+    """A command, and its answer as printed; None where there is none."""
 
     command: str
     answer: str | None
@@ -41,11 +47,23 @@ class Example:
     def gives_headers(self) -> bool:
         return "-D -" in self.command
 
+    @property
+    def output(self) -> str | None:
+        """Name of the file that it writes."""
+        match = re.search(r"-o (\S+)", self.command)
+        return match[1] if match else None
+
+    @property
+    def uses_photos(self) -> bool:
+        """It sends photos that do not come with the project."""
+        return any(f"${name}" in self.command for name in VARIABLES)
+
     def run(self, address: str, directory: Path) -> str:
-        """What it writes to stdout, asked of the service at that address."""
+        """Its standard output, with the service at that address; files go into the directory."""
         photos = {name: str(PHOTOS / file) for name, file in VARIABLES.items()}
+        command = self.command.replace("localhost:8000", address)
         done = subprocess.run(
-            ["bash", "-c", self.command.replace("localhost:8000", address)],
+            ["bash", "-c", command.replace("@docs/", f"@{DOCS}/")],
             cwd=directory,
             env=os.environ | photos,
             capture_output=True,
@@ -60,6 +78,41 @@ def examples(text: str) -> list[Example]:
     return [Example(match["command"], match["answer"]) for match in _BLOCK.finditer(text)]
 
 
+def commands(text: str, start: str) -> list[list[str]]:
+    """The words of each command of that start, in code blocks and between backticks.
+
+    The start itself, such as `-m training`, is not among them; lines that end in a backslash go on.
+    """
+    joined = re.sub(r" *\\\n +", " ", text)
+    lines = re.findall(rf"^(?:    .*|`.*)?{re.escape(start)} +(.+)$", joined, re.M)
+    spans = re.findall(rf"`[^`\n]*{re.escape(start)} +([^`]+)`", joined)
+    blocks = [line for line in lines if "`" not in line]
+    return [shlex.split(command, comments=True) for command in blocks + spans]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a Markdown table, each a cell for each column."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def read(cls, text: str, *columns: str) -> "Table":
+        """The table with these first columns."""
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            if line.startswith("|") and _cells(line)[: len(columns)] == columns:
+                body = lines[number + 2 :]
+                length = next((i for i, row in enumerate(body) if not row.startswith("|")), None)
+                return cls(_cells(line), tuple(_cells(row) for row in body[:length]))
+        raise ValueError(f"no table has the columns {columns}")
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    return tuple(cell.strip() for cell in line.strip().removeprefix("|")[:-1].split("|"))
+
+
 @contextmanager
 def serve() -> Iterator[str]:
     """The address of the service as it starts without settings, but on the CPU."""
@@ -68,21 +121,25 @@ def serve() -> Iterator[str]:
 
 
 def rewrite() -> None:
-    """Put the answers of the model in service into the README."""
-    text = README.read_text(encoding="utf-8")
-    with serve() as address, tempfile.TemporaryDirectory() as directory:
+    """Put the answers of the model in service into the pages."""
+    with serve() as address:
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            changed = _BLOCK.sub(lambda match: _answered(match, address), text)
+            if changed != text:
+                page.write_text(changed, encoding="utf-8")
 
-        def anew(match: re.Match[str]) -> str:
-            example = Example(match["command"], match["answer"])
-            if example.answer is None:
-                return match[0]
-            example.run(address, Path(directory))  # what the first time takes is not told
-            output = example.run(address, Path(directory))
-            told = _headers(output) if example.gives_headers else _laid_out(output)
-            return match[0].replace(example.answer, told)
 
-        text = _BLOCK.sub(anew, text)
-    README.write_text(text, encoding="utf-8")
+def _answered(match: re.Match[str], address: str) -> str:
+    """The block with the answer of now."""
+    example = Example(match["command"], match["answer"])
+    if example.answer is None:
+        return match[0]
+    with tempfile.TemporaryDirectory() as directory:
+        example.run(address, Path(directory))  # the first call is slower than the others
+        output = example.run(address, Path(directory))
+    answer = _headers(output) if example.gives_headers else _laid_out(output)
+    return match[0].replace(f"\n{example.answer}```", f"\n{answer}```")
 
 
 def _headers(output: str) -> str:
@@ -91,24 +148,24 @@ def _headers(output: str) -> str:
 
 
 def _laid_out(output: str) -> str:
-    """A member a line, and an explanation a line; an answer of one member as it is."""
+    """A line for each member and each explanation; an answer of one member stays as it is."""
     answer = json.loads(output)
     if len(answer) == 1:
         return output + "\n"
     members = []
     for name, value in _rounded(answer).items():
-        told = json.dumps(value)
+        text = json.dumps(value)
         if name == "explanations":
-            told = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
-        members.append(f' "{name}": {told}')
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        members.append(f' "{name}": {text}')
     return "{\n" + ",\n".join(members) + "\n}\n"
 
 
 def _rounded(value: Any, digits: int = 4) -> Any:
     if isinstance(value, dict):
-        return {name: _rounded(each, _DIGITS.get(name, digits)) for name, each in value.items()}
+        return {name: _rounded(member, _DIGITS.get(name, digits)) for name, member in value.items()}
     if isinstance(value, list):
-        return [_rounded(each, digits) for each in value]
+        return [_rounded(member, digits) for member in value]
     return round(value, digits) if isinstance(value, float) else value
 
 

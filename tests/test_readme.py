@@ -1,22 +1,98 @@
-"""What the README says is so."""
+"""What README and docs say is so."""
 
+import itertools
 import json
 import re
+import typing
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from pydantic import BaseModel
 
 from app.bundle import Bundle
+from app.errors import BreedCAMError, QueueFull, StartupError
+from app.main import create_app
+from app.schemas import CamQuery, CompareQuery, GradcamQuery, PredictQuery
 from app.settings import PROJECT, Settings
 from tests import needs, readme
+from tests.drawing import DRAWING, draw
+from tests.training.folders import pixel_box, voc, write_photos
 
-README = readme.README.read_text(encoding="utf-8")
+TEXTS = {str(page.relative_to(PROJECT)): page.read_text(encoding="utf-8") for page in readme.PAGES}
+README, API, TRAINING = TEXTS["README.md"], TEXTS["docs/api.md"], TEXTS["docs/training.md"]
+EVERYTHING = "\n".join(TEXTS.values())
+EXAMPLES = [
+    pytest.param(example, id=f"{name}-{number}")
+    for name, text in TEXTS.items()
+    for number, example in enumerate(readme.examples(text))
+]
+
+
+def every_error() -> Iterator[type[BreedCAMError]]:
+    """The tree, without what ends the process before any answer."""
+    waiting = [BreedCAMError]
+    while waiting:
+        error = waiting.pop()
+        if not issubclass(error, StartupError):
+            yield error
+            waiting += error.__subclasses__()
+
+
+# -- the pages
+
+
+def test_readme_can_be_read_in_one_go() -> None:
+    assert len(README.splitlines()) < 200
+    assert README.count("curl ") == 5
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name != "README.md"])
+def test_a_page_has_one_reader_and_one_question(name: str) -> None:
+    """Its first sentence names both, and README lists the page."""
+    paragraph = TEXTS[name].split("\n\n")[1]
+
+    assert re.match(r"For [^:]+: [^?]+\?", paragraph), paragraph
+    assert f"({name})" in README
+
+
+def test_files_and_headings_that_are_linked_exist() -> None:
+    for name, text in TEXTS.items():
+        directory = (PROJECT / name).parent
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            path, _, anchor = link.partition("#")
+            target = (directory / path).resolve() if path else PROJECT / name
+            assert target.exists(), f"{name}: {link}"
+            if anchor:
+                assert anchor in anchors(target), f"{name}: {link}"
+
+
+def anchors(page: Path) -> list[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_the_drawing_is_that_of_the_script() -> None:
+    """JPEG and other versions of Pillow change pixels by a little."""
+    kept = np.asarray(Image.open(DRAWING), np.float64)
+    drawn = np.asarray(draw(), np.float64)
+
+    assert kept.shape == drawn.shape
+    assert np.abs(kept - drawn).mean() < 4
+
+
+# -- tables
 
 
 def test_settings_table_is_that_of_the_settings() -> None:
-    rows = re.findall(r"^\| `(BREEDCAM_\w+)` \| `(.*)` \| (.*) \|$", README, re.M)
+    rows = re.findall(
+        r"^\| `(BREEDCAM_\w+)` \| `(.*)` \| (.*) \|$", TEXTS["docs/settings.md"], re.M
+    )
 
     assert rows == [
         (f"BREEDCAM_{name.upper()}", str(field.default), field.description)
@@ -24,8 +100,70 @@ def test_settings_table_is_that_of_the_settings() -> None:
     ]
 
 
+def test_settings_that_are_named_exist() -> None:
+    named = set(re.findall(r"BREEDCAM_(\w+)", EVERYTHING))
+
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
+
+
+def test_endpoints_table_is_that_of_the_service() -> None:
+    app = create_app()
+    documented = {
+        f"{method.upper()} {path}"
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    }
+    rows = readme.Table.read(README, "endpoint", "answers with").rows
+
+    assert {row[0].strip("`") for row in rows} == documented | {"GET /docs", "GET /"}
+    assert {"/docs", "/"} <= {getattr(route, "path", "") for route in app.routes}
+
+
+def test_parameters_table_is_that_of_the_queries() -> None:
+    queries: dict[str, type[BaseModel]] = {
+        "/predict": PredictQuery,
+        "/cam": CamQuery,
+        "/gradcam": GradcamQuery,
+        "/compare": CompareQuery,
+    }
+    groups = {
+        "all": set(queries),
+        "explanations": set(queries) - {"/predict"},
+        "`/gradcam`": {"/gradcam"},
+    }
+    rows = readme.Table.read(API, "parameter", "endpoints", "default").rows
+    printed = {name.strip("`"): (groups[group], default) for name, group, default, _ in rows}
+    names = set(itertools.chain.from_iterable(query.model_fields for query in queries.values()))
+
+    assert set(printed) == names
+    for name, (paths, default) in printed.items():
+        assert paths == {path for path, query in queries.items() if name in query.model_fields}
+        declared = GradcamQuery.model_fields[name].default
+        if declared not in (None, []):
+            assert default == str(declared).lower(), name
+
+
+def test_errors_table_is_the_error_tree() -> None:
+    rows = readme.Table.read(API, "status").rows
+    codes = {(error.status, error.code) for error in every_error()}
+
+    assert {(int(row[0]), row[1].strip("`")) for row in rows} == codes | {
+        (404, "not-found"),
+        (405, "method-not-allowed"),
+    }
+
+
+def test_a_full_service_answers_as_printed() -> None:
+    error = QueueFull("full")
+    expected = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\n" + "".join(
+        f"{name.lower()}: {value}\n" for name, value in error.headers.items()
+    )
+
+    assert f"```http\n{expected}" in API
+
+
 def test_figures_are_those_of_the_shipped_model(shipped_bundle: Bundle) -> None:
-    """Those that `evaluate --write` keeps; the never-seen photos' stand in no model.json."""
+    """Those that `evaluate --write` keeps; the never-seen photos' are in no model.json."""
     metrics = shipped_bundle.card.metrics
     baselines = metrics["mean_iou_baselines"]
     accuracy = {
@@ -44,7 +182,7 @@ def test_figures_are_those_of_the_shipped_model(shipped_bundle: Bundle) -> None:
         "mean IoU, `/cam`": ("cam", "last"),
         "mean IoU, `/gradcam?method=layercam&layers=last6`": ("layercam", "last6"),
     }
-    part = README[README.index("## The model") : README.index("## Train")]
+    part = README[README.index("## The model") : README.index("## Documentation")]
     rows = re.findall(r"^\| (.+?) \| (0\.\d{3})? ?\| (0\.\d{3})? ?\|$", part, re.M)
     printed = {name: (first, second) for name, first, second in rows}
 
@@ -55,8 +193,98 @@ def test_figures_are_those_of_the_shipped_model(shipped_bundle: Bundle) -> None:
         assert printed[name] == tuple(f"{figure:.3f}" for figure in figures), name
     for name in accuracy:
         assert printed[name][1], f"{name}: not measured on photos never seen"
+    customary = metrics["mean_iou_customary"]
+    assert printed["mean IoU, Grad-CAM with the customary threshold (15 %)"] == (
+        "",
+        f"{customary:.3f}",
+    )
     assert metrics["photos"] == 2066
     assert "TBD" not in part
+
+
+def test_presets_table_is_that_of_the_presets() -> None:
+    from training.config import TrainConfig
+    from training.presets import PRESETS
+
+    table = readme.Table.read(TRAINING, "option", "`finetune` (default)")
+    presets = [PRESETS[name] for name in ("finetune", "refine", "paper", "scratch")]
+    expected = []
+    for name in TrainConfig.model_fields:
+        values = [typed(preset.model_fields[name].default) for preset in presets]
+        if name != "preset" and len(set(values)) > 1:
+            expected.append((f"`--{name.replace('_', '-')}`", *values))
+
+    assert table.columns == ("option", "`finetune` (default)", "`refine`", "`paper`", "`scratch`")
+    assert list(table.rows) == expected
+
+
+def typed(value: Any) -> str:
+    """A value as on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_figures_of_evaluate_exist() -> None:
+    """The names in the first column are written by some module of `training`."""
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for path in (PROJECT / "training").rglob("*.py")
+    )
+    rows = readme.Table.read(TEXTS["docs/evaluation.md"], "in the JSON", "photos").rows
+    paths = {path for row in rows for path in re.findall(r"`(.+?)`", row[0])}
+
+    assert len(paths) > 20
+    for path in paths:
+        for name in path.split("."):
+            stem = name.removesuffix("_interval").removesuffix("_baselines")
+            stem = stem.removesuffix("_customary").removesuffix("_fused")
+            assert re.search(rf"\b{stem}\b", sources), path
+
+
+@pytest.mark.parametrize("kind", ["PASCAL VOC", "COCO", "CSV"])
+def test_boxes_are_read_where_the_page_says(tmp_path: Path, kind: str) -> None:
+    from training.config import TrainConfig
+    from training.data import load_dataset
+
+    rows = readme.Table.read(TEXTS["docs/own-data.md"], "format", "where").rows
+    where = {row[0]: row[1] for row in rows}[kind]
+    target = tmp_path / re.findall(r"`DIR/([^`]+)`", where)[0]
+    photos = write_photos(tmp_path, 3)
+    boxes = {photo: pixel_box(*map(int, photo.stem.split("-"))) for photo in photos}
+    if kind == "PASCAL VOC":
+        target.mkdir()
+        for photo, box in boxes.items():
+            (target / f"{photo.stem}.xml").write_text(voc(box) % photo.name)
+    elif kind == "COCO":
+        target.write_text(json.dumps(coco(boxes)))
+    else:
+        columns = re.findall(r"`(filename,[\w,]+)`", where)
+        lines = [f"{photo.name},{','.join(map(str, box))}" for photo, box in boxes.items()]
+        target.write_text("\n".join(columns + lines))
+    dataset = load_dataset(TrainConfig(source="folder", data_dir=tmp_path))
+    examples = dataset.train + dataset.validation + dataset.test
+
+    assert len(examples) == 6
+    for example in examples:
+        xmin, ymin, xmax, ymax = boxes[next(p for p in photos if p.name in example.name)]
+        (box,) = example.boxes
+        assert box == pytest.approx((xmin / 60, ymin / 48, xmax / 60, ymax / 48))
+
+
+def coco(boxes: dict[Path, tuple[float, float, float, float]]) -> dict[str, Any]:
+    """COCO's images and annotations: a box is its corner, width and height."""
+    return {
+        "images": [{"id": number, "file_name": photo.name} for number, photo in enumerate(boxes)],
+        "annotations": [
+            {"image_id": number, "bbox": [xmin, ymin, xmax - xmin, ymax - ymin]}
+            for number, (xmin, ymin, xmax, ymax) in enumerate(boxes.values())
+        ],
+    }
+
+
+# -- terms and commands
 
 
 def test_terms_of_the_weights_are_stated(shipped_bundle: Bundle) -> None:
@@ -69,29 +297,75 @@ def test_terms_of_the_weights_are_stated(shipped_bundle: Bundle) -> None:
 
 def test_make_targets_exist() -> None:
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
-    named = set(re.findall(r"\bmake (serve|test|train|[a-z]+-[a-z]+)\b", README))
+    named = set(re.findall(r"^(?:    |.*`)(?:\S+=\S+ )*make ([a-z-]+)\b", EVERYTHING, re.M))
 
-    assert {"serve", "test", "train"} <= named
+    assert {"serve", "test", "train", "bench"} <= named
     for target in named:
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-def test_training_commands_exist() -> None:
+def test_compose_services_and_profiles_exist() -> None:
+    compose = (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")
+    used = readme.commands(EVERYTHING, "docker compose")
+
+    assert len(used) >= 4
+    for words in used:
+        names = [word for word in words if not word.startswith("-") and word != "up"]
+        for name in names:
+            assert re.search(rf"^  {name}:|profiles: \[{name}\]", compose, re.M), words
+
+
+def test_training_commands_parse() -> None:
+    """With all their options; files and directories need not exist."""
     from training.cli import Training
 
-    named = set(re.findall(r"-m training ([a-z]+)", README))
+    used = readme.commands(EVERYTHING, "-m training")
+    used += [["train", *words[0].split()] for words in make_arguments("train")]
+    parsed = [words for words in used if "--help" not in words]
+    for words in parsed:
+        chosen = Training(_cli_parse_args=words)
+        assert getattr(chosen, words[0]) is not None, words
 
-    assert named == {"train", "export", "bootstrap", "calibrate", "evaluate", "report"}
-    assert named <= set(Training.model_fields)
+    assert {words[0] for words in parsed} == set(Training.model_fields)
 
 
-def test_files_that_are_linked_exist() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        if target.startswith("#"):
-            heading = target[1:].replace("-", " ")
-            assert re.search(rf"^#+ {heading}$", README, re.M | re.I), target
-        else:
-            assert (PROJECT / target).exists(), target
+def make_arguments(target: str) -> list[list[str]]:
+    """What `make TARGET ARGS="..."` passes on."""
+    return [
+        [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
+        for words in readme.commands(EVERYTHING, f"make {target}")
+        if any(word.startswith("ARGS=") for word in words)
+    ]
+
+
+def test_options_that_are_named_exist() -> None:
+    from training.cli import Training
+
+    subcommands = [
+        kind
+        for field in Training.model_fields.values()
+        for kind in typing.get_args(field.annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+    ]
+    options = {f"--{name.replace('_', '-')}" for kind in subcommands for name in kind.model_fields}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", EVERYTHING))
+
+    assert len(subcommands) == len(Training.model_fields)
+    assert "--checkpoint-minutes" in named
+    assert named - options <= {"--help", "--build", "--profile", "--data-binary"}
+
+
+def test_benchmark_commands_exist() -> None:
+    from benchmarks.__main__ import PARTS
+
+    used = readme.commands(EVERYTHING, "-m benchmarks")
+    assert used
+    for words in used:
+        assert words[0] in {"boxes", *PARTS}, words
+        assert set(words[1:]) <= {"--data-dir", "DIR", "--limit", "N"}, words
+
+
+# -- examples
 
 
 @pytest.fixture(scope="module")
@@ -100,40 +374,53 @@ def address() -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("example", readme.examples(README), ids=lambda each: each.command[:80])
+def test_readme_needs_no_other_files() -> None:
+    """So its examples run in every checkout; those of docs/api.md need photos of dogs."""
+    own = readme.examples(README)
+
+    assert len(own) == 5
+    assert not any(example.uses_photos for example in own)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_commands_work_as_printed(
     address: str, shipped_bundle: Bundle, tmp_path: Path, example: readme.Example
 ) -> None:
-    needs.shared("photos")
+    if example.uses_photos:
+        needs.shared("photos")
     assert example.command.count("curl ") == 1
-    given = example.run(address, tmp_path)
+    output = example.run(address, tmp_path)
 
+    if example.output:
+        with Image.open(tmp_path / example.output) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            panels = 3 if "/compare" in example.command else 1
+            assert picture.width > panels * picture.height
     if example.gives_headers:
         assert example.answer is not None
-        assert (tmp_path / "overlay.png").read_bytes().startswith(b"\x89PNG")
-        told = {line.partition(":")[0].lower() for line in example.answer.splitlines()}
-        names = {line.partition(":")[0].lower() for line in given.splitlines()}
-        assert {name for name in told if name.startswith("breedcam-")} <= names
-        assert "breedcam-iou" in told
-    elif example.answer is None:
-        assert json.loads(given)["name"] == shipped_bundle.card.name
-    else:
-        _check_like(json.loads(given), json.loads(example.answer))
+        printed = {line.partition(":")[0].lower() for line in example.answer.splitlines()}
+        names = {line.partition(":")[0].lower() for line in output.splitlines()}
+        assert {name for name in printed if name.startswith("breedcam-")} <= names
+        assert "breedcam-iou" in printed
+    elif example.answer is not None:
+        _check_like(json.loads(output), json.loads(example.answer))
+    elif not example.output:
+        assert json.loads(output)["name"] == shipped_bundle.card.name
 
 
-def _check_like(given: Any, told: Any, key: str = "") -> None:
-    """Words equal; numbers nearly so, for another CPU rounds in another way; times as they are."""
-    if isinstance(told, dict):
-        assert set(given) == set(told)
-        for each in told:
-            if each != "timings_ms":
-                _check_like(given[each], told[each], each)
-    elif isinstance(told, list):
-        assert len(given) == len(told)
-        for one, other in zip(given, told, strict=True):
-            _check_like(one, other, key)
-    elif isinstance(told, float):
+def _check_like(answer: Any, printed: Any, key: str = "") -> None:
+    """Words equal; numbers nearly, for another CPU rounds in another way; times and ids differ."""
+    if isinstance(printed, dict):
+        assert set(answer) == set(printed)
+        for name in set(printed) - {"timings_ms", "request_id"}:
+            _check_like(answer[name], printed[name], name)
+    elif isinstance(printed, list):
+        assert len(answer) == len(printed)
+        for value, other in zip(answer, printed, strict=True):
+            _check_like(value, other, key)
+    elif isinstance(printed, float):
         near = {"box": 8.0, "peak": 40.0}.get(key, 0.05)
-        assert given == pytest.approx(told, abs=near)
+        assert answer == pytest.approx(printed, abs=near)
     else:
-        assert given == told
+        assert answer == printed

@@ -4,19 +4,19 @@ import { BoxEditor } from "./box.js";
 
 const METHODS = { cam: "CAM", gradcam: "Grad-CAM" };
 const NO_EVIDENCE = {
-  empty: "no evidence for it",
-  constant: "the same everywhere",
-  nonfinite: "not computable",
+  empty: "no positive evidence",
+  constant: "the heatmap is constant",
+  nonfinite: "the heatmap is not finite",
 };
 const CONFIDENCE = {
-  ok: "Confidence is normal for a photo of a dog.",
+  ok: "Normal confidence for a photo of a dog.",
   low: "Low confidence: unlike the photos the model was trained on, or no breed stands out.",
-  null: "Confidence is not calibrated for this model.",
+  null: "Confidence has not been calibrated for this model.",
 };
 const PREDICTIONS = 5;
 const PAUSE_MS = 120; // after a change, for the next one to come along
 const SLOW_MS = 300; // an answer that takes longer is said to be on its way
-const LOST = "The service cannot be reached: it does not run, or the connection was lost.";
+const LOST = "The service cannot be reached. It is not running, or the connection was lost.";
 
 const $ = (selector) => document.querySelector(selector);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -42,7 +42,7 @@ async function ask(address, init) {
   });
   const type = response.headers.get("Content-Type") ?? "";
   if (!response.ok && !type.startsWith("application/problem+json")) {
-    throw new Error(`The answer was ${response.status} ${response.statusText}.`);
+    throw new Error(`The service answered ${response.status} ${response.statusText}.`);
   }
   const answer = await response.json().catch((error) => {
     throw error.name === "AbortError" ? error : new Error(LOST);
@@ -218,7 +218,7 @@ async function take(file) {
   const bytes = await file.arrayBuffer().catch(() => null);
   if (taken !== file) return; // another one was chosen meanwhile
   if (!bytes) {
-    complain(new Error("This cannot be read: choose a single photo."));
+    complain(new Error("This file cannot be read. Choose a single photo."));
     busy(false);
     return;
   }
@@ -273,7 +273,7 @@ function checkBreeds() {
   }
   const versus = classOf(options.versus);
   if (versus != null && versus === (classOf(options.target) ?? likeliest)) {
-    options.versus.setCustomValidity("Choose another breed than the one explained.");
+    options.versus.setCustomValidity("Choose another breed: this one is being explained.");
   }
 }
 
@@ -322,9 +322,9 @@ async function meetModel() {
     return;
   }
   const { name, version, architecture, labels, methods, fused, engine } = model;
-  $("#model").textContent = `Model ${name}, version ${version} (${architecture}), run by `
+  $("#model").textContent = `Model ${name}, version ${version} (${architecture}), served by `
     + `${engine.name} ${engine.version} in ${engine.precision} on ${engine.device}.`;
-  $("summary").textContent = `Its ${labels.length} breeds`;
+  $("summary").textContent = `All ${labels.length} breeds`;
   nameBreeds(labels);
   const hasFused = Object.keys(fused ?? {}).length > 0;
   options.rule[0].disabled = !hasFused;

@@ -161,7 +161,7 @@ export class BoxEditor {
       return;
     }
     const wrong = box[0] < box[2] ? 1 : 0;
-    this.#fields[wrong].setCustomValidity(wrong ? "ymin has to be less than ymax" : "xmin has to be less than xmax");
+    this.#fields[wrong].setCustomValidity(wrong ? "ymin must be less than ymax" : "xmin must be less than xmax");
     this.#fields[wrong].reportValidity();
   }
 }

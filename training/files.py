@@ -1,11 +1,19 @@
-"""Files that are whole or not there at all, whenever the process ends."""
+"""Where files may go, and files that are whole or not there at all, whenever the process ends."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_write", "replacement"]
+__all__ = ["PROJECT", "atomic_write", "in_project", "replacement"]
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The project's directory, which holds `training/` and must never hold photos."""
+
+
+def in_project(path: Path) -> bool:
+    """Whether a path, existing or not, lies inside the project's directory."""
+    return path.resolve().is_relative_to(PROJECT)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:

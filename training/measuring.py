@@ -15,8 +15,8 @@ from app.engines import Engine
 from training import terminal
 from training.config import Source
 from training.errors import TrainingError
+from training.files import in_project
 from training.options import Directory, Metavar
-from training.places import in_project
 from training.quiet import start_tensorflow
 from training.terminal import say
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from app.bundle import Method, Rule
 from training import report_plots, report_tables
 from training.errors import ReportError
-from training.places import in_project
+from training.files import in_project
 from training.reading import reading
 from training.report_tables import Table
 from training.schema import Evaluation, GalleryPhoto, Localization

@@ -21,8 +21,8 @@ from tests.training.known_maps import (
 )
 from training import cli
 from training.evaluation import evaluate
+from training.files import PROJECT
 from training.gallery import choose
-from training.places import PROJECT
 
 
 def test_best_and_worst_by_iou_and_correct_ones_by_lot() -> None:

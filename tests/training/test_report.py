@@ -27,7 +27,7 @@ from tests.training.known_maps import (
 from training import cli
 from training.errors import ReportError
 from training.evaluation import evaluate
-from training.places import PROJECT
+from training.files import PROJECT
 from training.report import report
 
 VOID = {"meta", "img", "br"}

@@ -1,88 +1,120 @@
-"""Versions of a user's own, from the command line to the service and what it is sure of."""
+"""Versions on disk: whole or not there, whatever happens to the export."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from app.bundle import Method, load
-from tests.training.folders import write_photos
-from tests.training.networks import tiny_net
-from tests.training.pictures import photo
-from tests.training.service_client import post_photo
-from training import cli
+from app.bundle import Bundle, BundleError, ModelCard, checksums, find_version, load
+from training.errors import ExportError
+from training.export import ExplainedNetwork
+from training.versions import next_version, write
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder without boxes."""
-    directory = tmp_path_factory.mktemp("photos")
-    write_photos(directory, 20)
-    return directory
+def test_card_is_written_with_checksums(small_bundle: Bundle, card: ModelCard) -> None:
+    assert small_bundle.card.checksums == checksums(small_bundle.path)
+    assert "saved_model.pb" in small_bundle.card.checksums
+    assert [(layer.height, layer.width) for layer in small_bundle.card.layers] == [
+        (8, 8),
+        (4, 4),
+        (4, 4),
+    ]
+    assert small_bundle.card.model_copy(update={"checksums": {}}) == card
 
 
-def _log_odds(predictions: list[dict[str, Any]]) -> float:
-    red = next(entry["probability"] for entry in predictions if entry["label"] == "red dog")
-    return float(np.log(red / (1 - red)))
-
-
-def test_keras_classifier_is_calibrated_on_a_folder_without_boxes(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_existing_version_is_kept_without_overwrite(
+    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path
 ) -> None:
-    labels = tmp_path / "labels.txt"
-    labels.write_text("n00000001\tred dog\nblue dog\n", encoding="utf-8")
-    tiny_net(2).save(tmp_path / "own.keras")
-    models = ("--models-dir", str(tmp_path), "--name", "own", "--input-size", "32")
-    cli.main(["export", "--keras", str(tmp_path / "own.keras"), "--labels", str(labels), *models])
-    version, sent = tmp_path / "own" / "1", photo(0, 1).read()
-    card = load(version).card
-    card.model_copy(update={"thresholds": {Method.CAM: {"last": 0.3}}}).write(version)
-    (before,) = post_photo(version, sent, "/predict")
-    assert before.json()["confidence"] is None
+    version_dir = tmp_path / "small" / "3"
+    write(explained, version_dir, card)
+    (version_dir / "mark").touch()
 
-    cli.main(
-        ["calibrate", "--model", str(version), "--source", "folder", "--data-dir", str(photos)]
-    )
+    with pytest.raises(ExportError, match="already exists"):
+        write(explained, version_dir, card)
+    assert (version_dir / "mark").exists()
 
-    printed = capsys.readouterr()
-    after = load(version).card
-    assert "No photo of the training split has a box" in printed.err
-    assert after.confidence is not None
-    assert f"temperature {after.confidence.temperature:g}" in printed.out
-    assert "Boxes" not in printed.out
-    assert (after.thresholds, after.fused) == ({Method.CAM: {"last": 0.3}}, {})
-    assert after.confidence.most_novelty is None
-    assert after.confidence.photos >= 2
-    predict, cam = post_photo(version, sent, "/predict", "/cam")
-    assert predict.json()["confidence"] in ("ok", "low")
-    assert _log_odds(predict.json()["predictions"]) == pytest.approx(
-        _log_odds(before.json()["predictions"]) / after.confidence.temperature, rel=1e-3
-    )
-    assert cam.json()["explanation"]["threshold"] == 0.3
+    write(explained, version_dir, card, overwrite=True)
+    assert load(version_dir).card.name == "small"
+    assert sorted(path.name for path in version_dir.parent.iterdir()) == ["3"]
 
 
-def test_network_trained_on_a_folder_without_boxes(photos: Path, tmp_path: Path) -> None:
-    source = ("--source", "folder", "--data-dir", str(photos))
-    run, version = tmp_path / "run", tmp_path / "mine" / "1"
-    network = ("--architecture", "custom_cnn", "--weights", "none", "--input-size", "32")
-    steps = ("--stages", "32x1", "--batch-size", "8", "--precision", "float32")
-    cli.main(["train", *source, "--run", str(run), *network, *steps])
-    cli.main(["export", "--run", str(run), "--models-dir", str(tmp_path), "--name", "mine"])
-    card = load(version).card
-    assert card.data is not None
-    assert (card.foreground.rule, card.foreground.photos) == ("ddt", card.data.splits["train"])
-    assert card.novelty is not None
-    (before,) = post_photo(version, photo(0, 1).read(), "/predict")
-    assert before.json()["confidence"] is None
+def test_old_version_is_whole_until_the_new_one_is_in_place(
+    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version_dir = tmp_path / "small" / "3"
+    write(explained, version_dir, card)
+    before = load(version_dir).card
+    real = Path.rename
+    moves: list[tuple[str, str]] = []
 
-    cli.main(["calibrate", "--model", str(version), *source])
+    def rename(path: Path, target: Path) -> Path:
+        moves.append((path.name, target.name))
+        if path.name.endswith(".draft"):
+            assert load(path.with_name(".3.old")).card == before  # aside, and untouched
+            with pytest.raises(BundleError, match="holds no model version"):
+                find_version(path.parent)
+            raise OSError("no room")
+        return real(path, target)
 
-    after = load(version).card
-    assert after.thresholds == {}
-    assert after.confidence is not None
-    assert after.confidence.photos == card.data.splits["validation"]
-    assert after.confidence.most_novelty is not None
-    answers = post_photo(version, photo(0, 1).read(), "/predict", "/gradcam?layers=last6", "/cam")
-    assert [answer.status_code for answer in answers] == [200, 200, 409]
-    assert answers[0].json()["confidence"] in ("ok", "low")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(OSError, match="no room"):
+            write(explained, version_dir, card, overwrite=True)
+
+    assert moves == [("3", ".3.old"), (".3.draft", "3"), (".3.old", "3")]
+    assert load(version_dir.parent).card == before
+
+    write(explained, version_dir, card, overwrite=True)
+    assert sorted(path.name for path in version_dir.parent.iterdir()) == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "function", "killed_at", "surviving_licence"),
+    [(Path, "rename", ".3.draft", "old"), (shutil, "rmtree", ".3.old", "new")],
+    ids=["between its renames", "before it deletes the old version"],
+)
+def test_export_after_one_that_was_killed(
+    explained: ExplainedNetwork,
+    card: ModelCard,
+    tmp_path: Path,
+    owner: Any,
+    function: str,
+    killed_at: str,
+    surviving_licence: str,
+) -> None:
+    version_dir = tmp_path / "small" / "3"
+    old, new = (card.model_copy(update={"licence": licence}) for licence in ("old", "new"))
+    write(explained, version_dir, old)
+    real = getattr(owner, function)
+
+    def killed(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == killed_at:
+            raise SystemExit
+        return real(path, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, function, killed)
+        with pytest.raises(SystemExit):
+            write(explained, version_dir, new, overwrite=True)
+    assert (version_dir.parent / ".3.old").exists()
+    assert next_version(version_dir.parent) == 4
+
+    write(explained, version_dir.with_name("4"), card.model_copy(update={"version": 4}))
+
+    assert load(version_dir).card.licence == surviving_licence
+    assert {path.name for path in version_dir.parent.iterdir()} - {".3.draft"} == {"3", "4"}
+
+
+def test_place_must_match_the_card(
+    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="not the directory of small version 3"):
+        write(explained, tmp_path / "other" / "3", card)
+
+
+def test_next_version(tmp_path: Path) -> None:
+    assert next_version(tmp_path / "none") == 1
+    for name in ("2", "10", "notes"):
+        (tmp_path / name).mkdir()
+    assert next_version(tmp_path) == 11

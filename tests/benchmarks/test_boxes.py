@@ -19,8 +19,8 @@ from benchmarks.boxes.crossfit import cross_fitted, find_directions, halves
 from benchmarks.boxes.forward import Forward
 from benchmarks.boxes.rules import Find, everything, inferior_removed, peak_region, strongest_region
 from benchmarks.boxes.trials import trials
-from tests.training.networks import LAYERS, small_resnet
 from tests.training.pictures import photo
+from tests.training.small_networks import LAYERS, small_resnet
 from training.calibration import THRESHOLDS
 from training.data import Dataset, Example
 from training.export import ExplainedNetwork

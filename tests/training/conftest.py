@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from app.bundle import Bundle, Foreground, Input, Label, ModelCard, Novelty, load
-from tests.training.networks import LAYERS, small_resnet
+from tests.training.small_networks import LAYERS, small_resnet
 from tests.training.tfds_directory import write_stanford_dogs
 from training.export import ExplainedNetwork
 from training.foreground import Projection, fused_layers

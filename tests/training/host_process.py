@@ -16,8 +16,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.bundle import Label
-from tests.training.networks import tiny_net
 from tests.training.pictures import dataset
+from tests.training.small_networks import tiny_net
 from training.config import Stage, TrainConfig
 from training.strategy import Devices, all_devices
 from training.training import Run

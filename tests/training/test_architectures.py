@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.bundle import Architecture
-from tests.training.networks import RESNET50_LAYERS
+from tests.training.small_networks import RESNET50_LAYERS
 from training import architectures
 from training.architectures import build, custom_cnn, resnet50
 from training.errors import WeightsError

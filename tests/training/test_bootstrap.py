@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from app.bundle import load
 from tests.training.commands import hint
-from tests.training.networks import RESNET50_LAYERS
 from tests.training.pictures import photo
 from tests.training.service_client import get_model, post_photo
+from tests.training.small_networks import RESNET50_LAYERS
 from training import cli, gradients, labels, terms
 from training.architectures import imagenet_resnet50
 from training.bootstrap import bootstrap, breeds

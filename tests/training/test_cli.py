@@ -11,7 +11,7 @@ import pytest
 from app import bundle as bundles
 from app.settings import PROJECT
 from tests.training.commands import hint, shell, training
-from tests.training.networks import tiny_net
+from tests.training.small_networks import tiny_net
 from training import cli
 
 TRAIN = ["train", "--preset", "scratch", "--stages", "32x1,48x1", "--input-size", "64"]

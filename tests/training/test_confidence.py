@@ -9,8 +9,8 @@ import pytest
 from app.bundle import Bundle
 from app.confidence import is_ok, probabilities
 from tests.training.fake_engine import FakeEngine
-from tests.training.networks import LAYERS
 from tests.training.pictures import dataset
+from tests.training.small_networks import LAYERS
 from training.confidence import SURE, TAILS, best_temperature, calibrate_confidence, limits
 from training.errors import DataError
 from training.metrics import expected_calibration_error

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from app.bundle import Bundle
-from tests.training.networks import LAYERS, RESNET50_LAYERS
+from tests.training.small_networks import LAYERS, RESNET50_LAYERS
 from training import architectures
 from training.errors import ExportError
 from training.export import ExplainedNetwork

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.networks import NETWORKS, small_resnet
+from tests.training.small_networks import NETWORKS, small_resnet
 from training import gradients
 from training.folding import fold_zero_padding
 from training.keras_reader import from_keras

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.networks import LAYERS, small_resnet
+from tests.training.small_networks import LAYERS, small_resnet
 from training import gradients
 from training.activations import KINDS
 from training.errors import ExportError

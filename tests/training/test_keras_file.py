@@ -10,8 +10,8 @@ from app import engines
 from app.bundle import load
 from app.engines import Batch, Cut
 from tests.training.commands import hint
-from tests.training.networks import NETWORKS, small_resnet
 from tests.training.pictures import photo
+from tests.training.small_networks import NETWORKS, small_resnet
 from training import cli, keras_file
 from training.errors import ExportError
 from training.hints import command

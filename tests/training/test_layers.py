@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from app.engines.openvino import CORE
-from tests.training.networks import NETWORKS, RESNET50_LAYERS
+from tests.training.small_networks import NETWORKS, RESNET50_LAYERS
 from training import gradients
 from training.architectures import custom_cnn, resnet50
 from training.errors import ExportError

@@ -6,7 +6,7 @@ import pytest
 
 from app import bundle as bundles
 from tests.training.folders import write_photos
-from tests.training.networks import tiny_net
+from tests.training.small_networks import tiny_net
 from training import cli
 from training.measuring import with_metrics
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.training.networks import NETWORKS, small_resnet
+from tests.training.small_networks import NETWORKS, small_resnet
 from training.errors import ExportError
 from training.keras_reader import from_keras
 

@@ -8,9 +8,9 @@ import pytest
 
 from app.bundle import Method, load
 from tests.training.folders import write_photos
-from tests.training.networks import tiny_net
 from tests.training.pictures import photo
 from tests.training.service_client import post_photo
+from tests.training.small_networks import tiny_net
 from training import cli
 
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training.conftest import CLASSES, SIZE
-from tests.training.networks import LAYERS
+from tests.training.small_networks import LAYERS
 from training.export import ExplainedNetwork
 from training.foreground import Projection
 from training.keras_reader import from_keras

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.networks import tiny_net
 from tests.training.pictures import dataset
+from tests.training.small_networks import tiny_net
 from training import precision
 from training.config import Precision, Stage, TrainConfig
 from training.training import Run

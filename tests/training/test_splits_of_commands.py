@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.bundle import Input, Label, ModelCard
-from tests.training.networks import LAYERS, small_resnet
+from tests.training.small_networks import LAYERS, small_resnet
 from tests.training.tfds_directory import BREEDS
 from training import calibration, cli, evaluation
 from training.dataset import Example

@@ -14,8 +14,8 @@ import pytest
 from app.bundle import Label
 from app.images import Box
 from tests.training.folders import CLASSES, write_photos
-from tests.training.networks import nested, small_resnet
 from tests.training.pictures import dataset, photo
+from tests.training.small_networks import nested, small_resnet
 from training import layer_choice
 from training import survey as surveys
 from training.data import Example

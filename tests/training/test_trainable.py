@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from app.bundle import Architecture, Label
-from tests.training.networks import small_resnet
 from tests.training.pictures import dataset
+from tests.training.small_networks import small_resnet
 from training import imagenet, labels, trainable
 from training.config import Stage, TrainConfig
 from training.errors import RunError, WeightsError

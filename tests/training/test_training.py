@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from app.bundle import Label
-from tests.training.networks import tiny_net
 from tests.training.pictures import dataset
+from tests.training.small_networks import tiny_net
 from training import feeding, training
 from training.config import Stage, TrainConfig
 from training.errors import DataError, RunError

@@ -146,7 +146,7 @@ class Fused(_Strict):
 
 
 class Novelty(_Strict):
-    """What the `novelty` output measures the distance from: see `training.novelty`."""
+    """What the `novelty` output measures the distance from: see `training.export.novelty`."""
 
     dimensions: int = Field(ge=1, description="of the space that training photos' features span")
     photos: int = Field(ge=2, description="training photos it was found on")

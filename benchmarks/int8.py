@@ -18,8 +18,9 @@ from benchmarks.cuts import ROWS
 from benchmarks.protocol import Worker
 from benchmarks.results import Part, Table, Target
 from benchmarks.timing import Spread, interleave, timed
-from training.data import Dataset, load_for_model
-from training.evaluation import evaluate
+from training.data.dataset import Dataset
+from training.data.loading import load_for_model
+from training.evaluation.evaluate import evaluate
 
 __all__ = ["run"]
 

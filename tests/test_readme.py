@@ -246,7 +246,7 @@ def test_figures_of_evaluate_exist() -> None:
 @pytest.mark.parametrize("kind", ["PASCAL VOC", "COCO", "CSV"])
 def test_boxes_are_read_where_the_page_says(tmp_path: Path, kind: str) -> None:
     from training.config import TrainConfig
-    from training.data import load_dataset
+    from training.data.loading import load_dataset
 
     rows = readme.Table.read(TEXTS["docs/own-data.md"], "format", "where").rows
     where = {row[0]: row[1] for row in rows}[kind]

@@ -10,15 +10,15 @@ from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from app.bundle import BundleError
 from app.engines import EngineUnavailable
+from training.commands.export import Bootstrap, Export
+from training.commands.measure import Calibrate, Evaluate
+from training.commands.terminal import say
 from training.config import TrainConfig
 from training.errors import RunError, TrainingError
-from training.export_commands import Bootstrap, Export
 from training.hints import command
-from training.measuring import Calibrate, Evaluate
 from training.options import Directory, File, settings_source
 from training.presets import PRESETS, Finetune
 from training.quiet import start_tensorflow
-from training.terminal import say
 
 __all__ = ["main"]
 
@@ -51,10 +51,10 @@ class Train(Finetune):
         """Run the subcommand."""
         config = self._config()
         start_tensorflow()
-        from training.data import load_dataset
-        from training.strategy import all_devices
-        from training.summary import summarise
-        from training.training import Interrupted, Run
+        from training.data.loading import load_dataset
+        from training.fit.devices import all_devices
+        from training.fit.run import Interrupted, Run
+        from training.fit.summary import summarise
 
         devices = all_devices()
         dataset = load_dataset(config)
@@ -110,7 +110,7 @@ class Report(BaseModel):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
-        from training.report import report
+        from training.report.page import report
 
         say(f"Wrote {report(self.figures, self.out)}.")
 

@@ -22,11 +22,12 @@ from benchmarks.boxes.crossfit import cross_fitted, halves
 from benchmarks.boxes.trials import Trial, trials
 from benchmarks.protocol import PROJECT
 from benchmarks.results import Table
-from training.data import Example, load_for_model
-from training.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, estimate, mean, resample
+from training.data.dataset import Example
+from training.data.loading import load_for_model
+from training.evaluation.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, estimate, mean, resample
+from training.evaluation.schema import Interval
+from training.export.survey import choose
 from training.progress import bar
-from training.schema import Interval
-from training.survey import choose
 
 __all__ = ["BEGIN", "END", "main", "measure", "written"]
 

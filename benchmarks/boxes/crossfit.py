@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.images import Box
-from training.foreground import DescriptorTransform, Projection, RidgeRegression
+from training.export.foreground import DescriptorTransform, Projection, RidgeRegression
 
 __all__ = ["RULES", "Directions", "Half", "cross_fitted", "find_directions", "halves"]
 
@@ -18,7 +18,7 @@ Directions = Mapping[tuple[str, str], Projection]
 """The foreground's directions, by rule and layer."""
 
 RULES = ("ddt", "boxes")
-"""The ways to find directions; see `training.foreground`."""
+"""The ways to find directions; see `training.export.foreground`."""
 
 
 def halves(count: int, seed: int = 0) -> Half:

@@ -18,7 +18,7 @@ from benchmarks.boxes.rules import (
     peak_region,
     strongest_region,
 )
-from training.calibration import THRESHOLDS, WEIGHTS
+from training.calibration.boxes import THRESHOLDS, WEIGHTS
 
 __all__ = ["Option", "Trial", "trials"]
 

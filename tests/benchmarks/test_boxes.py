@@ -21,13 +21,13 @@ from benchmarks.boxes.rules import Find, everything, inferior_removed, peak_regi
 from benchmarks.boxes.trials import trials
 from tests.training.pictures import photo
 from tests.training.small_networks import LAYERS, small_resnet
-from training.calibration import THRESHOLDS
-from training.data import Dataset, Example
-from training.export import ExplainedNetwork
-from training.foreground import DescriptorTransform, RidgeRegression, channel_sum
-from training.keras_reader import from_keras
-from training.metrics import CONSTANT_BOX, best_iou
-from training.versions import write
+from training.calibration.boxes import THRESHOLDS
+from training.data.dataset import Dataset, Example
+from training.evaluation.metrics import CONSTANT_BOX, best_iou
+from training.export.explained import ExplainedNetwork
+from training.export.foreground import DescriptorTransform, RidgeRegression, channel_sum
+from training.export.versions import write
+from training.graph.keras_reader import from_keras
 
 Floats = npt.NDArray[np.float64]
 

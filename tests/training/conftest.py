@@ -7,11 +7,11 @@ import pytest
 from app.bundle import Bundle, Foreground, Input, Label, ModelCard, Novelty, load
 from tests.training.small_networks import LAYERS, small_resnet
 from tests.training.tfds_directory import write_stanford_dogs
-from training.export import ExplainedNetwork
-from training.foreground import Projection, fused_layers
-from training.keras_reader import from_keras
-from training.novelty import Residual
-from training.versions import write
+from training.export.explained import ExplainedNetwork
+from training.export.foreground import Projection, fused_layers
+from training.export.novelty import Residual
+from training.export.versions import write
+from training.graph.keras_reader import from_keras
 
 SIZE, CLASSES = 32, 5
 

@@ -19,8 +19,8 @@ from app.bundle import Label
 from tests.training.pictures import dataset
 from tests.training.small_networks import tiny_net
 from training.config import Stage, TrainConfig
-from training.strategy import Devices, all_devices
-from training.training import Run
+from training.fit.devices import Devices, all_devices
+from training.fit.run import Run
 
 CONFIG = TrainConfig(
     weights="none",

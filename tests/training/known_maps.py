@@ -10,7 +10,7 @@ from PIL import Image
 
 from app import engines
 from app.bundle import Bundle, Foreground, Fused, Method, ModelCard
-from training.data import Example
+from training.data.dataset import Example
 
 Array = npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from app.bundle import Label
-from training.data import Dataset, Example
+from training.data.dataset import Dataset, Example
 
 LABELS = (
     Label(index=0, synset="n00000001", name="red dog"),

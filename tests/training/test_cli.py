@@ -10,7 +10,7 @@ import pytest
 
 from app import bundle as bundles
 from app.settings import PROJECT
-from tests.training.commands import hint, shell, training
+from tests.training.command_line import hint, shell, training
 from tests.training.small_networks import tiny_net
 from training import cli
 
@@ -80,7 +80,7 @@ def test_finished_run_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from training import trainable
+    from training.fit import trainable
 
     monkeypatch.setattr(trainable, "build", lambda _config, labels: tiny_net(len(labels)))
     run = ["--run", str(tmp_path / "run")]

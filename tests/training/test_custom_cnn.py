@@ -11,14 +11,14 @@ from app.engines import Batch, Cut
 from tests import needs
 from tests.training.pictures import dataset
 from tests.training.service_client import post_photo
-from training import from_run, terms
-from training import survey as surveys
-from training.calibration import calibrate
+from training.calibration.boxes import calibrate
 from training.config import Stage, TrainConfig
 from training.errors import WeightsError
-from training.evaluation import evaluate
-from training.explanations import layer_sets
-from training.training import Run
+from training.evaluation.evaluate import evaluate
+from training.evaluation.inference import layer_sets
+from training.export import from_run, terms
+from training.export import survey as surveys
+from training.fit.run import Run
 
 CONFIG = TrainConfig(
     architecture=Architecture.CUSTOM_CNN,

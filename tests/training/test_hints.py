@@ -7,8 +7,8 @@ import pytest
 
 from app.settings import PROJECT
 from training.config import TrainConfig
+from training.export.survey import TrainingPhotos
 from training.hints import command, photo_options
-from training.survey import TrainingPhotos
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ import pytest
 from app.bundle import Input, Label, ModelCard
 from tests.training.small_networks import LAYERS, small_resnet
 from tests.training.tfds_directory import BREEDS
-from training import calibration, cli, evaluation
-from training.dataset import Example
-from training.export import ExplainedNetwork
-from training.foreground import Projection
-from training.keras_reader import from_keras
-from training.versions import write
+from training import cli
+from training.calibration import boxes
+from training.data.dataset import Example
+from training.evaluation import evaluate
+from training.export.explained import ExplainedNetwork
+from training.export.foreground import Projection
+from training.export.versions import write
+from training.graph.keras_reader import from_keras
 
 
 @pytest.fixture
@@ -46,8 +48,8 @@ def model(card: ModelCard, projections: dict[str, Projection], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("command", "module", "split", "photos"),
     [
-        ("calibrate", calibration, "train", range(0, 40, 4)),  # those with boxes
-        ("evaluate", evaluation, "test", range(10)),
+        ("calibrate", boxes, "train", range(0, 40, 4)),  # those with boxes
+        ("evaluate", evaluate, "test", range(10)),
     ],
 )
 def test_command_reads_its_own_split_alone(

@@ -1,0 +1,65 @@
+"""What of the figures `model.json` keeps, and what the commands say."""
+
+from pathlib import Path
+
+import pytest
+
+from app import bundle as bundles
+from tests.training.folders import write_photos
+from tests.training.small_networks import tiny_net
+from training import cli
+from training.commands.measure import with_metrics
+
+
+def test_figures_of_other_photos_lie_beside_those_of_the_test_split() -> None:
+    first = with_metrics({}, {"top1": 0.8}, None)
+    both = with_metrics(first, {"top1": 0.7}, "others")
+    third = with_metrics(both, {"top1": 0.6}, "more")
+    again = with_metrics(third, {"top1": 0.9}, None)
+
+    assert first == {"top1": 0.8}
+    assert both == {"top1": 0.8, "beside": {"others": {"top1": 0.7}}}
+    assert again == {"top1": 0.9, "beside": {"others": {"top1": 0.7}, "more": {"top1": 0.6}}}
+    assert with_metrics(both, {"top1": 0.5}, "others")["beside"] == {"others": {"top1": 0.5}}
+    assert with_metrics({}, {"top1": 0.5}, "others") == {"beside": {"others": {"top1": 0.5}}}
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Path:
+    """Untrained, of three classes."""
+    labels = tmp_path / "labels.txt"
+    labels.write_text("n00000001\tred dog\nblue dog\ndingo\n", encoding="utf-8")
+    tiny_net(3).save(tmp_path / "own.keras")
+    models = ("--models-dir", str(tmp_path), "--name", "own", "--input-size", "32")
+    cli.main(["export", "--keras", str(tmp_path / "own.keras"), "--labels", str(labels), *models])
+    return tmp_path / "own" / "1"
+
+
+def test_photos_of_some_of_the_classes(
+    version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    write_photos(photos, 12)
+    source = ("--model", str(version), "--source", "folder", "--data-dir", str(photos))
+
+    cli.main(["calibrate", *source, "--limit", "2"])
+    calibrated = capsys.readouterr()
+    cli.main(["evaluate", *source, "--sample", "0", "--write", "--note", "never seen"])
+    evaluated = capsys.readouterr()
+    limited = ("--limit", "1", "--sample", "0", "--write", "--beside", "one photo")
+    cli.main(["evaluate", *source, *limited])
+
+    warning = "Warning: 1 of the model's 3 classes have no {} photo (dingo)."
+    assert warning.format("validation") in calibrated.err
+    assert warning.format("test") in evaluated.err
+    card = bundles.load(version).card
+    assert card.confidence is not None
+    assert card.confidence.photos == 2
+    assert "on all 2 validation photos" in calibrated.out or "on 2 of " in calibrated.out
+    metrics = card.metrics
+    assert (metrics["split"], metrics["note"]) == ("test", "never seen")
+    assert metrics["beside"]["one photo"]["photos"] == 1
+    assert metrics["photos"] > 1
+    (line,) = [line for line in evaluated.out.splitlines() if line.startswith("top-1 accuracy")]
+    assert line.split()[2] == f"{metrics['top1']:.3f}"
+    assert "{" not in evaluated.out

@@ -1,0 +1,300 @@
+import io
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import bundle as bundles
+from app import heatmaps
+from tests.app.services import serving
+from tests.training.command_line import hint, shell, training
+from tests.training.folders import CLASSES, pixel_box, voc, write_photos
+from tests.training.pictures import photo
+from training.data.dataset import Dataset
+from training.data.folder import load_folder
+from training.errors import DataError
+from training.hints import command
+
+
+def _names(dataset: Dataset) -> dict[str, set[str]]:
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return {split: {example.name for example in examples} for split, examples in splits.items()}
+
+
+def test_splits_are_drawn_from_each_class(tmp_path: Path) -> None:
+    written = write_photos(tmp_path, 10)
+
+    read = load_folder(tmp_path, test_share=0.2, validation_share=0.25)
+
+    assert [(label.index, label.synset, label.name) for label in read.labels] == [
+        (0, None, "blue dog"),
+        (1, "n00000001", "red dog"),
+    ]
+    assert read.name == tmp_path.name
+    for split in (read.train, read.validation, read.test):
+        assert {example.label for example in split} == {0, 1}
+    assert sum(read.sizes.values()) == len(written)
+    names = _names(read)
+    assert set.union(*names.values()) == {p.relative_to(tmp_path).as_posix() for p in written}
+    for example in (*read.train, *read.validation, *read.test):
+        assert example.label == (0 if example.name.startswith("blue dog/") else 1)
+        assert example.boxes == ()
+        assert isinstance(example.data, Path)
+        assert example.read() == (tmp_path / example.name).read_bytes()
+
+
+def test_seed_decides_and_other_photos_do_not_matter(tmp_path: Path) -> None:
+    write_photos(tmp_path, 20)
+
+    def drawn(seed: int) -> dict[str, set[str]]:
+        return _names(load_folder(tmp_path, seed=seed, validation_share=0.25, test_share=0.25))
+
+    first, again, other = (drawn(seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first["test"] != other["test"]
+    assert first["validation"] != other["validation"]
+
+    gone = set(sorted(first["train"])[:3])
+    for name in gone:
+        (tmp_path / name).unlink()
+    write_photos(tmp_path, 20, offset=20)
+    grown = drawn(1)
+    for name, photos in first.items():
+        assert photos - gone <= grown[name]
+    assert sum(map(len, grown.values())) == 77
+
+
+def test_no_test_share(tmp_path: Path) -> None:
+    write_photos(tmp_path, 2)
+
+    assert load_folder(tmp_path, test_share=0).sizes == {"train": 2, "validation": 2, "test": 0}
+
+
+@pytest.mark.parametrize("validation", ["validation", "val"])
+def test_folders_of_splits(tmp_path: Path, validation: str) -> None:
+    write_photos(tmp_path / "train", 3)
+    write_photos(tmp_path / validation, 1, offset=10)
+    write_photos(tmp_path / "test", 2, offset=20)
+
+    read = load_folder(tmp_path)
+
+    assert read.sizes == {"train": 6, "validation": 2, "test": 4}
+    assert _names(read)["validation"] == {
+        f"{validation}/{CLASSES[0]}/0-10.png",
+        f"{validation}/{CLASSES[1]}/1-10.png",
+    }
+
+
+def test_validation_is_drawn_from_train_where_it_has_no_folder(tmp_path: Path) -> None:
+    write_photos(tmp_path / "train", 8)
+    write_photos(tmp_path / "test", 1, offset=20)
+
+    read = load_folder(tmp_path, validation_share=0.25, test_share=0.5)
+
+    assert read.sizes == {"train": 13, "validation": 3, "test": 2}
+    assert all(example.name.startswith("train/") for example in read.validation)
+
+
+def test_folder_to_test_with(tmp_path: Path) -> None:
+    write_photos(tmp_path / "test", 2)
+
+    assert load_folder(tmp_path).sizes == {"train": 0, "validation": 0, "test": 4}
+
+
+def test_breeds_and_limit(tmp_path: Path) -> None:
+    write_photos(tmp_path, 10)
+    (tmp_path / "poodle").mkdir()
+    (tmp_path / "poodle/p.png").write_bytes(photo(0, 0).read())
+
+    read = load_folder(tmp_path, breeds=("RED_dog", "blue-dog"), limit=8)
+
+    assert [label.name for label in read.labels] == ["blue dog", "red dog"]
+    assert len(read.train) + len(read.validation) == 8
+    assert len(read.test) == 2
+    with pytest.raises(DataError, match=r"photos \(1\): .*, with --limit 2, need 2"):
+        load_folder(tmp_path, breeds=("red-dog", "blue-dog"), limit=2)
+    with pytest.raises(DataError, match=r"No such breed: dog\. Near: blue dog, red dog\."):
+        load_folder(tmp_path, breeds=("dog", "poodle"))
+
+
+def test_boxes_become_shares(tmp_path: Path) -> None:
+    for path in write_photos(tmp_path, 4):
+        label, index = map(int, path.stem.split("-"))
+        path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
+
+    read = load_folder(tmp_path)
+
+    for example in (*read.train, *read.validation, *read.test):
+        label, index = map(int, Path(example.name).stem.split("-"))
+        np.testing.assert_allclose(example.boxes, photo(label, index).boxes)
+
+
+def test_boxes_are_of_the_upright_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photos(tmp_path, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("right", "wrong"):
+        Image.new("RGB", (80, 40)).save(tmp_path / f"blue dog/{name}.jpg", exif=exif)
+    (tmp_path / "blue dog/right.xml").write_text(voc((0, 40, 20, 80), size=(40, 80)))
+    (tmp_path / "blue dog/wrong.xml").write_text(voc((40, 0, 80, 20), size=(80, 40)))
+
+    read = load_folder(tmp_path)
+
+    boxes = {e.name: e.boxes for e in (*read.train, *read.validation, *read.test) if e.boxes}
+    assert boxes == {"blue dog/right.jpg": ((0.0, 0.5, 0.5, 1.0),)}
+    assert "wrong.jpg (blue dog/wrong.xml): box 40,0,80,20 belongs to an image of 80 x 40" in (
+        capsys.readouterr().err
+    )
+
+
+def test_what_cannot_be_used_is_reported_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, *_ = write_photos(tmp_path, 4)
+    red = whole.parent
+    (red / "cut.png").write_bytes(whole.read_bytes()[:-200])
+    gif = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(gif, "GIF")
+    (red / "moving.gif").write_bytes(gif.getvalue())
+    (red / "posing.jpg").write_bytes(gif.getvalue())
+    whole.with_suffix(".xml").write_text(voc((30, 1, 2, 3), pixel_box(0, 0)))
+    (red / "gone.xml").write_text(voc((1, 2, 3, 4)))
+    for side in (red / "notes.txt", red / ".hidden.jpg", tmp_path / "readme.md"):
+        side.write_bytes(b"no photo")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/only.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / ".cache").mkdir()
+
+    read = load_folder(tmp_path)
+
+    assert sum(read.sizes.values()) == 8
+    assert [label.name for label in read.labels] == ["blue dog", "red dog"]
+    errors = capsys.readouterr().err
+    report = errors[errors.index("Left out:") :]
+    assert [line.strip().split(":")[0] for line in report.splitlines()] == [
+        "Left out",
+        "empty",
+        f"{red.name}/gone.xml",
+        "broken/only.jpg",
+        f"{red.name}/0-0.png ({red.name}/0-0.xml)",
+        f"{red.name}/cut.png",
+        f"{red.name}/moving.gif",
+        f"{red.name}/posing.jpg",
+        "broken",
+        "Left out in total",
+    ]
+    assert report.endswith("Left out in total: annotation 1, box 1, folder 2, photo 4.\n")
+    kept = [e for e in (*read.train, *read.validation, *read.test) if e.boxes]
+    assert [len(example.boxes) for example in kept] == [1]
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "message"),
+    [
+        ({}, {}, "has no photos"),
+        ({"beagle": 5}, {}, "two classes or more; the data holds 1"),
+        ({"beagle": 3, "dingo": 2}, {}, r"Class dingo has too few photos \(2\): .*test need 3"),
+        (
+            {"beagle": 3, "dingo": 1},
+            {"test_share": 0},
+            r"dingo has too few photos \(1\): .*validation need 2",
+        ),
+        (
+            {"train/beagle": 3, "train/dingo": 1},
+            {},
+            r"dingo has too few photos \(1\): .*validation need 2",
+        ),
+        (
+            {"train/beagle": 3, "train/dingo": 3, "test/poodle": 1},
+            {},
+            "No training photo of poodle",
+        ),
+        (
+            {"train/beagle": 3, "train/dingo": 3, "val/dingo": 1, "validation/dingo": 1},
+            {},
+            "two folders for validation",
+        ),
+        ({"beagle": 3, "Beagle": 3}, {}, "Beagle and beagle have the same name"),
+    ],
+)
+def test_folders_that_cannot_be_used(
+    tmp_path: Path, counts: dict[str, int], options: dict[str, float], message: str
+) -> None:
+    for name, count in counts.items():
+        (tmp_path / name).mkdir(parents=True)
+        for index in range(count):
+            (tmp_path / name / f"{index}.png").write_bytes(photo(0, index).read())
+
+    with pytest.raises(DataError, match=message):
+        load_folder(tmp_path, test_share=options.get("test_share", 0.1))
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder"):
+        load_folder(tmp_path / "none")
+
+
+def test_folder_beside_those_of_splits_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path / "train", 3)
+    shutil.copytree(tmp_path / "train", tmp_path / "more")
+
+    assert sum(load_folder(tmp_path).sizes.values()) == 6
+    assert "more: beside the folders of splits, but is not a split" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path) -> None:
+    photos, run, models = tmp_path / "my photos", tmp_path / "run", tmp_path / "models"
+    for path in write_photos(photos, 8):
+        label, index = map(int, path.stem.split("-"))
+        path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
+    source = ("--source", "folder", "--data-dir", photos)
+
+    output = training(
+        *("train", *source, "--run", run, "--preset", "scratch", "--stages", "32x1"),
+        *("--input-size", "64", "--batch-size", "4", "--precision", "float32"),
+    )
+    assert "most confused" in output or "accuracy 1.000" in output
+    assert (run / "confusion.png").is_file()
+    assert json.loads((run / "summary.json").read_text())["photos"] == 2
+    export = command("export", "--run", run, "--models-dir", models, "--name", "colours")
+    version = models / "colours" / "1"
+    calibrate = hint(shell(export).stderr)
+    assert calibrate == command("calibrate", "--model", version, *source)
+    shell(calibrate)
+    training("evaluate", "--model", version, *source, "--out", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_bytes())
+
+    card = bundles.load(version).card
+    assert (figures["photos"], figures["photos_with_boxes"]) == (2, 2)
+    assert card.data is not None
+    assert card.data.splits == {"train": 12, "validation": 2, "test": 2}
+    assert [label.name for label in card.labels] == ["blue dog", "red dog"]
+    assert set(card.thresholds) == set(bundles.Method)
+    assert card.confidence is not None
+    assert card.confidence.photos == 2
+    assert str(tmp_path) not in (version / bundles.CARD_PATH).read_text()
+    box = pixel_box(0, 3)
+    sent = (photos / CLASSES[0] / "0-3.png").read_bytes()
+    with serving(tmp_path, model=version) as service:
+        answer = httpx.post(
+            f"{service.url}/gradcam",
+            params={"box": ",".join(map(str, box)), "target": "red_dog"},
+            content=sent,
+            headers={"Content-Type": "image/png"},
+            timeout=60,
+        )
+    assert answer.status_code == 200
+    assert answer.json()["target"]["synset"] == "n00000001"
+    assert answer.json()["confidence"] in ("ok", "low")
+    predicted = answer.json()["explanation"]["box"]
+    iou = heatmaps.iou(predicted, box) if predicted else 0.0
+    assert answer.json()["localization"]["iou"] == pytest.approx(iou, abs=1e-3)

@@ -1,0 +1,118 @@
+"""A model that forgets from the head down, and what that does to its heatmaps."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from app import bundle as bundles
+from app import engines
+from app.bundle import Bundle
+from app.engines import Batch, Cut, Engine, output_names
+from tests.training.pictures import dataset
+from training.evaluation.inference import layer_sets, squashed
+from training.evaluation.randomization import Cascade, randomization, stages
+
+EXAMPLES = dataset(train=4).train
+NONE = np.full(4, -1, np.int32)
+
+
+@pytest.fixture(scope="module")
+def engine(small_bundle: Bundle) -> Iterator[Engine]:
+    engine = engines.create(small_bundle, engine="openvino", precision="float32")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def photos(small_bundle: Bundle) -> npt.NDArray[np.uint8]:
+    return np.stack([squashed(small_bundle.card, example)[1] for example in EXAMPLES])
+
+
+def test_nothing_forgotten_is_the_model_that_is_served(
+    small_bundle: Bundle, engine: Engine, photos: npt.NDArray[np.uint8]
+) -> None:
+    served = engine.run(Cut.EXPLAIN_DEEP, Batch.of(photos))
+
+    outputs = Cascade(small_bundle.path).run(photos, NONE)
+
+    for name in output_names(small_bundle.card, Cut.EXPLAIN_DEEP):
+        np.testing.assert_allclose(outputs[name], served[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_layers_are_those_with_weights_from_the_head_down(
+    small_bundle: Bundle, keras_model: keras.Model
+) -> None:
+    layers = Cascade(small_bundle.path).layers
+
+    assert layers[0] == "predictions"
+    assert {layer.split("_")[0] for layer in layers[1:4]} == {"last"}
+    assert layers[-1].startswith("stem")
+    assert len(layers) == 14  # the stem, four convolutions in each of three blocks, the head
+
+
+def _values(cascade: Cascade, layer: str) -> dict[str, npt.NDArray[Any]]:
+    return {name: variable.numpy() for name, variable in cascade._weights[layer].items()}
+
+
+def test_layers_forget_in_turn_and_keep_their_values(
+    small_bundle: Bundle, photos: npt.NDArray[np.uint8]
+) -> None:
+    cascade, rng = Cascade(small_bundle.path), np.random.default_rng(0)
+    before = {layer: _values(cascade, layer) for layer in cascade.layers}
+    outputs = cascade.run(photos, NONE)
+
+    cascade.forget(1, rng)
+    head_forgotten = cascade.run(photos, NONE)
+    after = {layer: _values(cascade, layer) for layer in cascade.layers}
+
+    changed = [x for x in cascade.layers if (after[x]["kernel"] != before[x]["kernel"]).any()]
+    assert changed == ["predictions"]
+    for name, value in before["predictions"].items():
+        np.testing.assert_array_equal(
+            np.sort(after["predictions"][name], axis=None), np.sort(value, axis=None)
+        )
+    np.testing.assert_array_equal(head_forgotten["foreground"], outputs["foreground"])
+    assert not np.allclose(head_forgotten["cam"], outputs["cam"], rtol=0.1)
+    cascade.forget(1, rng)
+    np.testing.assert_array_equal(cascade.run(photos, NONE)["cam"], head_forgotten["cam"])
+    cascade.forget(14, rng)
+    assert not np.allclose(cascade.run(photos, NONE)["foreground"], outputs["foreground"])
+    bundles.load(small_bundle.path)  # what is on disk is as it was
+
+
+def test_stages() -> None:
+    assert stages(54) == [1, 4, 16, 54]
+    assert stages(14) == [1, 4, 14]
+    assert stages(4) == [1, 4]
+    assert stages(1) == [1]
+
+
+def test_heatmaps_that_stay_have_a_likeness_of_one(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cascade, "forget", lambda *_: None)
+    sets = layer_sets(small_bundle.card)
+
+    by_stage = randomization(small_bundle, EXAMPLES, sets, seed=0)
+
+    assert [name == "predictions" for name in by_stage] == [True, False, False]
+    for similarities in by_stage.values():
+        assert list(similarities) == sets
+        for values in similarities.values():
+            assert values == pytest.approx(np.ones((4, 2)))
+
+
+def test_heatmaps_of_what_has_been_forgotten_differ(small_bundle: Bundle) -> None:
+    sets = layer_sets(small_bundle.card)
+
+    by_stage = randomization(small_bundle, EXAMPLES, sets, seed=0)
+
+    for similarities in by_stage.values():
+        for values in similarities.values():
+            assert values.shape == (4, 2)
+            assert (np.abs(values) <= 1 + 1e-9).all()
+            assert (values < 0.99).any()

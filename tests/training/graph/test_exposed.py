@@ -1,0 +1,178 @@
+"""Which layers are exposed, and that every kind of network runs alike in OpenVINO."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from app.engines.openvino import CORE
+from tests.training.small_networks import NETWORKS, RESNET50_LAYERS
+from training.errors import ExportError
+from training.export.explained import ExplainedNetwork
+from training.export.foreground import channel_sum
+from training.graph import gradients
+from training.graph.exposed import exposed_layers
+from training.graph.gradients import shapes
+from training.graph.keras_reader import from_keras
+from training.graph.network import Network
+from training.networks.architectures import custom_cnn, resnet50
+from training.networks.preprocessing import Preprocessing
+
+
+def test_of_resnet50_the_last_six_blocks() -> None:
+    assert exposed_layers(from_keras(resnet50(3, input_size=64)), 64) == RESNET50_LAYERS
+
+
+def test_of_a_plain_network_each_convolution() -> None:
+    network = from_keras(custom_cnn(3, input_size=64))
+
+    assert exposed_layers(network, 64) == tuple(f"conv{number}" for number in range(1, 7))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_of_other_networks(name: str) -> None:
+    build, layers = NETWORKS[name]
+    model = build()
+
+    assert exposed_layers(from_keras(model), model.input_shape[1]) == layers
+
+
+def test_never_inside_a_branch() -> None:
+    names = exposed_layers(from_keras(NETWORKS["mobile"][0]()), 24)
+
+    assert "depthwise_act" not in names
+    assert "excite" not in names
+
+
+def test_maps_of_one_position_do_not_count() -> None:
+    assert exposed_layers(from_keras(custom_cnn(3, input_size=32)), 32)[-1] == "conv6"  # 2 x 2
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 3, activation="relu", name="first")(image)
+    x = keras.layers.Conv2D(2, 6, activation="relu", name="point")(x)
+    network = from_keras(keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x))))
+
+    assert exposed_layers(network, 8) == ("first",)
+
+
+def test_convolutions_stand_in_where_nothing_is_nonlinear() -> None:
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 3, name="linear")(image)
+    network = from_keras(keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x))))
+
+    assert exposed_layers(network, 8) == ("linear",)
+
+
+def test_what_is_pooled_is_exposed_even_after_a_batch_norm() -> None:
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 3, activation="relu", name="conv")(image)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    network = from_keras(keras.Model(image, keras.layers.Dense(2)(x)))
+
+    assert exposed_layers(network, 8) == ("conv", "norm")
+
+
+def test_network_without_maps_is_an_error() -> None:
+    image = keras.Input((8, 8, 3))
+    network = from_keras(keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image))))
+
+    with pytest.raises(ExportError, match="no layer with a map"):
+        exposed_layers(network, 8)
+
+
+def test_pooled_map_of_one_position_is_an_error() -> None:
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 3, activation="relu", name="first")(image)
+    x = keras.layers.Conv2D(2, 6, activation="relu", name="point")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    network = from_keras(keras.Model(image, keras.layers.Dense(2)(x)))
+
+    with pytest.raises(ExportError, match="'point', whose map has one position"):
+        exposed_layers(network, 8)
+
+
+def test_size_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(ExportError, match="48 x 48 pixels"):
+        exposed_layers(from_keras(custom_cnn(3, input_size=64)), 48)
+
+
+def _explained(
+    network: Network,
+    size: int,
+    preprocessing: Preprocessing,
+    kernel_dtype: tf.DType = tf.float16,
+) -> ExplainedNetwork:
+    layers, sizes = exposed_layers(network, size), shapes(network, size)
+    return ExplainedNetwork(
+        network,
+        input_size=size,
+        layers=layers,
+        projections={layer: channel_sum(sizes[layer][-1]) for layer in layers},
+        preprocessing=preprocessing,
+        kernel_dtype=kernel_dtype,
+    )
+
+
+def _openvino(path: Path, inputs: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """By every name that an output has: at the last layer, two."""
+    compiled = CORE.compile_model(CORE.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return {name: value for output, value in compiled(inputs).items() for name in output.names}
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "custom_cnn"])
+def test_openvino_agrees_in_float32(name: str, tmp_path: Path) -> None:
+    model = custom_cnn(4, input_size=32) if name == "custom_cnn" else NETWORKS[name][0]()
+    size = model.input_shape[1]
+    explained = _explained(from_keras(model), size, Preprocessing.NONE)
+    tf.saved_model.save(explained, str(tmp_path), signatures={"serving_default": explained.serve})
+    rng = np.random.default_rng(6)
+    inputs = {
+        "image": rng.integers(0, 256, (4, size, size, 3), dtype=np.uint8),
+        "class_index": np.array([-1, 0, 1, 2], np.int32),
+        "versus_index": np.array([-1, -1, 0, 3], np.int32),
+    }
+
+    expected = {key: value.numpy() for key, value in explained.serve(**inputs).items()}
+    actual = _openvino(tmp_path, inputs)
+
+    assert set(actual) == set(expected)
+    for key, value in expected.items():
+        error = np.linalg.norm(actual[key] - value)
+        assert error <= 2e-3 * np.linalg.norm(value) + 1e-6, key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_of_whole_networks_are_those_of_gradient_tape(name: str) -> None:
+    model = NETWORKS[name][0]()
+    size = model.input_shape[1]
+    image = np.random.default_rng(8).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    network = from_keras(model)
+    explained = _explained(network, size, Preprocessing.NONE, kernel_dtype=tf.float32)
+    outputs = explained.serve(tf.constant(image), tf.constant([1, 2]), tf.constant([-1, 0]))
+
+    # HiResCAM summed over positions is the derivative by a factor on the layer's activations.
+    for layer in explained.layers:
+        factor = tf.ones((2, 1, 1, 1))
+        with tf.GradientTape() as tape:
+            tape.watch(factor)
+            logits = _scaled(network, image, layer, factor)
+            objective = logits[0, 1] + logits[1, 2] - logits[1, 0]
+        expected = tf.reshape(tape.gradient(objective, factor), (2,))
+        actual = tf.reduce_sum(outputs[f"hirescam_{layer}"], axis=(1, 2))
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
+
+
+def _scaled(network: Network, image: npt.NDArray[np.uint8], layer: str, factor: Any) -> Any:
+    """The logits with one layer's activations multiplied."""
+    values = {network.input: image.astype(np.float32)}
+    for node in network.nodes:
+        inputs = [values[name] for name in node.inputs]
+        weights = {name: tf.constant(w, tf.float32) for name, w in node.weights.items()}
+        values[node.name] = gradients.forward(node, weights, inputs)
+        if node.name == layer:
+            values[node.name] = values[node.name] * factor
+    return values[network.nodes[-1].name]

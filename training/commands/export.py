@@ -1,0 +1,193 @@
+"""The subcommands that write a new model version: `export` and `bootstrap`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from training.commands.terminal import say
+from training.config import Source as PhotoSource
+from training.config import TrainConfig
+from training.errors import ExportError
+from training.hints import command, photo_options
+from training.options import Directory, Metavar
+from training.quiet import start_tensorflow
+
+if TYPE_CHECKING:
+    from training.export.survey import TrainingPhotos
+
+__all__ = ["Bootstrap", "Export"]
+
+
+NAME_PATTERN = r"[a-z0-9][a-z0-9_-]*"
+
+ModelName = Annotated[str, Metavar("NAME")]
+Text = Annotated[str, Metavar("'TEXT'")]
+
+
+class _NewVersion(BaseModel):
+    models_dir: Directory = Field(Path("models"), description="where model versions are kept")
+    name: ModelName = Field("dogs", pattern=NAME_PATTERN, description="the model's name")
+    version: int | None = Field(
+        None, ge=1, description="the version's number; by default, the next one"
+    )
+    overwrite: bool = Field(False, description="replace the version if it exists")
+    licence: Text = Field(
+        "",
+        description="the weights' licence, for model.json; by default, ImageNet's terms where the "
+        "weights derive from its photos",
+    )
+    provenance: Text = Field(
+        "",
+        description="where the weights come from, for model.json; by default, what is known of it",
+    )
+
+    @property
+    def place(self) -> Path:
+        """The version's directory."""
+        from training.export.versions import next_version
+
+        version = self.version or next_version(self.models_dir / self.name)
+        return self.models_dir / self.name / str(version)
+
+    @property
+    def card_options(self) -> dict[str, Any]:
+        """The options that all exports share."""
+        return self.model_dump(include={"licence", "provenance", "overwrite"})
+
+
+class _WithPhotos(BaseModel):
+    """Photos that foreground and novelty are learnt from, for a model that is no run's."""
+
+    source: PhotoSource = Field(
+        "stanford_dogs", description="training photos: Stanford Dogs, or a folder of the classes"
+    )
+    data_dir: Annotated[Path | None, Metavar("DIR")] = Field(
+        None,
+        description="the folder, or a prepared TFDS directory; by default, no photos are used, or "
+        "with --source stanford_dogs they are downloaded",
+    )
+    boxes: Path | None = Field(
+        None,
+        description="boxes of a folder's photos: a VOC directory, a COCO or a CSV file; by "
+        "default, they are looked for in the folder",
+    )
+    photos: int = Field(
+        1000, ge=1, description="training photos used for foreground and novelty, at most"
+    )
+
+    @property
+    def training_photos(self) -> "TrainingPhotos | None":
+        """The photos to learn from; None where no option names them.
+
+        Raises:
+            ExportError: options would have no effect.
+        """
+        from training.export.survey import TrainingPhotos
+
+        if not self.model_fields_set & {"source", "data_dir"}:
+            for name in ("boxes", "photos"):
+                if name in self.model_fields_set:
+                    raise ExportError(f"--{name} has no effect without --data-dir or --source.")
+            return None
+        return TrainingPhotos(self.source, self.data_dir, self.boxes, self.photos)
+
+
+_OF_KERAS = ("labels", "input_size", "preprocessing", "source", "data_dir", "boxes")
+"""Fields of `Export` that have no effect on a run."""
+
+
+class Export(_WithPhotos, _NewVersion):
+    """Write a run, or a Keras model of your own, as a model version that explains itself.
+
+    A run's training photos are its own: `--source`, `--data-dir` and `--boxes` are for a Keras
+    model.
+    """
+
+    run: Directory = Field(Path("runs/dogs"), description="directory of the run")
+    keras: Annotated[Path | None, Metavar("FILE")] = Field(
+        None, description="a whole Keras model, .keras or .h5, instead of a run"
+    )
+    labels: Annotated[Path | None, Metavar("FILE")] = Field(
+        None, description="the Keras model's classes, one `name` or `synset<TAB>name` a line"
+    )
+    input_size: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        description="input size in pixels, for a Keras model that accepts any",
+    )
+    preprocessing: Literal["caffe", "none"] = Field(
+        "none", description="what the Keras model expects to be done to RGB 0..255 beforehand"
+    )
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        if self.keras is not None:
+            self._export_keras(self.keras)
+            return
+        for name in _OF_KERAS:
+            if name in self.model_fields_set:
+                raise ExportError(f"--{name.replace('_', '-')} goes with --keras FILE alone.")
+        start_tensorflow()
+        from training.export.from_run import export_run
+
+        place = self.place
+        export_run(self.run, place, photos=self.photos, **self.card_options)
+        _say_next(place, photo_options(TrainConfig.of_run(self.run)))
+
+    def _export_keras(self, path: Path) -> None:
+        if "run" in self.model_fields_set:
+            raise ExportError("--run is of a run, and has no effect with --keras.")
+        if self.labels is None:
+            raise ExportError("--keras FILE needs --labels FILE: its classes, one a line.")
+        start_tensorflow()
+        from training.export.from_keras import export_keras
+        from training.networks.preprocessing import Preprocessing
+
+        place, photos = self.place, self.training_photos
+        export_keras(
+            path,
+            self.labels,
+            place,
+            input_size=self.input_size,
+            preprocessing=Preprocessing(self.preprocessing),
+            photos=photos,
+            **self.card_options,
+        )
+        if photos is None:
+            say(f"Wrote {place} with default thresholds; calibrate finds better ones.")
+        else:
+            _say_next(place, photo_options(photos))
+
+
+class Bootstrap(_WithPhotos, _NewVersion):
+    """Write a model of 120 breeds with no training, from an ImageNet ResNet50.
+
+    The weights come from Keras's download, from a weights file in Keras's layout with the top, or
+    from a file without the top and ImageNet's final layer beside it.
+    """
+
+    name: ModelName = Field("dogs120", pattern=NAME_PATTERN, description="the model's name")
+    weights: Annotated[str, Metavar("{imagenet,FILE}")] = Field(
+        "imagenet", description="imagenet is downloaded by Keras, FILE is in Keras's layout"
+    )
+    head: Annotated[Path | None, Metavar("FILE")] = Field(
+        None,
+        description="ImageNet's final layer, for a weights file without the top: an .npz file "
+        "with kernel [2048, 1000] and bias [1000]",
+    )
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        start_tensorflow()
+        from training.export.from_imagenet import bootstrap
+
+        place, photos = self.place, self.training_photos
+        bootstrap(place, weights=self.weights, head=self.head, photos=photos, **self.card_options)
+        _say_next(place, photo_options(photos) if photos else ())
+
+
+def _say_next(place: Path, options: Sequence[str | Path]) -> None:
+    say(f"Wrote {place}. Next:\n  {command('calibrate', '--model', place, *options)}")

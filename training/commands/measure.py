@@ -1,0 +1,225 @@
+"""The subcommands that run photos through a model version: calibrate and evaluate."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from app import bundle as bundles
+from app import engines
+from app.bundle import Bundle
+from app.engines import Engine
+from training.commands import terminal
+from training.commands.terminal import say
+from training.config import Source
+from training.errors import TrainingError
+from training.files import in_project
+from training.options import Directory, Metavar
+from training.quiet import start_tensorflow
+
+if TYPE_CHECKING:
+    from training.data.dataset import Dataset, Example
+
+__all__ = ["Calibrate", "Evaluate"]
+
+
+class _OnModel(BaseModel):
+    model: Directory = Field(description="models/NAME or models/NAME/VERSION")
+    source: Source = Field(
+        "stanford_dogs", description="Stanford Dogs, or a folder of the model's classes"
+    )
+    data_dir: Annotated[Path | None, Metavar("DIR")] = Field(
+        None, description="the folder, or a prepared TFDS directory; default: download"
+    )
+    boxes: Path | None = Field(
+        None, description="boxes of a folder's photos: VOC directory, COCO or CSV; default: found"
+    )
+
+    def load(self) -> "tuple[Bundle, Engine, Dataset]":
+        """The model version, an engine, and the photos of the model's breeds."""
+        bundle = bundles.load(self.model)
+        start_tensorflow()
+        from training.data.loading import load_for_model
+
+        dataset = load_for_model(
+            self.source,
+            self.data_dir,
+            bundle.card.labels,
+            boxes=self.boxes,
+            config=bundle.card.training,
+        )
+        return bundle, engines.create(bundle), dataset
+
+
+def _warn_of_missing(bundle: Bundle, examples: "Sequence[Example]", what: str) -> None:
+    """Say how many of the model's classes these photos do not show."""
+    present = {example.label for example in examples}
+    missing = [label.name for label in bundle.card.labels if label.index not in present]
+    if missing:
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        say(
+            f"Warning: {len(missing)} of the model's {len(bundle.card.labels)} classes have no "
+            f"{what} ({names})."
+        )
+
+
+class Calibrate(_OnModel):
+    """Find what boxes are drawn by, and when an answer is doubted; write it to model.json.
+
+    Thresholds and fused rules come from boxes of the training split, where there are any; the
+    temperature of probabilities and the limits of confidence from the validation photos. Classes
+    without photos are named; the others decide.
+    """
+
+    limit: int = Field(
+        1000,
+        ge=0,
+        description="at most this many photos with boxes, and at most this many validation photos, "
+        "each drawn evenly by breed; 0: all",
+    )
+    seed: int = Field(0, ge=0, description="draws these photos")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        bundle, engine, dataset = self.load()
+        from training.calibration.boxes import calibrate
+        from training.calibration.confidence import calibrate_confidence
+        from training.data.splits import balanced_sample
+
+        boxed = [example for example in dataset.train + dataset.validation if example.boxes]
+        _warn_of_missing(bundle, dataset.validation, "validation photo")
+        if boxed:
+            _warn_of_missing(bundle, boxed, "photo with a box in the training split")
+        chosen = balanced_sample(boxed, self.limit, self.seed)
+        validation = balanced_sample(dataset.validation, self.limit, self.seed)
+        card = bundle.card.replace(confidence=calibrate_confidence(bundle, engine, validation))
+        if chosen:
+            rules = calibrate(bundle, engine, chosen)
+            card = card.replace(thresholds=rules.thresholds, fused=rules.fused)
+        else:
+            say("No photo of the training split has a box: thresholds stay as they are.")
+        card.write(bundle.path)
+        print(
+            terminal.calibration(
+                card,
+                boxes=(len(chosen), len(boxed)),
+                validation=(len(validation), len(dataset.validation)),
+            )
+        )
+
+
+class Evaluate(_OnModel):
+    """Measure a model version on the test split; print a table.
+
+    Accuracy over all photos; mean IoU, GT-known and top-1 localisation, MaxBoxAccV2, pointing game
+    and energy in box over those with boxes, by each box rule; insertion and deletion AUC and the
+    model randomisation check over a sample. Always beside a constant box and the full frame, with
+    95 % intervals. All figures go into the JSON of `--out`; the terminal gets a few.
+    `--gallery` puts photos into the JSON: keep that file out of the repository.
+    """
+
+    write: bool = Field(False, description="keep the main figures in model.json as well")
+    beside: Annotated[str | None, Metavar("NAME")] = Field(
+        None,
+        min_length=1,
+        description="with --write: keep them beside those of the test split, under this name",
+    )
+    note: Annotated[str | None, Metavar("'TEXT'")] = Field(
+        None,
+        min_length=1,
+        description="what to know of these photos, such as whether the pre-training saw them",
+    )
+    out: Annotated[Path | None, Metavar("FILE")] = Field(
+        None, description="a file to write the JSON to"
+    )
+    limit: int = Field(
+        0, ge=0, description="at most this many photos, drawn evenly by breed; 0: all"
+    )
+    sample: int = Field(
+        20, ge=0, description="photos for insertion, deletion and randomisation; 0: neither"
+    )
+    gallery: int = Field(
+        0,
+        ge=0,
+        description="photos of each kind (drawn by lot, best, worst) whose overlays go into the "
+        "file of --out, which has to be outside of the project: they show the photos",
+    )
+    seed: int = Field(0, ge=0, description="of the samples, the intervals and the gallery")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        self._check_options()
+        bundle, engine, dataset = self.load()
+        from training.data.splits import balanced_sample
+        from training.evaluation.evaluate import evaluate
+
+        test = balanced_sample(dataset.test, self.limit, self.seed)
+        say(f"Measuring the test split: {len(test)} of its {len(dataset.test)} photos.")
+        _warn_of_missing(bundle, dataset.test, "test photo")
+        if self.gallery and not any(example.boxes for example in test):
+            say("None of them has a box: there is no gallery.")
+        evaluation = evaluate(
+            bundle,
+            engine,
+            test,
+            note=self.note,
+            sample=self.sample,
+            seed=self.seed,
+            gallery=self.gallery,
+        )
+        if self.write:
+            metrics = with_metrics(bundle.card.metrics, evaluation.summary(), self.beside)
+            bundle.card.replace(metrics=metrics).write(bundle.path)
+        if self.out is not None:
+            try:
+                self.out.write_text(_json(evaluation.dump()) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise TrainingError(f"--out {self.out}: {error.strerror}.") from error
+        print(terminal.evaluation(evaluation))
+
+    def _check_options(self) -> None:
+        """Refuse, before the work, a place that the figures could not or must not go to."""
+        if self.beside and not self.write:
+            raise TrainingError("--beside says where --write puts the figures: pass both.")
+        if self.out is not None and not self.out.parent.is_dir():
+            raise TrainingError(f"--out {self.out}: there is no directory {self.out.parent}.")
+        if self.out is not None and self.out.is_dir():
+            raise TrainingError(f"--out {self.out} is a directory: name a file.")
+        if not self.gallery:
+            return
+        if self.out is None:
+            raise TrainingError("--gallery needs --out FILE: the pictures go there alone.")
+        if in_project(self.out):
+            raise TrainingError(
+                f"--out {self.out}: with --gallery the file shows photos, which must not get into "
+                "the repository. Name one outside of the project."
+            )
+
+
+def with_metrics(
+    metrics: dict[str, Any], summary: dict[str, Any], beside: str | None
+) -> dict[str, Any]:
+    """What `model.json` keeps once other photos have been measured.
+
+    Args:
+        metrics: as they are: figures of the test split, and under `beside` those of other photos.
+        summary: the new figures.
+        beside: the name of the photos that they are of; None for the test split.
+    """
+    others = dict(metrics.get("beside", {}))
+    if beside is None:
+        kept = summary
+    else:
+        kept = {name: value for name, value in metrics.items() if name != "beside"}
+        others[beside] = summary
+    return {**kept, "beside": others} if others else kept
+
+
+def _json(figures: dict[str, Any]) -> str:
+    """Indented JSON; lists and objects that hold no others, such as intervals, take one line."""
+    text = json.dumps(figures, indent=1)
+    # A line break is never part of a JSON string, so that no string changes.
+    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda leaf: re.sub(r"\n *", " ", leaf[0]), text)

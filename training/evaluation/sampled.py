@@ -1,0 +1,149 @@
+"""Figures that take too long for every photo: insertion, deletion, and model randomisation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from app import images
+from app.bundle import Bundle, ModelCard, Rule
+from app.engines import Batch, Cut, Engine
+from app.evidence import MethodAtLayers
+from training.data.dataset import Example
+from training.evaluation.faithfulness import insertion_deletion
+from training.evaluation.inference import Explained, explain
+from training.evaluation.metrics import Floats, mean, resample
+from training.evaluation.schema import (
+    Baselines,
+    Faithfulness,
+    InsertionDeletion,
+    Randomization,
+    Similarity,
+)
+from training.evaluation.scoring import main_sets
+from training.evaluation.statistics import BASELINES, Statistics, by_method, estimates
+
+__all__ = ["faithfulness", "randomization"]
+
+Map = npt.NDArray[np.float32]
+Key = MethodAtLayers | str
+"""A method's layer set, or a baseline's name."""
+
+
+def faithfulness(
+    card: ModelCard, engine: Engine, examples: Sequence[Example], seed: int
+) -> Faithfulness:
+    """Insertion and deletion AUC of the model's top-1, by method, layer set and baseline.
+
+    Args:
+        card: the model's.
+        engine: runs it.
+        examples: the sample.
+        seed: of the order of equal pixels, and of the intervals.
+    """
+    sets, size = main_sets(card), card.input.size
+    blank = np.zeros((size, size), np.float32)
+    even: dict[Key, Map] = {name: _even(share, size) for name, share in BASELINES.items()}
+
+    def heatmaps(row: Explained) -> tuple[Explained, dict[Key, Map]]:
+        maps = dict(even)
+        for layers in sets:
+            values = row.evidence(layers, Rule.HEATMAP).values
+            maps[layers] = blank if values is None else values
+        return row, maps
+
+    areas: dict[Key, list[tuple[float, float]]] = {}
+    rows = explain(
+        card, engine, examples, Cut.EXPLAIN_DEEP, heatmaps, "insertion, deletion", top1=True
+    )
+    for number, (row, maps) in enumerate(rows):
+        # Methods may agree on a heatmap, whose areas are then computed once.
+        by_content: dict[bytes, tuple[float, float]] = {}
+        for key, values in maps.items():
+            content = values.tobytes()
+            if content not in by_content:
+                by_content[content] = _areas(engine, row, values, (seed, number))
+            areas.setdefault(key, []).append(by_content[content])
+    return _estimated(areas, sets, len(examples), seed)
+
+
+def _estimated(
+    areas: dict[Key, list[tuple[float, float]]],
+    sets: Sequence[MethodAtLayers],
+    count: int,
+    seed: int,
+) -> Faithfulness:
+    """From insertion and deletion AUC of every photo."""
+    weights = resample(count, seed=seed)
+
+    def statistics(key: Key) -> Statistics:
+        insertion, deletion = np.array(areas[key]).T  # [photos, 2] -> [photos] each
+        return {"insertion": mean(insertion), "deletion": mean(deletion)}
+
+    constant = statistics("constant_box")
+    return Faithfulness(
+        photos=count,
+        methods=by_method(
+            {
+                layers: estimates(InsertionDeletion, statistics(layers), weights, constant)
+                for layers in sets
+            }
+        ),
+        baselines=Baselines[InsertionDeletion](
+            constant_box=estimates(InsertionDeletion, constant, weights),
+            full_frame=estimates(InsertionDeletion, statistics("full_frame"), weights, constant),
+        ),
+    )
+
+
+def _areas(
+    engine: Engine, row: Explained, values: Map, seed: tuple[int, int]
+) -> tuple[float, float]:
+    """Insertion and deletion AUC of one heatmap `[size, size]`."""
+
+    def predict(frames: npt.NDArray[np.uint8]) -> Map:
+        probabilities = engine.run(Cut.PREDICT, Batch.of(frames))["probabilities"]
+        return np.nan_to_num(probabilities)  # what is not finite counts as 0
+
+    # Equal pixels go in the same order for all, so that their difference is not by chance.
+    rng = np.random.default_rng(seed)
+    return insertion_deletion(predict, row.image, values, int(row.outputs["target_index"]), rng)
+
+
+def _even(share: images.Box, size: int) -> Map:
+    """A heatmap `[size, size]` that is 1 in a box, to whole pixels, and 0 outside."""
+    xmin, ymin, xmax, ymax = (round(edge * size) for edge in share)
+    values = np.zeros((size, size), np.float32)
+    values[ymin:ymax, xmin:xmax] = 1
+    return values
+
+
+def randomization(bundle: Bundle, examples: Sequence[Example], seed: int) -> Randomization:
+    """Similarity to the heatmaps of the model as trained, by the layer down to which it forgot.
+
+    Args:
+        bundle: the model version.
+        examples: the sample.
+        seed: of the random orders of weights, and of the intervals.
+    """
+    from training.evaluation import randomization as check  # TensorFlow takes seconds to import
+
+    weights = resample(len(examples), seed=seed)
+
+    def similarity(values: Floats) -> Similarity:
+        """From rank correlation and SSIM of every photo, `[N, 2]`."""
+        rank_correlation, structural = values.T
+        statistics = {
+            "rank_correlation": mean(rank_correlation),
+            "structural_similarity": mean(structural),
+        }
+        return estimates(Similarity, statistics, weights)
+
+    stages = check.randomization(bundle, examples, main_sets(bundle.card), seed=seed)
+    return Randomization(
+        photos=len(examples),
+        down_to={
+            layer: by_method({layers: similarity(values) for layers, values in by_set.items()})
+            for layer, by_set in stages.items()
+        },
+    )

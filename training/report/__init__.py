@@ -1,0 +1,4 @@
+"""The report: one HTML page from the JSON that `evaluate` writes.
+
+Plots, sentences and tables; the page needs no network.
+"""

@@ -14,7 +14,7 @@ __all__ = ["ROWS", "run"]
 
 ROWS = (1, 8)
 
-LIMITS = {Cut.EXPLAIN: 1.08, Cut.EXPLAIN_DEEP: 2.2}
+LIMITS = {Cut.EXPLAIN: 1.06, Cut.EXPLAIN_DEEP: 2.2}
 """The most that a cut may cost, as a multiple of `predict`."""
 
 PROCESSES = 5

@@ -90,6 +90,8 @@ class Train(Finetune):
         for name in ("data_dir", "boxes"):
             if options.get(name):
                 options[name] = options[name].resolve()
+        if "teacher_weight" in options and not options.get("teachers"):
+            raise RunError("--teacher-weight has no effect without --teachers.")
         if "teachers" in options:
             options["teachers"] = [path.resolve() for path in options["teachers"]]
         for name in ("weights", "head"):

@@ -55,7 +55,7 @@ class Photos:
     def squashed(self, size: int) -> npt.NDArray[np.uint8]:
         """Model input, uint8 RGB `[N, size, size, 3]`, resized as the service does it."""
         card = self.bundle.card
-        sized = card.model_copy(update={"input": card.input.model_copy(update={"size": size})})
+        sized = card.replace(input=card.input.model_dump() | {"size": size})
         with ThreadPoolExecutor() as pool:
             return np.stack(
                 list(pool.map(lambda example: squashed(sized, example)[1], self.examples))

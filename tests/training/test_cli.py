@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from app import bundle as bundles
-from app.settings import PROJECT
+from app.settings import PROJECT, Settings
 from tests.training.command_line import hint, shell, training
 from tests.training.small_networks import tiny_net
 from training import cli
+from training.commands.export import Bootstrap
 
 TRAIN = ["train", "--preset", "scratch", "--stages", "32x1,48x1", "--input-size", "64"]
 OPTIONS = ["--batch-size", "4", "--precision", "float32"]
@@ -211,3 +212,14 @@ def test_from_photos_to_a_model_that_is_served(prepared: Path, tmp_path: Path) -
     assert card.training["stages"] == [{"size": 32, "epochs": 1}, {"size": 48, "epochs": 1}]
     assert str(tmp_path) not in (version / bundles.CARD_PATH).read_text()
     assert str(prepared) not in (version / bundles.CARD_PATH).read_text()
+
+
+def test_teachers_weight_needs_teachers(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no effect without --teachers"):
+        cli.main(["train", "--run", str(tmp_path), "--teacher-weight", "0.3"])
+
+
+def test_bootstrap_does_not_replace_the_model_that_is_served() -> None:
+    served: Path = Settings.model_fields["model"].default
+
+    assert Bootstrap().name != served.name

@@ -169,7 +169,8 @@ class Bootstrap(_WithPhotos, _NewVersion):
     from a file without the top and ImageNet's final layer beside it.
     """
 
-    name: ModelName = Field("dogs120", pattern=NAME_PATTERN, description="the model's name")
+    # Not the name of the model that is served by default: its next version would replace it.
+    name: ModelName = Field("imagenet", pattern=NAME_PATTERN, description="the model's name")
     weights: Annotated[str, Metavar("{imagenet,FILE}")] = Field(
         "imagenet", description="imagenet is downloaded by Keras, FILE is in Keras's layout"
     )

@@ -90,17 +90,19 @@ class Calibrate(_OnModel):
         from training.data.splits import balanced_sample
 
         boxed = [example for example in dataset.train + dataset.validation if example.boxes]
-        _warn_of_missing(bundle, dataset.validation, "validation photo")
-        if boxed:
-            _warn_of_missing(bundle, boxed, "photo with a box in the training split")
         chosen = balanced_sample(boxed, self.limit, self.seed)
         validation = balanced_sample(dataset.validation, self.limit, self.seed)
-        card = bundle.card.replace(confidence=calibrate_confidence(bundle, engine, validation))
+        _warn_of_missing(bundle, validation, "validation photo")
+        if chosen:
+            _warn_of_missing(bundle, chosen, "photo with a box in the training split")
+        changes: dict[str, Any] = {"confidence": calibrate_confidence(bundle, engine, validation)}
         if chosen:
             rules = calibrate(bundle, engine, chosen)
-            card = card.replace(thresholds=rules.thresholds, fused=rules.fused)
+            changes |= {"thresholds": rules.thresholds, "fused": rules.fused}
         else:
             say("No photo of the training split has a box: thresholds stay as they are.")
+        # Read again: another command may have written figures meanwhile, which have to stay.
+        card = bundles.load(bundle.path).card.replace(**changes)
         card.write(bundle.path)
         print(
             terminal.calibration(
@@ -158,7 +160,7 @@ class Evaluate(_OnModel):
 
         test = balanced_sample(dataset.test, self.limit, self.seed)
         say(f"Measuring the test split: {len(test)} of its {len(dataset.test)} photos.")
-        _warn_of_missing(bundle, dataset.test, "test photo")
+        _warn_of_missing(bundle, test, "test photo")
         if self.gallery and not any(example.boxes for example in test):
             say("None of them has a box: there is no gallery.")
         evaluation = evaluate(
@@ -171,8 +173,16 @@ class Evaluate(_OnModel):
             gallery=self.gallery,
         )
         if self.write:
-            metrics = with_metrics(bundle.card.metrics, evaluation.summary(), self.beside)
-            bundle.card.replace(metrics=metrics).write(bundle.path)
+            # Read again: what another command has written meanwhile has to stay.
+            card = bundles.load(bundle.path).card
+            measured = bundle.card.replace(metrics=card.metrics)
+            if card != measured:
+                raise TrainingError(
+                    f"{bundle.path} has changed while it was measured, by calibrate or export: "
+                    "measure it again."
+                )
+            metrics = with_metrics(card.metrics, evaluation.summary(), self.beside)
+            card.replace(metrics=metrics).write(bundle.path)
         if self.out is not None:
             try:
                 self.out.write_text(_json(evaluation.dump()) + "\n", encoding="utf-8")

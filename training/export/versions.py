@@ -54,7 +54,7 @@ def write(
     )
     for empty in [path for path in draft.iterdir() if path.is_dir() and not any(path.iterdir())]:
         empty.rmdir()
-    card = card.model_copy(update={"checksums": checksums(draft)})
+    card = card.replace(checksums=checksums(draft))
     card.write(draft)
     _put_in_place(draft, version_dir)
     return card

@@ -1,5 +1,6 @@
 """A training run: its loop over epochs, its directory, checkpoints and resumption."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from training.fit.checkpoints import Checkpoints, writing
 from training.fit.devices import Devices, all_devices
 from training.fit.schedule import learning_rate
 from training.fit.steps import Steps, correct
-from training.fit.targets import mixed_targets, stored_answers
+from training.fit.targets import check_teachers, mixed_targets, stored_answers
 from training.progress import Progress
 
 __all__ = ["Builder", "Interrupted", "Run"]
@@ -71,8 +72,8 @@ class Run:
             build: builds the network; default: the configured architecture.
 
         Raises:
-            DataError: fewer training photos than one batch, no validation photos, or a batch size
-                that is no multiple of the number of devices.
+            DataError: fewer training photos than one batch, no validation photos, a batch size
+                that is no multiple of the number of devices, or a teacher that cannot answer.
             RunError: the newest checkpoint cannot be read, or nothing can be written.
             WeightsError: the initial weights cannot be loaded.
         """
@@ -108,6 +109,7 @@ class Run:
                 **self._state,
             ),
         )
+        check_teachers(self.directory, config.teachers, dataset.labels)
         self._begin()
         self._targets = self._mixed_targets()
 
@@ -177,7 +179,7 @@ class Run:
 
         Raises:
             Interrupted: on SIGINT or SIGTERM, after a checkpoint.
-            RunError: something cannot be written.
+            RunError: something cannot be written, or the loss is no longer a number.
         """
         with self._signals():
             while not self.finished:
@@ -207,6 +209,7 @@ class Run:
                 loss, accuracy, stops = self._steps.train(
                     *batch, tf.constant(float(self._stop)), frozen
                 ).numpy()
+                self._check_loss(float(loss), rate)
                 stop = stops > 0
                 state["loss"].assign_add(loss)
                 state["accuracy"].assign_add(accuracy)
@@ -221,6 +224,15 @@ class Run:
                 if now - last_save > 60 * config.checkpoint_minutes:
                     self._save()
                     last_save = now
+
+    def _check_loss(self, loss: float, rate: float) -> None:
+        """End a run that diverged: its weights would stay NaN, whatever follows."""
+        if not math.isfinite(loss):
+            raise RunError(
+                f"The loss is {loss} at step {self.step + 1} of {self.total_steps}, at a learning "
+                f"rate of {rate:.2g}: the training diverged. Start another run with a lower "
+                "--learning-rate."
+            )
 
     def _batches(self, epoch: int, *, skip: int) -> Any:
         def of_host(_context: tf.distribute.InputContext) -> tf.data.Dataset:

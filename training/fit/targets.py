@@ -24,9 +24,12 @@ from training.fit.checkpoints import writing
 from training.fit.devices import Devices
 from training.progress import bar
 
-__all__ = ["answers", "mixed_targets", "stored_answers"]
+__all__ = ["answers", "check_teachers", "mixed_targets", "stored_answers"]
 
 Floats = npt.NDArray[np.float32]
+
+_ANSWERS = "answers.npy"
+"""The file of a run's directory that keeps the teachers' answers."""
 
 
 def mixed_targets(
@@ -58,6 +61,22 @@ def mixed_targets(
     return targets.astype(np.float32)
 
 
+def check_teachers(run_dir: Path, teachers: Sequence[Path], labels: Sequence[Label]) -> None:
+    """Load each teacher once and match its classes, before a run is configured to ask it.
+
+    Answers that `stored_answers` has kept need no teacher.
+
+    Raises:
+        DataError: a teacher cannot be loaded, or lacks a class.
+    """
+    if (run_dir / _ANSWERS).exists():
+        return
+    for path in teachers:
+        bundle, engine = _load(path)
+        engine.close()
+        _columns(bundle, labels)
+
+
 def stored_answers(
     run_dir: Path,
     teachers: Sequence[Path],
@@ -71,7 +90,7 @@ def stored_answers(
         DataError: see `answers`.
         RunError: they cannot be written.
     """
-    path = run_dir / "answers.npy"
+    path = run_dir / _ANSWERS
     if not path.exists() and devices.is_chief:
         with writing(run_dir), replacement(path) as draft:
             np.save(draft, answers(teachers, examples, labels).astype(np.float16))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+from tqdm import tqdm
 
 from app.bundle import Label
 from training.config import TrainConfig
@@ -26,12 +27,17 @@ def build(config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
     if config.head != "random":
         kernel, bias = architectures.imagenet_head(config.head)
         final = model.layers[-1]  # float32 [features, classes]
-        fits = final.kernel.shape[0] == kernel.shape[0]
-        if not fits or not imagenet.start_head(final, kernel, bias, labels):
+        if final.kernel.shape[0] != kernel.shape[0]:
             raise WeightsError(
-                f"--head {config.head} does not fit: none of the classes is an ImageNet breed, or "
-                "the final layer has another number of features."
+                f"--head {config.head} does not fit: it reads {kernel.shape[0]} features, and this "
+                f"network has {final.kernel.shape[0]}."
             )
+        count = imagenet.start_head(final, kernel, bias, labels)
+        if not count:
+            raise WeightsError(
+                f"--head {config.head} does not fit: none of the classes is an ImageNet breed."
+            )
+        tqdm.write(f"{count} of {len(labels)} classes start from ImageNet's final layer.")
     return model
 
 

@@ -189,7 +189,8 @@ def imagenet_head(source: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
     """
     if source != "imagenet":
         return imagenet.read_head(Path(source))
-    kernel, bias = imagenet_resnet50().layers[-1].get_weights()
+    model = _keras_resnet50("imagenet", (224, 224, 3), top=True, option="--head")
+    kernel, bias = model.layers[-1].get_weights()
     return kernel, bias
 
 
@@ -197,7 +198,9 @@ def _backbone(weights: str, shape: _Shape) -> keras.Model:
     return _keras_resnet50(None if weights == "none" else weights, shape, top=False)
 
 
-def _keras_resnet50(weights: str | None, shape: _Shape, *, top: bool) -> keras.Model:
+def _keras_resnet50(
+    weights: str | None, shape: _Shape, *, top: bool, option: str = "--weights"
+) -> keras.Model:
     try:
         return keras.applications.ResNet50(
             weights=weights, include_top=top, input_shape=shape, classifier_activation=None
@@ -208,7 +211,7 @@ def _keras_resnet50(weights: str | None, shape: _Shape, *, top: bool) -> keras.M
             raise WeightsError(
                 f"Keras's ImageNet weights could not be downloaded ({reason}). Fetch "
                 f"{_IMAGENET_TOP if top else _IMAGENET_NOTOP} on a machine with internet access "
-                "and put it in ~/.keras/models, or pass --weights FILE."
+                f"and put it in ~/.keras/models, or pass {option} FILE."
             ) from error
         kind = "with" if top else "without"
         raise WeightsError(

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from app import bundle as bundles
+from app import engines
+from app.bundle import Method
 from tests.training.folders import write_photos
 from tests.training.small_networks import tiny_net
 from training import cli
@@ -63,3 +65,54 @@ def test_photos_of_some_of_the_classes(
     (line,) = [line for line in evaluated.out.splitlines() if line.startswith("top-1 accuracy")]
     assert line.split()[2] == f"{metrics['top1']:.3f}"
     assert "{" not in evaluated.out
+
+
+def test_sample_that_misses_a_class_is_warned_of(
+    version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path / "photos", 12)
+    source = ("--model", str(version), "--source", "folder", "--data-dir", f"{tmp_path / 'photos'}")
+
+    cli.main(["evaluate", *source, "--sample", "0", "--limit", "1"])
+
+    assert "Warning: 2 of the model's 3 classes have no test photo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["calibrate", "evaluate"])
+def test_what_another_command_writes_meanwhile_stays(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    write_photos(tmp_path / "photos", 12)
+    source = ("--model", str(version), "--source", "folder", "--data-dir", f"{tmp_path / 'photos'}")
+    engine = engines.create
+
+    def meanwhile(bundle: bundles.Bundle) -> engines.Engine:
+        metrics = {"beside": {"others": {"top1": 0.5}}}
+        bundle.card.replace(metrics=metrics).write(bundle.path)
+        return engine(bundle)
+
+    monkeypatch.setattr(engines, "create", meanwhile)
+    cli.main([command, *source, *(["--write", "--sample", "0"] if command == "evaluate" else [])])
+
+    card = bundles.load(version).card
+    assert card.metrics["beside"]["others"] == {"top1": 0.5}
+    assert (card.confidence is not None) == (command == "calibrate")
+    assert ("top1" in card.metrics) == (command == "evaluate")
+
+
+def test_figures_of_a_version_that_is_calibrated_meanwhile_are_refused(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(tmp_path / "photos", 12)
+    source = ("--model", str(version), "--source", "folder", "--data-dir", f"{tmp_path / 'photos'}")
+    engine = engines.create
+
+    def meanwhile(bundle: bundles.Bundle) -> engines.Engine:
+        bundle.card.replace(thresholds={Method.CAM: {"last": 0.4}}).write(bundle.path)
+        return engine(bundle)
+
+    monkeypatch.setattr(engines, "create", meanwhile)
+    with pytest.raises(SystemExit, match="has changed while it was measured"):
+        cli.main(["evaluate", *source, "--write", "--sample", "0"])
+
+    assert bundles.load(version).card.metrics == {}

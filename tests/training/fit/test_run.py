@@ -400,3 +400,22 @@ def test_disk_that_fills_up(tmp_path: Path) -> None:
 
     _run(tmp_path).fit()
     assert len(_history(tmp_path)) == 2
+
+
+def test_run_that_diverges_ends_before_its_weights_are_kept(tmp_path: Path) -> None:
+    run = _run(tmp_path, _changed(learning_rate=1e30))
+
+    with pytest.raises(RunError, match=r"^The loss is (nan|inf) at step \d+ of 6, at a learning"):
+        run.fit()
+
+    assert not (tmp_path / "best.weights.h5").exists()
+    assert not (tmp_path / "history.csv").exists()
+
+
+def test_teacher_that_cannot_answer_leaves_no_run_behind(tmp_path: Path) -> None:
+    config = _changed(teachers=[tmp_path / "absent"])
+
+    with pytest.raises(DataError, match="absent cannot be loaded"):
+        _run(tmp_path / "run", config)
+
+    assert not (tmp_path / "run").exists()

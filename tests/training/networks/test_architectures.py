@@ -9,7 +9,7 @@ from app.bundle import Architecture
 from tests.training.small_networks import RESNET50_LAYERS
 from training.errors import WeightsError
 from training.networks import architectures
-from training.networks.architectures import build, custom_cnn, resnet50
+from training.networks.architectures import build, custom_cnn, imagenet_head, resnet50
 from training.networks.preprocessing import Preprocessing
 
 
@@ -60,6 +60,8 @@ def test_imagenet_out_of_reach_says_what_to_fetch_and_where_to_put_it(
 
     with pytest.raises(WeightsError, match=r"notop\.h5 .* ~/\.keras/models, or pass --weights"):
         resnet50(3, "imagenet")
+    with pytest.raises(WeightsError, match=r"kernels\.h5 .* ~/\.keras/models, or pass --head FILE"):
+        imagenet_head("imagenet")
 
 
 @pytest.mark.parametrize("architecture", [Architecture.RESNET50, Architecture.CUSTOM_CNN])

@@ -260,6 +260,7 @@ def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path)
 
     output = training(
         *("train", *source, "--run", run, "--preset", "scratch", "--stages", "32x1"),
+        *("--learning-rate", "0.02"),
         *("--input-size", "64", "--batch-size", "4", "--precision", "float32"),
     )
     assert "most confused" in output or "accuracy 1.000" in output

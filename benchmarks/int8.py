@@ -41,7 +41,7 @@ def run(rounds: int, data_dir: Path) -> Part:
     card = bundle.card
     dataset = load_for_model("stanford_dogs", data_dir, card.labels, config={})
     # The last layer alone: there the maps need no convolution backwards.
-    shallow = replace(bundle, card=card.replace(layers=card.layers[-1:]))
+    shallow = replace(bundle, card=card.model_copy(update={"layers": card.layers[-1:]}))
     target = environments.CACHE / "int8.xml"
     _quantise(shallow, dataset, target)
     served: Engine = create(shallow, engine="openvino", device="cpu")

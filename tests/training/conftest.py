@@ -3,6 +3,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from app.bundle import Bundle, Foreground, Input, Label, ModelCard, Novelty, load
 from tests.training.small_networks import LAYERS, small_resnet
@@ -14,6 +15,12 @@ from training.export.versions import write
 from training.graph.keras_reader import from_keras
 
 SIZE, CLASSES = 32, 5
+
+
+@pytest.fixture(autouse=True)
+def _float32() -> None:
+    """Graphs in float32, whatever a test before chose: TensorFlow keeps this for the process."""
+    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
 
 
 @pytest.fixture(scope="session")

@@ -109,11 +109,11 @@ def ask_predict(port: int) -> None:
     status, body = request(port, "POST", "/predict?top_k=3", picture(96, 64))
     check(status == 200, f"/predict answered {status}: {body!r}")
     answer: dict[str, Any] = json.loads(body)
-    shares = [each["probability"] for each in answer["predictions"]]
+    shares = [prediction["probability"] for prediction in answer["predictions"]]
     check(answer["image"] == {"width": 96, "height": 64}, f"/predict saw {answer['image']}")
     check(len(shares) == 3 and shares == sorted(shares, reverse=True), f"/predict gave {shares}")
     check(0 < sum(shares) <= 1.001, f"/predict gave {shares}")
-    print("/predict:", ", ".join(each["label"] for each in answer["predictions"]))
+    print("/predict:", ", ".join(prediction["label"] for prediction in answer["predictions"]))
 
 
 def ask_gradcam(port: int) -> None:

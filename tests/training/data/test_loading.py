@@ -135,12 +135,12 @@ def test_photos_of_one_class_or_of_classes_without_training_photos_will_do(
     write_photos(tmp_path / "two" / "train", 2)
     shutil.rmtree(tmp_path / "two" / "train" / CLASSES[1])
 
-    one = load_for_model("folder", tmp_path / "one", (RED, BLUE), config={})
+    single = load_for_model("folder", tmp_path / "one", (RED, BLUE), config={})
     two = load_for_model("folder", tmp_path / "two", (RED, BLUE), config={})
     beagle = Label(index=0, synset="n02088364", name="beagle")
     dogs = load_for_model("stanford_dogs", prepared, (beagle,), config={})
 
-    assert _colours(one) == {(0, CLASSES[0])}
+    assert _colours(single) == {(0, CLASSES[0])}
     assert {example.label for example in two.train} == {0}
     assert {example.label for example in two.test} == {0, 1}
     assert {example.label for example in dogs.test} == {0}

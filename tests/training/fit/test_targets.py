@@ -51,7 +51,7 @@ def test_answers_are_the_normalised_product_over_teachers_and_views(small_bundle
 
 def test_answers_are_of_the_classes_of_the_run_in_its_order(small_bundle: Bundle) -> None:
     examples = [photo(0, 0), photo(1, 1)]
-    every = answers([small_bundle.path], examples, small_bundle.card.labels)
+    all_answers = answers([small_bundle.path], examples, small_bundle.card.labels)
 
     rows = answers(
         [small_bundle.path],
@@ -59,7 +59,7 @@ def test_answers_are_of_the_classes_of_the_run_in_its_order(small_bundle: Bundle
         [Label(index=0, name="class 3"), Label(index=1, name="class 0")],
     )
 
-    expected = every[:, [3, 0]] / every[:, [3, 0]].sum(axis=1, keepdims=True)
+    expected = all_answers[:, [3, 0]] / all_answers[:, [3, 0]].sum(axis=1, keepdims=True)
     np.testing.assert_allclose(rows, expected, atol=0.01)
 
 

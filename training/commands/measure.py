@@ -141,7 +141,7 @@ class Evaluate(_OnModel):
         0, ge=0, description="at most this many photos, drawn evenly by breed; 0: all"
     )
     sample: int = Field(
-        20, ge=0, description="photos for insertion, deletion and randomisation; 0: neither"
+        12, ge=0, description="photos for insertion, deletion and randomisation; 0: neither"
     )
     gallery: int = Field(
         0,

@@ -66,7 +66,7 @@ class Refine(_Pretrained):
         Not measured as a whole run. On two CPU cores with bfloat16 and nothing else to do, a step
         takes about 0.05 s a photo at 224 px.
     Accuracy:
-        See docs/training.md, which has the figures of the same steps computed with PyTorch.
+        See docs/training.md, which has the figures of nearly the same steps, run in PyTorch.
     """
 
     preset: PresetName = "refine"

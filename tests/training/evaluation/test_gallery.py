@@ -52,11 +52,10 @@ def test_pictures_hold_the_found_box_and_the_true_one(small_bundle: Bundle) -> N
     figures = evaluate(bundle, seen, examples, gallery=1).dump()
 
     gallery = figures["gallery"]
-    assert {kind: [photo["name"] for photo in photos] for kind, photos in gallery.items()} == {
-        "correct": [gallery["correct"][0]["name"]],
-        "best": ["(8, 8, 24, 24)"],
-        "worst": ["(0, 24, 8, 32)"],
-    }
+    names = {kind: [photo["name"] for photo in photos] for kind, photos in gallery.items()}
+    assert (names["best"], names["worst"]) == (["(8, 8, 24, 24)"], ["(0, 24, 8, 32)"])
+    (correct,) = names["correct"]  # the third photo is of another class than the engine says
+    assert correct in {"(8, 8, 24, 24)", "(8, 8, 16, 24)"}
     assert gallery["correct"][0]["right"]
     (best,) = gallery["best"]
     cam, gradcam = best["overlays"]["cam"], best["overlays"]["gradcam"]

@@ -78,8 +78,8 @@ class CompareQuery(PredictQuery):
         None,
         min_length=1,
         max_length=100,
-        description="class to explain: index, synset or breed, case and underscores ignored; "
-        "default: the likeliest",
+        description="class to explain: index, synset or breed; case is ignored, and underscores "
+        "and hyphens count as spaces; default: the likeliest",
     )
     versus: str | None = Field(
         None, min_length=1, max_length=100, description="explain the target against this class"
@@ -110,8 +110,8 @@ class CompareQuery(PredictQuery):
     overlay: bool = Field(True, description="false: the figures alone")
     rule: Rule | None = Field(
         None,
-        description="what the box is put around: `heatmap`, the method's own; `fused`, its mean "
-        "with the foreground's; default: `fused` where it is calibrated",
+        description="what the box is put around: `heatmap`, the method's own; `fused`, the "
+        "weighted mean of that and the foreground's; default: `fused` where it is calibrated",
     )
     curve: bool = Field(
         False, description="with a box: its IoU at other thresholds too, and which does best"

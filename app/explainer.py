@@ -1,15 +1,18 @@
-"""The way one photo takes: decode -> infer -> locate -> draw.
+"""The way one photo takes: decode -> infer -> calibrate -> locate -> draw -> answer.
 
     step        from -> to                                        on
     _classes    names in the query -> their indexes               the event loop
     _decode     bytes -> the model's input, pixels to draw on     an image thread
     _infer      the model's input -> its outputs                  the inference thread, batched
+    calibrated  outputs -> probabilities (`app.confidence`)       the event loop
     _locate     outputs -> heatmap, box and figures, by method    an image thread
     _draw       pixels, heatmaps and boxes -> the picture         the same
     _answer     figures and picture -> the body                   the same
 
-`Explainer.predict`, `explain` and `compare` take these steps; the methods below them stand in this
-order. The caller holds a place (`Explainer.admission`) and the deadline (`app.clock.deadline`).
+`Explainer.explain` and `compare` take all of them: `_decode_and_infer` the first four; then
+`_explained` and `_compared` carry the last three to an image thread. `predict` takes `_decode`,
+`_infer` and `calibrated` only. The methods below these stand in this order. The caller holds a
+place (`Explainer.admission`) and the deadline (`app.clock.deadline`).
 """
 
 import asyncio
@@ -82,13 +85,13 @@ class _Decoded:
     """A decoded photo.
 
     Attributes:
-        photo: the upright original's size.
-        model_input: uint8 RGB `[S, S, 3]`.
+        info: the upright original's size.
+        squashed: the model's input, uint8 RGB `[S, S, 3]`.
         pixels: what is drawn on, uint8 RGB `[h, w, 3]`; None where nothing is drawn.
     """
 
-    photo: ImageInfo
-    model_input: npt.NDArray[np.uint8]
+    info: ImageInfo
+    squashed: npt.NDArray[np.uint8]
     pixels: npt.NDArray[np.uint8] | None
 
 
@@ -197,11 +200,12 @@ class Explainer:
         """
         clock = Clock()
         decoded = await self._in_pool(self._decode, clock, data, None)
-        outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.model_input, _Classes()))
+        # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
+        outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.squashed, _Classes()))
         probabilities = confidence.calibrated(self.card, outputs)
         return PredictResponse(
             model=self._model_id,
-            image=decoded.photo,
+            image=decoded.info,
             predictions=self._top(probabilities, query.top_k),
             confidence=self._confidence(outputs, probabilities),
             timings_ms=clock.timings_ms,
@@ -233,7 +237,7 @@ class Explainer:
             picture = _draw(inferred, [panel], picture_as)
         response = ExplainResponse(
             model=self._model_id,
-            image=inferred.decoded.photo,
+            image=inferred.decoded.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
             confidence=self._confidence(inferred.outputs, inferred.probabilities),
             target=self._target(inferred),
@@ -271,7 +275,7 @@ class Explainer:
             picture = _draw(inferred, located, picture_as)
         response = CompareResponse(
             model=self._model_id,
-            image=inferred.decoded.photo,
+            image=inferred.decoded.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
             confidence=self._confidence(inferred.outputs, inferred.probabilities),
             target=self._target(inferred),
@@ -288,17 +292,18 @@ class Explainer:
         self, clock: Clock, data: bytes, query: CompareQuery, specs: Sequence[MethodAtLayers]
     ) -> _Inferred:
         """The steps up to the model's outputs, with as much of the model as the layers need."""
-        # What cannot be answered is refused before any work.
+        # What can be known without the photo is refused first.
         for spec in specs:
-            evidence.fused_rule(self.card, spec, query.rule)
+            evidence.fused_rule(self.card, spec, query.rule)  # for what it raises
         classes = self._classes(query)
         size = (query.size or self.settings.overlay_size) if query.overlay else None
         decoded = await self._in_pool(self._decode, clock, data, size)
-        photo = decoded.photo
-        boxes = [images.clip_box(box, photo.width, photo.height) for box in query.box]
+        info = decoded.info
+        boxes = [images.clip_box(box, info.width, info.height) for box in query.box]
         last_layer_only = all(spec.name == "last" for spec in specs)
         cut = Cut.EXPLAIN if last_layer_only else Cut.EXPLAIN_DEEP
-        outputs = await self._infer(clock, cut, _Row(decoded.model_input, classes))
+        outputs = await self._infer(clock, cut, _Row(decoded.squashed, classes))
+        # In `target_index` the graph has put the likeliest class in place of `NO_CLASS`.
         if int(outputs["target_index"]) == classes.versus:
             raise RequestError("`versus` names the class that is explained: the likeliest.")
         probabilities = confidence.calibrated(self.card, outputs)
@@ -340,14 +345,16 @@ class Explainer:
         a small scale is decoded again.
         """
         with clock.lap("decode"):
-            limit, model_input = self.settings.max_pixels, self.card.input
-            side = images.enough_for(model_input.size)
+            limit, input_spec = self.settings.max_pixels, self.card.input
+            side = images.enough_for(input_spec.size)
             photo = images.decode(data, max_pixels=limit, side=side)
-            squashed = images.squash(photo.pixels, model_input.size, model_input.resize)
+            squashed = images.squash(photo.pixels, input_spec.size, input_spec.resize)
             pixels = None
             if size:
                 shorter, longer = sorted((photo.width, photo.height))
-                needed = min(size * 15 // 16, longer)  # a little less is scaled up, unseen
+                # A sixteenth less is scaled up, unseen: 1008 px, a quarter of a telephone's 4032,
+                # do for an overlay of 1024, which else would be decoded at a half.
+                needed = min(size * 15 // 16, longer)
                 if max(photo.pixels.shape[:2]) < needed:
                     # `decode` bounds the shorter side; the longer one has to reach `needed`.
                     side = math.ceil(needed * shorter / longer)
@@ -377,8 +384,10 @@ class Explainer:
 
     def _locate(self, inferred: _Inferred, specs: Sequence[MethodAtLayers]) -> list[Panel]:
         """Each method's evidence, and how it agrees with the request's boxes."""
-        query, outputs, index = inferred.query, inferred.outputs, inferred.classes.versus
-        versus = None if index == NO_CLASS else self._prediction(inferred.probabilities, index)
+        query, outputs, versus_index = inferred.query, inferred.outputs, inferred.classes.versus
+        versus = None
+        if versus_index != NO_CLASS:
+            versus = self._prediction(inferred.probabilities, versus_index)
         foreground = None
         if any(evidence.fused_rule(self.card, spec, query.rule) for spec in specs):
             foreground = evidence.enlarged(self.card, evidence.foreground_of(self.card, outputs))
@@ -393,7 +402,7 @@ class Explainer:
                     foreground=foreground,
                 ),
                 spec,
-                inferred.decoded.photo,
+                inferred.decoded.info,
                 inferred.boxes,
                 versus=versus,
                 curve=query.curve,
@@ -440,10 +449,10 @@ def _draw(inferred: _Inferred, located: Sequence[Panel], picture_as: str | None)
 
     Where the picture alone is the body, its JSON holds no data.
     """
-    pixels, photo = inferred.decoded.pixels, inferred.decoded.photo
+    pixels, info = inferred.decoded.pixels, inferred.decoded.info
     if pixels is None:
         return None
-    drawn = [panels.draw(panel, pixels, inferred.query, photo, inferred.boxes) for panel in located]
+    drawn = [panels.draw(panel, pixels, inferred.query, info, inferred.boxes) for panel in located]
     row = overlay.side_by_side(drawn)
     file = overlay.encode(row, picture_as or overlay.MEDIA_TYPES[0])
     data = "" if picture_as else base64.b64encode(file).decode("ascii")

@@ -410,11 +410,11 @@ def test_a_photo_is_held_no_larger_than_its_overlay(
     explainer = make_explainer()
     with started(explainer):
         decoded = explainer._decode(Clock(), encode(picture(3000, 1500), "PNG"), size)
-    assert (decoded.photo.width, decoded.photo.height) == (3000, 1500)
+    assert (decoded.info.width, decoded.info.height) == (3000, 1500)
     assert (None if decoded.pixels is None else decoded.pixels.shape) == held
     # The model's input is made of all the pixels, not of the reduced ones.
     expected = images.squash(np.asarray(picture(3000, 1500)), explainer.card.input.size)
-    np.testing.assert_array_equal(decoded.model_input, expected)
+    np.testing.assert_array_equal(decoded.squashed, expected)
 
 
 class Slow(Borrowed):

@@ -65,13 +65,21 @@ def _targets(targets: list[Target]) -> Table:
     rows = [
         (
             target.name,
-            f"{target.measured:.3g}",
+            _measured(target),
             f"{'at most' if target.at_most else 'at least'} {target.limit:g}",
             "yes" if target.reached else "**no**",
         )
         for target in targets
     ]
     return Table(("", "measured", "target", "reached"), rows)
+
+
+def _measured(target: Target) -> str:
+    """To three digits, or to as many as tell it from the limit where it misses that."""
+    digits = 3
+    while not target.reached and f"{target.measured:.{digits}g}" == f"{target.limit:.{digits}g}":
+        digits += 1
+    return f"{target.measured:.{digits}g}"
 
 
 def markdown(table: Table) -> str:

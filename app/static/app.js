@@ -307,6 +307,7 @@ for (const field of breedFields) {
     checkBreeds();
     if (breedFields.every((each) => each.validity.valid)) askSoon();
   });
+  field.addEventListener("change", () => field.reportValidity());
   field.addEventListener("focus", () => field.select());
 }
 $("#options").addEventListener("submit", (event) => event.preventDefault());

@@ -155,13 +155,17 @@ export class BoxEditor {
     const given = this.#fields.filter((field) => field.value !== "");
     if (!given.length && this.#box) this.#set(null);
     if (given.length < 4) return;
-    const box = this.#fields.map((field, i) => between(0, Number(field.value), this.#size[i % 2]));
+    const typed = this.#fields.map((field) => Number(field.value));
+    const box = typed.map((value, i) => between(0, value, this.#size[i % 2]));
     if (hasArea(box)) {
       this.#set(box);
       return;
     }
     const wrong = box[0] < box[2] ? 1 : 0;
-    this.#fields[wrong].setCustomValidity(wrong ? "ymin must be less than ymax" : "xmin must be less than xmax");
+    const message = hasArea(typed)
+      ? "The box lies outside the photo"
+      : wrong ? "ymin must be less than ymax" : "xmin must be less than xmax";
+    this.#fields[wrong].setCustomValidity(message);
     this.#fields[wrong].reportValidity();
   }
 }

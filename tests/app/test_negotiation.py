@@ -35,6 +35,12 @@ JSON, PNG, WEBP, JPEG = OFFERS = ["application/json", "image/png", "image/webp",
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
         ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", PNG),
         ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", JPEG),
+        # RFC 9110 allows a weight to end in a point.
+        ("image/png;q=1., image/webp", PNG),
+        ("application/json;q=0., */*", PNG),
+        # The last of equal ranges counts.
+        ("image/png;q=0.9, image/png;q=0.1, image/webp;q=0.5", WEBP),
+        ("image/png;*=x", PNG),
     ],
 )
 def test_the_offer_of_the_greatest_weight(accept: str, expected: str) -> None:
@@ -58,7 +64,10 @@ def test_nothing_acceptable(accept: str) -> None:
         negotiate([accept], OFFERS)
 
 
-@pytest.mark.parametrize("weight", ["nan", "inf", "2", "1.001", "-1", "-0.5", "nonsense", "1e-1"])
+@pytest.mark.parametrize(
+    "weight",
+    ["nan", "inf", "2", "1.001", "-1", "-0.5", "nonsense", "1e-1", "", "."],
+)
 def test_a_range_with_a_malformed_weight_is_left_out(weight: str) -> None:
     assert negotiate([f"image/png;q={weight}, image/webp;q=0.1"], OFFERS) == WEBP
     with pytest.raises(NotAcceptable):
@@ -78,3 +87,13 @@ def test_equal_weights_go_by_the_order_of_the_offers() -> None:
     accept = ["image/jpeg, image/png"]
     assert negotiate(accept, OFFERS) == PNG
     assert negotiate(accept, OFFERS[::-1]) == JPEG
+
+
+def test_java_takes_json_where_there_is_nothing_else() -> None:
+    assert negotiate(["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], [JSON]) == JSON
+
+
+def test_what_stands_far_behind_is_not_read() -> None:
+    assert negotiate(["a/b," * 900 + "image/png"], OFFERS) == PNG
+    with pytest.raises(NotAcceptable):
+        negotiate(["a/b," * 2000 + "image/png"], OFFERS)

@@ -46,6 +46,14 @@ def test_document_says_of_each_target_whether_it_is_reached() -> None:
     assert "Not measured:\n\n- Peer: it is not here\n" in text
 
 
+def test_target_that_is_missed_narrowly_is_told_from_its_limit() -> None:
+    targets = [Target("one", 1.0623, 1.06), Target("two", 1.05999, 1.06)]
+    text = document.render(MACHINE, {"part": Part("A", "b", targets=targets)})
+
+    assert "| one | 1.062 | at most 1.06 | **no** |" in text
+    assert "| two | 1.06 | at most 1.06 | yes |" in text
+
+
 def test_document_says_where_other_work_disturbed() -> None:
     text = document.render(MACHINE, {"part": Part("A", "b", others=0.123)})
     assert "**Disturbed**: other work took 12% of the processor meanwhile." in text

@@ -52,6 +52,10 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
     labels = np.array([example.label for example in examples])
     temperature = best_temperature(logits, labels)
     calibrated = probabilities(logits, temperature)
+    finite = np.isfinite(calibrated).all(axis=1)
+    if not finite.any():
+        raise DataError("The model gives no finite probability for any validation photo.")
+    before = probabilities(logits, 1.0)
     # [N, 3]; in each column, more is surer.
     measures = np.stack([calibrated.max(axis=1), foreground, -novelty], axis=1).astype(np.float64)
     # What is not finite, as a network that was hardly trained may give, is the least sure of all.
@@ -63,8 +67,8 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
         least_foreground=least_foreground,
         most_novelty=-familiar if card.novelty else None,
         photos=len(examples),
-        ece=round(expected_calibration_error(calibrated, labels), 4),
-        ece_before=round(expected_calibration_error(probabilities(logits, 1.0), labels), 4),
+        ece=round(expected_calibration_error(calibrated[finite], labels[finite]), 4),
+        ece_before=round(expected_calibration_error(before[finite], labels[finite]), 4),
     )
 
 

@@ -10,13 +10,13 @@ from pydantic import BaseModel, Field
 
 from app import bundle as bundles
 from app import engines
-from app.bundle import Bundle
+from app.bundle import Bundle, ModelCard
 from app.engines import Engine
 from training.commands import terminal
 from training.commands.terminal import say
 from training.config import Source
 from training.errors import TrainingError
-from training.files import in_project
+from training.files import atomic_write, in_project
 from training.options import Directory, Metavar
 from training.quiet import start_tensorflow
 
@@ -66,6 +66,21 @@ def _warn_of_missing(bundle: Bundle, examples: "Sequence[Example]", what: str) -
         )
 
 
+def _current(bundle: Bundle) -> ModelCard:
+    """The version's card as it is now: metrics that another command has written meanwhile stay.
+
+    Raises:
+        TrainingError: something else has changed, so that what was measured is of another model.
+    """
+    card = bundles.load(bundle.path).card
+    if card != bundle.card.replace(metrics=card.metrics):
+        raise TrainingError(
+            f"{bundle.path} has changed while it was measured, by calibrate or export: run this "
+            "command again."
+        )
+    return card
+
+
 class Calibrate(_OnModel):
     """Find what boxes are drawn by, and when an answer is doubted; write it to model.json.
 
@@ -101,8 +116,7 @@ class Calibrate(_OnModel):
             changes |= {"thresholds": rules.thresholds, "fused": rules.fused}
         else:
             say("No photo of the training split has a box: thresholds stay as they are.")
-        # Read again: another command may have written figures meanwhile, which have to stay.
-        card = bundles.load(bundle.path).card.replace(**changes)
+        card = _current(bundle).replace(**changes)
         card.write(bundle.path)
         print(
             terminal.calibration(
@@ -172,23 +186,17 @@ class Evaluate(_OnModel):
             seed=self.seed,
             gallery=self.gallery,
         )
-        if self.write:
-            # Read again: what another command has written meanwhile has to stay.
-            card = bundles.load(bundle.path).card
-            measured = bundle.card.replace(metrics=card.metrics)
-            if card != measured:
-                raise TrainingError(
-                    f"{bundle.path} has changed while it was measured, by calibrate or export: "
-                    "measure it again."
-                )
-            metrics = with_metrics(card.metrics, evaluation.summary(), self.beside)
-            card.replace(metrics=metrics).write(bundle.path)
+        # What was measured comes first: nothing of it is lost if the rest is refused.
+        print(terminal.evaluation(evaluation), flush=True)
         if self.out is not None:
             try:
-                self.out.write_text(_json(evaluation.dump()) + "\n", encoding="utf-8")
+                atomic_write(self.out, _json(evaluation.dump()) + "\n")
             except OSError as error:
                 raise TrainingError(f"--out {self.out}: {error.strerror}.") from error
-        print(terminal.evaluation(evaluation))
+        if self.write:
+            card = _current(bundle)
+            metrics = with_metrics(card.metrics, evaluation.summary(), self.beside)
+            card.replace(metrics=metrics).write(bundle.path)
 
     def _check_options(self) -> None:
         """Refuse, before the work, a place that the figures could not or must not go to."""

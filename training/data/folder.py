@@ -95,7 +95,8 @@ def load_folder(
         photos = splits[_UNSPLIT]
         splits = {"train": photos, "validation": (), "test": ()}
         if test_share > 0:
-            _check_enough(photos, names, 3, "training, validation and test")
+            if not partial:
+                _check_enough(photos, names, 3, "training, validation and test")
             # Two photos stay: one for training and one for validation.
             splits["train"], splits["test"] = hash_split(
                 photos, test_share, f"test {seed}", least=2
@@ -105,7 +106,8 @@ def load_folder(
     )
     if train and not validation:
         limited = f", with --limit {limit}," if len(train) < len(splits["train"]) else ""
-        _check_enough(train, names, 2, f"training and validation{limited}", partial=partial)
+        if not partial:
+            _check_enough(train, names, 2, f"training and validation{limited}")
         train, validation = hash_split(train, validation_share, f"validation {seed}")
     labels = tuple(label(index, name) for index, name in enumerate(names))
     return Dataset(directory.resolve().name, labels, train, validation, test)
@@ -266,14 +268,7 @@ def _upright_size(path: Path) -> tuple[int, int] | Exception:
     return photo.width, photo.height
 
 
-def _check_enough(
-    examples: Sequence[Example],
-    names: Sequence[str],
-    least: int,
-    use: str,
-    *,
-    partial: bool = False,
-) -> None:
+def _check_enough(examples: Sequence[Example], names: Sequence[str], least: int, use: str) -> None:
     """Make sure that each class has a photo for each of the splits.
 
     Args:
@@ -281,14 +276,13 @@ def _check_enough(
         names: of the classes.
         least: the number of splits.
         use: what they are, for the message.
-        partial: whether a class may have no photo at all.
 
     Raises:
         DataError: a class has fewer photos than `least`.
     """
     counts = Counter(example.label for example in examples)
     for index, name in enumerate(names):
-        if counts[index] < least and not (partial and not counts[index]):
+        if counts[index] < least:
             raise DataError(
                 f"Class {name} has too few photos ({counts[index]}): {use} need {least} or more."
             )

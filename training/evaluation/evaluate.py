@@ -158,7 +158,11 @@ def _measure(card: ModelCard, engine: Engine, examples: Sequence[Example]) -> _P
         correct=in_top_k(probabilities, labels, 1),
         confident=[photo.ok for photo in photos],
         boxed=np.flatnonzero([photo.scored is not None for photo in photos]),
-        scores=[photo.scored for photo in photos if photo.scored is not None],
+        scores=[
+            replace(photo.scored, example=example)  # other processes have it without its photo
+            for photo, example in zip(photos, examples, strict=True)
+            if photo.scored is not None
+        ],
     )
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -129,15 +129,14 @@ def explain(
         top1: explain each photo's top-1 class instead of its true class.
         deep: run photos with boxes through `Cut.EXPLAIN_DEEP` too.
         processes: do the work in processes if there are `PROCESS_THRESHOLD` photos or more; `work`
-            and its results are then pickled.
+            and its results are then pickled, and the examples of rows have no `data`.
     """
+    elsewhere = processes and len(examples) >= PROCESS_THRESHOLD
     batches = [examples[begin : begin + BATCH] for begin in range(0, len(examples), BATCH)]
     with (
         bar(title, total=len(examples)) as progress,
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        workers.processes()
-        if processes and len(examples) >= PROCESS_THRESHOLD
-        else nullcontext(pool) as worker,
+        workers.processes() if elsewhere else nullcontext(pool) as worker,
     ):
         decoding = [pool.submit(squashed, card, example) for example in examples[:BATCH]]
         working: list[Future[T]] = []
@@ -146,6 +145,8 @@ def explain(
             next_batch = batches[number + 1] if number + 1 < len(batches) else ()
             decoding = [pool.submit(squashed, card, example) for example in next_batch]
             rows = _run(card, engine, cut, batch, photos, top1=top1, deep=deep)
+            if elsewhere:  # without the encoded photos, which would come back as copies
+                rows = [replace(row, example=replace(row.example, data=b"")) for row in rows]
             previous, working = working, [worker.submit(work, row) for row in rows]
             for future in previous:
                 yield future.result()

@@ -5,26 +5,40 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 
 import cv2
 
+from training.errors import TrainingError
+
 __all__ = ["processes"]
+
+MOST = 8
+"""Processes at most: as many as a batch has photos."""
 
 
 @contextmanager
 def processes() -> Iterator[ProcessPoolExecutor]:
-    """A pool of as many processes as there are cores.
+    """A pool of as many processes as there are cores for this one, `MOST` at most.
 
     They end with the context, or when this process is killed. They are spawned, not forked: a fork
     would copy locks that threads of TensorFlow or OpenVINO hold.
+
+    Raises:
+        TrainingError: a process was ended from outside.
     """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pool = ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), initializer=_initialize
+        min(cores or 1, MOST), mp_context=get_context("spawn"), initializer=_initialize
     )
     try:
         yield pool
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "A process that scores boxes was ended from outside, perhaps for want of memory."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -46,8 +46,13 @@ def run_provenance(config: TrainConfig, dataset: str) -> str:
     if config.head != "random":
         start += f" and the final layer of {_name(config.head)}"
     if config.teachers:
-        dataset += f", taught by {', '.join(teacher.name for teacher in config.teachers)}"
+        dataset += f", taught by {', '.join(map(_teacher, config.teachers))}"
     return f"{_NETWORKS[config.architecture]}, trained from {start} on {dataset}."
+
+
+def _teacher(path: Path) -> str:
+    """`name` of `models/name` or `models/name/version`."""
+    return path.parent.name if path.name.isdigit() else path.name
 
 
 def _name(head: str) -> str:

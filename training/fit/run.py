@@ -109,9 +109,21 @@ class Run:
                 **self._state,
             ),
         )
-        check_teachers(self.directory, config.teachers, dataset.labels)
+        self._check_teachers()
         self._begin()
         self._targets = self._mixed_targets()
+
+    def _check_teachers(self) -> None:
+        """See `check_teachers`; the chief asks them, and all hosts end if it cannot."""
+        failure = None
+        if self.devices.is_chief:
+            try:
+                check_teachers(self.directory, self.config.teachers, self.dataset.labels)
+            except DataError as error:
+                failure = error
+        [failures] = self.devices.total([float(failure is not None)])
+        if failures:
+            raise failure or DataError("A teacher cannot answer: the first host says why.")
 
     def _begin(self) -> None:
         """Restore what the directory holds, and store the configuration in it."""
@@ -209,7 +221,9 @@ class Run:
                 loss, accuracy, stops = self._steps.train(
                     *batch, tf.constant(float(self._stop)), frozen
                 ).numpy()
-                self._check_loss(float(loss), rate)
+                # In float16, a step whose loss is not finite is skipped: see `precision.scaled`.
+                if self.precision != "float16":
+                    self._check_loss(float(loss), self.step + 1)
                 stop = stops > 0
                 state["loss"].assign_add(loss)
                 state["accuracy"].assign_add(accuracy)
@@ -225,12 +239,13 @@ class Run:
                     self._save()
                     last_save = now
 
-    def _check_loss(self, loss: float, rate: float) -> None:
+    def _check_loss(self, loss: float, step: int) -> None:
         """End a run that diverged: its weights would stay NaN, whatever follows."""
         if not math.isfinite(loss):
+            rate = float(self.optimizer.learning_rate.numpy())
             raise RunError(
-                f"The loss is {loss} at step {self.step + 1} of {self.total_steps}, at a learning "
-                f"rate of {rate:.2g}: the training diverged. Start another run with a lower "
+                f"The loss is {loss} at step {step} of {self.total_steps}, at a learning rate of "
+                f"{rate:.2g}: the training diverged. Start another run with a lower "
                 "--learning-rate."
             )
 
@@ -257,6 +272,7 @@ class Run:
         if self.devices.replicas > 1:
             self._steps.average_statistics()
         val_loss, val_accuracy = self.validate()
+        self._check_loss(val_loss, self.step)
         state = self._state
         row = {
             "epoch": f"{epoch + 1}",

@@ -90,7 +90,7 @@ def test_exported_model(
 ) -> None:
     cli.main(["bootstrap", "--weights", str(weights), "--models-dir", str(tmp_path)])
 
-    bundle = load(tmp_path / "dogs120" / "1")
+    bundle = load(tmp_path / "imagenet" / "1")
     assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path)
     card = bundle.card
     assert (card.architecture, card.head, card.input.size) == ("resnet50", "gap_dense", 224)
@@ -136,7 +136,7 @@ def test_exported_model_of_backbone_and_head_with_photos(
 
     cli.main(["bootstrap", *files, *source, *options])
 
-    bundle = load(tmp_path / "m" / "dogs120" / "1")
+    bundle = load(tmp_path / "m" / "imagenet" / "1")
     assert hint(capsys.readouterr().err) == command("calibrate", "--model", bundle.path, *source)
     card = bundle.card
     assert (card.foreground.rule, card.foreground.photos) == ("ddt", 8)

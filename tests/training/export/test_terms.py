@@ -32,7 +32,7 @@ def test_terms_of_a_run(values: dict[str, Any], licence: str) -> None:
         ({}, "ResNet50, trained from Keras's ImageNet weights on dogs."),
         ({"weights": "/of/mine.h5"}, "ResNet50, trained from mine.h5 on dogs."),
         (
-            {"head": "/of/head.npz", "teachers": ["/my/models/big", "/my/models/small"]},
+            {"head": "/of/head.npz", "teachers": ["/my/models/big", "/my/models/small/3"]},
             "ResNet50, trained from Keras's ImageNet weights and the final layer of head.npz on "
             "dogs, taught by big, small.",
         ),

@@ -419,3 +419,13 @@ def test_teacher_that_cannot_answer_leaves_no_run_behind(tmp_path: Path) -> None
         _run(tmp_path / "run", config)
 
     assert not (tmp_path / "run").exists()
+
+
+def test_divergence_at_an_epochs_end_is_not_kept_either(tmp_path: Path) -> None:
+    """One step in an epoch: its loss is still finite, and validation's no longer."""
+    run = _run(tmp_path, _changed(learning_rate=1e30), train=4)
+
+    with pytest.raises(RunError, match=r"^The loss is (nan|inf) at step 1 of 2"):
+        run.fit()
+
+    assert not (tmp_path / "best.weights.h5").exists()

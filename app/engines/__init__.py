@@ -16,6 +16,7 @@ from app.engines.base import (
     gpu_precision,
     layer_output,
     output_names,
+    usable_cores,
 )
 from app.errors import EngineUnavailable
 
@@ -31,6 +32,7 @@ __all__ = [
     "gpu_precision",
     "layer_output",
     "output_names",
+    "usable_cores",
 ]
 
 log = logging.getLogger(__name__)

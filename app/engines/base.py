@@ -1,6 +1,7 @@
 """What an engine is: one model version, cut to need, fed padded batches."""
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = [
     "output_names",
     "pad_rows",
     "padded",
+    "usable_cores",
 ]
 
 log = logging.getLogger(__name__)
@@ -133,6 +135,13 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model."""
         ...
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cpu_has_bfloat16() -> bool:

@@ -1,7 +1,6 @@
 """The CPU engine: OpenVINO reads the SavedModel itself, so TensorFlow is not needed."""
 
 import math
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from app.engines.base import (
     input_names,
     output_names,
     padded,
+    usable_cores,
 )
 from app.errors import BundleError, EngineUnavailable
 
@@ -74,7 +74,7 @@ class OpenVINOEngine(LocalEngine):
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
         # A power of two, as the sizes of batches are, that leaves no core over.
-        self._streams = math.gcd(threads or _cores(), _MOST_STREAMS)
+        self._streams = math.gcd(threads or usable_cores(), _MOST_STREAMS)
         self._models: dict[tuple[Cut, int], ov.CompiledModel] = {}
         self._requests: dict[tuple[Cut, int], _Bound] = {}
         self._precision = precision
@@ -193,10 +193,3 @@ def _array(port: ov.ConstOutput, rows: int) -> npt.NDArray[Any]:
         raise BundleError(f"The SavedModel does not fix the shape of {port.any_name!r}.")
     lengths = (length.get_length() for length in shape)
     return np.zeros((rows, *lengths), port.element_type.to_dtype())
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -11,6 +11,7 @@ from multiprocessing import connection, get_context, parent_process
 
 import cv2
 
+from app.engines import usable_cores
 from training.errors import TrainingError
 
 __all__ = ["processes"]
@@ -29,9 +30,8 @@ def processes() -> Iterator[ProcessPoolExecutor]:
     Raises:
         TrainingError: a process was ended from outside.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pool = ProcessPoolExecutor(
-        min(cores or 1, MOST), mp_context=get_context("spawn"), initializer=_initialize
+        min(usable_cores(), MOST), mp_context=get_context("spawn"), initializer=_initialize
     )
     try:
         yield pool

@@ -75,10 +75,11 @@ compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 
 .PHONY: requirements
 requirements: $(VENV)/.dev ## pin what pyproject.toml asks for; UPGRADE=1 takes newer versions
-	$(compile) --extra train --extra dev -o requirements/dev.txt
+	$(compile) --extra train --extra otel --extra dev -o requirements/dev.txt
 	$(compile) --extra train -c requirements/dev.txt -o requirements/train.txt
 	$(compile) --extra gpu -c requirements/dev.txt -o requirements/gpu.txt
 	$(compile) -c requirements/dev.txt -o requirements/serve.txt
+	$(compile) --extra otel -c requirements/dev.txt -o requirements/otel.txt
 
 .PHONY: clean
 clean: ## remove caches; the virtual environment, runs/ and models/ stay

@@ -11,6 +11,8 @@
     │   ├── TooManyPixels             413 too-many-pixels
     │   ├── UnsupportedMediaType      415 unsupported-media-type
     │   └── UndecodableImage          422 undecodable-image
+    ├── Unauthorized                  401 unauthorized
+    ├── UnknownHost                   421 unknown-host
     ├── QueueFull                     429 queue-full
     ├── EngineFailed                  500 engine-failed
     ├── NotReady                      503 not-ready
@@ -41,7 +43,9 @@ __all__ = [
     "StartupError",
     "TooManyBytes",
     "TooManyPixels",
+    "Unauthorized",
     "UndecodableImage",
+    "UnknownHost",
     "UnknownTarget",
     "UnsupportedMediaType",
 ]
@@ -135,6 +139,27 @@ class UndecodableImage(RequestError):
     code = "undecodable-image"
     status = 422
     title = "Undecodable image"
+
+
+class Unauthorized(BreedCAMError):
+    """The service needs an API key, and the request has none or an unknown one."""
+
+    code = "unauthorized"
+    status = 401
+    title = "Unauthorized"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The scheme to use (RFC 6750)."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class UnknownHost(BreedCAMError):
+    """`Host` names none of the hosts that the service answers for."""
+
+    code = "unknown-host"
+    status = 421
+    title = "Unknown host"
 
 
 class QueueFull(BreedCAMError):

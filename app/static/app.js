@@ -139,7 +139,7 @@ function complain(error, again = null) {
   $("#key").hidden = !error?.locked;
   notice.hidden = !error || error.locked;
   $("#main").classList.toggle("stale", Boolean(error)); // what is shown is not what is asked
-  if (error?.locked) requestKey(error.refused, again);
+  if (error?.locked) requestKey(error.refused);
   if (!error || error.locked) return;
   notice.querySelector("p").textContent = error.message;
   const button = notice.querySelector("button");
@@ -148,10 +148,10 @@ function complain(error, again = null) {
   $("#status").textContent = "No answer.";
 }
 
-/** Ask for a key in place of the one that was refused, if there was one; then try once more. */
-function requestKey(refused, again) {
+/** Ask for a key in place of the one that was refused, if there was one. */
+function requestKey(refused) {
   const field = $("#key-field");
-  keys.current = null;
+  if (keys.current === refused) keys.current = null;
   $("#key-title").textContent = refused
     ? "The service does not accept this API key." : "This service requires an API key.";
   $("#key").onsubmit = (event) => {
@@ -160,7 +160,7 @@ function requestKey(refused, again) {
     field.value = "";
     $("#key").hidden = true;
     if (!model) meetModel();
-    if (again !== meetModel) again();
+    if (photo) askNow();
   };
   $("#status").textContent = "No answer.";
   field.focus();

@@ -170,8 +170,9 @@ def test_everything_holds_behind_a_prefix(service: Service, strip: bool) -> None
         [server] = document["servers"]
         root = urljoin(str(answers[-1].url), server["url"])
         assert set(document["paths"]) >= {"/predict", "/model"}
-        photo = {"content": encode(picture()), "headers": {"Content-Type": "image/jpeg"}}
-        assert client.post(f"{root}/predict", **photo).status_code == 200
+        headers = {"Content-Type": "image/jpeg"}
+        answer = client.post(f"{root}/predict", content=encode(picture()), headers=headers)
+        assert answer.status_code == 200
         assert client.get(f"{root}/model").status_code == 200
         # The page asks relative to itself, where its links hold.
         assert client.get(urljoin(str(page.url), "model")).status_code == 200

@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     max_bytes: int = Field(20_000_000, ge=1024, description="bytes of a request's body")
     max_pixels: int = Field(50_000_000, ge=1, description="pixels of a photo, width x height")
     max_pending: int = Field(
-        64, ge=1, le=100_000, description="requests in work at once; one more is answered 429"
+        32, ge=1, le=100_000, description="requests in work at once; one more is answered 429"
     )
     max_batch: int = Field(8, ge=1, le=64, description="photos in one call of the model")
     max_pending_bytes: int = Field(

@@ -19,6 +19,7 @@ from app.engines.openvino import OpenVINOEngine
 from app.explainer import Explainer
 
 def faulty_call():
+    print("the faulty call begins", file=sys.stderr, flush=True)
     if sys.argv[1] == "sleeps":
         time.sleep(600)
     elif sys.argv[1] == "holds the GIL":
@@ -77,24 +78,26 @@ def ends(service: Service) -> float:
 
 
 def test_a_call_that_hangs_ends_the_process(tmp_path: Path) -> None:
-    with serving(tmp_path, "-c", FAULTY, "sleeps", stuck_s=1) as service:
+    with serving(tmp_path, "-c", FAULTY, "sleeps", stuck_s=2) as service:
         assert post(service, "/cam?overlay=false").status_code == 200
-        waiting = [
-            in_background(lambda path=path: post(service, path))  # type: ignore[misc]
-            for path in ("/cam?target=7&overlay=false", "/predict")
-        ]
+        hanging = in_background(lambda: post(service, "/cam?target=7&overlay=false"))
+        until = time.monotonic() + LONG
+        while "the faulty call begins" not in service.log.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        behind = in_background(lambda: post(service, "/predict"))
         seen = health(service)
         took = ends(service)
-        answers = [call.result(LONG) for call in waiting]
+        answers = [call.result(LONG) for call in (hanging, behind)]
         log = service.log.read_text()
     for answer in answers:
-        assert "has not answered for 1 s" in problem(answer, 503, "engine-down")
+        assert "has not answered for 2 s" in problem(answer, 503, "engine-down")
         assert int(answer.headers["Retry-After"]) > 0
     assert seen[0] == (200, 200)
     assert seen[-1] == (503, 503)
     assert took < 5
     [line] = [line for line in log.splitlines() if " CRITICAL " in line]
-    assert line.endswith("The model has not answered for 1 s. The service has to be restarted.")
+    assert line.endswith("The model has not answered for 2 s. The service has to be restarted.")
     assert "in faulty_call" in log  # where it hangs
 
 

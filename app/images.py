@@ -144,16 +144,17 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, side: int = SIDE) -> Ph
 
 def _upright(source: Source, side: int) -> Photo:
     with _open(source, source.parts) as image:
+        _check_size(image, source)
         width, height = image.size
-        if sorted(image.size) != sorted((source.width, source.height)):
-            raise ValueError(f"{image.size} in place of {source.width} x {source.height}")
+        scale = 1
         if source.format == "JPEG":
-            # `draft` works before the pixels are loaded.
-            image.draft("RGB", (side, side))
-            scale = 1
+            image.draft("RGB", (side, side))  # before the pixels are loaded
+            _load(image, source)
         else:
+            _load(image, source)
+            _check_size(image, source)
+            width, height = image.size
             scale = _reduction(width, height, max(side, _LEAST_SIDE))
-        _load(image, source)
         if not source.ended and source.format == "JPEG":
             _check_all_rows(source, image)
         turned = source.orientation
@@ -166,6 +167,20 @@ def _upright(source: Source, side: int) -> Photo:
     if turned in _TRANSPOSITIONS:
         upright = upright.transpose(_TRANSPOSITIONS[turned])
     return Photo(np.asarray(upright), width, height)
+
+
+def _check_size(image: Image.Image, source: Source) -> None:
+    """Raise ValueError if the decoder's size is not the one that was checked and admitted.
+
+    A HEIC is turned already, and may be cropped.
+    """
+    width, height = image.size
+    if source.format == "HEIC":
+        fits = width * height <= source.width * source.height
+    else:
+        fits = image.size == (source.width, source.height)
+    if not fits:
+        raise ValueError(f"{width} x {height} pixels, not {source.width} x {source.height}")
 
 
 def _open(source: Source, parts: Sequence[bytes | memoryview]) -> Image.Image:

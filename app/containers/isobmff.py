@@ -12,7 +12,7 @@ __all__ = ["BRANDS", "inspect"]
 BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm"), "HEIC"),
-    **dict.fromkeys((b"hevs", b"mif1", b"mif2", b"msf1"), "HEIC"),
+    **dict.fromkeys((b"hevs", b"mif1", b"msf1"), "HEIC"),
 }
 """Formats by the brands of pictures; the general ones (`mif1`) may hold AV1 as well."""
 

@@ -52,6 +52,11 @@ class _Frame:
     def all_samples(self) -> int:
         return sum(self.samples.values())
 
+    @property
+    def single(self) -> bool:
+        """Whether its scan, if it is the first, brings all that there is."""
+        return not self.progressive and self.complete
+
     def scan(self, body: bytes) -> None:
         """Take note of a start of scan."""
         self.scans += 1
@@ -84,7 +89,7 @@ def inspect(data: bytes, limits: Limits) -> Source:
             # A second picture (SOI) or a trailer may stand where EOI is missing.
             stop, ended = start, marker == _EOI
             break
-        if first_scan and frame and not frame.progressive and frame.complete:
+        if frame and frame.scans == 1 and frame.single:
             stop = start  # a trailer after the one scan
             break
         if end > len(data) or (marker == _SOS and not frame):
@@ -93,6 +98,10 @@ def inspect(data: bytes, limits: Limits) -> Source:
             assert frame is not None
             first_scan = first_scan or start
             frame.scan(body)
+            if frame.scans == 1 and frame.single and data.endswith(b"\xff\xd9"):
+                # The file ends as it should, and decoders read no other scan: search no further.
+                stop, ended = len(data) - 2, True
+                break
             if frame.scans > limits.scans:
                 raise TooManyPixels(
                     f"The JPEG has more than {limits.scans} scans, the limit: each is as much "
@@ -174,6 +183,8 @@ def _frame(marker: int, body: bytes, limits: Limits) -> _Frame:
         )
     components = body[6 : 6 + 3 * count]
     factors = [(factor >> 4) * (factor & 15) for factor in components[1::3]]
+    if len(set(components[::3])) < count:
+        raise UndecodableImage("The JPEG has two components of one name.")
     most = max(1, *factors)
     samples = {
         component: width * height * factor // most

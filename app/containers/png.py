@@ -142,7 +142,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def _profile(body: memoryview) -> bytes | None:
     """The ICC profile: a name of up to 79 bytes, 0, 0 for deflate, and the compressed profile."""
     name = bytes(body[:80]).find(b"\0")
-    if name < 0 or body[name + 1 : name + 2] != b"\0":
+    if name < 0 or bytes(body[name + 1 : name + 2]) != b"\0":
         return None
     inflater = zlib.decompressobj()
     try:

@@ -24,10 +24,7 @@ _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "t
 _UNSPLIT = "all"
 """Stands for a split where the folder has no folders for splits."""
 
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
-)
+_SUFFIXES = (*images.SUFFIXES, ".jp2", ".jxl")
 """Files that are meant as photos, in a format that can be read or not. Others are ignored."""
 
 

@@ -157,10 +157,10 @@ def test_what_cannot_be_used_is_reported_and_left_out(
     whole, *_ = write_photos(tmp_path, 4)
     red = whole.parent
     (red / "cut.png").write_bytes(whole.read_bytes()[:-200])
-    gif = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(gif, "GIF")
-    (red / "moving.gif").write_bytes(gif.getvalue())
-    (red / "posing.jpg").write_bytes(gif.getvalue())
+    other = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(other, "JPEG2000")
+    (red / "other.jp2").write_bytes(other.getvalue())
+    (red / "posing.jpg").write_bytes(other.getvalue())
     whole.with_suffix(".xml").write_text(voc((30, 1, 2, 3), pixel_box(0, 0)))
     (red / "gone.xml").write_text(voc((1, 2, 3, 4)))
     for side in (red / "notes.txt", red / ".hidden.jpg", tmp_path / "readme.md"):
@@ -183,7 +183,7 @@ def test_what_cannot_be_used_is_reported_and_left_out(
         "broken/only.jpg",
         f"{red.name}/0-0.png ({red.name}/0-0.xml)",
         f"{red.name}/cut.png",
-        f"{red.name}/moving.gif",
+        f"{red.name}/other.jp2",
         f"{red.name}/posing.jpg",
         "broken",
         "Left out in total",

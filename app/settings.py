@@ -59,7 +59,24 @@ class Settings(BaseSettings):
     deadline_s: float = Field(
         30.0, gt=0, le=3600, description="from a request's arrival; past it the answer is 504"
     )
-    image_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw")
+    decoders: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="processes that decode photos; one more decodes those that are costly",
+    )
+    decode_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="processor time for decoding a photo, seconds; past it the answer is 413",
+    )
+    max_pending_pixels: int = Field(
+        200_000_000,
+        ge=1,
+        description="pixels of the costly photos that wait for their decoder or are in it",
+    )
+    image_threads: int = Field(2, ge=1, le=64, description="threads that draw and write answers")
     overlay_size: int = Field(
         512, ge=16, le=MAX_OVERLAY_SIZE, description="default longest side of the overlay, pixels"
     )

@@ -1,0 +1,337 @@
+"""Decoding in processes that can be ended: two lanes, so that costly photos delay no others.
+
+    lane     photos                              processes           each may take
+    quick    up to `QUICK_PIXELS`                `count`             `QUICK_S` and `QUICK_BYTES`
+    slow     the others, and those that take     1, of less          `seconds` and `slow_bytes`
+             longer than their header promises   priority
+
+A photo waits for a process of its lane without holding anything but its bytes. What a process may
+take, the kernel enforces (`app.decoder`). A process that ends is replaced, and its photo refused.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from app.decoder import HEAD, UP, Decoded, Job, pack
+from app.errors import (
+    BreedCAMError,
+    QueueFull,
+    RequestError,
+    StartupError,
+    TooCostly,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedMediaType,
+)
+from app.settings import PROJECT
+
+__all__ = ["Decoders", "Outcome"]
+
+log = logging.getLogger(__name__)
+
+QUICK_PIXELS = 4_000_000
+"""Decoded in about 0.2 s at most, by the cost that a header tells (`app.image_header`)."""
+
+QUICK_S = 1.0
+"""Processor time in the quick lane: a photo that is dearer than it looks moves to the other."""
+
+QUICK_BYTES = 192_000_000
+"""Memory of a process of the quick lane."""
+
+PROCESS_BYTES = 48_000_000
+"""What a process takes without a photo, twice over."""
+
+BYTES_PER_PIXEL = 12
+"""Memory of the slow lane's process for each pixel that a photo may have: 4 bytes as decoded, as
+much for a copy without transparency or turned upright, 3 as an array; see `docs/limits.md`."""
+
+NICENESS = 5
+"""Of the slow lane: it gets a quarter of what a busy core gives to others."""
+
+GRACE_S = 0.1
+"""What a decode may still take after its request was cancelled; less than a new process costs."""
+
+START_S = 60.0
+"""A process that takes longer to start does not start."""
+
+_ERRORS: dict[str, type[RequestError]] = {
+    kind.code: kind for kind in (TooCostly, TooManyPixels, UndecodableImage, UnsupportedMediaType)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A decoded photo, and the seconds that a process had it."""
+
+    decoded: Decoded
+    work_s: float
+
+
+class Decoders:
+    """The processes that decode photos; for use on one event loop at a time.
+
+    Attributes:
+        pending_pixels: of the costly photos that wait or are decoded.
+        ended: how many processes have ended before they answered.
+    """
+
+    def __init__(self, *, count: int, seconds: float, max_pixels: int, max_pending: int) -> None:
+        """Choose the bounds; `start` starts the processes.
+
+        Args:
+            count: processes of the quick lane.
+            seconds: processor time that a photo may take.
+            max_pixels: of a photo.
+            max_pending: pixels of the costly photos that wait or are decoded.
+        """
+        self._seconds = seconds
+        self._max_pending = max_pending
+        self._quick = _Lane(count, QUICK_BYTES, 0)
+        self._slow = _Lane(1, PROCESS_BYTES + BYTES_PER_PIXEL * max_pixels, NICENESS)
+        self.pending_pixels = 0
+
+    @property
+    def ended(self) -> int:
+        """How many processes have ended before they answered."""
+        return self._quick.ended + self._slow.ended
+
+    def start(self) -> None:
+        """Start the processes that do not run; blocks for less than a second.
+
+        Raises:
+            StartupError: they do not start here.
+        """
+        for lane in (self._quick, self._slow):
+            lane.start()
+        for lane in (self._quick, self._slow):
+            lane.wait_until_up()
+
+    def stop(self) -> None:
+        """End the processes, with what they decode."""
+        for lane in (self._quick, self._slow):
+            lane.stop()
+
+    async def decode(self, data: bytes, job: Job, cost: int) -> Outcome:
+        """Decode a photo in another process.
+
+        When this is cancelled, what the decode holds is free again before it returns.
+
+        Args:
+            data: the encoded photo.
+            job: what to make of it; its `seconds` are an upper bound.
+            cost: in pixels, as the photo's header tells.
+
+        Raises:
+            QueueFull: costly photos wait with as many pixels as may.
+            TooCostly: it takes more time or memory than it may.
+            RequestError: what else `images.decode` raises.
+        """
+        if cost <= QUICK_PIXELS:
+            quick_job = replace(job, seconds=min(QUICK_S, self._seconds))
+            with suppress(TooCostly):
+                return await self._quick.decode(data, quick_job)
+            log.info("a photo is more costly to decode than its header tells")
+        with self._hold(max(cost, QUICK_PIXELS)):
+            return await self._slow.decode(data, replace(job, seconds=self._seconds))
+
+    @contextmanager
+    def _hold(self, pixels: int) -> Iterator[None]:
+        # A photo that would be too much even alone is let in alone.
+        if self.pending_pixels and self.pending_pixels + pixels > self._max_pending:
+            raise QueueFull("Large photos are waiting for their turn. Small ones are still taken.")
+        self.pending_pixels += pixels
+        try:
+            yield
+        finally:
+            self.pending_pixels -= pixels
+
+
+class _Lane:
+    """Processes of one kind, and the photos that wait for one."""
+
+    def __init__(self, count: int, memory: int, niceness: int) -> None:
+        self._count, self._memory, self._niceness = count, memory, niceness
+        self._idle: list[_Process] = []
+        self._places = asyncio.Semaphore(count)
+        self.ended = 0
+
+    def start(self) -> None:
+        """Start the processes that are missing."""
+        self._places = asyncio.Semaphore(self._count)  # of the event loop that is to run
+        self._idle = [process for process in self._idle if process.usable]
+        while len(self._idle) < self._count:
+            self._idle.append(_Process(self._memory, self._niceness))
+
+    def wait_until_up(self) -> None:
+        for process in self._idle:
+            process.wait_until_up()
+
+    def stop(self) -> None:
+        while self._idle:
+            self._idle.pop().end()
+
+    async def decode(self, data: bytes, job: Job) -> Outcome:
+        async with self._places:
+            process = self._take()
+            exchange = asyncio.ensure_future(process.decode(data, job))
+            try:
+                return await asyncio.shield(exchange)
+            except asyncio.CancelledError:
+                await asyncio.wait({exchange}, timeout=GRACE_S)
+                raise
+            finally:
+                # The place is held until the process is free or gone, and its memory with it.
+                if not exchange.done():
+                    process.kill()
+                    await asyncio.wait({exchange})
+                if not exchange.cancelled():
+                    exchange.exception()  # or asyncio complains that nobody looked
+                await self._put_back(process)
+
+    def _take(self) -> "_Process":
+        while self._idle:
+            process = self._idle.pop()
+            if process.usable:
+                return process
+            process.end()
+        return _Process(self._memory, self._niceness)
+
+    async def _put_back(self, process: "_Process") -> None:
+        """Keep a process that has answered; put another in the place of one that has not."""
+        if not process.usable:
+            self.ended += 1
+            await asyncio.to_thread(process.end)
+            process = _Process(self._memory, self._niceness)
+        self._idle.append(process)
+
+
+class _Process:
+    """One process, and the socket to it."""
+
+    def __init__(self, memory: int, niceness: int) -> None:
+        self._socket, theirs = socket.socketpair()
+        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app.decoder", str(memory), str(niceness)],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                cwd=PROJECT,  # where `-m` looks first
+                # Its arrays are small, and BLAS's threads would count as memory.
+                env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,  # a signal to the service's process group is not for it
+            )
+        self._socket.setblocking(False)
+        self._up = False
+        self._busy = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether it runs, and has answered all that it was sent."""
+        return not self._busy and self._process.poll() is None
+
+    def wait_until_up(self) -> None:
+        """Block until it has started.
+
+        Raises:
+            StartupError: it does not.
+        """
+        if self._up:
+            return
+        self._socket.settimeout(START_S)
+        try:
+            self._up = self._socket.recv(1) == UP
+        except OSError:
+            self._up = False
+        self._socket.setblocking(False)
+        if not self._up:
+            raise StartupError("the processes that decode photos do not start here")
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> int:
+        """End it where it runs; returns its exit status once its memory is free."""
+        self._process.kill()
+        self._socket.close()
+        return self._process.wait()
+
+    async def decode(self, data: bytes, job: Job) -> Outcome:
+        """Send a photo and wait for the answer.
+
+        Raises:
+            RequestError: the photo cannot be decoded.
+            BreedCAMError: the process ended for a reason that is not the photo's.
+        """
+        self._busy = True
+        try:
+            outcome = await self._exchange(data, job)
+        except RequestError:
+            self._busy = False
+            raise
+        except (ConnectionError, EOFError):
+            raise _reason(await asyncio.to_thread(self.end), job) from None
+        self._busy = False
+        return outcome
+
+    async def _exchange(self, data: bytes, job: Job) -> Outcome:
+        if not self._up:
+            await self._receive(len(UP))
+            self._up = True
+        loop = asyncio.get_running_loop()
+        begun = time.monotonic()
+        await loop.sock_sendall(self._socket, pack(asdict(job) | {"bytes": len(data)}))
+        await loop.sock_sendall(self._socket, data)
+        head = json.loads(await self._receive(*HEAD.unpack(await self._receive(HEAD.size))))
+        if "error" in head:
+            log.info("a photo does not decode: %s", head["cause"])
+            raise _ERRORS[head["error"]](head["detail"])
+        squashed = await self._array(head["squashed"])
+        pixels = await self._array(head["pixels"]) if head["pixels"] else None
+        decoded = Decoded(head["width"], head["height"], squashed, pixels)
+        return Outcome(decoded, time.monotonic() - begun)
+
+    async def _array(self, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(await self._receive(math.prod(shape)), np.uint8).reshape(shape)
+
+    async def _receive(self, count: int) -> bytearray:
+        """The next bytes that it sends.
+
+        Raises:
+            EOFError: it ended before.
+        """
+        loop = asyncio.get_running_loop()
+        received = bytearray(count)
+        rest = memoryview(received)
+        while rest:
+            size = await loop.sock_recv_into(self._socket, rest)
+            if not size:
+                raise EOFError
+            rest = rest[size:]
+        return received
+
+
+def _reason(status: int, job: Job) -> BreedCAMError:
+    """Why a process ended, by its exit status: that of a signal is negative."""
+    if status == -signal.SIGPROF:
+        return TooCostly(
+            f"The image takes more than {job.seconds:g} s of processor time to decode."
+        )
+    log.error("a process ended with status %d while it decoded a photo", status)
+    if status in (-signal.SIGKILL, 0) or status > 0:
+        return BreedCAMError("The decoder ended before it was done.")
+    return UndecodableImage("The image makes its decoder fail.")

@@ -7,11 +7,12 @@ lock, take gigabytes and may crash. So they run here, under limits that the kern
 A message is the length of its head (4 bytes, big-endian), its head (JSON), and bytes, as many as
 the head says. Nothing is pickled: an answer may come from a process that a photo has taken over.
 
-    service -> process   head: a `Job` and `bytes`                        the encoded photo
+    service -> process   head: `job`, `seconds`, `bytes`                  the encoded photo
     process -> service   head: `width`, `height`, `squashed`, `pixels`    both arrays' pixels
     process -> service   head: `error`, `detail`, `cause`                 nothing
 
-The process sends `UP` once, when it is ready for its first message.
+`seconds` are of the processor's time. Past them the kernel ends the process by SIGPROF. The process
+sends `UP` once, when it is ready for its first message.
 """
 
 import contextlib
@@ -57,14 +58,12 @@ class Job:
         size: the model's input size S, pixels.
         resize: how it is squashed: `bilinear` or `bicubic`.
         overlay: the longest side of the pixels to draw on; None where nothing is drawn.
-        seconds: processor time, past which the kernel ends the process with SIGPROF.
     """
 
     max_pixels: int
     size: int
     resize: str
     overlay: int | None
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +150,10 @@ def _limit(memory: int, niceness: int) -> None:
 
 def _answer(stream: IO[bytes], head: dict[str, Any]) -> None:
     """Read the rest of a message, and answer it."""
-    data = stream.read(head.pop("bytes"))
-    job = Job(**head)
-    signal.setitimer(signal.ITIMER_PROF, job.seconds)
+    data = stream.read(head["bytes"])
+    signal.setitimer(signal.ITIMER_PROF, head["seconds"])
     try:
-        decoded = decode(data, job)
+        decoded = decode(data, Job(**head["job"]))
     except RequestError as error:
         cause = repr(error.__cause__)[:200]
         stream.write(pack({"error": error.code, "detail": str(error), "cause": cause}))

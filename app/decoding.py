@@ -1,9 +1,9 @@
 """Decoding in processes that can be ended: two lanes, so that costly photos delay no others.
 
-    lane     photos                              processes           each may take
-    quick    up to `QUICK_PIXELS`                `count`             `QUICK_S` and `QUICK_BYTES`
-    slow     the others, and those that take     1, of less          `seconds` and `slow_bytes`
-             longer than their header promises   priority
+    lane     photos                              processes            a photo may take
+    quick    that cost up to `QUICK_PIXELS`      `count`              `QUICK_S`, `QUICK_BYTES`
+    slow     the others, and those that cost     1, of less           `seconds`, and memory by
+             more than their header tells        priority             `BYTES_PER_PIXEL`
 
 A photo waits for a process of its lane without holding anything but its bytes. What a process may
 take, the kernel enforces (`app.decoder`). A process that ends is replaced, and its photo refused.
@@ -21,7 +21,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,27 +38,28 @@ from app.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
-from app.settings import PROJECT
+from app.image_header import Header
+from app.settings import PROJECT, Settings
 
 __all__ = ["Decoders", "Outcome"]
 
 log = logging.getLogger(__name__)
 
-QUICK_PIXELS = 4_000_000
-"""Decoded in about 0.2 s at most, by the cost that a header tells (`app.image_header`)."""
+QUICK_PIXELS = 25_000_000
+"""Cost of a photo in the quick lane, as `app.image_header` has it: about a quarter of a second."""
 
 QUICK_S = 1.0
 """Processor time in the quick lane: a photo that is dearer than it looks moves to the other."""
 
-QUICK_BYTES = 192_000_000
-"""Memory of a process of the quick lane."""
-
 PROCESS_BYTES = 48_000_000
-"""What a process takes without a photo, twice over."""
+"""A process without a photo, and the bytes of the file."""
 
-BYTES_PER_PIXEL = 12
-"""Memory of the slow lane's process for each pixel that a photo may have: 4 bytes as decoded, as
-much for a copy without transparency or turned upright, 3 as an array; see `docs/limits.md`."""
+BYTES_PER_PIXEL = 13
+"""Memory for a photo in the slow lane, for each pixel that it may have: enough for a progressive
+JPEG without subsampling (7 for the picture, 6 for coefficients)."""
+
+QUICK_BYTES = PROCESS_BYTES + 7 * QUICK_PIXELS
+"""Memory of a process of the quick lane."""
 
 NICENESS = 5
 """Of the slow lane: it gets a quarter of what a busy core gives to others."""
@@ -85,7 +87,7 @@ class Decoders:
     """The processes that decode photos; for use on one event loop at a time.
 
     Attributes:
-        pending_pixels: of the costly photos that wait or are decoded.
+        pending_pixels: cost of the photos that the slow lane holds.
         ended: how many processes have ended before they answered.
     """
 
@@ -96,13 +98,24 @@ class Decoders:
             count: processes of the quick lane.
             seconds: processor time that a photo may take.
             max_pixels: of a photo.
-            max_pending: pixels of the costly photos that wait or are decoded.
+            max_pending: cost of the photos that the slow lane holds, in pixels.
         """
         self._seconds = seconds
         self._max_pending = max_pending
+        self._photo_bytes = max(BYTES_PER_PIXEL * max_pixels, QUICK_BYTES - PROCESS_BYTES)
         self._quick = _Lane(count, QUICK_BYTES, 0)
-        self._slow = _Lane(1, PROCESS_BYTES + BYTES_PER_PIXEL * max_pixels, NICENESS)
+        self._slow = _Lane(1, PROCESS_BYTES + self._photo_bytes, NICENESS)
         self.pending_pixels = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings want them."""
+        return cls(
+            count=settings.decoders,
+            seconds=settings.decode_s,
+            max_pixels=settings.max_pixels,
+            max_pending=settings.max_pending_pixels,
+        )
 
     @property
     def ended(self) -> int:
@@ -125,34 +138,38 @@ class Decoders:
         for lane in (self._quick, self._slow):
             lane.stop()
 
-    async def decode(self, data: bytes, job: Job, cost: int) -> Outcome:
+    async def decode(self, data: bytes, job: Job, header: Header) -> Outcome:
         """Decode a photo in another process.
 
         When this is cancelled, what the decode holds is free again before it returns.
 
         Args:
             data: the encoded photo.
-            job: what to make of it; its `seconds` are an upper bound.
-            cost: in pixels, as the photo's header tells.
+            job: what to make of it.
+            header: what its header says of it.
 
         Raises:
-            QueueFull: costly photos wait with as many pixels as may.
+            QueueFull: the slow lane holds photos of as many pixels as it may.
             TooCostly: it takes more time or memory than it may.
             RequestError: what else `images.decode` raises.
         """
-        if cost <= QUICK_PIXELS:
-            quick_job = replace(job, seconds=min(QUICK_S, self._seconds))
+        if header.peak_bytes > self._photo_bytes:
+            raise TooCostly(
+                f"Decoding the {header.format} would take {header.peak_bytes // 10**6} MB; the "
+                f"limit is {self._photo_bytes // 10**6} MB."
+            )
+        if header.pixels <= QUICK_PIXELS:
             with suppress(TooCostly):
-                return await self._quick.decode(data, quick_job)
+                return await self._quick.decode(data, job, min(QUICK_S, self._seconds))
             log.info("a photo is more costly to decode than its header tells")
-        with self._hold(max(cost, QUICK_PIXELS)):
-            return await self._slow.decode(data, replace(job, seconds=self._seconds))
+        with self._hold(header.pixels):
+            return await self._slow.decode(data, job, self._seconds)
 
     @contextmanager
     def _hold(self, pixels: int) -> Iterator[None]:
         # A photo that would be too much even alone is let in alone.
         if self.pending_pixels and self.pending_pixels + pixels > self._max_pending:
-            raise QueueFull("Large photos are waiting for their turn. Small ones are still taken.")
+            raise QueueFull("Large photos wait for their turn. Small ones are still accepted.")
         self.pending_pixels += pixels
         try:
             yield
@@ -165,29 +182,34 @@ class _Lane:
 
     def __init__(self, count: int, memory: int, niceness: int) -> None:
         self._count, self._memory, self._niceness = count, memory, niceness
-        self._idle: list[_Process] = []
         self._places = asyncio.Semaphore(count)
+        self._idle: list[_Process] = []
+        self._busy: set[_Process] = set()
+        self._stopped = False
         self.ended = 0
 
     def start(self) -> None:
         """Start the processes that are missing."""
+        self._stopped = False
         self._places = asyncio.Semaphore(self._count)  # of the event loop that is to run
-        self._idle = [process for process in self._idle if process.usable]
         while len(self._idle) < self._count:
-            self._idle.append(_Process(self._memory, self._niceness))
+            self._idle.append(self._new())
 
     def wait_until_up(self) -> None:
         for process in self._idle:
             process.wait_until_up()
 
     def stop(self) -> None:
+        self._stopped = True
+        for process in self._busy:
+            process.kill()
         while self._idle:
             self._idle.pop().end()
 
-    async def decode(self, data: bytes, job: Job) -> Outcome:
+    async def decode(self, data: bytes, job: Job, seconds: float) -> Outcome:
         async with self._places:
             process = self._take()
-            exchange = asyncio.ensure_future(process.decode(data, job))
+            exchange = asyncio.ensure_future(process.decode(data, job, seconds))
             try:
                 return await asyncio.shield(exchange)
             except asyncio.CancelledError:
@@ -197,26 +219,29 @@ class _Lane:
                 # The place is held until the process is free or gone, and its memory with it.
                 if not exchange.done():
                     process.kill()
-                    await asyncio.wait({exchange})
-                if not exchange.cancelled():
-                    exchange.exception()  # or asyncio complains that nobody looked
+                await asyncio.gather(exchange, return_exceptions=True)
                 await self._put_back(process)
 
     def _take(self) -> "_Process":
-        while self._idle:
-            process = self._idle.pop()
-            if process.usable:
-                return process
+        """One that waits, or a new one where it has ended meanwhile."""
+        process = self._idle.pop() if self._idle else self._new()
+        if not process.usable:
             process.end()
-        return _Process(self._memory, self._niceness)
+            process = self._new()
+        self._busy.add(process)
+        return process
 
     async def _put_back(self, process: "_Process") -> None:
         """Keep a process that has answered; put another in the place of one that has not."""
-        if not process.usable:
+        if self._stopped or not process.usable:
             self.ended += 1
             await asyncio.to_thread(process.end)
-            process = _Process(self._memory, self._niceness)
-        self._idle.append(process)
+        self._busy.discard(process)
+        if not self._stopped:
+            self._idle.append(process if process.usable else self._new())
+
+    def _new(self) -> "_Process":
+        return _Process(self._memory, self._niceness)
 
 
 class _Process:
@@ -270,7 +295,7 @@ class _Process:
         self._socket.close()
         return self._process.wait()
 
-    async def decode(self, data: bytes, job: Job) -> Outcome:
+    async def decode(self, data: bytes, job: Job, seconds: float) -> Outcome:
         """Send a photo and wait for the answer.
 
         Raises:
@@ -279,30 +304,31 @@ class _Process:
         """
         self._busy = True
         try:
-            outcome = await self._exchange(data, job)
+            outcome = await self._exchange(data, job, seconds)
         except RequestError:
             self._busy = False
             raise
         except (ConnectionError, EOFError):
-            raise _reason(await asyncio.to_thread(self.end), job) from None
+            raise _reason(await asyncio.to_thread(self.end), seconds) from None
         self._busy = False
         return outcome
 
-    async def _exchange(self, data: bytes, job: Job) -> Outcome:
+    async def _exchange(self, data: bytes, job: Job, seconds: float) -> Outcome:
         if not self._up:
             await self._receive(len(UP))
             self._up = True
         loop = asyncio.get_running_loop()
         begun = time.monotonic()
-        await loop.sock_sendall(self._socket, pack(asdict(job) | {"bytes": len(data)}))
+        head = {"job": asdict(job), "seconds": seconds, "bytes": len(data)}
+        await loop.sock_sendall(self._socket, pack(head))
         await loop.sock_sendall(self._socket, data)
-        head = json.loads(await self._receive(*HEAD.unpack(await self._receive(HEAD.size))))
-        if "error" in head:
-            log.info("a photo does not decode: %s", head["cause"])
-            raise _ERRORS[head["error"]](head["detail"])
-        squashed = await self._array(head["squashed"])
-        pixels = await self._array(head["pixels"]) if head["pixels"] else None
-        decoded = Decoded(head["width"], head["height"], squashed, pixels)
+        answer = json.loads(await self._receive(*HEAD.unpack(await self._receive(HEAD.size))))
+        if "error" in answer:
+            log.info("a photo does not decode: %s", answer["cause"])
+            raise _ERRORS[answer["error"]](answer["detail"])
+        squashed = await self._array(answer["squashed"])
+        pixels = await self._array(answer["pixels"]) if answer["pixels"] else None
+        decoded = Decoded(answer["width"], answer["height"], squashed, pixels)
         return Outcome(decoded, time.monotonic() - begun)
 
     async def _array(self, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
@@ -325,11 +351,11 @@ class _Process:
         return received
 
 
-def _reason(status: int, job: Job) -> BreedCAMError:
+def _reason(status: int, seconds: float) -> BreedCAMError:
     """Why a process ended, by its exit status: that of a signal is negative."""
     if status == -signal.SIGPROF:
         return TooCostly(
-            f"The image takes more than {job.seconds:g} s of processor time to decode."
+            f"The image takes more than {seconds:g} s of processor time to decode."
         )
     log.error("a process ended with status %d while it decoded a photo", status)
     if status in (-signal.SIGKILL, 0) or status > 0:

@@ -2,7 +2,8 @@
 
     step        from -> to                                        on
     _classes    names in the query -> their indexes               the event loop
-    _decode     bytes -> the model's input, pixels to draw on     a decoder process
+    _decode     bytes -> the header and what it will cost         an image thread
+                bytes -> the model's input, pixels to draw on     a decoder process
     _infer      the model's input -> its outputs                  the inference thread, batched
     calibrated  outputs -> probabilities (`app.confidence`)       the event loop
     _locate     outputs -> heatmap, box and figures, by method    an image thread
@@ -38,6 +39,7 @@ from app.decoding import Decoders
 from app.engines import Batch, Cut, Engine
 from app.errors import RequestError, UnknownTarget
 from app.evidence import MethodAtLayers, Outputs
+from app.image_header import Limits
 from app.panels import Panel
 from app.schemas import (
     Compared,
@@ -154,12 +156,7 @@ class Explainer:
             max_pending=settings.max_pending,
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
         )
-        self._decoders = decoders or Decoders(
-            count=settings.decoders,
-            seconds=settings.decode_s,
-            max_pixels=settings.max_pixels,
-            max_pending=settings.max_pending_pixels,
-        )
+        self._decoders = decoders or Decoders.of(settings)
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
 
     @classmethod
@@ -357,9 +354,9 @@ class Explainer:
         What the photo will cost is read from its header first.
         """
         limit, input_spec = self.settings.max_pixels, self.card.input
-        header = image_header.read(data, image_header.Limits(max_pixels=limit))
+        header = await self._in_pool(image_header.read, data, Limits(pixels=limit))
         job = Job(limit, input_spec.size, input_spec.resize, size)
-        outcome = await self._decoders.decode(data, job, header.pixels)
+        outcome = await self._decoders.decode(data, job, header)
         clock.laps_s["decode"] = outcome.work_s
         return outcome.decoded
 
@@ -437,7 +434,7 @@ class Explainer:
         return None if ok is None else "ok" if ok else "low"
 
     async def _in_pool(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step on an image thread: drawing and writing JSON take milliseconds.
+        """Run a step on an image thread: each takes milliseconds.
 
         When this is cancelled, the request keeps its place until the step has ended.
         """
@@ -446,7 +443,7 @@ class Explainer:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.wait({work})
+            await asyncio.gather(work, return_exceptions=True)
             raise
 
 

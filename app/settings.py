@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         2,
         ge=1,
         le=64,
-        description="processes that decode photos; one more decodes those that are costly",
+        description="processes that decode photos; one more decodes large ones",
     )
     decode_s: float = Field(
         10.0,
@@ -72,9 +72,9 @@ class Settings(BaseSettings):
         description="processor time for decoding a photo, seconds; past it the answer is 413",
     )
     max_pending_pixels: int = Field(
-        200_000_000,
+        500_000_000,
         ge=1,
-        description="pixels of the costly photos that wait for their decoder or are in it",
+        description="pixels, weighed by their cost, of the large photos that wait or are decoded; one more is answered 429",
     )
     image_threads: int = Field(2, ge=1, le=64, description="threads that draw and write answers")
     overlay_size: int = Field(

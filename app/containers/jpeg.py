@@ -34,10 +34,11 @@ class _Frame:
     marker: int
     width: int
     height: int
-    samples: int  # in all components, with their padding to whole blocks left out
+    samples: dict[int, int]  # of each component, by its identifier
     # Of each component and coefficient, the bits still to come; 14 before the first scan.
     missing: dict[int, list[int]] = field(default_factory=dict)
     scans: int = 0
+    covered: int = 0  # samples, once for each scan over them
 
     @property
     def progressive(self) -> bool:
@@ -47,6 +48,10 @@ class _Frame:
     def complete(self) -> bool:
         return not any(any(bits) for bits in self.missing.values())
 
+    @property
+    def all_samples(self) -> int:
+        return sum(self.samples.values())
+
     def scan(self, body: bytes) -> None:
         """Take note of a start of scan."""
         self.scans += 1
@@ -55,6 +60,7 @@ class _Frame:
             return  # the decoder will say what is wrong
         first, last, bits = body[1 + 2 * count : 4 + 2 * count]
         for component in body[1 : 1 + 2 * count : 2]:
+            self.covered += self.samples.get(component, 0)
             levels = self.missing.get(component)
             if levels is not None and first <= last < 64:
                 levels[first : last + 1] = [bits & 15] * (last + 1 - first)
@@ -168,9 +174,12 @@ def _frame(marker: int, body: bytes, limits: Limits) -> _Frame:
         )
     components = body[6 : 6 + 3 * count]
     factors = [(factor >> 4) * (factor & 15) for factor in components[1::3]]
-    share = sum(factors) / max(1, *factors)
-    missing = {component: [14] * 64 for component in components[::3]}
-    return _Frame(marker, width, height, round(width * height * share), missing)
+    most = max(1, *factors)
+    samples = {
+        component: width * height * factor // most
+        for component, factor in zip(components[::3], factors, strict=True)
+    }
+    return _Frame(marker, width, height, samples, {component: [14] * 64 for component in samples})
 
 
 def _joined(chunks: dict[int, bytes]) -> bytes | None:
@@ -182,15 +191,19 @@ def _joined(chunks: dict[int, bytes]) -> bytes | None:
 
 
 def _cost(frame: _Frame, size: int, *, twice: bool) -> int:
-    """Pixels of work: see `image_header`."""
-    pixels = frame.width * frame.height
-    work = pixels
-    if frame.progressive:
-        work += frame.samples * frame.scans // 8 + 3 * size
-    return work * (2 if twice else 1)
+    """Pixels of work: see `image_header`.
+
+    3.2 ns a sample and 20 ns a byte of the file; of a progressive one, 60 ns a byte and 0.8 ns for
+    each sample that a scan covers.
+    """
+    if frame.scans > 1 or frame.progressive:
+        work = (32 * frame.all_samples + 8 * frame.covered + 600 * size) // 100
+    else:
+        work = (32 * frame.all_samples + 200 * size) // 100
+    return work * (2 if twice else 1)  # see `images`: a file without its end is decoded twice
 
 
 def _peak(frame: _Frame) -> int:
-    """Bytes: the picture, and a progressive one's or several scans' coefficients."""
-    coefficients = 2 * frame.samples if frame.scans > 1 else 0
+    """Bytes: the picture, and where there are several scans all coefficients."""
+    coefficients = 2 * frame.all_samples if frame.scans > 1 or frame.progressive else 0
     return 7 * frame.width * frame.height + coefficients

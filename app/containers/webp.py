@@ -60,8 +60,9 @@ def inspect(data: bytes, limits: Limits) -> Source:
         width=width,
         height=height,
         parts=[b"RIFF" + struct.pack("<I", size) + b"WEBP", *parts],
-        cost=pixels * (4 if lossless else 3),
-        peak_bytes=16 * pixels,
+        # 30 ns a pixel, lossless 20, and 25 ns a byte: see `image_header`.
+        cost=pixels * (2 if lossless else 3) + size * 5 // 2,
+        peak_bytes=17 * pixels,
         orientation=turned,
         profile=profile,
         lossless=lossless,
@@ -69,7 +70,7 @@ def inspect(data: bytes, limits: Limits) -> Source:
     )
 
 
-def _chunks(data: bytes, place: int = 12) -> "list[tuple[bytes, int, int]]":
+def _chunks(data: bytes | memoryview, place: int = 12) -> list[tuple[bytes, int, int]]:
     """Each chunk's kind, place and end, less its padding; a last one may be cut short."""
     chunks = []
     while place + 8 <= len(data):
@@ -83,7 +84,7 @@ def _chunks(data: bytes, place: int = 12) -> "list[tuple[bytes, int, int]]":
 
 def _of_frame(body: memoryview) -> tuple[tuple[int, int] | None, bool]:
     """Size of the picture in a frame of an animation, and whether it is lossless."""
-    for kind, start, end in _chunks(body, 16):  # type: ignore[arg-type]
+    for kind, start, end in _chunks(body, 16):
         if kind in (b"VP8 ", b"VP8L"):
             return _size(kind, body[start + 8 : end]), kind == b"VP8L"
     return None, False

@@ -51,8 +51,8 @@ QUICK_PIXELS = 25_000_000
 QUICK_S = 1.0
 """Processor time in the quick lane: a photo that is dearer than it looks moves to the other."""
 
-PROCESS_BYTES = 48_000_000
-"""A process without a photo, and the bytes of the file."""
+PROCESS_BYTES = 128_000_000
+"""A process without a photo (56 MB, BLAS's buffer among them), and the file's bytes, twice."""
 
 BYTES_PER_PIXEL = 13
 """Memory for a photo in the slow lane, for each pixel that it may have: enough for a progressive

@@ -45,8 +45,8 @@ __all__ = ["Decoders", "Outcome"]
 
 log = logging.getLogger(__name__)
 
-QUICK_PIXELS = 25_000_000
-"""Cost of a photo in the quick lane, as `app.image_header` has it: about a quarter of a second."""
+QUICK_PIXELS = 30_000_000
+"""Cost of a photo in the quick lane, as `app.image_header` has it: at most about half a second."""
 
 QUICK_S = 1.0
 """Processor time in the quick lane: a photo that is dearer than it looks moves to the other."""
@@ -70,8 +70,13 @@ GRACE_S = 0.1
 START_S = 60.0
 """A process that takes longer to start does not start."""
 
+HEAD_BYTES = 4096
+"""The longest head of an answer."""
+
 SOCKET_BYTES = 1 << 20
 """In a socket's buffer, where the system allows it: an answer is about as large."""
+
+COMMAND = ("-m", "app.decoder")
 
 ENVIRONMENT = {
     # Where PYTHONSAFEPATH is set, `-m` does not look into the working directory.
@@ -264,18 +269,27 @@ class _Process:
         self._socket, theirs = socket.socketpair()
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.decoder", str(memory), str(niceness)],
-                stdin=theirs,
-                stdout=subprocess.DEVNULL,
-                cwd=PROJECT,  # where `-m` looks first
-                env=os.environ | ENVIRONMENT,
-                start_new_session=True,  # a signal to the service's process group is not for it
-            )
+        try:
+            self._process = self._start(theirs, memory, niceness)
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
         self._socket.setblocking(False)
         self._up = False
         self._busy = False
+
+    @staticmethod
+    def _start(plug: socket.socket, memory: int, niceness: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, *COMMAND, str(memory), str(niceness)],
+            stdin=plug,
+            stdout=subprocess.DEVNULL,
+            cwd=PROJECT,  # where `-m` looks first
+            env=os.environ | ENVIRONMENT,
+            start_new_session=True,  # a signal to the service's process group is not for it
+        )
 
     @property
     def usable(self) -> bool:
@@ -321,8 +335,9 @@ class _Process:
         except RequestError:
             self._busy = False
             raise
-        except (ConnectionError, EOFError):
-            raise _reason(await asyncio.to_thread(self.end), seconds) from None
+        except Exception as error:  # it has ended, or its answer is none
+            status = await asyncio.to_thread(self.end)
+            raise _reason(status, seconds) from error
         self._busy = False
         return outcome
 
@@ -335,16 +350,22 @@ class _Process:
         head = {"job": asdict(job), "seconds": seconds, "bytes": len(data)}
         await loop.sock_sendall(self._socket, pack(head))
         await loop.sock_sendall(self._socket, data)
-        answer = json.loads(await self._receive(*HEAD.unpack(await self._receive(HEAD.size))))
+        [length] = HEAD.unpack(await self._receive(HEAD.size))
+        answer = json.loads(await self._receive(min(length, HEAD_BYTES)))
         if "error" in answer:
             log.info("a photo does not decode: %s", answer["cause"])
-            raise _ERRORS[answer["error"]](answer["detail"])
-        squashed = await self._array(answer["squashed"])
-        pixels = await self._array(answer["pixels"]) if answer["pixels"] else None
-        decoded = Decoded(answer["width"], answer["height"], squashed, pixels)
+            raise _ERRORS[answer["error"]](str(answer["detail"]))
+        squashed = await self._array(answer["squashed"], (job.size, job.size, 3))
+        pixels = None
+        if job.overlay:
+            pixels = await self._array(answer["pixels"], (job.overlay, job.overlay, 3))
+        decoded = Decoded(int(answer["width"]), int(answer["height"]), squashed, pixels)
         return Outcome(decoded, time.monotonic() - begun)
 
-    async def _array(self, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
+    async def _array(self, shape: Sequence[int], most: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """The next array, if it is no larger than it can be."""
+        if not all(0 < size <= limit for size, limit in zip(shape, most, strict=True)):
+            raise ValueError(f"an array of shape {shape}")
         return np.frombuffer(await self._receive(math.prod(shape)), np.uint8).reshape(shape)
 
     async def _receive(self, count: int) -> bytearray:
@@ -367,10 +388,8 @@ class _Process:
 def _reason(status: int, seconds: float) -> BreedCAMError:
     """Why a process ended, by its exit status: that of a signal is negative."""
     if status == -signal.SIGPROF:
-        return TooCostly(
-            f"The image takes more than {seconds:g} s of processor time to decode."
-        )
-    log.error("a process ended with status %d while it decoded a photo", status)
-    if status in (-signal.SIGKILL, 0) or status > 0:
+        return TooCostly(f"The image takes more than {seconds:g} s of processor time to decode.")
+    log.error("a decoder ended with status %d while it had a photo", status)
+    if status >= 0 or status == -signal.SIGKILL:
         return BreedCAMError("The decoder ended before it was done.")
     return UndecodableImage("The image makes its decoder fail.")

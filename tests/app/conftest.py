@@ -217,6 +217,7 @@ class _Borrowed(Decoders):
 def decoders(settings: Settings) -> Iterator[Decoders]:
     """Processes that decode photos, for services that need no others."""
     shared = _Borrowed.of(settings)
+    shared.start()
     yield shared
     Decoders.stop(shared)
 

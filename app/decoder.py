@@ -25,9 +25,9 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -130,14 +130,15 @@ def main() -> None:
         signal.signal(signal.Signals[name], signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     Image.init()  # imports every format's module
-    with socket.socket(fileno=0) as plug, plug.makefile("rwb") as stream:
+    plug = socket.socket(fileno=0)
+    with plug, plug.makefile("rb") as requests, plug.makefile("wb") as answers:
         _limit(memory, niceness)
         # The service may be gone at any time; so this process ends, too.
         with contextlib.suppress(ConnectionError):
-            stream.write(UP)
-            stream.flush()
-            while start := stream.read(HEAD.size):
-                _answer(stream, json.loads(stream.read(*HEAD.unpack(start))))
+            answers.write(UP)
+            answers.flush()
+            while start := requests.read(HEAD.size):
+                _answer(requests, answers, json.loads(requests.read(*HEAD.unpack(start))))
 
 
 def _limit(memory: int, niceness: int) -> None:
@@ -148,24 +149,24 @@ def _limit(memory: int, niceness: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
-def _answer(stream: IO[bytes], head: dict[str, Any]) -> None:
+def _answer(requests: BinaryIO, answers: BinaryIO, head: dict[str, Any]) -> None:
     """Read the rest of a message, and answer it."""
-    data = stream.read(head["bytes"])
+    data = requests.read(head["bytes"])
     signal.setitimer(signal.ITIMER_PROF, head["seconds"])
     try:
         decoded = decode(data, Job(**head["job"]))
     except RequestError as error:
         cause = repr(error.__cause__)[:200]
-        stream.write(pack({"error": error.code, "detail": str(error), "cause": cause}))
+        answers.write(pack({"error": error.code, "detail": str(error), "cause": cause}))
     else:
         arrays = {"squashed": decoded.squashed, "pixels": decoded.pixels}
         shapes = {name: None if array is None else array.shape for name, array in arrays.items()}
-        stream.write(pack({"width": decoded.width, "height": decoded.height} | shapes))
+        answers.write(pack({"width": decoded.width, "height": decoded.height} | shapes))
         for array in arrays.values():
             if array is not None:
-                stream.write(np.ascontiguousarray(array).data)
+                answers.write(np.ascontiguousarray(array).data)
     signal.setitimer(signal.ITIMER_PROF, 0)
-    stream.flush()
+    answers.flush()
 
 
 if __name__ == "__main__":

@@ -284,7 +284,7 @@ class _Process:
     def _start(plug: socket.socket, memory: int, niceness: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, *COMMAND, str(memory), str(niceness)],
-            stdin=plug,
+            stdin=plug.fileno(),
             stdout=subprocess.DEVNULL,
             cwd=PROJECT,  # where `-m` looks first
             env=os.environ | ENVIRONMENT,

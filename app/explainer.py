@@ -18,7 +18,6 @@ place (`Explainer.admission`) and the deadline (`app.clock.deadline`).
 
 import asyncio
 import base64
-import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +157,7 @@ class Explainer:
         )
         self._decoders = decoders or Decoders.of(settings)
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
+        self._threads = asyncio.Semaphore(settings.image_threads)
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -434,17 +434,16 @@ class Explainer:
         return None if ok is None else "ok" if ok else "low"
 
     async def _in_pool(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step on an image thread: each takes milliseconds.
-
-        When this is cancelled, the request keeps its place until the step has ended.
-        """
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._pool, functools.partial(step, *args, **kwargs))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.gather(work, return_exceptions=True)
-            raise
+        """Run a step on an image thread: drawing and writing JSON take milliseconds."""
+        # Waiting here rather than in the pool's queue, a request that is cancelled is gone at once.
+        async with self._threads:
+            work = asyncio.wrap_future(self._pool.submit(step, *args, **kwargs))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait({work})  # the thread still holds what it works on
+                work.cancelled() or work.exception()  # nobody else looks at it
+                raise
 
 
 # -- decoded

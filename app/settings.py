@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     max_pending_pixels: int = Field(
         500_000_000,
         ge=1,
-        description="pixels, weighed by their cost, of the large photos that wait or are decoded; one more is answered 429",
+        description="pixels, weighed by their cost, of the large photos that wait or are decoded; "
+        "one more is answered 429",
     )
     image_threads: int = Field(2, ge=1, le=64, description="threads that draw and write answers")
     overlay_size: int = Field(

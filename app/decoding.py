@@ -256,7 +256,8 @@ class _Lane:
             await asyncio.to_thread(process.end)
         self._busy.discard(process)
         if not self._stopped:
-            self._idle.append(process if process.usable else self._new())
+            with suppress(OSError):  # there are too many processes: `_take` tries again
+                self._idle.append(process if process.usable else self._new())
 
     def _new(self) -> "_Process":
         return _Process(self._memory, self._niceness)
@@ -279,6 +280,7 @@ class _Process:
         self._socket.setblocking(False)
         self._up = False
         self._busy = False
+        self._killed = False
 
     @staticmethod
     def _start(plug: socket.socket, memory: int, niceness: int) -> subprocess.Popen[bytes]:
@@ -314,6 +316,8 @@ class _Process:
             raise StartupError("the processes that decode photos do not start here")
 
     def kill(self) -> None:
+        """End it without waiting: whoever waits for its answer gets an error."""
+        self._killed = True
         self._process.kill()
 
     def end(self) -> int:
@@ -337,6 +341,8 @@ class _Process:
             raise
         except Exception as error:  # it has ended, or its answer is none
             status = await asyncio.to_thread(self.end)
+            if not self._killed:
+                log.warning("a decoder ended with status %d while it had a photo", status)
             raise _reason(status, seconds) from error
         self._busy = False
         return outcome
@@ -389,7 +395,6 @@ def _reason(status: int, seconds: float) -> BreedCAMError:
     """Why a process ended, by its exit status: that of a signal is negative."""
     if status == -signal.SIGPROF:
         return TooCostly(f"The image takes more than {seconds:g} s of processor time to decode.")
-    log.error("a decoder ended with status %d while it had a photo", status)
     if status >= 0 or status == -signal.SIGKILL:
         return BreedCAMError("The decoder ended before it was done.")
     return UndecodableImage("The image makes its decoder fail.")

@@ -205,7 +205,7 @@ def test_photos_made_to_do_harm_delay_no_others(service: Service) -> None:
         return post(service, photo).status_code
 
     with attacked(service, watch, attack, 2):
-        watch_others(service, watch, 5)
+        watch_others(service, watch, 4)
     print(watch)
     watch.check()
     assert set(watch.statuses) <= HARMLESS
@@ -252,7 +252,7 @@ def test_clients_that_hang_up_keep_nothing(service: Service) -> None:
         return 200
 
     with attacked(service, watch, attack, 4):
-        watch_others(service, watch, 3)
+        watch_others(service, watch, 2)
     print(watch)
     watch.check()
     # The next in the slow lane does not wait for any of them.
@@ -301,6 +301,7 @@ def test_sigterm_ends_the_service_while_it_decodes(tmp_path: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in decoders)
 
 
+@pytest.mark.slow
 def test_what_takes_longer_than_its_time_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path, decode_s=0.3) as service:
         answer = post(service, PHOTOS["a PNG at the limit"]())

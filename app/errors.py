@@ -5,12 +5,14 @@
     │   ├── MissingImage              400 missing-image
     │   ├── UnknownTarget             400 unknown-target
     │   ├── BoxOutsideImage           400 box-outside-image
+    │   ├── Unauthorized              401 unauthorized
     │   ├── NotAcceptable             406 not-acceptable
     │   ├── MethodUnavailable         409 method-unavailable
     │   ├── TooManyBytes              413 too-many-bytes
     │   ├── TooManyPixels             413 too-many-pixels
     │   ├── TooCostly                 413 too-costly
     │   ├── UnsupportedMediaType      415 unsupported-media-type
+    │   ├── UnknownHost               421 unknown-host
     │   └── UndecodableImage          422 undecodable-image
     ├── QueueFull                     429 queue-full
     ├── EngineFailed                  500 engine-failed
@@ -43,7 +45,9 @@ __all__ = [
     "TooCostly",
     "TooManyBytes",
     "TooManyPixels",
+    "Unauthorized",
     "UndecodableImage",
+    "UnknownHost",
     "UnknownTarget",
     "UnsupportedMediaType",
 ]
@@ -89,6 +93,19 @@ class BoxOutsideImage(RequestError):
 
     code = "box-outside-image"
     title = "Box outside the image"
+
+
+class Unauthorized(RequestError):
+    """The service needs an API key, and the request has none or an unknown one."""
+
+    code = "unauthorized"
+    status = 401
+    title = "Unauthorized"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The scheme to use (RFC 6750)."""
+        return {"WWW-Authenticate": "Bearer"}
 
 
 class NotAcceptable(RequestError):
@@ -137,6 +154,14 @@ class UnsupportedMediaType(RequestError):
     code = "unsupported-media-type"
     status = 415
     title = "Unsupported media type"
+
+
+class UnknownHost(RequestError):
+    """`Host` names none of the hosts that the service answers for."""
+
+    code = "unknown-host"
+    status = 421
+    title = "Unknown host"
 
 
 class UndecodableImage(RequestError):

@@ -97,6 +97,9 @@ pillow_heif.register_heif_opener(
     thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
 )
 
+# At debug level, Pillow logs what EXIF says: dates, places, names.
+logging.getLogger("PIL").setLevel(logging.INFO)
+
 
 @dataclass(frozen=True, slots=True)
 class Photo:

@@ -21,7 +21,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.types import Scope
 
-from app import problems
+from app import problems, security
 from app.errors import StartupError
 from app.explainer import Explainer
 from app.routes import router
@@ -34,12 +34,6 @@ log = logging.getLogger(__name__)
 
 _STATIC = Path(__file__).resolve().parent / "static"
 
-# The page runs nothing and shows nothing that does not come from here or from its user's machine.
-_CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
-
 
 def create_app(settings: Settings | None = None, explainer: Explainer | None = None) -> FastAPI:
     """Build the application.
@@ -51,10 +45,11 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
     Returns:
         An ASGI application that serves from the start of its lifespan to the end.
     """
+    settings = settings or Settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = explainer or Explainer.open(settings or Settings())
+        service = explainer or Explainer.open(settings)
         service.start()
         app.state.explainer = service
         info = service.engine.info
@@ -78,14 +73,17 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
         summary="Dog breeds with their reasons: predictions, heatmaps and boxes.",
         version="0.1.0",
         lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.include_router(router)
-    _add_docs(app)
+    if settings.docs:
+        _add_docs(app)
     _add_page(app)
     problems.add_handlers(app)
+    security.protect(app, settings)
     app.add_middleware(RequestLog)
     return app
 
@@ -102,22 +100,22 @@ def _add_docs(app: FastAPI) -> None:
         swagger_css_url="docs/swagger-ui.css",
         swagger_favicon_url="docs/favicon.png",
     )
+    page.headers.update(security.docs(bytes(page.body)))
 
     async def docs() -> Response:
         return page
 
     app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
-    app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.mount("/docs", _PageFiles(packages=[("fastapi_offline", "static")]))
 
 
 class _PageFiles(StaticFiles):
-    """The page's files, revalidated at each use, so that all of them are of one version."""
+    """A page's files, revalidated at each use, so that all of them are of one version."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, or that it has not changed."""
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
 
@@ -127,7 +125,7 @@ def _add_page(app: FastAPI) -> None:
 
     async def page(request: Request) -> Response:
         response = await files.get_response("index.html", request.scope)
-        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+        response.headers.update(security.PAGE)
         return response
 
     app.add_api_route("/", page, methods=["GET", "HEAD"], include_in_schema=False)
@@ -178,6 +176,7 @@ def run() -> None:
         log_config=None,
         log_level=settings.log_level,
         access_log=False,
+        forwarded_allow_ips=list(settings.trusted_proxies),
         # A second over the deadline: what is late is answered 504 rather than cut off.
         timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,
     )

@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests import needs
 from tests.app.conftest import JPEG, encode, picture, problem
-from tests.app.services import LONG, Service, serving
+from tests.app.services import LONG, Service, family, resident_mb, serving
 
 ANSWERED_S, ALIVE_S = 2.0, 0.5
 """How long an ordinary photo and `GET /livez` may take while others do harm."""
@@ -82,29 +82,6 @@ PHOTOS: dict[str, Callable[[], bytes]] = {
 
 
 # -- watching
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children."""
-    children = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == pid:
-            children.append(int(status.parent.name))
-    return [pid, *children]
-
-
-def resident_mb(pids: Sequence[int]) -> float:
-    pages = 0
-    for pid in pids:
-        try:
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        except (OSError, IndexError):
-            continue  # ended meanwhile
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @dataclass

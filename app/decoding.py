@@ -1,7 +1,8 @@
 """Decoding in processes that can be ended: two lanes, so that costly photos delay no others.
 
     lane     photos                              processes            a photo may take
-    quick    that cost up to `QUICK_PIXELS`      `count`              `QUICK_S`, `QUICK_BYTES`
+    quick    of up to `QUICK_PIXELS` by their    `count`              `QUICK_S`, `QUICK_BYTES`
+             header, and up to `QUICK_BYTES`
     slow     the others, and those that cost     1, of less           `seconds`, and memory by
              more than their header tells        priority             `BYTES_PER_PIXEL`
 
@@ -58,8 +59,8 @@ BYTES_PER_PIXEL = 13
 """Memory for a photo in the slow lane, for each pixel that it may have: enough for a progressive
 JPEG without subsampling (7 for the picture, 6 for coefficients)."""
 
-QUICK_BYTES = PROCESS_BYTES + 7 * QUICK_PIXELS
-"""Memory of a process of the quick lane."""
+QUICK_BYTES = 7 * QUICK_PIXELS
+"""Memory for a photo in the quick lane."""
 
 NICENESS = 5
 """Of the slow lane: it gets a quarter of what a busy core gives to others."""
@@ -120,8 +121,8 @@ class Decoders:
         """
         self._seconds = seconds
         self._max_pending = max_pending
-        self._photo_bytes = max(BYTES_PER_PIXEL * max_pixels, QUICK_BYTES - PROCESS_BYTES)
-        self._quick = _Lane(count, QUICK_BYTES, 0)
+        self._photo_bytes = max(BYTES_PER_PIXEL * max_pixels, QUICK_BYTES)
+        self._quick = _Lane(count, PROCESS_BYTES + QUICK_BYTES, 0)
         self._slow = _Lane(1, PROCESS_BYTES + self._photo_bytes, NICENESS)
         self.pending_pixels = 0
 
@@ -176,7 +177,7 @@ class Decoders:
                 f"Decoding the {header.format} would take {header.peak_bytes // 10**6} MB; the "
                 f"limit is {self._photo_bytes // 10**6} MB."
             )
-        if header.pixels <= QUICK_PIXELS:
+        if header.pixels <= QUICK_PIXELS and header.peak_bytes <= QUICK_BYTES:
             with suppress(TooCostly):
                 return await self._quick.decode(data, job, min(QUICK_S, self._seconds))
             log.info("a photo is more costly to decode than its header tells")

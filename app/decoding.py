@@ -220,7 +220,7 @@ class _Lane:
 
     def stop(self) -> None:
         self._stopped = True
-        for process in self._busy:
+        for process in list(self._busy):  # the event loop may still run
             process.kill()
         while self._idle:
             self._idle.pop().end()

@@ -10,6 +10,7 @@
     │   ├── MethodUnavailable         409 method-unavailable
     │   ├── TooManyBytes              413 too-many-bytes
     │   ├── TooManyPixels             413 too-many-pixels
+    │   ├── TooCostly                 413 too-costly
     │   ├── UnsupportedMediaType      415 unsupported-media-type
     │   ├── UnknownHost               421 unknown-host
     │   └── UndecodableImage          422 undecodable-image
@@ -43,6 +44,7 @@ __all__ = [
     "QueueFull",
     "RequestError",
     "StartupError",
+    "TooCostly",
     "TooManyBytes",
     "TooManyPixels",
     "Unauthorized",
@@ -138,6 +140,14 @@ class TooManyPixels(RequestError):
     code = "too-many-pixels"
     status = 413
     title = "Too many pixels"
+
+
+class TooCostly(RequestError):
+    """Decoding the image takes more time or memory than is allowed."""
+
+    code = "too-costly"
+    status = 413
+    title = "Too costly to decode"
 
 
 class UnsupportedMediaType(RequestError):

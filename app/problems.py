@@ -25,7 +25,7 @@ _DESCRIPTIONS = {
     401: "No API key, or one that the service does not know",
     406: "No representation that `Accept` allows",
     409: "The model does not carry the method, or the rule is not calibrated for it",
-    413: "Too many bytes or pixels",
+    413: "Too many bytes or pixels, or too costly to decode",
     415: "Neither an accepted content type nor an allowed image format",
     422: "An allowed format that does not decode",
     429: "Too many requests in work; see `Retry-After`",

@@ -29,6 +29,9 @@ BOUNDS: list[tuple[str, float, float, float | None, float | None]] = [
     ("batch_wait_ms", 0, 1000, -0.001, 1000.001),
     ("deadline_s", 0.001, 3600, 0, 3600.001),
     ("stuck_s", 0.001, 3600, 0, 3600.001),
+    ("decoders", 1, 64, 0, 65),
+    ("decode_s", 0.001, 3600, 0, 3600.001),
+    ("max_pending_pixels", 1, 10**12, 0, None),
     ("image_threads", 1, 64, 0, 65),
     ("overlay_size", 16, 1024, 15, 1025),
 ]

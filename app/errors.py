@@ -2,18 +2,24 @@
 
     BreedCAMError                     500 internal-error
     ├── RequestError                  400 invalid-parameter
+    │   ├── MalformedRequest          400 malformed-request
     │   ├── MissingImage              400 missing-image
     │   ├── UnknownTarget             400 unknown-target
     │   ├── BoxOutsideImage           400 box-outside-image
     │   ├── NotAcceptable             406 not-acceptable
+    │   ├── RequestTimeout            408 request-timeout
     │   ├── MethodUnavailable         409 method-unavailable
     │   ├── TooManyBytes              413 too-many-bytes
     │   ├── TooManyPixels             413 too-many-pixels
     │   ├── UnsupportedMediaType      415 unsupported-media-type
-    │   └── UndecodableImage          422 undecodable-image
+    │   ├── UndecodableImage          422 undecodable-image
+    │   ├── HeaderTooLarge            431 header-too-large
+    │   ├── UnsupportedCoding         501 unsupported-coding
+    │   └── UnsupportedVersion        505 unsupported-version
     ├── QueueFull                     429 queue-full
     ├── EngineFailed                  500 engine-failed
     ├── NotReady                      503 not-ready
+    ├── TooManyConnections            503 too-many-connections
     ├── DeadlineExceeded              504 deadline-exceeded
     └── StartupError                  500 startup-error (never answered: the process ends)
         ├── BundleError               a model version on disk that cannot be served
@@ -32,18 +38,24 @@ __all__ = [
     "DeadlineExceeded",
     "EngineFailed",
     "EngineUnavailable",
+    "HeaderTooLarge",
+    "MalformedRequest",
     "MethodUnavailable",
     "MissingImage",
     "NotAcceptable",
     "NotReady",
     "QueueFull",
     "RequestError",
+    "RequestTimeout",
     "StartupError",
     "TooManyBytes",
+    "TooManyConnections",
     "TooManyPixels",
     "UndecodableImage",
     "UnknownTarget",
+    "UnsupportedCoding",
     "UnsupportedMediaType",
+    "UnsupportedVersion",
 ]
 
 
@@ -66,6 +78,13 @@ class RequestError(BreedCAMError):
     code = "invalid-parameter"
     status = 400
     title = "Invalid parameter"
+
+
+class MalformedRequest(RequestError):
+    """The bytes are not a request of HTTP/1.1."""
+
+    code = "malformed-request"
+    title = "Malformed request"
 
 
 class MissingImage(RequestError):
@@ -95,6 +114,14 @@ class NotAcceptable(RequestError):
     code = "not-acceptable"
     status = 406
     title = "Not acceptable"
+
+
+class RequestTimeout(RequestError):
+    """The request does not arrive, or too slowly."""
+
+    code = "request-timeout"
+    status = 408
+    title = "Request timeout"
 
 
 class MethodUnavailable(RequestError):
@@ -137,6 +164,30 @@ class UndecodableImage(RequestError):
     title = "Undecodable image"
 
 
+class HeaderTooLarge(RequestError):
+    """The header is over the limit, in bytes or in lines."""
+
+    code = "header-too-large"
+    status = 431
+    title = "Header too large"
+
+
+class UnsupportedCoding(RequestError):
+    """A transfer coding other than `chunked`."""
+
+    code = "unsupported-coding"
+    status = 501
+    title = "Unsupported transfer coding"
+
+
+class UnsupportedVersion(RequestError):
+    """A version of HTTP other than 1.0 and 1.1."""
+
+    code = "unsupported-version"
+    status = 505
+    title = "Unsupported version of HTTP"
+
+
 class QueueFull(BreedCAMError):
     """The service is handling as many requests as it allows."""
 
@@ -168,6 +219,19 @@ class NotReady(BreedCAMError):
     def headers(self) -> dict[str, str]:
         """Starting takes a few seconds."""
         return {"Retry-After": "2"}
+
+
+class TooManyConnections(BreedCAMError):
+    """The service serves as many connections as it allows."""
+
+    code = "too-many-connections"
+    status = 503
+    title = "Too many connections"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Suggest a retry after a second: connections that do nothing are ended then."""
+        return {"Retry-After": "1"}
 
 
 class DeadlineExceeded(BreedCAMError):

@@ -17,7 +17,6 @@ place (`Explainer.admission`) and the deadline (`app.clock.deadline`).
 
 import asyncio
 import base64
-import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -154,6 +153,7 @@ class Explainer:
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
         )
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
+        self._threads = asyncio.Semaphore(settings.image_threads)
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -437,8 +437,15 @@ class Explainer:
 
     async def _in_pool(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step on an image thread: decoding, drawing and writing JSON take milliseconds."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, functools.partial(step, *args, **kwargs))
+        # Waiting here rather than in the pool's queue, a request that is cancelled is gone at once.
+        async with self._threads:
+            work = asyncio.wrap_future(self._pool.submit(step, *args, **kwargs))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait({work})  # the thread still holds what it works on
+                work.cancelled() or work.exception()  # nobody else looks at it
+                raise
 
 
 # -- draw, answer

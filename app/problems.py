@@ -5,6 +5,7 @@ refusals of parameters, Starlette's of paths and verbs, and whatever nobody fore
 """
 
 import re
+import uuid
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,20 +16,21 @@ from app.errors import BreedCAMError, RequestError
 from app.schemas import Problem
 from app.telemetry import REQUEST_ID_HEADER, request_id
 
-__all__ = ["MEDIA_TYPE", "add_handlers", "responses"]
+__all__ = ["MEDIA_TYPE", "add_handlers", "answer", "responses"]
 
 MEDIA_TYPE = "application/problem+json"
 
 _DESCRIPTIONS = {
     400: "A parameter that cannot be right, an unknown target, or no image",
     406: "No representation that `Accept` allows",
+    408: "The body does not arrive, or too slowly",
     409: "The model does not carry the method, or the rule is not calibrated for it",
     413: "Too many bytes or pixels",
     415: "Neither an accepted content type nor an allowed image format",
     422: "An allowed format that does not decode",
     429: "Too many requests in work; see `Retry-After`",
     500: "The model failed",
-    503: "Starting or stopping",
+    503: "Starting or stopping, or too many connections",
     504: "Past the deadline",
 }
 
@@ -54,9 +56,14 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unknown)
 
 
+def answer(error: BreedCAMError) -> Response:
+    """The problem document of an error of the tree."""
+    return _response(error.status, error.code, error.title, str(error), error.headers)
+
+
 async def _known(_: Request, error: Exception) -> Response:
     assert isinstance(error, BreedCAMError)
-    return _response(error.status, error.code, error.title, str(error), error.headers)
+    return answer(error)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
@@ -101,7 +108,7 @@ def _response(
         title=title,
         status=status,
         detail=detail,
-        request_id=request_id(),
+        request_id=request_id() or uuid.uuid4().hex,  # a request that cannot be read has none
     )
     # `_unknown` runs outside of `RequestLog`, which gives every other response its id.
     headers = {REQUEST_ID_HEADER: problem.request_id, **(headers or {})}

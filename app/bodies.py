@@ -102,10 +102,12 @@ async def _joined(body: AsyncIterator[bytes]) -> bytes:
 async def _file_field(request: Request, body: AsyncIterator[bytes]) -> bytes:
     """The content of the multipart field `file`."""
     form = _Form(request.headers["content-type"])
+    empty = True
     async for chunk in body:
+        empty = empty and not chunk
         for start in range(0, len(chunk), SLICE):
             form.receive(chunk[start : start + SLICE])
-    return form.file()
+    return b"" if empty else form.file()
 
 
 class _Form:

@@ -41,6 +41,7 @@ from app.errors import (
     UnsupportedVersion,
 )
 from app.settings import Settings
+from app.telemetry import REQUEST_ID_HEADER
 
 __all__ = ["Connection", "Edge"]
 
@@ -380,7 +381,7 @@ class Connection(H11Protocol):
 
         async def paced_send(message: Message) -> None:
             await self._sent()
-            if message["type"] == "http.response.start" and self._must_close(scope):
+            if message["type"] == "http.response.start" and self._must_close(scope, message):
                 headers = [*message.get("headers", ()), CLOSE_HEADER]
                 message = {**message, "headers": headers}
             await send(message)
@@ -433,10 +434,12 @@ class Connection(H11Protocol):
         finally:
             self._pace = self._end = None
 
-    def _must_close(self, scope: Scope) -> bool:
+    def _must_close(self, scope: Scope, start: Message) -> bool:
         """Whether more of the body is to come than is read for the sake of the connection."""
         if self.conn.their_state is not h11.SEND_BODY:
             return False
+        if start["status"] == RequestTimeout.status:
+            return True
         length = dict(scope["headers"]).get(b"content-length", b"")
         known = length.isdigit() and int(length) <= KEEP_BYTES
         return self.cycle.waiting_for_100_continue or not known
@@ -454,7 +457,8 @@ class Connection(H11Protocol):
     def _refuse(self, error: BreedCAMError) -> None:
         """Answer with a problem, without the application, and close."""
         response = contextvars.Context().run(problems.answer, error)
-        log.info("%s refused: %d %s", self.client, error.status, error)
+        identity = response.headers[REQUEST_ID_HEADER]
+        log.info("refused: %d %s %s", error.status, error, identity)
         headers = [*self.server_state.default_headers, *response.raw_headers, CLOSE_HEADER]
         reason = HTTPStatus(error.status).phrase
         with suppress(h11.LocalProtocolError):  # it has its answer already, or begins to have it

@@ -13,14 +13,14 @@
     │   ├── TooManyPixels             413 too-many-pixels
     │   ├── UnsupportedMediaType      415 unsupported-media-type
     │   ├── UndecodableImage          422 undecodable-image
-    │   ├── HeaderTooLarge            431 header-too-large
-    │   ├── UnsupportedCoding         501 unsupported-coding
-    │   └── UnsupportedVersion        505 unsupported-version
+    │   └── HeaderTooLarge            431 header-too-large
     ├── QueueFull                     429 queue-full
     ├── EngineFailed                  500 engine-failed
+    ├── UnsupportedCoding             501 unsupported-coding
     ├── NotReady                      503 not-ready
     ├── TooManyConnections            503 too-many-connections
     ├── DeadlineExceeded              504 deadline-exceeded
+    ├── UnsupportedVersion            505 unsupported-version
     └── StartupError                  500 startup-error (never answered: the process ends)
         ├── BundleError               a model version on disk that cannot be served
         └── EngineUnavailable         an engine or precision that this machine does not have
@@ -172,7 +172,7 @@ class HeaderTooLarge(RequestError):
     title = "Header too large"
 
 
-class UnsupportedCoding(RequestError):
+class UnsupportedCoding(BreedCAMError):
     """A transfer coding other than `chunked`."""
 
     code = "unsupported-coding"
@@ -180,7 +180,7 @@ class UnsupportedCoding(RequestError):
     title = "Unsupported transfer coding"
 
 
-class UnsupportedVersion(RequestError):
+class UnsupportedVersion(BreedCAMError):
     """A version of HTTP other than 1.0 and 1.1."""
 
     code = "unsupported-version"

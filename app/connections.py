@@ -316,6 +316,9 @@ class Connection(H11Protocol):
                 self.abort()
             return
         super().data_received(data)
+        if not (self._in_work or self._timer or self._lingering or self._raw.is_closing()):
+            # These are the first bytes of a header, or the rest of a body after its answer.
+            self._set_timer(self._settings.header_timeout_s, self._late)
 
     def resume_writing(self) -> None:
         """All of the answer is with the kernel."""
@@ -327,14 +330,10 @@ class Connection(H11Protocol):
     # -- what uvicorn's protocol calls
 
     def handle_events(self) -> None:
-        """Take the parser's events. Between requests, the next header has its deadline."""
+        """Take the parser's events. A header that has arrived has met its deadline."""
         super().handle_events()
-        if self._lingering or self._raw.is_closing():
-            return
         if self._in_work:
             self._set_timer(None)
-        elif self._timer is None:
-            self._set_timer(self._settings.header_timeout_s, self._late)
 
     def on_response_complete(self) -> None:
         """Go on to the next request, but not before the answer to the last is sent."""
@@ -343,7 +342,8 @@ class Connection(H11Protocol):
             return
         self._served += 1
         self._since = self.loop.time()
-        super().on_response_complete()
+        if not self._lingering:
+            super().on_response_complete()
 
     def _should_upgrade(self) -> bool:
         """Never: `Upgrade: h2c` of curl and Java is a wish that may be ignored (RFC 9110, 7.8)."""

@@ -4,7 +4,14 @@ import re
 import pytest
 
 from app import errors
-from app.errors import BreedCAMError, NotReady, QueueFull, RequestError, StartupError
+from app.errors import (
+    BreedCAMError,
+    NotReady,
+    QueueFull,
+    RequestError,
+    StartupError,
+    TooManyConnections,
+)
 
 
 def family(kind: type[BreedCAMError]) -> list[type[BreedCAMError]]:

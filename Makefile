@@ -56,9 +56,14 @@ lint: $(VENV)/.dev ## check style, types, imports, YAML and the Dockerfile
 	$(run) -m ruff format --check .
 	$(run) -m mypy
 	$(run) -m mypy .ci/smoke.py
+	$(run) -m mypy .ci/audit.py
 	$(VENV)/bin/lint-imports
 	$(run) -m yamllint --strict .
 	$(VENV)/bin/hadolint Dockerfile
+
+.PHONY: audit
+audit: $(VENV)/.dev ## look up known vulnerabilities of the pinned packages
+	$(run) .ci/audit.py
 
 .PHONY: train
 train: $(VENV)/.train ## train a model; ARGS="--help" lists the options

@@ -40,8 +40,8 @@ from app.errors import (
     UnsupportedCoding,
     UnsupportedVersion,
 )
+from app.security import ANSWER
 from app.settings import Settings
-from app.telemetry import REQUEST_ID_HEADER
 
 __all__ = ["Connection", "Edge"]
 
@@ -457,8 +457,8 @@ class Connection(H11Protocol):
     def _refuse(self, error: BreedCAMError) -> None:
         """Answer with a problem, without the application, and close."""
         response = contextvars.Context().run(problems.answer, error)
-        identity = response.headers[REQUEST_ID_HEADER]
-        log.info("refused: %d %s %s", error.status, error, identity)
+        response.headers.update(ANSWER)
+        log.info("refused: %d %s %s", error.status, error, response.headers["X-Request-ID"])
         headers = [*self.server_state.default_headers, *response.raw_headers, CLOSE_HEADER]
         reason = HTTPStatus(error.status).phrase
         with suppress(h11.LocalProtocolError):  # it has its answer already, or begins to have it

@@ -6,12 +6,14 @@
     │   ├── MissingImage              400 missing-image
     │   ├── UnknownTarget             400 unknown-target
     │   ├── BoxOutsideImage           400 box-outside-image
+    │   ├── Unauthorized              401 unauthorized
     │   ├── NotAcceptable             406 not-acceptable
     │   ├── RequestTimeout            408 request-timeout
     │   ├── MethodUnavailable         409 method-unavailable
     │   ├── TooManyBytes              413 too-many-bytes
     │   ├── TooManyPixels             413 too-many-pixels
     │   ├── UnsupportedMediaType      415 unsupported-media-type
+    │   ├── UnknownHost               421 unknown-host
     │   ├── UndecodableImage          422 undecodable-image
     │   └── HeaderTooLarge            431 header-too-large
     ├── QueueFull                     429 queue-full
@@ -51,7 +53,9 @@ __all__ = [
     "TooManyBytes",
     "TooManyConnections",
     "TooManyPixels",
+    "Unauthorized",
     "UndecodableImage",
+    "UnknownHost",
     "UnknownTarget",
     "UnsupportedCoding",
     "UnsupportedMediaType",
@@ -108,6 +112,19 @@ class BoxOutsideImage(RequestError):
     title = "Box outside the image"
 
 
+class Unauthorized(RequestError):
+    """The service needs an API key, and the request has none or an unknown one."""
+
+    code = "unauthorized"
+    status = 401
+    title = "Unauthorized"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The scheme to use (RFC 6750)."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
 class NotAcceptable(RequestError):
     """No representation that the `Accept` header allows."""
 
@@ -154,6 +171,14 @@ class UnsupportedMediaType(RequestError):
     code = "unsupported-media-type"
     status = 415
     title = "Unsupported media type"
+
+
+class UnknownHost(RequestError):
+    """`Host` names none of the hosts that the service answers for."""
+
+    code = "unknown-host"
+    status = 421
+    title = "Unknown host"
 
 
 class UndecodableImage(RequestError):

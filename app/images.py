@@ -51,6 +51,9 @@ _ON_THEIR_SIDE = (5, 6, 7, 8)
 # Our own limit, checked against the header before any pixel is decoded, replaces Pillow's.
 Image.MAX_IMAGE_PIXELS = None
 
+# At debug level, Pillow logs what EXIF says: dates, places, names.
+logging.getLogger("PIL").setLevel(logging.INFO)
+
 
 @dataclass(frozen=True, slots=True)
 class Photo:

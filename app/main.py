@@ -14,7 +14,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app import problems, server
+from app import problems, security, server
 from app.explainer import Explainer
 from app.routes import router
 from app.settings import Settings
@@ -25,12 +25,6 @@ __all__ = ["create_app", "run"]
 log = logging.getLogger(__name__)
 
 _STATIC = Path(__file__).resolve().parent / "static"
-
-# The page runs nothing and shows nothing that does not come from here or from its user's machine.
-_CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
 
 
 def create_app(settings: Settings | None = None, explainer: Explainer | None = None) -> FastAPI:
@@ -43,10 +37,11 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
     Returns:
         An ASGI application that serves from the start of its lifespan to the end.
     """
+    settings = settings or Settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = explainer or Explainer.open(settings or Settings())
+        service = explainer or Explainer.open(settings)
         service.start()
         app.state.explainer = service
         info = service.engine.info
@@ -70,14 +65,17 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
         summary="Dog breeds with their reasons: predictions, heatmaps and boxes.",
         version="0.1.0",
         lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.include_router(router)
-    _add_docs(app)
+    if settings.docs:
+        _add_docs(app)
     _add_page(app)
     problems.add_handlers(app)
+    security.protect(app, settings)
     app.add_middleware(RequestLog)
     return app
 
@@ -94,22 +92,22 @@ def _add_docs(app: FastAPI) -> None:
         swagger_css_url="docs/swagger-ui.css",
         swagger_favicon_url="docs/favicon.png",
     )
+    page.headers.update(security.docs(bytes(page.body)))
 
     async def docs() -> Response:
         return page
 
     app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
-    app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.mount("/docs", _PageFiles(packages=[("fastapi_offline", "static")]))
 
 
 class _PageFiles(StaticFiles):
-    """The page's files, revalidated at each use, so that all of them are of one version."""
+    """A page's files, revalidated at each use, so that all of them are of one version."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, or that it has not changed."""
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
 
@@ -119,7 +117,7 @@ def _add_page(app: FastAPI) -> None:
 
     async def page(request: Request) -> Response:
         response = await files.get_response("index.html", request.scope)
-        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+        response.headers.update(security.PAGE)
         return response
 
     app.add_api_route("/", page, methods=["GET", "HEAD"], include_in_schema=False)

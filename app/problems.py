@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.errors import BreedCAMError, RequestError
 from app.schemas import Problem
@@ -22,6 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 
 _DESCRIPTIONS = {
     400: "A parameter that cannot be right, an unknown target, or no image",
+    401: "No API key, or one that the service does not know",
     406: "No representation that `Accept` allows",
     408: "The body does not arrive, or too slowly",
     409: "The model does not carry the method, or the rule is not calibrated for it",
@@ -39,21 +41,26 @@ _HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for problems of these statuses; without any, of all."""
+    """OpenAPI's `responses` for problems of these statuses; without any, of all but 401."""
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
     return {
         status: {"description": description, "content": content}
         for status, description in _DESCRIPTIONS.items()
-        if not statuses or status in statuses
+        if status in (statuses or _DESCRIPTIONS.keys() - {401})
     }
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Answer every exception with a problem document."""
+    """Answer every exception with a problem document.
+
+    Call it before other middleware is added: the answer to an unforeseen error then passes through
+    all of that, as every other answer does.
+    """
     app.add_exception_handler(BreedCAMError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unknown)
+    app.add_exception_handler(Exception, _unknown)  # raised by middleware
+    app.add_middleware(ServerErrorMiddleware, handler=_unknown)
 
 
 def answer(error: BreedCAMError) -> Response:
@@ -110,6 +117,6 @@ def _response(
         detail=detail,
         request_id=request_id() or uuid.uuid4().hex,  # a request that cannot be read has none
     )
-    # `_unknown` runs outside of `RequestLog`, which gives every other response its id.
+    # `RequestLog` gives it to every response but to those of errors outside of it.
     headers = {REQUEST_ID_HEADER: problem.request_id, **(headers or {})}
     return Response(problem.model_dump_json(), status, headers, media_type=MEDIA_TYPE)

@@ -1,6 +1,7 @@
 """What goes over HTTP, both ways."""
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -39,15 +40,16 @@ Box = tuple[float, float, float, float]
 Colormap = Literal["jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot"]
 
 
+_NUMBER = r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *"
+_BOX_PATTERN = f"^{_NUMBER}(,{_NUMBER}){{3}}$"
+
+
 def _parse_box(value: object) -> object:
     """`xmin,ymin,xmax,ymax` to numbers."""
     if not isinstance(value, str):
         return value
-    try:
-        edges = tuple(float(edge.replace("_", "?")) for edge in value.split(","))  # 1_0 is not 10
-    except ValueError:
-        edges = ()
-    if len(edges) != 4 or not all(math.isfinite(edge) for edge in edges):
+    edges = tuple(map(float, value.split(","))) if re.fullmatch(_BOX_PATTERN, value) else ()
+    if not edges or not all(math.isfinite(edge) for edge in edges):
         raise ValueError("a box is four numbers: xmin,ymin,xmax,ymax")
     if not (edges[0] < edges[2] and edges[1] < edges[3]):
         raise ValueError("a box needs xmin < xmax and ymin < ymax")
@@ -88,7 +90,7 @@ class CompareQuery(PredictQuery):
         [],
         max_length=100,
         description="`xmin,ymin,xmax,ymax` in pixels of the upright photo; repeatable",
-        json_schema_extra={"items": {"type": "string"}},
+        json_schema_extra={"items": {"type": "string", "pattern": _BOX_PATTERN}},
     )
     threshold: float | None = Field(
         None,

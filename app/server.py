@@ -110,6 +110,7 @@ def _config(app: ASGIApp, settings: Settings, edge: Edge) -> uvicorn.Config:
         log_config=None,
         log_level=settings.log_level,
         access_log=False,
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_keep_alive=cast(int, settings.keep_alive_s),  # uvicorn takes fractions too
         # A second over the deadline: what is late is answered 504 rather than cut off.
         timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,

@@ -33,13 +33,34 @@ const indices = new Map(); // of the classes, by the names that the fields offer
 let asking = new AbortController(); // of the request in work: there is one at a time
 let pause, slow; // timers
 
+// -- the API key, where the service requires one
+
+/** The key of this tab: it outlives a reload, and no longer than the tab. */
+const keys = {
+  name: "breedcam-api-key",
+  value: null,
+  get current() {
+    try { return sessionStorage.getItem(this.name); } catch { return this.value; } // no cookies
+  },
+  set current(key) {
+    this.value = key;
+    try {
+      if (key) sessionStorage.setItem(this.name, key);
+      else sessionStorage.removeItem(this.name);
+    } catch { /* `value` has it */ }
+  },
+};
+
 // -- what is asked
 
 /** The JSON of an answer; an Error in words for people where there is none. */
-async function ask(address, init) {
-  const response = await fetch(address, init).catch((error) => {
+async function ask(address, init = {}) {
+  const key = keys.current;
+  const headers = { ...init.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  const response = await fetch(address, { ...init, headers }).catch((error) => {
     throw error.name === "AbortError" ? error : new Error(LOST);
   });
+  if (response.status === 401) throw Object.assign(new Error(), { refused: key, locked: true });
   const type = response.headers.get("Content-Type") ?? "";
   if (!response.ok && !type.startsWith("application/problem+json")) {
     throw new Error(`The service answered ${response.status} ${response.statusText}.`);
@@ -115,14 +136,34 @@ function busy(is) {
 /** Show an error, with `again` to try once more; null takes the last one away. */
 function complain(error, again = null) {
   const notice = $("#problem");
-  notice.hidden = !error;
+  $("#key").hidden = !error?.locked;
+  notice.hidden = !error || error.locked;
   $("#main").classList.toggle("stale", Boolean(error)); // what is shown is not what is asked
-  if (!error) return;
+  if (error?.locked) requestKey(error.refused);
+  if (!error || error.locked) return;
   notice.querySelector("p").textContent = error.message;
   const button = notice.querySelector("button");
   button.textContent = again ? "Try again" : "Close";
   button.onclick = again ?? (() => { notice.hidden = true; });
   $("#status").textContent = "No answer.";
+}
+
+/** Ask for a key in place of the one that was refused, if there was one. */
+function requestKey(refused) {
+  const field = $("#key-field");
+  if (keys.current === refused) keys.current = null;
+  $("#key-title").textContent = refused
+    ? "The service does not accept this API key." : "This service requires an API key.";
+  $("#key").onsubmit = (event) => {
+    event.preventDefault();
+    keys.current = field.value;
+    field.value = "";
+    $("#key").hidden = true;
+    if (!model) meetModel();
+    if (photo) askNow();
+  };
+  $("#status").textContent = "No answer.";
+  field.focus();
 }
 
 function show(answer, picture) {
@@ -347,4 +388,11 @@ function nameBreeds(labels) {
   $("#names").replaceChildren(...sorted.map((title) => new Option(title)));
 }
 
+/** The documentation can be turned off. */
+async function offerDocs() {
+  const response = await fetch("docs", { method: "HEAD" }).catch(() => null);
+  $("#docs").hidden = response?.status === 404;
+}
+
 meetModel();
+offerDocs();

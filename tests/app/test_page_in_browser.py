@@ -402,3 +402,68 @@ def test_a_model_without_cam_that_doubts_the_photo(
         expect(page.locator("#why-fused")).to_be_visible()
         page.select_option("[name=rule]", "heatmap")
         check(page, compare(service, LANDSCAPE, rule="heatmap"))
+
+
+def test_a_locked_service_asks_for_its_key(browser: Browser, tmp_path: Path) -> None:
+    key = "correct-horse-battery-staple"
+    with serving(tmp_path, precision="float32", api_keys=key, docs=False) as service:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(LONG * 1000)
+        page.goto(service.url)
+        field = page.get_by_label("requires an API key")
+        expect(field).to_be_focused()
+        expect(page.get_by_role("alert")).to_be_hidden()
+        expect(page.get_by_role("link", name="API documentation")).to_be_hidden()
+        choose(page, LANDSCAPE)
+        expect(field).to_be_focused()
+        idle(page)
+        field.fill("not a key")
+        field.press("Enter")
+        assert field.evaluate("field => field.validity.patternMismatch")
+        expect(page.locator("#key")).to_be_visible()
+        field.fill("another-key-altogether")
+        field.press("Enter")
+        field = page.get_by_label("does not accept this API key")
+        expect(field).to_be_focused()
+        expect(field).to_have_value("")
+        field.fill(key)
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.locator("#labels")).not_to_be_empty()
+        expect(page.locator("#breeds .name").first).not_to_be_empty()
+        headers = {"Content-Type": "image/jpeg", "Authorization": f"Bearer {key}"}
+        answer = httpx.post(
+            f"{service.url}/compare", content=LANDSCAPE, headers=headers, timeout=LONG
+        )
+        check(page, answer.json())
+        expect(page.locator("#key")).to_be_hidden()
+
+        page.reload()  # the tab keeps the key; no other does, nor any cookie
+        expect(page.locator("#labels")).not_to_be_empty()
+        assert page.evaluate("Object.keys(localStorage).length") == 0
+        assert page.context.cookies() == []
+        other = page.context.new_page()
+        other.goto(service.url)
+        expect(other.get_by_label("requires an API key")).to_be_focused()
+        page.context.close()
+
+
+def test_the_documentation_keeps_its_policy(browser: Browser, service: Service) -> None:
+    """Swagger UI lists the operations and calls one, and the policy blocks nothing of it."""
+    page = browser.new_context().new_page()
+    page.set_default_timeout(LONG * 1000)
+    page.add_init_script(
+        "window.blocked = [];"
+        "addEventListener('securitypolicyviolation', (event) =>"
+        " blocked.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`))"
+    )
+    page.goto(f"{service.url}/docs")
+    operations = page.locator(".opblock-summary-path")
+    expect(operations.first).to_be_visible()
+    paths = {text.replace("\u200b", "") for text in operations.all_inner_texts()}
+    assert {"/predict", "/gradcam", "/model"} <= paths
+    page.locator("#operations-default-livez_livez_get button").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table")).to_contain_text("alive")
+    assert page.evaluate("blocked") == []
+    page.context.close()

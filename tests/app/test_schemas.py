@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -221,7 +222,11 @@ class TestOverHttp:
         parameters = document["paths"]["/cam"]["get"]["parameters"]
         [box] = [parameter for parameter in parameters if parameter["name"] == "box"]
         assert box["schema"]["type"] == "array"
-        assert box["schema"]["items"] == {"type": "string"}
+        assert box["schema"]["items"].keys() == {"type", "pattern"}
+        pattern = box["schema"]["items"]["pattern"]
+        assert re.search(pattern, " 1 , 2.5 ,-3., +.4e2 ")
+        for text in ("1,2,3", "1,2,3,4,5", "1,2,3,nan", "1_0,2,3,4", "1,2,3,4x", "1,2,3,"):
+            assert not re.search(pattern, text)
 
 
 def test_a_problem_has_the_members_of_rfc_9457() -> None:

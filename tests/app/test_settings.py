@@ -28,6 +28,11 @@ BOUNDS: list[tuple[str, float, float, float | None, float | None]] = [
     ("max_batch", 1, 64, 0, 65),
     ("batch_wait_ms", 0, 1000, -0.001, 1000.001),
     ("deadline_s", 0.001, 3600, 0, 3600.001),
+    ("max_connections", 1, 100_000, 0, 100_001),
+    ("header_timeout_s", 0.001, 3600, 0, 3600.001),
+    ("read_timeout_s", 0.001, 3600, 0, 3600.001),
+    ("write_timeout_s", 0.001, 3600, 0, 3600.001),
+    ("keep_alive_s", 0.001, 3600, 0, 3600.001),
     ("image_threads", 1, 64, 0, 65),
     ("overlay_size", 16, 1024, 15, 1025),
 ]
@@ -142,3 +147,139 @@ def test_waiting_for_company_is_for_gpus_unless_told() -> None:
 def test_variables_that_are_no_setting_are_found() -> None:
     names = ["BREEDCAM_PROT", "breedcam_port", "BREEDCAM_MODEL", "PATH", "XBREEDCAM_Y"]
     assert Settings.unknown(names) == ["BREEDCAM_PROT"]
+
+
+KEY = "correct-horse-battery-staple"
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        ("text", "keys"),
+        [
+            (KEY, [KEY]),
+            (f" {KEY} ,{KEY}2,", [KEY, f"{KEY}2"]),
+            ("Q0FNIGFuZCBHcmFkLUNBTQ==", ["Q0FNIGFuZCBHcmFkLUNBTQ=="]),
+            ("0123456789abcdef", ["0123456789abcdef"]),
+        ],
+    )
+    def test_they_are_separated_by_commas(
+        self, monkeypatch: pytest.MonkeyPatch, text: str, keys: list[str]
+    ) -> None:
+        monkeypatch.setenv("BREEDCAM_API_KEYS", text)
+        assert [key.get_secret_value() for key in Settings().keys] == keys
+
+    def test_those_of_a_file_are_added(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "keys"
+        file.write_text(f"# since May\n{KEY}1\n\n  {KEY}2\t\r\n", encoding="utf-8")
+        monkeypatch.setenv("BREEDCAM_API_KEYS", f"{KEY}0")
+        monkeypatch.setenv("BREEDCAM_API_KEYS_FILE", str(file))
+        keys = [key.get_secret_value() for key in Settings().keys]
+        assert keys == [f"{KEY}0", f"{KEY}1", f"{KEY}2"]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "there is no key"),
+            (" , ", "there is no key"),
+            ("0123456789abcde", "key 1 is weak"),
+            ("abcd" * 9, "key 1 is weak"),
+            (f"{KEY},swordfish", "key 2 is weak"),
+            (f"{KEY} {KEY}", "key 1 has characters"),
+            (f"{KEY}é", "key 1 has characters"),
+            (f"{KEY}==x", "key 1 has characters"),
+        ],
+    )
+    def test_none_and_weak_ones_are_refused_without_their_text(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, message: str
+    ) -> None:
+        file = tmp_path / "keys"
+        file.write_text(text.replace(",", "\n"), encoding="utf-8")
+        for name, value in (("API_KEYS", text), ("API_KEYS_FILE", str(file))):
+            with monkeypatch.context() as patch:
+                patch.setenv(f"BREEDCAM_{name}", value)
+                with pytest.raises(ValidationError, match=message) as caught:
+                    Settings()
+            for word in ("swordfish", KEY, "abcdabcd", "0123456789abcde"):
+                assert word not in str(caught.value)
+            assert caught.value.errors()[0]["loc"] == (name.lower(),)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [(None, "No such file"), (b"\xff\xfe\x00", "not UTF-8"), (b"# none\n", "no key")],
+    )
+    def test_a_file_without_keys_is_refused(
+        self, tmp_path: Path, content: bytes | None, message: str
+    ) -> None:
+        file = tmp_path / "keys"
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(ValidationError, match=message):
+            Settings.model_validate({"api_keys_file": file})
+        with pytest.raises(ValidationError, match="Is a directory"):
+            Settings.model_validate({"api_keys_file": tmp_path})
+
+    def test_they_are_hidden(self) -> None:
+        settings = Settings.model_validate({"api_keys": KEY})
+        assert settings.keys[0].get_secret_value() == KEY
+        for text in (repr(settings), str(settings), settings.model_dump_json()):
+            assert KEY not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("cors_origins", "", ()),
+        ("cors_origins", "*", ("*",)),
+        (
+            "cors_origins",
+            "https://Dogs.example, http://localhost:3000,http://[::1]:80",
+            ("https://dogs.example", "http://localhost:3000", "http://[::1]:80"),
+        ),
+        ("trusted_hosts", "Dogs.example,*.pets.example", ("dogs.example", "*.pets.example")),
+        ("trusted_hosts", "[::1], 10.0.0.7", ("[::1]", "10.0.0.7")),
+        ("trusted_proxies", "", ()),
+        ("trusted_proxies", "10.0.0.0/8, fd00::1", ("10.0.0.0/8", "fd00::1")),
+        ("trusted_proxies", "*", ("*",)),
+        ("root_path", "/", ""),
+        ("root_path", "", ""),
+        ("root_path", "/pets/dogs/", "/pets/dogs"),
+    ],
+)
+def test_lists_and_paths_are_read(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, values: Any
+) -> None:
+    monkeypatch.setenv(f"BREEDCAM_{name.upper()}", text)
+    assert getattr(Settings(), name) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cors_origins", "https://dogs.example/"),
+        ("cors_origins", "dogs.example"),
+        ("cors_origins", "null"),
+        ("cors_origins", "https://*.dogs.example"),
+        ("cors_origins", "https://me@dogs.example"),
+        ("trusted_hosts", ""),
+        ("trusted_hosts", "dogs.example:80"),
+        ("trusted_hosts", "https://dogs.example"),
+        ("trusted_hosts", "dogs.*"),
+        ("trusted_hosts", "*dogs.example"),
+        ("trusted_proxies", "localhost"),
+        ("trusted_proxies", "10.0.0.1/8"),
+        ("root_path", "pets"),
+        ("root_path", "//pets"),
+        ("root_path", "/pets/../dogs"),
+        ("root_path", "/pets?x"),
+        ("root_path", "https://dogs.example/pets"),
+        ("docs", "maybe"),
+    ],
+)
+def test_lists_and_paths_that_cannot_be_right_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"BREEDCAM_{name.upper()}", text)
+    with pytest.raises(ValidationError, match=name):
+        Settings()

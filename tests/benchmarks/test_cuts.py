@@ -6,6 +6,7 @@ from app.engines import Cut
 from benchmarks import cuts
 
 
+@pytest.mark.slow
 def test_part_holds_the_dearer_cuts_against_predict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts, "ROWS", (1,))
     monkeypatch.setattr(cuts, "PROCESSES", 2)
@@ -18,6 +19,7 @@ def test_part_holds_the_dearer_cuts_against_predict(monkeypatch: pytest.MonkeyPa
     assert part.tables[0].rows[1][3].startswith(f"{part.targets[0].measured:.2f} (")
 
 
+@pytest.mark.slow
 def test_ratio_is_the_median_of_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     times = [(4.0, 5.0, 8.0), (8.0, 9.0, 16.0), (4.0, 4.0, 12.0)]
     runs = iter([dict(zip(Cut, medians, strict=True)) for medians in times])

@@ -18,6 +18,7 @@ def pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project / "peers" / "peer.txt"
 
 
+@pytest.mark.slow
 def test_environment_is_made_once_and_anew_when_its_pins_change(pins: Path) -> None:
     pins.write_text("# nothing\n")
     python = ensure("peer")
@@ -33,6 +34,7 @@ def test_environment_is_made_once_and_anew_when_its_pins_change(pins: Path) -> N
     assert not note.exists()
 
 
+@pytest.mark.slow
 def test_environment_that_cannot_be_made_says_why_each_time(pins: Path) -> None:
     pins.write_text("./nowhere-1.0-py3-none-any.whl\n")
     for _ in range(2):

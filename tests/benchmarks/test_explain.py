@@ -22,6 +22,7 @@ def test_agreement_is_the_correlation_of_heatmaps_of_any_size() -> None:
     assert abs(agreement(small, small[::-1])) < 0.9
 
 
+@pytest.mark.slow
 def test_keras_io_recipe_gives_our_heatmap(shipped_bundle: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "weights.npz"
     weights.write(shipped_bundle, file)

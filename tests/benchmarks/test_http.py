@@ -61,6 +61,7 @@ def test_service_tells_its_start_and_its_memory(ours: Service) -> None:
     assert 50 < ours.resident_mb < 5000
 
 
+@pytest.mark.slow
 def test_usual_way_sees_what_ours_sees(
     ours: Service, loads: Loads, shipped_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ FEW = {
 }
 
 
+@pytest.mark.slow
 def test_each_variant_is_held_against_the_engine_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variants, "VARIANTS", FEW)
     monkeypatch.setattr(variants, "CUTS", ("predict",))

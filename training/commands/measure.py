@@ -155,7 +155,10 @@ class Evaluate(_OnModel):
         0, ge=0, description="at most this many photos, drawn evenly by breed; 0: all"
     )
     sample: int = Field(
-        12, ge=0, description="photos for insertion, deletion and randomisation; 0: neither"
+        0,
+        ge=0,
+        description="photos for insertion, deletion and randomisation, some 10 seconds each on "
+        "two cores; 0: neither",
     )
     gallery: int = Field(
         0,

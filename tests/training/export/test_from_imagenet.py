@@ -121,6 +121,7 @@ def _write_breeds(directory: Path) -> None:
             (folder / "dog.png").write_bytes(photo(label.index, seed).read())
 
 
+@pytest.mark.slow
 def test_exported_model_of_backbone_and_head_with_photos(
     parts: tuple[Path, Path],
     tmp_path: Path,

@@ -1,0 +1,87 @@
+"""The service keeps to its OpenAPI document, whatever is sent: schemathesis makes the requests.
+
+Its checks: no 5xx, only documented statuses, content types and headers, bodies as their schemas
+say, what the document forbids is refused and what it allows is taken, other verbs are 405.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.core.result import Ok
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from app.main import create_app
+from app.settings import Settings
+from tests.app.conftest import JPEG
+from tests.app.services import LONG, Service, serving
+
+Check = Callable[..., bool | None]
+
+PHOTOS = st.just(JPEG)
+for media_type in ("image/*", "application/octet-stream"):
+    schemathesis.openapi.media_type(media_type, PHOTOS)
+schemathesis.openapi.format("binary", PHOTOS)
+
+DOCUMENT = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
+OPERATIONS = {
+    result.ok().label: result.ok()
+    for result in DOCUMENT.get_all_operations()
+    if isinstance(result, Ok)
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("service"), max_batch=1) as service:
+        yield service
+
+
+# What a document cannot say, so that a request which keeps to it may still be refused.
+BEYOND_SCHEMAS = {
+    "unknown-target": "which classes there are is the model's",
+    "box-outside-image": "it depends on the photo",
+    "invalid-parameter": "for the reasons below",
+}
+REASONS = {
+    "a box needs xmin < xmax and ymin < ymax": "two values compared",
+    "a box is four numbers": "an edge beyond float's range",
+    "name the same class": "two values compared",
+    "names the class that is explained": "the likeliest class is known only then",
+    "`layers`: ": "which layers there are is the model's",
+}
+
+
+def conform(case: schemathesis.Case[Any], service: Service, mode: GenerationMode) -> None:
+    answer = case.call(base_url=service.url, timeout=LONG)
+    excluded: list[Check] = []
+    if mode is GenerationMode.POSITIVE and answer.status_code == 400:
+        problem = answer.json()
+        code = problem["type"].rpartition(":")[2]
+        assert code in BEYOND_SCHEMAS, problem
+        if code == "invalid-parameter":
+            assert any(words in problem["detail"] for words in REASONS), problem
+        excluded = [positive_data_acceptance]
+    case.validate_response(answer, excluded_checks=excluded)
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+@pytest.mark.parametrize("mode", GenerationMode)
+@pytest.mark.parametrize("examples", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_requests_made_from_the_document(
+    service: Service, label: str, mode: GenerationMode, examples: int
+) -> None:
+    operation = OPERATIONS[label]
+    if mode is GenerationMode.NEGATIVE and operation.method == "get":
+        mode = GenerationMode.POSITIVE  # it has no parameters that could be wrong
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def conforms(case: schemathesis.Case[Any]) -> None:
+        conform(case, service, mode)
+
+    conforms()

@@ -1,6 +1,7 @@
 """Classes of a data set: their names, which of them to keep, and their match with a model's."""
 
 import re
+import unicodedata
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from difflib import get_close_matches
@@ -9,7 +10,7 @@ from app.bundle import Label, comparable
 from training.data.dataset import Dataset, Example
 from training.errors import DataError
 
-__all__ = ["check_distinct", "kept_classes", "label", "matching_index", "relabel"]
+__all__ = ["check_distinct", "kept_classes", "label", "matching_index", "relabel", "spellings"]
 
 
 def label(index: int, name: str) -> Label:
@@ -22,6 +23,21 @@ def label(index: int, name: str) -> Label:
     if match is None:
         return Label(index=index, name=name)
     return Label(index=index, synset=match[1], name=match[2].replace("_", " "))
+
+
+def spellings(name: str) -> set[str]:
+    """What a class may be called, as `comparable` and in Unicode's composed form (NFC).
+
+    Args:
+        name: of the class, as `label` takes it, or a name to look up: then one spelling is enough.
+    """
+    own = label(0, name)
+    return {_key(name), _key(own.name), _key(own.synset or name)}
+
+
+def _key(name: str) -> str:
+    # macOS may give a folder's name in the decomposed form, where a keyboard types the composed.
+    return unicodedata.normalize("NFC", comparable(unicodedata.normalize("NFC", name)))
 
 
 def kept_classes(
@@ -41,11 +57,8 @@ def kept_classes(
     """
     if breeds:
         labels = [label(index, name) for index, name in enumerate(names)]
-        keys = [
-            {comparable(name), comparable(own.name), comparable(own.synset or name)}
-            for name, own in zip(names, labels, strict=True)
-        ]
-        wanted = {comparable(breed): breed for breed in breeds}
+        keys = [spellings(name) for name in names]
+        wanted = {_key(breed): breed for breed in breeds}
         unknown = [breed for key, breed in wanted.items() if not any(key in k for k in keys)]
         if unknown and not partial:
             raise DataError(_unknown_breeds(unknown, labels))
@@ -76,8 +89,8 @@ def _unknown_breeds(unknown: Sequence[str], labels: Sequence[Label]) -> str:
 
 def _near(breed: str, labels: Sequence[Label]) -> list[str]:
     """At most five classes: those whose name has the unknown words, then similar spellings."""
-    key = comparable(breed)
-    names = {comparable(own.name): own.name for own in labels}
+    key = _key(breed)
+    names = {_key(own.name): own.name for own in labels}
     names |= {own.synset: f"{own.synset} ({own.name})" for own in labels if own.synset}
     containing = [spelling for spelling in names if key and f" {key} " in f" {spelling} "]
     similar = get_close_matches(key, names, n=5, cutoff=0.7)
@@ -99,7 +112,7 @@ def check_distinct(names: Sequence[str]) -> None:
     first_class: dict[str, tuple[str, str | None]] = {}  # by spelling: name and synset
     for index, name in enumerate(names):
         current = label(index, name)
-        other, synset = first_class.setdefault(comparable(current.name), (name, current.synset))
+        other, synset = first_class.setdefault(_key(current.name), (name, current.synset))
         if other != name and (current.synset is None or synset in (None, current.synset)):
             raise DataError(f"The classes {other} and {name} have the same name.")
 
@@ -148,6 +161,6 @@ def matching_index(own: Label, labels: Sequence[Label]) -> int | None:
         if candidate.synset and own.synset:
             if candidate.synset == own.synset:
                 return candidate.index
-        elif comparable(candidate.name) == comparable(own.name) or own.name == candidate.synset:
+        elif _key(candidate.name) == _key(own.name) or own.name == candidate.synset:
             return candidate.index
     return None

@@ -1,34 +1,40 @@
 """A folder of photos with a folder for each class, and with or without folders for the splits."""
 
 import os
-from collections import Counter
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from app import images
-from training.data.boxes import ANNOTATION_FOLDERS, PixelBox, read_boxes, relative_box
+from training.data.annotations import PixelBox
+from training.data.boxes import ANNOTATION_FOLDERS, read_boxes, relative_box
 from training.data.classes import check_distinct, kept_classes, label
 from training.data.dataset import Dataset, Example
 from training.data.skipped import Skipped
 from training.data.splits import hash_split, subsample
+from training.data.tree import Tree, is_photo
 from training.errors import DataError
 from training.progress import bar
 
 __all__ = ["load_folder"]
 
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-"""Splits by the names of their folders."""
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Splits by the names of their folders, in lower case."""
 
 _UNSPLIT = "all"
 """Stands for a split where the folder has no folders for splits."""
 
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
-)
-"""Files that are meant as photos, in a format that can be read or not. Others are ignored."""
+_ANNOTATION_SUFFIXES = (".xml", ".json", ".csv")
+"""Files that `boxes.read_boxes` reads, or reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,26 @@ class _PhotoFile:
         path: of the file.
         name: the path within the folder, in POSIX form.
         split: `train`, `validation`, `test`, or `_UNSPLIT`.
-        class_name: the name of its class's folder.
+        class_name: the name of its class's folder, in Unicode's composed form (NFC).
     """
 
     path: Path
     name: str
     split: str
     class_name: str
+
+
+class _Decoded(NamedTuple):
+    """What is known of a photo once it has been decoded.
+
+    Attributes:
+        size: width and height in pixels of the upright photo (EXIF orientation applied, as for the
+            coordinates of boxes).
+        digest: of the file's bytes.
+    """
+
+    size: tuple[int, int]
+    digest: bytes
 
 
 def load_folder(
@@ -59,11 +78,12 @@ def load_folder(
     limit: int | None = None,
     partial: bool = False,
 ) -> Dataset:
-    """Read a folder: `class/photo`, or `train/class/photo` beside `validation` (`val`) and `test`.
+    """Read a folder: `class/photo`, or `train/class/photo` beside `validation` and `test`.
 
-    A class has the name of its folder; `n02099601-golden_retriever` gives a synset and a name.
-    Every photo is decoded once, to find those that cannot be. What cannot be used is left out and
-    reported on standard error.
+    A class has the name of its folder; `n02099601-golden_retriever` gives a synset and a name. See
+    `_SPLITS` for other names of splits. Every photo is decoded once, to find those that cannot be.
+    What cannot be used is left out and reported on standard error; so are copies of a photo, which
+    could get into two splits.
 
     A photo stays in its split when others are added or removed: see `splits.hash_split`. The splits
     come close to the shares for many photos, less so for few.
@@ -79,8 +99,9 @@ def load_folder(
         partial: whether the photos are for a model that exists: see `classes.kept_classes`.
 
     Raises:
-        DataError: there is no such folder; two folders for one split; too few classes, or too few
-            photos of a class; or the boxes cannot be read (see `boxes.read_boxes`).
+        DataError: there is no such folder; two folders for one split, or one within a class; too
+            few classes, or too few photos of a class; or the boxes cannot be read (see
+            `boxes.read_boxes`).
     """
     skipped = Skipped()
     try:
@@ -118,63 +139,66 @@ def _photo_files(directory: Path, boxes: Path | None, skipped: Skipped) -> list[
     if not directory.is_dir():
         raise DataError(f"There is no folder {directory}.")
     boxes = boxes and boxes.resolve()
-    files: list[_PhotoFile] = []
-    for split, split_folder in _split_folders(directory, skipped):
-        for path in sorted(split_folder.iterdir()):
-            if path.is_file() and path.suffix.casefold() in _SUFFIXES:
-                skipped.add("photo", path.relative_to(directory).as_posix(), "in no class folder")
-        for folder in _folders(split_folder):
+    tree = Tree(directory, skipped)
+    photos: list[_PhotoFile] = []
+    for split, split_folder in _split_folders(tree, directory, skipped):
+        folders, outside = tree.children(split_folder)
+        for path in filter(is_photo, outside):
+            skipped.add("photo", tree.name(path), "in no class folder")
+        for folder in folders:
             if folder.resolve() == boxes or folder.name.casefold() in ANNOTATION_FOLDERS:
                 continue
-            photos = [path for path in _files(folder) if path.suffix.casefold() in _SUFFIXES]
-            if not photos:
-                skipped.add("folder", folder.relative_to(directory).as_posix(), "has no photos")
-            files += [
-                _PhotoFile(path, path.relative_to(directory).as_posix(), split, folder.name)
-                for path in photos
-            ]
-    if not files:
+            class_name = _composed(folder.name)
+            before = len(photos)
+            for path in tree.files(folder):
+                suffix = path.suffix.casefold()
+                if is_photo(path):
+                    _check_no_split_within(path, folder)
+                    photos.append(_PhotoFile(path, tree.name(path), split, class_name))
+                elif suffix not in _ANNOTATION_SUFFIXES and path.resolve() != boxes:
+                    skipped.add("file", tree.name(path), f"not a photo ({suffix or 'no suffix'})")
+            if len(photos) == before:
+                skipped.add("folder", tree.name(folder), "has no photos")
+    if not photos:
         raise DataError(f"{directory} has no photos. It needs a folder of photos for each class.")
-    return files
+    return sorted(photos, key=lambda photo: (photo.split, photo.class_name, _composed(photo.name)))
 
 
-def _split_folders(directory: Path, skipped: Skipped) -> list[tuple[str, Path]]:
+def _check_no_split_within(path: Path, folder: Path) -> None:
+    """Raise DataError if a photo of a class folder lies in a folder that is named like a split."""
+    first = path.relative_to(folder).parts[0]
+    if path.parent != folder and first.casefold() in _SPLITS:
+        raise DataError(
+            f"{folder / first} is a split within a class. Put the classes into the splits: "
+            f"{first}/{folder.name}."
+        )
+
+
+def _composed(text: str) -> str:
+    """Text in Unicode's composed form (NFC). The same name may be stored in either form."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _split_folders(tree: Tree, directory: Path, skipped: Skipped) -> list[tuple[str, Path]]:
     """The splits that have a folder, with that; without any, `_UNSPLIT` and the directory."""
-    folders = _folders(directory)
-    split_folders = [
-        (_SPLITS[folder.name.casefold()], folder)
-        for folder in folders
-        if folder.name.casefold() in _SPLITS
-    ]
-    if not split_folders:
+    folders, files = Tree(directory, Skipped()).children(directory)
+    by_split: defaultdict[str, list[Path]] = defaultdict(list)
+    for folder in folders:
+        if folder.name.casefold() in _SPLITS:
+            by_split[_SPLITS[folder.name.casefold()]].append(folder)
+    if not by_split:
         return [(_UNSPLIT, directory)]
-    counts = Counter(split for split, _ in split_folders)
-    split, count = counts.most_common(1)[0]
-    if count > 1:  # `val` beside `validation`, or `Train` beside `train`
-        raise DataError(f"{directory} has two folders for {split}.")
+    for split, (first, *others) in by_split.items():
+        if others:  # `val` beside `validation`, or `Train` beside `train`
+            names = f"{first.name} and {others[0].name}"
+            raise DataError(f"{directory} has two folders for {split}: {names}.")
+    tree.children(directory)  # reports what it leaves out
+    for path in filter(is_photo, files):
+        skipped.add("photo", path.name, "beside the folders of splits")
     for folder in folders:
         if folder.name.casefold() not in {*_SPLITS, *ANNOTATION_FOLDERS}:
             skipped.add("folder", folder.name, "beside the folders of splits, but is not a split")
-    return split_folders
-
-
-def _folders(directory: Path) -> list[Path]:
-    """Its folders but hidden ones, by name."""
-    return [
-        child
-        for child in sorted(directory.iterdir())
-        if child.is_dir() and not child.name.startswith(".")
-    ]
-
-
-def _files(directory: Path) -> list[Path]:
-    """All files below it but hidden ones, by path."""
-    return [
-        path
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-    ]
+    return [(split, folder) for split, [folder] in by_split.items()]
 
 
 def _splits(
@@ -230,34 +254,78 @@ def _examples(
     annotations: dict[str, list[PixelBox]],
     skipped: Skipped,
 ) -> list[tuple[_PhotoFile, Example]]:
-    """Decode each photo once. Keep those that decode, and those of their boxes that fit."""
-    examples = []
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        sizes = pool.map(_upright_size, [file.path for file in files])
-        for file, size in zip(files, bar("photos", sizes, total=len(files)), strict=True):
-            if isinstance(size, Exception):
-                skipped.add("photo", file.name, size)
-                continue
-            boxes = []
-            for box in annotations.get(file.name, ()):
-                try:
-                    boxes.append(relative_box(box, *size))
-                except ValueError as error:
-                    skipped.add("box", f"{file.name} ({box.location})", error)
-            unique = tuple(dict.fromkeys(boxes))  # in order; two annotations may hold the same box
-            label_index = class_names.index(file.class_name)
-            examples.append((file, Example(file.name, file.path, label_index, unique)))
-    return examples
+    """Decode each photo once. Keep those that decode, once each, and those of their boxes that fit.
 
-
-def _upright_size(path: Path) -> tuple[int, int] | Exception:
-    """Width and height in pixels of the upright photo, or why it cannot be used.
-
-    Upright: EXIF orientation applied, as for the coordinates of boxes.
+    A photo without a box gets those of its copy.
     """
+    copies: defaultdict[bytes, list[_PhotoFile]] = defaultdict(list)  # by the digest
+    sizes: dict[str, tuple[int, int]] = {}  # by the photo's name
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        results = pool.map(_decode, [file.path for file in files])
+        for file, decoded in zip(files, bar("photos", results, total=len(files)), strict=True):
+            if isinstance(decoded, Exception):
+                skipped.add("photo", file.name, decoded)
+            else:
+                sizes[file.name] = decoded.size
+                copies[decoded.digest].append(file)
+    examples = {}
+    for same in copies.values():
+        kept = _one_of(same, skipped)
+        if kept is None:
+            continue
+        boxes: list[images.Box] = []
+        for file in sorted(same, key=lambda file: file != kept):
+            if not boxes:
+                boxes = _fitting(annotations.get(file.name, ()), file, sizes[file.name], skipped)
+        unique = tuple(dict.fromkeys(boxes))  # in order; two annotations may hold the same box
+        label_index = class_names.index(kept.class_name)
+        examples[kept.name] = Example(_composed(kept.name), kept.path, label_index, unique)
+    return [(file, examples[file.name]) for file in files if file.name in examples]
+
+
+def _fitting(
+    boxes: Iterable[PixelBox], file: _PhotoFile, size: tuple[int, int], skipped: Skipped
+) -> list[images.Box]:
+    """The boxes that fit a photo of `size`, as fractions of it."""
+    fitting = []
+    for box in boxes:
+        try:
+            fitting.append(relative_box(box, *size))
+        except ValueError as error:
+            skipped.add("box", f"{file.name} ({box.location})", error)
+    return fitting
+
+
+def _one_of(copies: Sequence[_PhotoFile], skipped: Skipped) -> _PhotoFile | None:
+    """Which of some files with the same bytes to keep; None if they are of two classes.
+
+    The test split keeps its photo, so that the model learns none of those that it is measured on.
+    Within a split, the shortest name is kept (`a.jpg` beside `a (1).jpg`), so that a photo stays in
+    its split when it is copied.
+    """
+    classes = sorted({file.class_name for file in copies})
+    if len(classes) > 1:
+        for file in copies:
+            skipped.add("photo", file.name, f"the same photo is in {' and '.join(classes)}")
+        return None
+    order = ("test", "validation", "train", _UNSPLIT)
+    first, *others = sorted(
+        copies, key=lambda file: (order.index(file.split), len(file.name), file.name)
+    )
+    folder = first.path.parent
+    for file in others:
+        # Many photos share a line where a whole folder is there twice.
+        where = first.name if file.path.parent == folder else f"one in {Path(first.name).parent}"
+        skipped.add("photo", file.name, f"a copy of {where}")
+    return first
+
+
+def _decode(path: Path) -> _Decoded | Exception:
+    """What is known of a photo, or why it cannot be used."""
     try:
+        data = path.read_bytes()
         # `side=1` decodes a JPEG at an eighth of its size, and yet reads all of the file.
-        photo = images.decode(path.read_bytes(), side=1)
+        photo = images.decode(data, side=1)
     except (
         OSError,
         images.TooManyPixels,
@@ -265,7 +333,7 @@ def _upright_size(path: Path) -> tuple[int, int] | Exception:
         images.UnsupportedMediaType,
     ) as error:
         return error
-    return photo.width, photo.height
+    return _Decoded((photo.width, photo.height), blake2b(data, digest_size=16).digest())
 
 
 def _check_enough(examples: Sequence[Example], names: Sequence[str], least: int, use: str) -> None:

@@ -6,7 +6,10 @@ from collections import Counter
 __all__ = ["Skipped"]
 
 SHOWN = 10
-"""How many items of a kind are listed; further ones are only counted."""
+"""How many reasons of a kind are listed; the items of further ones are only counted."""
+
+EXAMPLES = 3
+"""How many items are named for one reason; further ones are only counted."""
 
 
 class Skipped:
@@ -14,33 +17,37 @@ class Skipped:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._lines: list[str] = []
-        self._counts: Counter[str] = Counter()
+        self._items: dict[tuple[str, str], list[str]] = {}  # names by kind and reason, in order
 
     def add(self, kind: str, name: str, reason: object) -> None:
         """Leave an item out.
 
         Args:
-            kind: `photo`, `box`, `annotation` or `folder`; items are counted by it.
+            kind: `photo`, `box`, `annotation`, `file` or `folder`; items are counted by it.
             name: where the item is: a path, perhaps with a line or an index.
-            reason: text, or an exception with that text.
+            reason: text, or an exception with that text. Items that share it share a line.
         """
-        self._counts[kind] += 1
-        if self._counts[kind] <= SHOWN:
-            self._lines.append(f"{name}: {reason}")
+        self._items.setdefault((kind, str(reason)), []).append(name)
 
     def report(self) -> None:
         """Print the items to standard error; print nothing if there are none."""
-        if not self._lines:
+        if not self._items:
             return
-        hidden = {kind: count - SHOWN for kind, count in self._counts.items() if count > SHOWN}
-        lines = [
-            "Left out:",
-            *(f"  {line}" for line in self._lines),
-            *([f"  and more: {_listed(hidden)}"] if hidden else []),
-            f"Left out in total: {_listed(self._counts)}.",
-        ]
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        lines: Counter[str] = Counter()
+        hidden: Counter[str] = Counter()
+        total: Counter[str] = Counter()
+        print("Left out:", file=sys.stderr)
+        for (kind, reason), names in self._items.items():
+            total[kind] += len(names)
+            lines[kind] += 1
+            if lines[kind] > SHOWN:
+                hidden[kind] += len(names)
+                continue
+            more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
+            print(f"  {', '.join(names[:EXAMPLES])}{more}: {reason}", file=sys.stderr)
+        if hidden:
+            print(f"  and more: {_listed(hidden)}", file=sys.stderr)
+        print(f"Left out in total: {_listed(total)}.", file=sys.stderr, flush=True)
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.folders import voc
-from training.data.boxes import PixelBox, read_boxes, relative_box
+from training.data.annotations import PixelBox
+from training.data.boxes import read_boxes, relative_box
 from training.data.skipped import Skipped
 from training.errors import DataError
 
@@ -39,6 +40,8 @@ def _write(path: Path, text: str) -> Path:
 def test_fractions_of_a_box_worked_out_by_hand() -> None:
     assert relative_box(PixelBox("", (10, 20, 30, 40), (40, 80)), 40, 80) == (0.25, 0.25, 0.75, 0.5)
     assert relative_box(PixelBox("", (-5, 20, 30, 90), None), 40, 80) == (0.0, 0.25, 0.75, 1.0)
+    assert relative_box(PixelBox("", (0, 0, 1, 1), None), 1, 1) == (0.0, 0.0, 1.0, 1.0)
+    assert relative_box(PixelBox("", (20, 0, 60, 80), None), 40, 80) == (0.5, 0.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,9 @@ def test_fractions_of_a_box_worked_out_by_hand() -> None:
         ((0, -9, 5, 0), None, "outside"),
         ((0, 0, float("nan"), 5), None, "not finite"),
         ((0, 0, float("inf"), 5), None, "not finite"),
+        ((0.25, 0, 0.75, 1), None, "0.25,0,0.75,1 is given in fractions"),
+        ((-0.1, 0.2, 0.5, 0.6), (40, 80), "fractions"),
+        ((10, 10, 200, 300), None, "mostly outside the photo of 40 x 80"),
         (
             (0, 0, 5, 5),
             (80, 40),
@@ -240,10 +246,10 @@ def test_csv_rows_that_cannot_be_used_are_named(
     report = _report(tmp_path, capsys)
 
     assert report[1:] == [
-        "boxes.csv:2: a box needs four numbers",
+        "boxes.csv:2: it has 3 columns, the first line 5",
         "boxes.csv:3: could not convert string to float: 'x'",
         "boxes.csv:4: ambiguous: beagle/b.jpg or dingo/b.jpg",
-        "boxes.csv:5: there is no photo",
+        "boxes.csv:5: it has 4 columns, the first line 5",
         "Left out in total: annotation 4.",
     ]
 
@@ -282,3 +288,100 @@ def test_source_without_boxes(tmp_path: Path) -> None:
 
 def test_no_boxes_at_all(tmp_path: Path) -> None:
     assert _read(tmp_path) == {}
+
+
+BREEDS = {
+    "n00000001-red_dog/a.jpg": "n00000001-red_dog",
+    "n00000001-red_dog/b.jpg": "n00000001-red_dog",
+    "\u00c9pagneul/c.jpg": "\u00c9pagneul",
+}
+
+
+def _objects(*names: str) -> str:
+    """VOC XML of objects; the nth has its right edge at n + 1."""
+    objects = "".join(
+        f"<object>{name and f'<name>{name}</name>'}<bndbox><xmin>0</xmin><ymin>0</ymin>"
+        f"<xmax>{number + 1}</xmax><ymax>5</ymax></bndbox></object>"
+        for number, name in enumerate(names)
+    )
+    return f"<annotation>{objects}</annotation>"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["n00000001", "Red dog", " red_dog ", "n00000001-red_dog", "RED-DOG", "dog", "Object", ""],
+)
+def test_names_of_a_photos_class(tmp_path: Path, name: str) -> None:
+    _write(tmp_path / "n00000001-red_dog/a.xml", _objects("person", name, "\u00c9pagneul"))
+
+    boxes = _read(tmp_path, photos=BREEDS)
+
+    assert boxes == {"n00000001-red_dog/a.jpg": [(0, 0, 2, 5)]}
+
+
+def test_decomposed_name_of_a_class(tmp_path: Path) -> None:
+    _write(tmp_path / "annotations/c.xml", _objects("e\u0301pagneul", "red dog"))
+
+    assert _read(tmp_path, photos=BREEDS) == {"\u00c9pagneul/c.jpg": [(0, 0, 1, 5)]}
+
+
+def test_dog_is_any_class_unless_it_is_one_of_the_data(tmp_path: Path) -> None:
+    photos = {"dog/a.jpg": "dog", "cat/b.jpg": "cat"}
+    _write(tmp_path / "dog/a.xml", _objects("dog", "cat"))
+    _write(tmp_path / "cat/b.xml", _objects("dog", "cat", "pet"))
+
+    assert _read(tmp_path, photos=photos) == {
+        "dog/a.jpg": [(0, 0, 1, 5)],
+        "cat/b.jpg": [(0, 0, 2, 5), (0, 0, 3, 5)],
+    }
+
+
+def test_boxes_of_other_objects_are_counted_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path / "beagle/a.xml", _objects("person", "beagle", "person", "frisbee"))
+    _write(tmp_path / "beagle/b.xml", _objects("person", "dingo", "person"))
+
+    assert _report(tmp_path, capsys) == [
+        "Left out:",
+        "beagle/a.jpg (beagle/a.xml), beagle/a.jpg (beagle/a.xml), beagle/b.jpg (beagle/b.xml) "
+        "and 1 more: `person` is not the class of the photo",
+        "beagle/a.jpg (beagle/a.xml): `frisbee` is not the class of the photo",
+        "beagle/b.jpg (beagle/b.xml): `dingo` is not the class of the photo",
+        "Left out in total: box 6.",
+    ]
+
+
+def test_tables_and_json_that_are_not_read_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path / "_annotations.csv", "filename,xmin\n")
+    _write(tmp_path / "train/_annotations.coco.json", "{}")
+    _write(tmp_path / "Boxes.CSV", "filename,xmin,ymin,xmax,ymax\na.jpg,1,2,3,4\n")
+
+    assert _read(tmp_path) == {"beagle/a.jpg": [(1, 2, 3, 4)]}
+    assert _report(tmp_path, capsys) == [
+        "Left out:",
+        "_annotations.csv, train/_annotations.coco.json: not read; for boxes, pass it to --boxes",
+        "Left out in total: file 2.",
+    ]
+
+
+def test_apples_metadata_is_no_annotation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("._all.json", "beagle/._a.xml", "beagle/@eaDir/a.xml", "__MACOSX/beagle/a.xml"):
+        _write(tmp_path / name, "\x00\x05\x16\x07")
+    _write(tmp_path / "all.json", _coco())
+
+    assert set(_read(tmp_path)) == {"dingo/b.jpg", "beagle/a.jpg"}
+    assert _report(tmp_path, capsys) == []
+
+
+def test_voc_beside_the_photos_of_a_linked_folder(tmp_path: Path) -> None:
+    _write(tmp_path / "disk/a.xml", voc((1, 2, 3, 4)))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "beagle").symlink_to(tmp_path / "disk")
+
+    assert _read(folder) == {"beagle/a.jpg": [(1, 2, 3, 4)]}

@@ -1,6 +1,7 @@
-import io
 import json
 import shutil
+import unicodedata
+import zipfile
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ from PIL import Image
 from app import bundle as bundles
 from app import heatmaps
 from tests.app.services import serving
+from tests.needs import shared
 from tests.training.command_line import hint, shell, training
 from tests.training.folders import CLASSES, pixel_box, voc, write_photos
 from tests.training.pictures import photo
@@ -74,11 +76,20 @@ def test_no_test_share(tmp_path: Path) -> None:
     assert load_folder(tmp_path, test_share=0).sizes == {"train": 2, "validation": 2, "test": 0}
 
 
-@pytest.mark.parametrize("validation", ["validation", "val"])
-def test_folders_of_splits(tmp_path: Path, validation: str) -> None:
-    write_photos(tmp_path / "train", 3)
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "validation", "test"),
+        ("Training", "val", "TEST"),
+        ("TRAIN", "Valid", "testing"),
+        ("train", "dev", "test"),
+        ("train", "eval", "test"),
+    ],
+)
+def test_folders_of_splits(tmp_path: Path, train: str, validation: str, test: str) -> None:
+    write_photos(tmp_path / train, 3)
     write_photos(tmp_path / validation, 1, offset=10)
-    write_photos(tmp_path / "test", 2, offset=20)
+    write_photos(tmp_path / test, 2, offset=20)
 
     read = load_folder(tmp_path)
 
@@ -137,8 +148,8 @@ def test_boxes_are_of_the_upright_photo(tmp_path: Path, capsys: pytest.CaptureFi
     write_photos(tmp_path, 3)
     exif = Image.Exif()
     exif[0x0112] = 6
-    for name in ("right", "wrong"):
-        Image.new("RGB", (80, 40)).save(tmp_path / f"blue dog/{name}.jpg", exif=exif)
+    for name, colour in (("right", "tan"), ("wrong", "grey")):
+        Image.new("RGB", (80, 40), colour).save(tmp_path / f"blue dog/{name}.jpg", exif=exif)
     (tmp_path / "blue dog/right.xml").write_text(voc((0, 40, 20, 80), size=(40, 80)))
     (tmp_path / "blue dog/wrong.xml").write_text(voc((40, 0, 80, 20), size=(80, 40)))
 
@@ -157,13 +168,11 @@ def test_what_cannot_be_used_is_reported_and_left_out(
     whole, *_ = write_photos(tmp_path, 4)
     red = whole.parent
     (red / "cut.png").write_bytes(whole.read_bytes()[:-200])
-    gif = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(gif, "GIF")
-    (red / "moving.gif").write_bytes(gif.getvalue())
-    (red / "posing.jpg").write_bytes(gif.getvalue())
+    for name in ("raw.cr2", "posing.jpg"):
+        (red / name).write_bytes(b"no format of a photo")
     whole.with_suffix(".xml").write_text(voc((30, 1, 2, 3), pixel_box(0, 0)))
     (red / "gone.xml").write_text(voc((1, 2, 3, 4)))
-    for side in (red / "notes.txt", red / ".hidden.jpg", tmp_path / "readme.md"):
+    for side in (red / "a.mp4", red / "b.MP4", red / ".hidden.jpg", tmp_path / "readme.md"):
         side.write_bytes(b"no photo")
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
@@ -179,16 +188,15 @@ def test_what_cannot_be_used_is_reported_and_left_out(
     assert [line.strip().split(":")[0] for line in report.splitlines()] == [
         "Left out",
         "empty",
+        f"{red.name}/a.mp4, {red.name}/b.MP4",
         f"{red.name}/gone.xml",
-        "broken/only.jpg",
+        f"broken/only.jpg, {red.name}/cut.png",
+        f"{red.name}/posing.jpg, {red.name}/raw.cr2",
         f"{red.name}/0-0.png ({red.name}/0-0.xml)",
-        f"{red.name}/cut.png",
-        f"{red.name}/moving.gif",
-        f"{red.name}/posing.jpg",
         "broken",
         "Left out in total",
     ]
-    assert report.endswith("Left out in total: annotation 1, box 1, folder 2, photo 4.\n")
+    assert report.endswith("Left out in total: annotation 1, box 1, file 2, folder 2, photo 4.\n")
     kept = [e for e in (*read.train, *read.validation, *read.test) if e.boxes]
     assert [len(example.boxes) for example in kept] == [1]
 
@@ -217,7 +225,12 @@ def test_what_cannot_be_used_is_reported_and_left_out(
         (
             {"train/beagle": 3, "train/dingo": 3, "val/dingo": 1, "validation/dingo": 1},
             {},
-            "two folders for validation",
+            "two folders for validation: val and validation",
+        ),
+        (
+            {"beagle/train": 3, "beagle/test": 1, "dingo/train": 3},
+            {},
+            "beagle/test is a split within a class.*: test/beagle",
         ),
         ({"beagle": 3, "Beagle": 3}, {}, "Beagle and beagle have the same name"),
     ],
@@ -225,10 +238,10 @@ def test_what_cannot_be_used_is_reported_and_left_out(
 def test_folders_that_cannot_be_used(
     tmp_path: Path, counts: dict[str, int], options: dict[str, float], message: str
 ) -> None:
-    for name, count in counts.items():
+    for label, (name, count) in enumerate(counts.items()):
         (tmp_path / name).mkdir(parents=True)
         for index in range(count):
-            (tmp_path / name / f"{index}.png").write_bytes(photo(0, index).read())
+            (tmp_path / name / f"{index}.png").write_bytes(photo(label, index).read())
 
     with pytest.raises(DataError, match=message):
         load_folder(tmp_path, test_share=options.get("test_share", 0.1))
@@ -247,6 +260,172 @@ def test_folder_beside_those_of_splits_is_reported(
 
     assert sum(load_folder(tmp_path).sizes.values()) == 6
     assert "more: beside the folders of splits, but is not a split" in capsys.readouterr().err
+
+
+def test_copies_of_a_photo_are_kept_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path, 12)
+    before = _names(load_folder(tmp_path, test_share=0.25, validation_share=0.25))
+    assert capsys.readouterr().err.count("Left out") == 0
+    blue = tmp_path / "blue dog"
+    for index in range(12):
+        shutil.copy(blue / f"1-{index}.png", blue / f"1-{index} (1).png")
+    (blue / "more").mkdir()
+    shutil.copy(blue / "1-0.png", blue / "more/a.png")
+    (blue / "1-0 (1).xml").write_text(voc(pixel_box(1, 0)))
+
+    read = load_folder(tmp_path, test_share=0.25, validation_share=0.25)
+
+    assert _names(read) == before
+    boxes = {e.name: e.boxes for e in (*read.train, *read.validation, *read.test) if e.boxes}
+    assert boxes.keys() == {"blue dog/1-0.png"}
+    np.testing.assert_allclose(boxes["blue dog/1-0.png"], photo(1, 0).boxes)
+    errors = capsys.readouterr().err
+    assert "  blue dog/1-1 (1).png: a copy of blue dog/1-1.png\n" in errors
+    assert "  blue dog/more/a.png: a copy of one in blue dog\n" in errors
+    assert "Left out in total: photo 13.\n" in errors
+
+
+def test_photo_of_two_splits_stays_in_the_test_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path / "train", 6)
+    write_photos(tmp_path / "test", 2)
+    (tmp_path / "valid").symlink_to(tmp_path / "test")
+
+    read = load_folder(tmp_path, validation_share=0.25)
+
+    assert sum(read.sizes.values()) == 12
+    assert read.sizes["test"] == 4
+    assert {Path(name).parts[0] for name in _names(read)["validation"]} == {"train"}
+    used = [Path(name).name for names in _names(read).values() for name in names]
+    assert len(set(used)) == len(used)
+    errors = capsys.readouterr().err
+    folder = "n00000001-red_dog"
+    assert (
+        f"valid/{folder}/0-0.png, train/{folder}/0-0.png, valid/{folder}/0-1.png and 1 more: "
+        f"a copy of one in test/{folder}\n"
+    ) in errors
+    assert "Left out in total: photo 8.\n" in errors
+
+
+def test_photo_of_two_classes_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path, 5)
+    shutil.copy(tmp_path / "blue dog/1-0.png", tmp_path / "n00000001-red_dog/x.png")
+
+    read = load_folder(tmp_path)
+
+    assert sum(read.sizes.values()) == 9
+    assert set.union(*_names(read).values()).isdisjoint(
+        {"blue dog/1-0.png", "n00000001-red_dog/x.png"}
+    )
+    assert (
+        "blue dog/1-0.png, n00000001-red_dog/x.png: the same photo is in blue dog and "
+        "n00000001-red_dog\n"
+    ) in capsys.readouterr().err
+
+
+def test_two_classes_that_link_to_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path, 3)
+    (tmp_path / "green dog").symlink_to(tmp_path / "blue dog")
+
+    with pytest.raises(DataError, match="two classes or more; the data holds 1"):
+        load_folder(tmp_path)
+    assert "the same photo is in blue dog and green dog" in capsys.readouterr().err
+
+
+def test_composed_and_decomposed_names_are_the_same(tmp_path: Path) -> None:
+    """A disk may store a name in the form of its own; class, split and box stay the same."""
+    drawn = []
+    for form in ("NFC", "NFD"):
+        directory = tmp_path / form
+        write_photos(directory, 8)
+        name = unicodedata.normalize(form, "\u00c9pagneul \u00e9t\u00e9")
+        folder = directory / name
+        (directory / "blue dog").rename(folder)
+        for path in list(folder.iterdir()):
+            path.rename(folder / f"{name} {path.name}")
+        composed = unicodedata.normalize("NFC", name)
+        table = f"filename,xmin,ymin,xmax,ymax\n{composed}/{composed} 1-0.PNG,1,2,30,40\n"
+        (directory / "boxes.csv").write_text(table)
+        read = load_folder(
+            directory,
+            breeds=("\u00e9pagneul_e\u0301te\u0301", "red dog"),
+            test_share=0.25,
+            validation_share=0.25,
+        )
+        assert [label.name for label in read.labels] == ["red dog", composed]
+        boxes = [e.boxes for e in (*read.train, *read.validation, *read.test) if e.boxes]
+        np.testing.assert_allclose(boxes, [[np.divide((1, 2, 30, 40), (60, 48, 60, 48))]])
+        drawn.append(_names(read))
+    assert drawn[0] == drawn[1]
+
+
+def test_class_in_two_forms_in_two_splits(tmp_path: Path) -> None:
+    write_photos(tmp_path / "train", 3)
+    write_photos(tmp_path / "test", 1, offset=10)
+    (tmp_path / "train/blue dog").rename(tmp_path / "train/\u00c9pagneul")
+    (tmp_path / "test/blue dog").rename(tmp_path / "test/E\u0301pagneul")
+
+    read = load_folder(tmp_path)
+
+    assert [label.name for label in read.labels] == ["red dog", "\u00c9pagneul"]
+    assert {example.label for example in read.test} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("case", "sizes", "boxes", "messages"),
+    [
+        ("coco-nfd", {}, {"\u00c9pagneul.jpg": (10, 10, 50, 60)}, []),
+        (
+            "csv-othersize",
+            {},
+            {"boxer_0.jpg": (10, 10, 50, 60)},
+            [
+                "beagle_0.jpg (boxes.csv:2): box 10,10,50,60 belongs to an image of 1200 x 800",
+                "beagle_1.jpg (boxes.csv:3): `person` is not",
+                "total: box 2.",
+            ],
+        ),
+        ("eadir", {}, {}, ["beagle/@eaDir, boxer/@eaDir: thumbnails", "total: folder 2."]),
+        ("roboflow-valid", {"train": 6, "validation": 6, "test": 6}, {}, []),
+        (
+            "voc-person",
+            {},
+            {"beagle_0.jpg": (10, 10, 50, 60)},
+            ["beagle/beagle_0.xml), beagle/beagle_1.jpg (", "`person` is not", "total: box 2."],
+        ),
+    ],
+)
+def test_folders_that_went_wrong(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+    sizes: dict[str, int],
+    boxes: dict[str, tuple[float, float, float, float]],
+    messages: list[str],
+) -> None:
+    with zipfile.ZipFile(shared(f"cases/folder-{case}.zip")) as archive:
+        archive.extractall(tmp_path)
+
+    read = load_folder(tmp_path)
+
+    examples = (*read.train, *read.validation, *read.test)
+    assert all("@" not in example.name for example in examples)
+    assert sizes in ({}, read.sizes)
+    boxed = {Path(example.name).name: example.boxes for example in examples if example.boxes}
+    assert boxed.keys() == boxes.keys()
+    for name, box in boxes.items():
+        np.testing.assert_allclose(boxed[name], [np.divide(box, (120, 80, 120, 80))])
+    errors = capsys.readouterr().err
+    for message in messages:
+        assert message in errors
+    assert ("Left out" in errors) == bool(messages)
 
 
 @pytest.mark.slow

@@ -53,7 +53,9 @@ def test_classes_take_the_models_labels_and_order(tmp_path: Path) -> None:
 
 def test_a_model_of_some_classes_is_measured_on_its_own_folder(tmp_path: Path) -> None:
     write_photos(tmp_path, 4)
-    shutil.copytree(tmp_path / CLASSES[0], tmp_path / "green dog")
+    write_photos(tmp_path / "other", 4, offset=10)
+    (tmp_path / "other" / CLASSES[0]).rename(tmp_path / "green dog")
+    shutil.rmtree(tmp_path / "other")
 
     with pytest.raises(DataError, match="green dog"):
         load_for_model("folder", tmp_path, (RED, BLUE), config={})
@@ -132,7 +134,7 @@ def test_photos_of_one_class_or_of_classes_without_training_photos_will_do(
     write_photos(tmp_path / "one" / "test", 2)
     shutil.rmtree(tmp_path / "one" / "test" / CLASSES[1])
     write_photos(tmp_path / "two" / "test", 2)
-    write_photos(tmp_path / "two" / "train", 2)
+    write_photos(tmp_path / "two" / "train", 2, offset=2)
     shutil.rmtree(tmp_path / "two" / "train" / CLASSES[1])
 
     single = load_for_model("folder", tmp_path / "one", (RED, BLUE), config={})

@@ -32,6 +32,11 @@ BOUNDS: list[tuple[str, float, float, float | None, float | None]] = [
     ("decoders", 1, 64, 0, 65),
     ("decode_s", 0.001, 3600, 0, 3600.001),
     ("max_pending_pixels", 1, 10**12, 0, None),
+    ("max_connections", 1, 100_000, 0, 100_001),
+    ("header_timeout_s", 0.001, 3600, 0, 3600.001),
+    ("read_timeout_s", 0.001, 3600, 0, 3600.001),
+    ("write_timeout_s", 0.001, 3600, 0, 3600.001),
+    ("keep_alive_s", 0.001, 3600, 0, 3600.001),
     ("image_threads", 1, 64, 0, 65),
     ("overlay_size", 16, 1024, 15, 1025),
 ]

@@ -28,10 +28,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """An item's result, and the seconds that its batch took."""
+    """An item's result, and when its batch was run, from `begun` to `ended`: `time.monotonic`."""
 
     result: Result
-    work_s: float
+    begun: float
+    ended: float
 
 
 @dataclass(eq=False, slots=True)
@@ -90,6 +91,11 @@ class Batcher(Generic[Key, Item, Result]):
     def alive(self) -> bool:
         """Whether items are taken and the worker runs."""
         return self._open and self._thread.is_alive()
+
+    @property
+    def depth(self) -> int:
+        """Items that wait; not those in the batch that is being run."""
+        return len(self._jobs)
 
     def start(self) -> None:
         """Start the worker."""
@@ -192,6 +198,6 @@ class Batcher(Generic[Key, Item, Result]):
             log.exception("the model failed on one item")
             batch[0].settle(EngineFailed("The model failed on this image."))
             return
-        took = time.monotonic() - begun
+        ended = time.monotonic()
         for job, result in zip(batch, results, strict=True):
-            job.settle(Outcome(result, took))
+            job.settle(Outcome(result, begun, ended))

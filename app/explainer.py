@@ -20,8 +20,9 @@ import base64
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Literal, ParamSpec, Self, TypeVar
 
@@ -37,6 +38,7 @@ from app.clock import Clock
 from app.engines import Batch, Cut, Engine
 from app.errors import RequestError, UnknownTarget
 from app.evidence import MethodAtLayers, Outputs
+from app.metrics import Metrics
 from app.panels import Panel
 from app.schemas import (
     Compared,
@@ -59,6 +61,7 @@ __all__ = ["Answer", "Explainer"]
 P = ParamSpec("P")
 T = TypeVar("T")
 Response = TypeVar("Response", ExplainResponse, CompareResponse)
+ConfidenceLevel = Literal["ok", "low"]
 
 NO_CLASS = -1
 """In a `Batch`: as `class_index`, the row's own top-1; as `versus_index`, none."""
@@ -106,6 +109,7 @@ class _Inferred:
         classes: those that the query names.
         outputs: the photo's row of the model's outputs.
         probabilities: float32 `[classes]`, calibrated where the model is.
+        confidence: whether to doubt them; None where the model is not calibrated.
     """
 
     query: CompareQuery
@@ -114,6 +118,7 @@ class _Inferred:
     classes: _Classes
     outputs: Outputs
     probabilities: npt.NDArray[np.float32]
+    confidence: ConfidenceLevel | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +143,30 @@ class Answer(Generic[Response]):
 
 
 class Explainer:
-    """A model version in service."""
+    """A model version in service.
 
-    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings) -> None:
-        """Put a loaded model into service; `start` starts its threads."""
+    Attributes:
+        metrics: what is counted of it; `/metrics` shows them.
+        observers: called on the event loop with the stopped clock of every photo, whether it was
+            answered or failed.
+    """
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, settings: Settings, *, metrics: Metrics | None = None
+    ) -> None:
+        """Put a loaded model into service; `start` starts its threads.
+
+        Args:
+            bundle: the model version.
+            engine: with the model loaded.
+            settings: all of them.
+            metrics: what is counted; default: its own.
+        """
         self.card = bundle.card
         self.engine = engine
         self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.observers: list[Callable[[Clock], None]] = []
         self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
         self._model_id = ModelId(name=self.card.name, version=self.card.version)
         self._batcher: Batcher[Cut, _Row, Outputs] = Batcher(
@@ -154,10 +176,23 @@ class Explainer:
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
         )
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
+        self.metrics.model(self.card, engine.info)
+        self.metrics.load(
+            ready=lambda: self.ready,
+            queued=lambda: self._batcher.depth,
+            in_work=lambda: self.admission.admitted,
+            held_bytes=lambda: self.admission.held_bytes,
+            max_in_work=settings.max_pending,
+            max_held_bytes=settings.max_pending_bytes,
+        )
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def open(cls, settings: Settings, *, metrics: Metrics | None = None) -> Self:
         """Verify the model version that the settings name, load it and warm it up.
+
+        Args:
+            settings: which model, and how it is run.
+            metrics: what is counted; default: its own.
 
         Raises:
             StartupError: it cannot be served; the message says what to fix.
@@ -165,7 +200,7 @@ class Explainer:
         bundle = bundles.load(settings.model_path)
         engine = engines.create(bundle, **settings.engine_options)
         engine.warm_up(settings.max_batch)
-        return cls(bundle, engine, settings)
+        return cls(bundle, engine, settings, metrics=metrics)
 
     def start(self) -> None:
         """Start taking requests."""
@@ -198,18 +233,18 @@ class Explainer:
         Raises:
             RequestError: the photo cannot be used.
         """
-        clock = Clock()
-        decoded = await self._in_pool(self._decode, clock, data, None)
-        # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
-        outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.squashed, _Classes()))
-        probabilities = confidence.calibrated(self.card, outputs)
-        return PredictResponse(
-            model=self._model_id,
-            image=decoded.info,
-            predictions=self._top(probabilities, query.top_k),
-            confidence=self._confidence(outputs, probabilities),
-            timings_ms=clock.timings_ms,
-        )
+        with self._observed() as clock:
+            decoded = await self._in_pool(self._decode, clock, data, None)
+            # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
+            outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.squashed, _Classes()))
+            probabilities, level = self._assess(outputs)
+            return PredictResponse(
+                model=self._model_id,
+                image=decoded.info,
+                predictions=self._top(probabilities, query.top_k),
+                confidence=level,
+                timings_ms=clock.timings_ms,
+            )
 
     async def explain(
         self, data: bytes, query: ExplainQuery, picture_as: str | None = None
@@ -224,10 +259,10 @@ class Explainer:
         Raises:
             RequestError: the photo or a parameter cannot be used.
         """
-        clock = Clock()
         spec = MethodAtLayers.parse(self.card, query.method, query.layers)
-        inferred = await self._decode_and_infer(clock, data, query, [spec])
-        return await self._in_pool(self._explained, clock, inferred, spec, picture_as)
+        with self._observed() as clock:
+            inferred = await self._decode_and_infer(clock, data, query, [spec])
+            return await self._in_pool(self._explained, clock, inferred, spec, picture_as)
 
     def _explained(
         self, clock: Clock, inferred: _Inferred, spec: MethodAtLayers, picture_as: str | None
@@ -239,7 +274,7 @@ class Explainer:
             model=self._model_id,
             image=inferred.decoded.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
-            confidence=self._confidence(inferred.outputs, inferred.probabilities),
+            confidence=inferred.confidence,
             target=self._target(inferred),
             explanation=panel.explanation,
             localization=panel.localization,
@@ -255,13 +290,13 @@ class Explainer:
 
         A model without a head for CAM has the other two. See `explain` for arguments and errors.
         """
-        clock = Clock()
         methods = [(Method.CAM, "last")] if self.card.has_cam else []
         methods += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
         parsed = [MethodAtLayers.parse(self.card, method, layers) for method, layers in methods]
         specs = list(dict.fromkeys(parsed))  # in a model of one layer, the last is the last six
-        inferred = await self._decode_and_infer(clock, data, query, specs)
-        return await self._in_pool(self._compared, clock, inferred, specs, picture_as)
+        with self._observed() as clock:
+            inferred = await self._decode_and_infer(clock, data, query, specs)
+            return await self._in_pool(self._compared, clock, inferred, specs, picture_as)
 
     def _compared(
         self,
@@ -277,7 +312,7 @@ class Explainer:
             model=self._model_id,
             image=inferred.decoded.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
-            confidence=self._confidence(inferred.outputs, inferred.probabilities),
+            confidence=inferred.confidence,
             target=self._target(inferred),
             explanations=[
                 Compared(explanation=panel.explanation, localization=panel.localization)
@@ -306,8 +341,8 @@ class Explainer:
         # In `target_index` the graph has put the likeliest class in place of `NO_CLASS`.
         if int(outputs["target_index"]) == classes.versus:
             raise RequestError("`versus` names the class that is explained: the likeliest.")
-        probabilities = confidence.calibrated(self.card, outputs)
-        return _Inferred(query, decoded, boxes, classes, outputs, probabilities)
+        probabilities, level = self._assess(outputs)
+        return _Inferred(query, decoded, boxes, classes, outputs, probabilities, level)
 
     # -- classes
 
@@ -367,7 +402,7 @@ class Explainer:
     async def _infer(self, clock: Clock, cut: Cut, row: _Row) -> Outputs:
         """One photo's outputs, from a batch with other requests' photos."""
         outcome = await self._batcher.submit(cut, row)
-        clock.laps_s["inference"] = outcome.work_s
+        clock.add("inference", outcome.begun, outcome.ended)
         return outcome.result
 
     def _run_batch(self, cut: Cut, rows: Sequence[_Row]) -> list[Outputs]:
@@ -377,6 +412,7 @@ class Explainer:
             np.array([row.classes.target for row in rows], np.int32),
             np.array([row.classes.versus for row in rows], np.int32),
         )
+        self.metrics.batch(len(rows))
         arrays = self.engine.run(cut, batch)
         return [{name: array[row] for name, array in arrays.items()} for row in range(len(rows))]
 
@@ -429,11 +465,30 @@ class Explainer:
         order = np.argsort(-probabilities, kind="stable")[:k]
         return [self._prediction(probabilities, index) for index in order.tolist()]
 
-    def _confidence(
-        self, outputs: Outputs, probabilities: npt.NDArray[np.float32]
-    ) -> Literal["ok", "low"] | None:
+    def _assess(self, outputs: Outputs) -> tuple[npt.NDArray[np.float32], ConfidenceLevel | None]:
+        """A photo's probabilities, float32 `[classes]`, and whether to doubt them; counted."""
+        probabilities = confidence.calibrated(self.card, outputs)
         ok = confidence.is_ok(self.card, outputs, probabilities)
-        return None if ok is None else "ok" if ok else "low"
+        level: ConfidenceLevel | None = None if ok is None else "ok" if ok else "low"
+        top = int(probabilities.argmax())
+        self.metrics.answer(
+            breed=self.card.labels[top].name,
+            probability=float(probabilities[top]),
+            novelty=confidence.novelty_ratio(self.card, outputs),
+            confidence=level,
+        )
+        return probabilities, level
+
+    @contextmanager
+    def _observed(self) -> Iterator[Clock]:
+        """The clock of one photo; the observers see it however the photo's way ends."""
+        clock = Clock()
+        try:
+            yield clock
+        finally:
+            clock.stop()
+            for observe in (self.metrics.stages, *self.observers):
+                observe(clock)
 
     async def _in_pool(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step on an image thread: decoding, drawing and writing JSON take milliseconds."""

@@ -21,12 +21,15 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.types import Scope
 
-from app import problems, security
+from app import logs, problems, security
 from app.errors import StartupError
 from app.explainer import Explainer
+from app.metrics import FORMATS, Metrics
+from app.negotiation import negotiate
 from app.routes import router
 from app.settings import Settings
-from app.telemetry import RequestLog
+from app.telemetry import RequestLog, log_context
+from app.tracing import Tracing
 
 __all__ = ["create_app", "run"]
 
@@ -43,13 +46,18 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
         explainer: a model already loaded; default: loaded when the application starts.
 
     Returns:
-        An ASGI application that serves from the start of its lifespan to the end.
+        An ASGI application that serves from the start of its lifespan to the end. Its metrics are
+        the explainer's.
     """
     settings = settings or Settings()
+    metrics = explainer.metrics if explainer else Metrics()
+    tracing = Tracing.from_environment()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = explainer or Explainer.open(settings)
+        service = explainer or Explainer.open(settings, metrics=metrics)
+        if tracing:
+            service.observers.append(tracing.stages)
         service.start()
         app.state.explainer = service
         info = service.engine.info
@@ -67,6 +75,8 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
         finally:
             app.state.explainer = None
             await asyncio.to_thread(service.stop)
+            if tracing:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="BreedCAM",
@@ -82,9 +92,13 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
     if settings.docs:
         _add_docs(app)
     _add_page(app)
+    if settings.metrics:
+        _add_metrics(app, metrics)
     problems.add_handlers(app)
     security.protect(app, settings)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)
+    if tracing:
+        app.add_middleware(tracing.middleware)  # around the other, whose line has the trace's id
     return app
 
 
@@ -107,6 +121,17 @@ def _add_docs(app: FastAPI) -> None:
 
     app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/docs", _PageFiles(packages=[("fastapi_offline", "static")]))
+
+
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    """The metrics at `/metrics`, for Prometheus."""
+
+    def expose(request: Request) -> Response:  # not on the event loop: it takes milliseconds
+        media_type = negotiate(request.headers.getlist("accept"), FORMATS)
+        body, content_type = metrics.expose(media_type)
+        return Response(body, headers={"Content-Type": content_type})
+
+    app.add_api_route("/metrics", expose, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 class _PageFiles(StaticFiles):
@@ -156,9 +181,7 @@ def run() -> None:
                 for fault in error.errors()
             )
         )
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_format, settings.log_level, log_context)
     if unknown := Settings.unknown(os.environ):
         log.warning("no such setting: %s", ", ".join(unknown))
     if problem := _cannot_listen(settings):  # before the model takes its time

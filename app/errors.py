@@ -16,6 +16,7 @@
     ├── QueueFull                     429 queue-full
     ├── EngineFailed                  500 engine-failed
     ├── NotReady                      503 not-ready
+    ├── EngineDown                    503 engine-down
     ├── DeadlineExceeded              504 deadline-exceeded
     └── StartupError                  500 startup-error (never answered: the process ends)
         ├── BundleError               a model version on disk that cannot be served
@@ -32,6 +33,7 @@ __all__ = [
     "BreedCAMError",
     "BundleError",
     "DeadlineExceeded",
+    "EngineDown",
     "EngineFailed",
     "EngineUnavailable",
     "MethodUnavailable",
@@ -193,6 +195,19 @@ class NotReady(BreedCAMError):
     def headers(self) -> dict[str, str]:
         """Starting takes a few seconds."""
         return {"Retry-After": "2"}
+
+
+class EngineDown(BreedCAMError):
+    """The model hangs, or its thread has died: the process has to be restarted."""
+
+    code = "engine-down"
+    status = 503
+    title = "The engine is down"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """A restart takes a few seconds."""
+        return {"Retry-After": "5"}
 
 
 class DeadlineExceeded(BreedCAMError):

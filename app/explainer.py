@@ -18,11 +18,12 @@ place (`Explainer.admission`) and the deadline (`app.clock.deadline`).
 import asyncio
 import base64
 import functools
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Literal, ParamSpec, Self, TypeVar
 
@@ -36,7 +37,7 @@ from app.batching import Batcher
 from app.bundle import Bundle, Method
 from app.clock import Clock
 from app.engines import Batch, Cut, Engine
-from app.errors import RequestError, UnknownTarget
+from app.errors import EngineDown, EngineFailed, RequestError, UnknownTarget
 from app.evidence import MethodAtLayers, Outputs
 from app.metrics import Metrics
 from app.panels import Panel
@@ -46,6 +47,7 @@ from app.schemas import (
     CompareResponse,
     ExplainQuery,
     ExplainResponse,
+    GradcamQuery,
     ImageInfo,
     ModelId,
     ModelInfo,
@@ -55,13 +57,19 @@ from app.schemas import (
     PredictResponse,
 )
 from app.settings import Settings
+from app.watchdog import Watchdog
 
 __all__ = ["Answer", "Explainer"]
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Response = TypeVar("Response", ExplainResponse, CompareResponse)
 ConfidenceLevel = Literal["ok", "low"]
+
+_STOP_S = 5.0
+"""Over the deadline of the last requests, for the threads to end."""
 
 NO_CLASS = -1
 """In a `Batch`: as `class_index`, the row's own top-1; as `versus_index`, none."""
@@ -152,14 +160,22 @@ class Explainer:
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, settings: Settings, *, metrics: Metrics | None = None
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        settings: Settings,
+        *,
+        warm: bool = True,
+        metrics: Metrics | None = None,
     ) -> None:
         """Put a loaded model into service; `start` starts its threads.
 
         Args:
             bundle: the model version.
-            engine: with the model loaded.
+            engine: that it is loaded on.
             settings: all of them.
+            warm: whether nothing is left to be done before the first request. If not,
+                `in_service` sends a drawing down every path first.
             metrics: what is counted; default: its own.
         """
         self.card = bundle.card
@@ -168,6 +184,7 @@ class Explainer:
         self.metrics = metrics or Metrics()
         self.observers: list[Callable[[Clock], None]] = []
         self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
+        self._warm = warm
         self._model_id = ModelId(name=self.card.name, version=self.card.version)
         self._batcher: Batcher[Cut, _Row, Outputs] = Batcher(
             self._run_batch,
@@ -200,25 +217,84 @@ class Explainer:
         bundle = bundles.load(settings.model_path)
         engine = engines.create(bundle, **settings.engine_options)
         engine.warm_up(settings.max_batch)
-        return cls(bundle, engine, settings, metrics=metrics)
+        return cls(bundle, engine, settings, warm=False, metrics=metrics)
+
+    @asynccontextmanager
+    async def in_service(self, end: Callable[[], None] | None = None) -> AsyncIterator[None]:
+        """Take requests while the block runs, under a `Watchdog`'s eyes.
+
+        Args:
+            end: ends the process at once, without regard to its threads; None where it is not the
+                service's own.
+        """
+        watchdog = Watchdog(self._batcher, limit_s=self.settings.stuck_s, end=end)
+        async with watchdog.watching():
+            self.start()
+            try:
+                await self._warm_up()
+                yield
+            finally:
+                stopped = False
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.settings.deadline_s + _STOP_S):
+                        stopped = await asyncio.to_thread(self.stop)
+                if not stopped and end is not None:
+                    log.critical("The service did not stop in time. The process ends.")
+                    end()
+
+    async def _warm_up(self) -> None:
+        """Send a drawing down every path, in each format: first uses load and compile things."""
+        if self._warm:
+            return
+        ramp = np.linspace(0, 255, 640, dtype=np.uint8)
+        drawing = np.stack(np.broadcast_arrays(ramp, ramp[:480, None], 128), axis=-1)
+        counted, self.metrics = self.metrics, Metrics()  # no client has asked for these
+        try:
+            for media_type in overlay.MEDIA_TYPES:
+                data = overlay.encode(drawing.astype(np.uint8), media_type)
+                await self.predict(data, PredictQuery())
+                for picture_as in (None, media_type):
+                    await self.explain(data, GradcamQuery(), picture_as)
+                    await self.compare(data, CompareQuery(), picture_as)
+        finally:
+            self.metrics = counted
+        self._warm = True
 
     def start(self) -> None:
         """Start taking requests."""
         self._batcher.start()
 
-    def stop(self) -> None:
-        """Finish what waits, then free the model; blocks, so it is not for the event loop."""
-        self._batcher.stop()
-        until = time.monotonic() + self.settings.deadline_s
+    def stop(self) -> bool:
+        """Finish what waits, then free the model; blocks, so it is not for the event loop.
+
+        Returns:
+            Whether the model could be freed. If not, it still runs, though nobody waits for its
+            answer any more.
+        """
+        patience_s = self.settings.deadline_s
+        until = time.monotonic() + patience_s
+        # Those that wait for a call of the model go at the deadline.
+        stopped = self._batcher.stop(max(0.0, patience_s - self._batcher.running_s))
         while self.admission.busy and time.monotonic() < until:
             time.sleep(0.01)  # what has left the model is being drawn
         self._pool.shutdown()
-        self.engine.close()
+        if stopped:
+            self.engine.close()
+        return stopped
 
     @property
     def ready(self) -> bool:
         """Loaded, warmed, worker alive."""
         return self._batcher.alive
+
+    def check_alive(self) -> None:
+        """Check that the process can go on.
+
+        Raises:
+            EngineDown: it has to be restarted: the model hangs, or its thread has died.
+        """
+        if self._batcher.down is not None:
+            raise EngineDown(self._batcher.down)
 
     def describe(self) -> ModelInfo:
         """The model in service and the engine that runs it."""
@@ -363,13 +439,16 @@ class Explainer:
         """The class that a parameter names by index, synset or breed; `NO_CLASS` for None."""
         if name is None:
             return NO_CLASS
-        index = self.card.class_index(name)
-        if index is None:
+        indexes = self.card.classes_named(name)
+        if len(indexes) > 1:
+            fitting = ", ".join(f"{index} ({self.card.labels[index].name})" for index in indexes)
+            raise UnknownTarget(f"`{parameter}`: {name!r} may mean any of the classes {fitting}.")
+        if not indexes:
             raise UnknownTarget(
                 f"`{parameter}`: the model has no class {name!r}; GET /model lists its "
                 f"{len(self.card.labels)}."
             )
-        return index
+        return indexes[0]
 
     # -- decode
 
@@ -405,8 +484,12 @@ class Explainer:
         clock.add("inference", outcome.begun, outcome.ended)
         return outcome.result
 
-    def _run_batch(self, cut: Cut, rows: Sequence[_Row]) -> list[Outputs]:
-        """Run a batch on the inference thread and cut the result into rows."""
+    def _run_batch(self, cut: Cut, rows: Sequence[_Row]) -> list[Outputs | Exception]:
+        """Run a batch on the inference thread and cut the result into rows.
+
+        A row without finite logits and probabilities is no answer. A map that is not finite is one
+        (its `status` says so).
+        """
         batch = Batch(
             np.stack([row.image for row in rows]),
             np.array([row.classes.target for row in rows], np.int32),
@@ -414,7 +497,14 @@ class Explainer:
         )
         self.metrics.batch(len(rows))
         arrays = self.engine.run(cut, batch)
-        return [{name: array[row] for name, array in arrays.items()} for row in range(len(rows))]
+        scores = np.concatenate([arrays["logits"], arrays["probabilities"]], axis=1)
+        finite: list[bool] = np.isfinite(scores).all(axis=1).tolist()  # by row
+        return [
+            {name: array[row] for name, array in arrays.items()}
+            if sound
+            else EngineFailed("The model's answer for this image is not finite.")
+            for row, sound in enumerate(finite)
+        ]
 
     # -- locate
 

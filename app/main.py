@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from app.routes import router
 from app.settings import Settings
 from app.telemetry import RequestLog, log_context
 from app.tracing import Tracing
+from app.watchdog import end_process
 
 __all__ = ["create_app", "run"]
 
@@ -38,12 +39,18 @@ log = logging.getLogger(__name__)
 _STATIC = Path(__file__).resolve().parent / "static"
 
 
-def create_app(settings: Settings | None = None, explainer: Explainer | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    explainer: Explainer | None = None,
+    *,
+    end: Callable[[], None] | None = None,
+) -> FastAPI:
     """Build the application.
 
     Args:
         settings: default: from the environment.
         explainer: a model already loaded; default: loaded when the application starts.
+        end: ends the process when the model hangs; None leaves that to whoever asks `/livez`.
 
     Returns:
         An ASGI application that serves from the start of its lifespan to the end. Its metrics are
@@ -58,25 +65,24 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
         service = explainer or Explainer.open(settings, metrics=metrics)
         if tracing:
             service.observers.append(tracing.stages)
-        service.start()
-        app.state.explainer = service
-        info = service.engine.info
-        log.info(
-            "serving %s version %d with %s %s in %s on %s",
-            service.card.name,
-            service.card.version,
-            info.name,
-            info.version,
-            info.precision,
-            info.device,
-        )
-        try:
-            yield
-        finally:
-            app.state.explainer = None
-            await asyncio.to_thread(service.stop)
-            if tracing:
-                await asyncio.to_thread(tracing.close)
+        async with service.in_service(end):
+            app.state.explainer = service
+            info = service.engine.info
+            log.info(
+                "serving %s version %d with %s %s in %s on %s",
+                service.card.name,
+                service.card.version,
+                info.name,
+                info.version,
+                info.precision,
+                info.device,
+            )
+            try:
+                yield
+            finally:
+                app.state.explainer = None
+        if tracing:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="BreedCAM",
@@ -193,7 +199,7 @@ def run() -> None:
     # uvicorn drains on SIGTERM and then raises it again; to have been asked to stop is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
-        create_app(settings, explainer),
+        create_app(settings, explainer, end=end_process),
         host=settings.host,
         port=settings.port,
         log_config=None,

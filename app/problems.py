@@ -30,7 +30,7 @@ _DESCRIPTIONS = {
     422: "An allowed format that does not decode",
     429: "Too many requests in work; see `Retry-After`",
     500: "The model failed",
-    503: "Starting or stopping",
+    503: "Starting or stopping, or the engine is down",
     504: "Past the deadline",
 }
 

@@ -182,6 +182,13 @@ class Settings(BaseSettings):
     deadline_s: float = Field(
         30.0, gt=0, le=3600, description="from a request's arrival; past it the answer is 504"
     )
+    stuck_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="a call of the model that takes longer hangs: `/livez` fails, and the process "
+        "ends to be restarted",
+    )
     image_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw")
     overlay_size: int = Field(
         512, ge=16, le=MAX_OVERLAY_SIZE, description="default longest side of the overlay, pixels"

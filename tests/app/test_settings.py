@@ -28,6 +28,7 @@ BOUNDS: list[tuple[str, float, float, float | None, float | None]] = [
     ("max_batch", 1, 64, 0, 65),
     ("batch_wait_ms", 0, 1000, -0.001, 1000.001),
     ("deadline_s", 0.001, 3600, 0, 3600.001),
+    ("stuck_s", 0.001, 3600, 0, 3600.001),
     ("image_threads", 1, 64, 0, 65),
     ("overlay_size", 16, 1024, 15, 1025),
 ]

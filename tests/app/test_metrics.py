@@ -155,7 +155,7 @@ async def test_rejections_are_counted_by_their_code(serve: Serve) -> None:
         for _ in range(2):
             problem(await post(client, "/predict", bytes(len(JPEG) + 101)), 413, "too-many-bytes")
         problem(await post(client, "/predict", JPEG[:300]), 422, "undecodable-image")
-        problem(await post(client, "/predict", b"GIF8"), 415, "unsupported-media-type")
+        problem(await post(client, "/predict", b"no picture"), 415, "unsupported-media-type")
         problem(await post(client, "/cam", target="cat"), 400, "unknown-target")
         problem(await post(client, "/cam", top_k=0), 400, "invalid-parameter")
         accept = {"Accept": "text/html"}

@@ -31,10 +31,11 @@ _DEAD = "The thread that runs the model has died."
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """An item's result, and the seconds that its batch took."""
+    """An item's result, and when its batch was run, from `begun` to `ended`: `time.monotonic`."""
 
     result: Result
-    work_s: float
+    begun: float
+    ended: float
 
 
 @dataclass(eq=False, slots=True)
@@ -110,6 +111,11 @@ class Batcher(Generic[Key, Item, Result]):
         if self._down is None and self._open and not self._thread.is_alive():
             return _DEAD
         return self._down
+
+    @property
+    def depth(self) -> int:
+        """Items that wait; not those in the batch that is being run."""
+        return len(self._jobs)
 
     def start(self) -> None:
         """Start the worker."""
@@ -239,6 +245,6 @@ class Batcher(Generic[Key, Item, Result]):
             return
         finally:
             self._begun = None
-        took = time.monotonic() - begun
+        ended = time.monotonic()
         for job, result in zip(batch, results, strict=True):
-            job.settle(result if isinstance(result, Exception) else Outcome(result, took))
+            job.settle(result if isinstance(result, Exception) else Outcome(result, begun, ended))

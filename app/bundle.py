@@ -28,6 +28,8 @@ from app.errors import BundleError
 __all__ = [
     "CARD_PATH",
     "DEFAULT_THRESHOLD",
+    "NOVELTY_BOUNDS",
+    "PROBABILITY_BOUNDS",
     "Architecture",
     "Bundle",
     "BundleError",
@@ -41,6 +43,7 @@ __all__ = [
     "Method",
     "ModelCard",
     "Novelty",
+    "Reference",
     "Rule",
     "check_different",
     "checksums",
@@ -53,6 +56,13 @@ CARD_PATH = Path("assets.extra/model.json")
 
 DEFAULT_THRESHOLD = 0.15
 """Share of the maximum, the customary one, for a method and layer set not yet calibrated."""
+
+
+PROBABILITY_BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+"""Of the likeliest class's probability: where `Reference` and `/metrics` count photos."""
+
+NOVELTY_BOUNDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0)
+"""Of the novelty over `Confidence.most_novelty`, likewise."""
 
 
 class Architecture(StrEnum):
@@ -176,6 +186,25 @@ class Novelty(_Strict):
     photos: int = Field(ge=2, description="training photos it was found on")
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Reference(_Strict):
+    """How the validation photos are answered, which answers in service are compared with.
+
+    Under each bound, the share of the photos that are at or under it.
+    """
+
+    probability: dict[float, Share] = Field(description="of the likeliest class")
+    novelty: dict[float, Share] | None = Field(
+        description="over `most_novelty`; null: the model does not measure it"
+    )
+    classes: tuple[Share, ...] = Field(
+        description="share of the photos whose likeliest class it is, by index"
+    )
+    low: Share = Field(description="share of the photos whose confidence is low")
+
+
 class Confidence(_Strict):
     """How probabilities are calibrated and when an answer is doubted: from validation photos.
 
@@ -193,6 +222,9 @@ class Confidence(_Strict):
         ge=0, le=1, description="expected calibration error on these, with the temperature"
     )
     ece_before: float = Field(ge=0, le=1, description="and without")
+    reference: Reference | None = Field(
+        None, description="null: calibrated by a version that did not keep it"
+    )
 
 
 class Data(_Strict):

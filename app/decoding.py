@@ -96,10 +96,11 @@ _ERRORS: dict[str, type[RequestError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A decoded photo, and the seconds that a process had it."""
+    """A decoded photo, and when a process had it, from `begun` to `ended`: `time.monotonic`."""
 
     decoded: Decoded
-    work_s: float
+    begun: float
+    ended: float
 
 
 class Decoders:
@@ -367,7 +368,7 @@ class _Process:
         if job.overlay:
             pixels = await self._array(answer["pixels"], (job.overlay, job.overlay, 3))
         decoded = Decoded(int(answer["width"]), int(answer["height"]), squashed, pixels)
-        return Outcome(decoded, time.monotonic() - begun)
+        return Outcome(decoded, begun, time.monotonic())
 
     async def _array(self, shape: Sequence[int], most: Sequence[int]) -> npt.NDArray[np.uint8]:
         """The next array, if it is no larger than it can be."""

@@ -20,9 +20,9 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Literal, ParamSpec, Self, TypeVar
 
@@ -41,6 +41,7 @@ from app.engines import Batch, Cut, Engine
 from app.errors import EngineDown, EngineFailed, RequestError, UnknownTarget
 from app.evidence import MethodAtLayers, Outputs
 from app.image_header import Limits
+from app.metrics import Metrics
 from app.panels import Panel
 from app.schemas import (
     Compared,
@@ -67,6 +68,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 Response = TypeVar("Response", ExplainResponse, CompareResponse)
+ConfidenceLevel = Literal["ok", "low"]
 
 _STOP_S = 5.0
 """Over the deadline of the last requests, for the threads to end."""
@@ -106,6 +108,7 @@ class _Inferred:
         classes: those that the query names.
         outputs: the photo's row of the model's outputs.
         probabilities: float32 `[classes]`, calibrated where the model is.
+        confidence: whether to doubt them; None where the model is not calibrated.
     """
 
     query: CompareQuery
@@ -115,6 +118,7 @@ class _Inferred:
     classes: _Classes
     outputs: Outputs
     probabilities: npt.NDArray[np.float32]
+    confidence: ConfidenceLevel | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,13 @@ class Answer(Generic[Response]):
 
 
 class Explainer:
-    """A model version in service."""
+    """A model version in service.
+
+    Attributes:
+        metrics: what is counted of it; `/metrics` shows them.
+        observers: called on the event loop with the stopped clock of every photo, whether it was
+            answered or failed.
+    """
 
     def __init__(
         self,
@@ -149,6 +159,7 @@ class Explainer:
         *,
         decoders: Decoders | None = None,
         warm: bool = True,
+        metrics: Metrics | None = None,
     ) -> None:
         """Put a loaded model into service; `start` starts its threads and processes.
 
@@ -159,10 +170,13 @@ class Explainer:
             decoders: default: new ones, as the settings want them.
             warm: whether nothing is left to be done before the first request. If not,
                 `in_service` sends a drawing down every path first.
+            metrics: what is counted; default: its own.
         """
         self.card = bundle.card
         self.engine = engine
         self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.observers: list[Callable[[Clock], None]] = []
         self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
         self._warm = warm
         self._model_id = ModelId(name=self.card.name, version=self.card.version)
@@ -175,10 +189,23 @@ class Explainer:
         self._decoders = decoders or Decoders.of(settings)
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
         self._threads = asyncio.Semaphore(settings.image_threads)
+        self.metrics.model(self.card, engine.info)
+        self.metrics.load(
+            ready=lambda: self.ready,
+            queued=lambda: self._batcher.depth,
+            in_work=lambda: self.admission.admitted,
+            held_bytes=lambda: self.admission.held_bytes,
+            max_in_work=settings.max_pending,
+            max_held_bytes=settings.max_pending_bytes,
+        )
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def open(cls, settings: Settings, *, metrics: Metrics | None = None) -> Self:
         """Verify the model version that the settings name, load it and warm it up.
+
+        Args:
+            settings: which model, and how it is run.
+            metrics: what is counted; default: its own.
 
         Raises:
             StartupError: it cannot be served; the message says what to fix.
@@ -186,7 +213,7 @@ class Explainer:
         bundle = bundles.load(settings.model_path)
         engine = engines.create(bundle, **settings.engine_options)
         engine.warm_up(settings.max_batch)
-        return cls(bundle, engine, settings, warm=False)
+        return cls(bundle, engine, settings, warm=False, metrics=metrics)
 
     @asynccontextmanager
     async def in_service(self, end: Callable[[], None] | None = None) -> AsyncIterator[None]:
@@ -217,12 +244,16 @@ class Explainer:
             return
         ramp = np.linspace(0, 255, 640, dtype=np.uint8)
         drawing = np.stack(np.broadcast_arrays(ramp, ramp[:480, None], 128), axis=-1)
-        for media_type in overlay.MEDIA_TYPES:
-            data = overlay.encode(drawing.astype(np.uint8), media_type)
-            await self.predict(data, PredictQuery())
-            for picture_as in (None, media_type):
-                await self.explain(data, GradcamQuery(), picture_as)
-                await self.compare(data, CompareQuery(), picture_as)
+        counted, self.metrics = self.metrics, Metrics()  # no client has asked for these
+        try:
+            for media_type in overlay.MEDIA_TYPES:
+                data = overlay.encode(drawing.astype(np.uint8), media_type)
+                await self.predict(data, PredictQuery())
+                for picture_as in (None, media_type):
+                    await self.explain(data, GradcamQuery(), picture_as)
+                    await self.compare(data, CompareQuery(), picture_as)
+        finally:
+            self.metrics = counted
         self._warm = True
 
     def start(self) -> None:
@@ -280,18 +311,18 @@ class Explainer:
         Raises:
             RequestError: the photo cannot be used.
         """
-        clock = Clock()
-        decoded = await self._decode(clock, data, None)
-        # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
-        outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.squashed, _Classes()))
-        probabilities = confidence.calibrated(self.card, outputs)
-        return PredictResponse(
-            model=self._model_id,
-            image=_info(decoded),
-            predictions=self._top(probabilities, query.top_k),
-            confidence=self._confidence(outputs, probabilities),
-            timings_ms=clock.timings_ms,
-        )
+        with self._observed() as clock:
+            decoded = await self._decode(clock, data, None)
+            # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
+            outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.squashed, _Classes()))
+            probabilities, level = self._assess(outputs)
+            return PredictResponse(
+                model=self._model_id,
+                image=_info(decoded),
+                predictions=self._top(probabilities, query.top_k),
+                confidence=level,
+                timings_ms=clock.timings_ms,
+            )
 
     async def explain(
         self, data: bytes, query: ExplainQuery, picture_as: str | None = None
@@ -306,10 +337,10 @@ class Explainer:
         Raises:
             RequestError: the photo or a parameter cannot be used.
         """
-        clock = Clock()
         spec = MethodAtLayers.parse(self.card, query.method, query.layers)
-        inferred = await self._decode_and_infer(clock, data, query, [spec])
-        return await self._in_pool(self._explained, clock, inferred, spec, picture_as)
+        with self._observed() as clock:
+            inferred = await self._decode_and_infer(clock, data, query, [spec])
+            return await self._in_pool(self._explained, clock, inferred, spec, picture_as)
 
     def _explained(
         self, clock: Clock, inferred: _Inferred, spec: MethodAtLayers, picture_as: str | None
@@ -321,7 +352,7 @@ class Explainer:
             model=self._model_id,
             image=inferred.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
-            confidence=self._confidence(inferred.outputs, inferred.probabilities),
+            confidence=inferred.confidence,
             target=self._target(inferred),
             explanation=panel.explanation,
             localization=panel.localization,
@@ -337,13 +368,13 @@ class Explainer:
 
         A model without a head for CAM has the other two. See `explain` for arguments and errors.
         """
-        clock = Clock()
         methods = [(Method.CAM, "last")] if self.card.has_cam else []
         methods += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
         parsed = [MethodAtLayers.parse(self.card, method, layers) for method, layers in methods]
         specs = list(dict.fromkeys(parsed))  # in a model of one layer, the last is the last six
-        inferred = await self._decode_and_infer(clock, data, query, specs)
-        return await self._in_pool(self._compared, clock, inferred, specs, picture_as)
+        with self._observed() as clock:
+            inferred = await self._decode_and_infer(clock, data, query, specs)
+            return await self._in_pool(self._compared, clock, inferred, specs, picture_as)
 
     def _compared(
         self,
@@ -359,7 +390,7 @@ class Explainer:
             model=self._model_id,
             image=inferred.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
-            confidence=self._confidence(inferred.outputs, inferred.probabilities),
+            confidence=inferred.confidence,
             target=self._target(inferred),
             explanations=[
                 Compared(explanation=panel.explanation, localization=panel.localization)
@@ -388,8 +419,8 @@ class Explainer:
         # In `target_index` the graph has put the likeliest class in place of `NO_CLASS`.
         if int(outputs["target_index"]) == classes.versus:
             raise RequestError("`versus` names the class that is explained: the likeliest.")
-        probabilities = confidence.calibrated(self.card, outputs)
-        return _Inferred(query, decoded, info, boxes, classes, outputs, probabilities)
+        probabilities, level = self._assess(outputs)
+        return _Inferred(query, decoded, info, boxes, classes, outputs, probabilities, level)
 
     # -- classes
 
@@ -436,7 +467,7 @@ class Explainer:
             header = image_header.read(data, limits)
         job = Job(limit, input_spec.size, input_spec.resize, size)
         outcome = await self._decoders.decode(data, job, header)
-        clock.laps_s["decode"] = outcome.work_s
+        clock.add("decode", outcome.begun, outcome.ended)
         return outcome.decoded
 
     # -- infer
@@ -444,7 +475,7 @@ class Explainer:
     async def _infer(self, clock: Clock, cut: Cut, row: _Row) -> Outputs:
         """One photo's outputs, from a batch with other requests' photos."""
         outcome = await self._batcher.submit(cut, row)
-        clock.laps_s["inference"] = outcome.work_s
+        clock.add("inference", outcome.begun, outcome.ended)
         return outcome.result
 
     def _run_batch(self, cut: Cut, rows: Sequence[_Row]) -> list[Outputs | Exception]:
@@ -458,6 +489,7 @@ class Explainer:
             np.array([row.classes.target for row in rows], np.int32),
             np.array([row.classes.versus for row in rows], np.int32),
         )
+        self.metrics.batch(len(rows))
         arrays = self.engine.run(cut, batch)
         scores = np.concatenate([arrays["logits"], arrays["probabilities"]], axis=1)
         finite: list[bool] = np.isfinite(scores).all(axis=1).tolist()  # by row
@@ -517,11 +549,30 @@ class Explainer:
         order = np.argsort(-probabilities, kind="stable")[:k]
         return [self._prediction(probabilities, index) for index in order.tolist()]
 
-    def _confidence(
-        self, outputs: Outputs, probabilities: npt.NDArray[np.float32]
-    ) -> Literal["ok", "low"] | None:
+    def _assess(self, outputs: Outputs) -> tuple[npt.NDArray[np.float32], ConfidenceLevel | None]:
+        """A photo's probabilities, float32 `[classes]`, and whether to doubt them; counted."""
+        probabilities = confidence.calibrated(self.card, outputs)
         ok = confidence.is_ok(self.card, outputs, probabilities)
-        return None if ok is None else "ok" if ok else "low"
+        level: ConfidenceLevel | None = None if ok is None else "ok" if ok else "low"
+        top = int(probabilities.argmax())
+        self.metrics.answer(
+            breed=self.card.labels[top].name,
+            probability=float(probabilities[top]),
+            novelty=confidence.novelty_ratio(self.card, outputs),
+            confidence=level,
+        )
+        return probabilities, level
+
+    @contextmanager
+    def _observed(self) -> Iterator[Clock]:
+        """The clock of one photo; the observers see it however the photo's way ends."""
+        clock = Clock()
+        try:
+            yield clock
+        finally:
+            clock.stop()
+            for observe in (self.metrics.stages, *self.observers):
+                observe(clock)
 
     async def _in_pool(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step on an image thread: drawing and writing JSON take milliseconds."""

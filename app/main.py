@@ -3,6 +3,7 @@
 `python -m app.main` serves it.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,9 +17,12 @@ from starlette.types import Scope
 
 from app import problems, security, server
 from app.explainer import Explainer
+from app.metrics import FORMATS, Metrics
+from app.negotiation import negotiate
 from app.routes import router
 from app.settings import Settings
-from app.telemetry import RequestLog
+from app.telemetry import RequestLog, log_context
+from app.tracing import Tracing
 from app.watchdog import end_process
 
 __all__ = ["create_app", "run"]
@@ -42,13 +46,18 @@ def create_app(
         end: ends the process when the model hangs; None leaves that to whoever asks `/livez`.
 
     Returns:
-        An ASGI application that serves from the start of its lifespan to the end.
+        An ASGI application that serves from the start of its lifespan to the end. Its metrics are
+        the explainer's.
     """
     settings = settings or Settings()
+    metrics = explainer.metrics if explainer else Metrics()
+    tracing = Tracing.from_environment()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = explainer or Explainer.open(settings)
+        service = explainer or Explainer.open(settings, metrics=metrics)
+        if tracing:
+            service.observers.append(tracing.stages)
         async with service.in_service(end):
             app.state.explainer = service
             info = service.engine.info
@@ -65,6 +74,8 @@ def create_app(
                 yield
             finally:
                 app.state.explainer = None
+        if tracing:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="BreedCAM",
@@ -80,9 +91,13 @@ def create_app(
     if settings.docs:
         _add_docs(app)
     _add_page(app)
+    if settings.metrics:
+        _add_metrics(app, metrics)
     problems.add_handlers(app)
     security.protect(app, settings)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)
+    if tracing:
+        app.add_middleware(tracing.middleware)  # around the other, whose line has the trace's id
     return app
 
 
@@ -105,6 +120,17 @@ def _add_docs(app: FastAPI) -> None:
 
     app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/docs", _PageFiles(packages=[("fastapi_offline", "static")]))
+
+
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    """The metrics at `/metrics`, for Prometheus."""
+
+    def expose(request: Request) -> Response:  # not on the event loop: it takes milliseconds
+        media_type = negotiate(request.headers.getlist("accept"), FORMATS)
+        body, content_type = metrics.expose(media_type)
+        return Response(body, headers={"Content-Type": content_type})
+
+    app.add_api_route("/metrics", expose, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 class _PageFiles(StaticFiles):
@@ -132,7 +158,7 @@ def _add_page(app: FastAPI) -> None:
 
 def run() -> None:
     """Serve until SIGTERM or SIGINT, with settings from the environment."""
-    server.run(partial(create_app, end=end_process))
+    server.run(partial(create_app, end=end_process), log_context)
 
 
 if __name__ == "__main__":

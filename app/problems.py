@@ -15,7 +15,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.errors import BreedCAMError, RequestError
 from app.schemas import Problem
-from app.telemetry import REQUEST_ID_HEADER, request_id
+from app.telemetry import REQUEST_ID_HEADER, answered_with, request_id
 
 __all__ = ["MEDIA_TYPE", "add_handlers", "answer", "responses"]
 
@@ -110,6 +110,7 @@ async def _unknown(_: Request, error: Exception) -> Response:
 def _response(
     status: int, code: str, title: str, detail: str, headers: dict[str, str] | None = None
 ) -> Response:
+    answered_with(code)
     problem = Problem(
         type=f"urn:breedcam:error:{code}",
         title=title,

@@ -243,6 +243,9 @@ class Settings(BaseSettings):
     overlay_size: int = Field(
         512, ge=16, le=MAX_OVERLAY_SIZE, description="default longest side of the overlay, pixels"
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text`, or `json`: one object a line"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged"
     )

@@ -5,7 +5,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -28,6 +28,9 @@ from app.engines import Batch, Cut, Engine, EngineInfo, output_names
 from app.explainer import Explainer
 from app.main import create_app
 from app.settings import PROJECT, Settings
+
+if TYPE_CHECKING:
+    from tests.app.observed import Observed
 
 Arrays = dict[str, npt.NDArray[Any]]
 Answer = dict[str, Any]
@@ -190,6 +193,13 @@ def untimed(answer: Answer) -> Answer:
 
 def overlay(answer: Answer) -> npt.NDArray[np.uint8]:
     return pixels(base64.b64decode(answer["overlay"]["data"]))
+
+
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> "Observed":
+    from tests.app.observed import observe
+
+    return observe(tmp_path_factory.mktemp("observed"))
 
 
 @pytest.fixture(scope="session")

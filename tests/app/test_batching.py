@@ -365,7 +365,7 @@ class TestLimits:
 
         batcher = make(work, max_batch=2, wait_s=2 * LONG)
         outcomes = await asyncio.gather(submit(batcher, 1), submit(batcher, 2))
-        assert [outcome.work_s for outcome in outcomes] == [0.5, 0.5]
+        assert [(outcome.begun, outcome.ended) for outcome in outcomes] == [(100.0, 100.5)] * 2
 
 
 async def test_an_exception_among_the_results_is_that_items_alone(make: Make) -> None:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import shutil
 import signal
 import socket
@@ -132,6 +133,9 @@ def test_tensorflow_is_not_imported(service: Service) -> None:
     assert {"app.explainer", "app.engines.openvino", "openvino"} <= imported
     top = {name.partition(".")[0] for name in imported}
     assert not top & {"tensorflow", "keras", "training", "torch"}
+    # FastAPI imports OpenTelemetry's API by itself.
+    assert "app.tracing" in imported
+    assert not {name for name in imported if re.match(r"opentelemetry\.(sdk|instr|exp)", name)}
 
 
 def test_the_service_does_without_tensorflow_and_stops_after_its_last_answer(

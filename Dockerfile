@@ -1,5 +1,6 @@
 # CPU:  docker build -t breedcam:cpu .
 # GPU:  docker build -t breedcam:gpu --build-arg REQUIREMENTS=gpu .
+# With traces: --build-arg REQUIREMENTS=otel
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS packages

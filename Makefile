@@ -16,12 +16,13 @@ $(error VENV is empty)
 endif
 
 run := $(VENV)/bin/python
-stamps := $(addprefix $(VENV)/.,serve gpu train dev)
+stamps := $(addprefix $(VENV)/.,serve otel gpu train dev)
 
 # Which sets of requirements another one contains, with the same pins.
+covers.otel := serve
 covers.gpu := serve
 covers.train := serve
-covers.dev := serve train
+covers.dev := serve otel train
 
 # Wheels only, but for what tensorflow-datasets needs and its author publishes as source alone.
 sources.train := --no-binary promise

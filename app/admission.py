@@ -36,6 +36,16 @@ class Admission:
     # -- places
 
     @property
+    def admitted(self) -> int:
+        """Requests that hold a place."""
+        return self._admitted
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the bodies that are being read or in work."""
+        return self._held_bytes
+
+    @property
     def busy(self) -> bool:
         """Whether any place is taken."""
         return self._admitted > 0

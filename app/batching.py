@@ -2,7 +2,8 @@
 
 Each item ends in exactly one result, error or cancellation. A batch that fails is run again one
 by one, so that only the poisonous item fails; cancelled items are dropped before the work sees
-them. A deadline is the caller's, who cancels.
+them. A deadline is the caller's, who cancels. Work that hangs cannot be stopped from here: see
+`app.watchdog`.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from app.errors import EngineFailed, NotReady, QueueFull
+from app.errors import EngineDown, EngineFailed, NotReady, QueueFull
 
 __all__ = ["Batcher", "Outcome"]
 
@@ -25,13 +26,16 @@ Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_DEAD = "The thread that runs the model has died."
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """An item's result, and the seconds that its batch took."""
+    """An item's result, and when its batch was run, from `begun` to `ended`: `time.monotonic`."""
 
     result: Result
-    work_s: float
+    begun: float
+    ended: float
 
 
 @dataclass(eq=False, slots=True)
@@ -62,7 +66,7 @@ class Batcher(Generic[Key, Item, Result]):
 
     def __init__(
         self,
-        work: Callable[[Key, Sequence[Item]], Sequence[Result]],
+        work: Callable[[Key, Sequence[Item]], Sequence[Result | Exception]],
         *,
         max_batch: int,
         max_pending: int,
@@ -71,7 +75,8 @@ class Batcher(Generic[Key, Item, Result]):
         """Set it up; `start` starts the thread.
 
         Args:
-            work: takes a key and 1 to `max_batch` items, gives as many results in their order.
+            work: takes a key and 1 to `max_batch` items, gives as many results in their order;
+                an exception among them is that one item's.
             max_batch: items in one call.
             max_pending: items waiting; one more is refused.
             wait_s: how long a batch that is not full waits for company.
@@ -84,25 +89,66 @@ class Batcher(Generic[Key, Item, Result]):
         self._last_key: Key | None = None
         self._changed = threading.Condition()
         self._open = False
+        self._running: list[_Job[Key, Item, Result]] = []
+        self._begun: float | None = None
+        self._down: str | None = None
         self._thread = threading.Thread(target=self._loop, name="inference", daemon=True)
 
     @property
     def alive(self) -> bool:
         """Whether items are taken and the worker runs."""
-        return self._open and self._thread.is_alive()
+        return self._open and self.down is None
+
+    @property
+    def running_s(self) -> float:
+        """Seconds that the work in progress has taken so far; 0 where there is none."""
+        begun = self._begun
+        return 0.0 if begun is None else time.monotonic() - begun
+
+    @property
+    def down(self) -> str | None:
+        """Why the worker is given up for good; None while it is not."""
+        if self._down is None and self._open and not self._thread.is_alive():
+            return _DEAD
+        return self._down
+
+    @property
+    def depth(self) -> int:
+        """Items that wait; not those in the batch that is being run."""
+        return len(self._jobs)
 
     def start(self) -> None:
         """Start the worker."""
         self._open = True
         self._thread.start()
 
-    def stop(self) -> None:
-        """Take no more items, finish those that wait, end the worker; blocks until it has."""
+    def stop(self, patience_s: float | None = None) -> bool:
+        """Take no more items, finish those that wait, end the worker; blocks until it has.
+
+        Args:
+            patience_s: how long to wait for it; None: for ever.
+
+        Returns:
+            Whether it has ended. If not, the rest of the items fail.
+        """
         with self._changed:
             self._open = False
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(patience_s)
+        ended = not self._thread.is_alive()
+        if not ended:
+            self.abandon("The model did not finish before the service stopped.")
+        return ended
+
+    def abandon(self, reason: str) -> None:
+        """Give the worker up: whoever waits gets `EngineDown` now, and so does whoever comes."""
+        with self._changed:
+            self._down = self._down or reason
+            jobs = [*self._running, *self._jobs]
+            self._jobs.clear()
+        for job in jobs:
+            job.settle(EngineDown(reason))
 
     async def submit(self, key: Key, item: Item) -> Outcome[Result]:
         """Wait for an item's result; cancelling the wait gives back the item's place.
@@ -114,11 +160,14 @@ class Batcher(Generic[Key, Item, Result]):
         Raises:
             QueueFull: `max_pending` items wait already.
             NotReady: not started, or stopping.
+            EngineDown: the worker hangs or has died.
             EngineFailed: `work` raised on this item, alone.
         """
         loop = asyncio.get_running_loop()
         job: _Job[Key, Item, Result] = _Job(key, item, loop, loop.create_future())
         with self._changed:
+            if self.down is not None:
+                raise EngineDown(self.down)
             if not self.alive:
                 raise NotReady("The service is not ready to run the model.")
             if len(self._jobs) >= self._max_pending:
@@ -137,12 +186,13 @@ class Batcher(Generic[Key, Item, Result]):
             self._jobs.remove(job)
 
     def _loop(self) -> None:
-        while True:
-            batch = self._next_batch()
-            if batch is None:
-                return
-            if batch:
-                self._run(batch)
+        try:
+            while (batch := self._next_batch()) is not None:
+                if batch:
+                    self._run(batch)
+        except BaseException:  # such as SystemExit, from a library
+            self.abandon(_DEAD)
+            log.exception("the inference thread has died")
 
     def _next_batch(self) -> list[_Job[Key, Item, Result]] | None:
         """Wait for work and take the next key's items, oldest first; None when stopped.
@@ -151,6 +201,7 @@ class Batcher(Generic[Key, Item, Result]):
         where there are any: a key with many items or slow ones does not keep the others waiting.
         """
         with self._changed:
+            self._running = []
             self._changed.wait_for(lambda: self._jobs or not self._open)
             if not self._jobs:
                 return None
@@ -167,7 +218,7 @@ class Batcher(Generic[Key, Item, Result]):
                     batch.append(job)
                 else:
                     rest.append(job)
-            self._jobs = rest
+            self._jobs, self._running = rest, batch
             return batch
 
     def _no_need_to_wait(self) -> bool:
@@ -176,7 +227,7 @@ class Batcher(Generic[Key, Item, Result]):
         return not self._open or max(waiting.values(), default=0) >= self._max_batch
 
     def _run(self, batch: list[_Job[Key, Item, Result]]) -> None:
-        begun = time.monotonic()
+        self._begun = begun = time.monotonic()
         # Whatever the work raises must reach its callers, and must not end the thread.
         try:
             results = self._work(batch[0].key, [job.item for job in batch])
@@ -192,6 +243,8 @@ class Batcher(Generic[Key, Item, Result]):
             log.exception("the model failed on one item")
             batch[0].settle(EngineFailed("The model failed on this image."))
             return
-        took = time.monotonic() - begun
+        finally:
+            self._begun = None
+        ended = time.monotonic()
         for job, result in zip(batch, results, strict=True):
-            job.settle(Outcome(result, took))
+            job.settle(result if isinstance(result, Exception) else Outcome(result, begun, ended))

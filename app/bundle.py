@@ -5,6 +5,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,6 +28,8 @@ from app.errors import BundleError
 __all__ = [
     "CARD_PATH",
     "DEFAULT_THRESHOLD",
+    "NOVELTY_BOUNDS",
+    "PROBABILITY_BOUNDS",
     "Architecture",
     "Bundle",
     "BundleError",
@@ -39,7 +43,9 @@ __all__ = [
     "Method",
     "ModelCard",
     "Novelty",
+    "Reference",
     "Rule",
+    "check_different",
     "checksums",
     "comparable",
     "find_version",
@@ -50,6 +56,13 @@ CARD_PATH = Path("assets.extra/model.json")
 
 DEFAULT_THRESHOLD = 0.15
 """Share of the maximum, the customary one, for a method and layer set not yet calibrated."""
+
+
+PROBABILITY_BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+"""Of the likeliest class's probability: where `Reference` and `/metrics` count photos."""
+
+NOVELTY_BOUNDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0)
+"""Of the novelty over `Confidence.most_novelty`, likewise."""
 
 
 class Architecture(StrEnum):
@@ -89,6 +102,27 @@ Threshold = Annotated[float, Field(gt=0, le=1)]
 """Share of a heatmap's maximum."""
 
 
+MAX_NAME = 200
+"""Characters of a name in `model.json`."""
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Turn the direction of the text after them."""
+
+
+def _printable(name: str) -> str:
+    """A name as it may stand in a line of a log, in a header or on a page."""
+    for character in name:
+        # Control characters, halves of characters, and separators of lines and paragraphs.
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _BIDI:
+            raise ValueError(f"a name holds the character U+{ord(character):04X}")
+    if name != name.strip():
+        raise ValueError("a name starts or ends with a space")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,14 +131,14 @@ class Label(_Strict):
     """One class."""
 
     index: int = Field(ge=0)
-    synset: str | None = Field(default=None, description="WordNet id, where there is one")
-    name: str = Field(description="display name")
+    synset: Name | None = Field(default=None, description="WordNet id, where there is one")
+    name: Name = Field(description="display name")
 
 
 class Layer(_Strict):
     """A layer whose maps the model gives."""
 
-    name: str
+    name: Name
     height: int = Field(gt=0)
     width: int = Field(gt=0)
 
@@ -152,6 +186,25 @@ class Novelty(_Strict):
     photos: int = Field(ge=2, description="training photos it was found on")
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Reference(_Strict):
+    """How the validation photos are answered, which answers in service are compared with.
+
+    Under each bound, the share of the photos that are at or under it.
+    """
+
+    probability: dict[float, Share] = Field(description="of the likeliest class")
+    novelty: dict[float, Share] | None = Field(
+        description="over `most_novelty`; null: the model does not measure it"
+    )
+    classes: tuple[Share, ...] = Field(
+        description="share of the photos whose likeliest class it is, by index"
+    )
+    low: Share = Field(description="share of the photos whose confidence is low")
+
+
 class Confidence(_Strict):
     """How probabilities are calibrated and when an answer is doubted: from validation photos.
 
@@ -169,6 +222,9 @@ class Confidence(_Strict):
         ge=0, le=1, description="expected calibration error on these, with the temperature"
     )
     ece_before: float = Field(ge=0, le=1, description="and without")
+    reference: Reference | None = Field(
+        None, description="null: calibrated by a version that did not keep it"
+    )
 
 
 class Data(_Strict):
@@ -181,9 +237,9 @@ class Data(_Strict):
 class ModelCard(_Strict):
     """The contents of `model.json`."""
 
-    name: str
+    name: Name
     version: int = Field(ge=1)
-    architecture: str
+    architecture: Name
     head: Literal["gap_dense", "other"]
     input: Input
     labels: tuple[Label, ...] = Field(min_length=2)
@@ -214,6 +270,20 @@ class ModelCard(_Strict):
         if [label.index for label in labels] != list(range(len(labels))):
             raise ValueError("labels are to be in the order of their indexes, from 0")
         return labels
+
+    @field_validator("labels")
+    @classmethod
+    def _told_apart(cls, labels: tuple[Label, ...]) -> tuple[Label, ...]:
+        check_different(labels)
+        return labels
+
+    @field_validator("layers")
+    @classmethod
+    def _different(cls, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """Maps are looked up by their layer's name."""
+        if len({layer.name for layer in layers}) < len(layers):
+            raise ValueError("two layers have one name")
+        return layers
 
     @model_validator(mode="after")
     def _has_outputs(self) -> Self:
@@ -262,12 +332,15 @@ class ModelCard(_Strict):
             return "last"
         return "last6" if list(layers) == names[-6:] else ",".join(layers)
 
-    def class_index(self, name: str) -> int | None:
-        """The class of that index, synset or display name; None if there is none.
+    def classes_named(self, name: str) -> list[int]:
+        """The classes that a name means: none, one, or several that it fits equally well.
 
-        Case, underscores and hyphens between letters do not matter.
+        An index goes before a synset, a synset before a display name, and these as they are written
+        before any in another spelling: case, underscores and hyphens between letters do not matter.
         """
-        return _class_names(self.labels).get(comparable(name))
+        names = _class_names(self.labels)
+        exact = names.exact.get(_composed(name.strip()))
+        return names.folded.get(comparable(name), []) if exact is None else [exact]
 
     def threshold(self, method: Method, layer_set: str) -> float:
         """The calibrated threshold, or `DEFAULT_THRESHOLD` where there is none."""
@@ -332,15 +405,53 @@ def load(path: Path) -> Bundle:
     return Bundle(version_dir, card)
 
 
+def check_different(labels: Sequence[Label]) -> None:
+    """Check that no two classes have one name or one synset; names that differ in case do differ.
+
+    Raises:
+        ValueError: two have.
+    """
+    for kind in ("name", "synset"):
+        first: dict[str, int] = {}
+        for label in labels:
+            name = getattr(label, kind)
+            if name is None:
+                continue
+            index = first.setdefault(_composed(name), label.index)
+            if index != label.index:
+                raise ValueError(f"classes {index} and {label.index} have one {kind}: {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class _ClassNames:
+    """What classes are called.
+
+    Attributes:
+        exact: each one's index by its index, synset and name as they are written.
+        folded: the indexes of those whose synset or name is `comparable` to one.
+    """
+
+    exact: dict[str, int]
+    folded: dict[str, list[int]]
+
+
 @lru_cache(maxsize=8)
-def _class_names(labels: tuple[Label, ...]) -> dict[str, int]:
-    """Each class's index by everything it is called; indexes count before names."""
-    names = {str(label.index): label.index for label in labels}
-    for label in labels:
-        for name in (label.name, label.synset):
-            if name:
-                names.setdefault(comparable(name), label.index)
-    return names
+def _class_names(labels: tuple[Label, ...]) -> _ClassNames:
+    exact = {str(label.index): label.index for label in labels}
+    folded: dict[str, list[int]] = {}
+    for kind in ("synset", "name"):
+        for label in labels:
+            if name := getattr(label, kind):
+                exact.setdefault(_composed(name), label.index)
+                alike = folded.setdefault(comparable(name), [])
+                if label.index not in alike:
+                    alike.append(label.index)
+    return _ClassNames(exact, folded)
+
+
+def _composed(name: str) -> str:
+    """A name with each accented letter as one character: there are two ways to write them."""
+    return unicodedata.normalize("NFC", name)
 
 
 def comparable(name: str) -> str:
@@ -348,7 +459,7 @@ def comparable(name: str) -> str:
 
     Underscores, and hyphens that follow a letter or digit, count as spaces; `-1` is not class 1.
     """
-    return " ".join(re.sub(r"_|(?<=\w)-", " ", name.casefold()).split())
+    return " ".join(re.sub(r"_|(?<=\w)-", " ", _composed(name.casefold())).split())
 
 
 def checksums(version_dir: Path) -> dict[str, str]:

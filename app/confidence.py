@@ -9,7 +9,7 @@ import numpy.typing as npt
 from app.bundle import ModelCard
 from app.engines import layer_output
 
-__all__ = ["calibrated", "greatest_foreground", "is_ok", "probabilities"]
+__all__ = ["calibrated", "greatest_foreground", "is_ok", "novelty_ratio", "probabilities"]
 
 Floats = npt.NDArray[np.floating]
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -70,6 +70,14 @@ def is_ok(
         shares.max() >= limits.least_probability
         and greatest_foreground(card, outputs) >= limits.least_foreground
     )
+
+
+def novelty_ratio(card: ModelCard, outputs: Outputs) -> float | None:
+    """One photo's novelty over the most that is ok; None where the model does not measure it."""
+    limits = card.confidence
+    if limits is None or not limits.most_novelty:
+        return None
+    return float(outputs["novelty"]) / limits.most_novelty
 
 
 def greatest_foreground(card: ModelCard, outputs: Outputs) -> float:

@@ -12,6 +12,7 @@
     │   ├── MethodUnavailable         409 method-unavailable
     │   ├── TooManyBytes              413 too-many-bytes
     │   ├── TooManyPixels             413 too-many-pixels
+    │   ├── TooCostly                 413 too-costly
     │   ├── UnsupportedMediaType      415 unsupported-media-type
     │   ├── UnknownHost               421 unknown-host
     │   ├── UndecodableImage          422 undecodable-image
@@ -20,6 +21,7 @@
     ├── EngineFailed                  500 engine-failed
     ├── UnsupportedCoding             501 unsupported-coding
     ├── NotReady                      503 not-ready
+    ├── EngineDown                    503 engine-down
     ├── TooManyConnections            503 too-many-connections
     ├── DeadlineExceeded              504 deadline-exceeded
     ├── UnsupportedVersion            505 unsupported-version
@@ -38,6 +40,7 @@ __all__ = [
     "BreedCAMError",
     "BundleError",
     "DeadlineExceeded",
+    "EngineDown",
     "EngineFailed",
     "EngineUnavailable",
     "HeaderTooLarge",
@@ -50,6 +53,7 @@ __all__ = [
     "RequestError",
     "RequestTimeout",
     "StartupError",
+    "TooCostly",
     "TooManyBytes",
     "TooManyConnections",
     "TooManyPixels",
@@ -165,6 +169,14 @@ class TooManyPixels(RequestError):
     title = "Too many pixels"
 
 
+class TooCostly(RequestError):
+    """Decoding the image takes more time or memory than is allowed."""
+
+    code = "too-costly"
+    status = 413
+    title = "Too costly to decode"
+
+
 class UnsupportedMediaType(RequestError):
     """Neither an accepted content type nor an allowed image format."""
 
@@ -244,6 +256,19 @@ class NotReady(BreedCAMError):
     def headers(self) -> dict[str, str]:
         """Starting takes a few seconds."""
         return {"Retry-After": "2"}
+
+
+class EngineDown(BreedCAMError):
+    """The model hangs, or its thread has died: the process has to be restarted."""
+
+    code = "engine-down"
+    status = 503
+    title = "The engine is down"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """A restart takes a few seconds."""
+        return {"Retry-After": "5"}
 
 
 class TooManyConnections(BreedCAMError):

@@ -2,7 +2,8 @@
 
     step        from -> to                                        on
     _classes    names in the query -> their indexes               the event loop
-    _decode     bytes -> the model's input, pixels to draw on     an image thread
+    _decode     bytes -> the header, and what decoding will cost  the event loop if it is short
+                bytes -> the model's input, pixels to draw on     a decoder process
     _infer      the model's input -> its outputs                  the inference thread, batched
     calibrated  outputs -> probabilities (`app.confidence`)       the event loop
     _locate     outputs -> heatmap, box and figures, by method    an image thread
@@ -17,10 +18,11 @@ place (`Explainer.admission`) and the deadline (`app.clock.deadline`).
 
 import asyncio
 import base64
-import math
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Literal, ParamSpec, Self, TypeVar
 
@@ -28,14 +30,18 @@ import numpy as np
 import numpy.typing as npt
 
 from app import bundle as bundles
-from app import confidence, engines, evidence, images, overlay, panels
+from app import confidence, engines, evidence, image_header, images, overlay, panels
 from app.admission import Admission
 from app.batching import Batcher
 from app.bundle import Bundle, Method
 from app.clock import Clock
+from app.decoder import Decoded, Job
+from app.decoding import Decoders
 from app.engines import Batch, Cut, Engine
-from app.errors import RequestError, UnknownTarget
+from app.errors import EngineDown, EngineFailed, RequestError, UnknownTarget
 from app.evidence import MethodAtLayers, Outputs
+from app.image_header import Limits
+from app.metrics import Metrics
 from app.panels import Panel
 from app.schemas import (
     Compared,
@@ -43,6 +49,7 @@ from app.schemas import (
     CompareResponse,
     ExplainQuery,
     ExplainResponse,
+    GradcamQuery,
     ImageInfo,
     ModelId,
     ModelInfo,
@@ -52,12 +59,22 @@ from app.schemas import (
     PredictResponse,
 )
 from app.settings import Settings
+from app.watchdog import Watchdog
 
 __all__ = ["Answer", "Explainer"]
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Response = TypeVar("Response", ExplainResponse, CompareResponse)
+ConfidenceLevel = Literal["ok", "low"]
+
+_STOP_S = 5.0
+"""Over the deadline of the last requests, for the threads to end."""
+
+SMALL_BYTES = 1 << 18
+"""Of a photo whose header is read within a fifth of a millisecond."""
 
 NO_CLASS = -1
 """In a `Batch`: as `class_index`, the row's own top-1; as `versus_index`, none."""
@@ -80,39 +97,28 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoded:
-    """A decoded photo.
-
-    Attributes:
-        info: the upright original's size.
-        squashed: the model's input, uint8 RGB `[S, S, 3]`.
-        pixels: what is drawn on, uint8 RGB `[h, w, 3]`; None where nothing is drawn.
-    """
-
-    info: ImageInfo
-    squashed: npt.NDArray[np.uint8]
-    pixels: npt.NDArray[np.uint8] | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Inferred:
     """A photo and the model's outputs for it, from which a response is made.
 
     Attributes:
         query: the request's parameters.
         decoded: the photo.
+        info: its upright size.
         boxes: the request's, clipped to the photo.
         classes: those that the query names.
         outputs: the photo's row of the model's outputs.
         probabilities: float32 `[classes]`, calibrated where the model is.
+        confidence: whether to doubt them; None where the model is not calibrated.
     """
 
     query: CompareQuery
-    decoded: _Decoded
+    decoded: Decoded
+    info: ImageInfo
     boxes: list[images.Box]
     classes: _Classes
     outputs: Outputs
     probabilities: npt.NDArray[np.float32]
+    confidence: ConfidenceLevel | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +143,42 @@ class Answer(Generic[Response]):
 
 
 class Explainer:
-    """A model version in service."""
+    """A model version in service.
 
-    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings) -> None:
-        """Put a loaded model into service; `start` starts its threads."""
+    Attributes:
+        metrics: what is counted of it; `/metrics` shows them.
+        observers: called on the event loop with the stopped clock of every photo, whether it was
+            answered or failed.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        settings: Settings,
+        *,
+        decoders: Decoders | None = None,
+        warm: bool = True,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Put a loaded model into service; `start` starts its threads and processes.
+
+        Args:
+            bundle: the model version.
+            engine: with the model loaded.
+            settings: the service's.
+            decoders: default: new ones, as the settings want them.
+            warm: whether nothing is left to be done before the first request. If not,
+                `in_service` sends a drawing down every path first.
+            metrics: what is counted; default: its own.
+        """
         self.card = bundle.card
         self.engine = engine
         self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.observers: list[Callable[[Clock], None]] = []
         self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
+        self._warm = warm
         self._model_id = ModelId(name=self.card.name, version=self.card.version)
         self._batcher: Batcher[Cut, _Row, Outputs] = Batcher(
             self._run_batch,
@@ -152,12 +186,26 @@ class Explainer:
             max_pending=settings.max_pending,
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
         )
+        self._decoders = decoders or Decoders.of(settings)
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
         self._threads = asyncio.Semaphore(settings.image_threads)
+        self.metrics.model(self.card, engine.info)
+        self.metrics.load(
+            ready=lambda: self.ready,
+            queued=lambda: self._batcher.depth,
+            in_work=lambda: self.admission.admitted,
+            held_bytes=lambda: self.admission.held_bytes,
+            max_in_work=settings.max_pending,
+            max_held_bytes=settings.max_pending_bytes,
+        )
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def open(cls, settings: Settings, *, metrics: Metrics | None = None) -> Self:
         """Verify the model version that the settings name, load it and warm it up.
+
+        Args:
+            settings: which model, and how it is run.
+            metrics: what is counted; default: its own.
 
         Raises:
             StartupError: it cannot be served; the message says what to fix.
@@ -165,25 +213,90 @@ class Explainer:
         bundle = bundles.load(settings.model_path)
         engine = engines.create(bundle, **settings.engine_options)
         engine.warm_up(settings.max_batch)
-        return cls(bundle, engine, settings)
+        return cls(bundle, engine, settings, warm=False, metrics=metrics)
+
+    @asynccontextmanager
+    async def in_service(self, end: Callable[[], None] | None = None) -> AsyncIterator[None]:
+        """Take requests while the block runs, under a `Watchdog`'s eyes.
+
+        Args:
+            end: ends the process at once, without regard to its threads; None where it is not the
+                service's own.
+        """
+        watchdog = Watchdog(self._batcher, limit_s=self.settings.stuck_s, end=end)
+        async with watchdog.watching():
+            self.start()
+            try:
+                await self._warm_up()
+                yield
+            finally:
+                stopped = False
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.settings.deadline_s + _STOP_S):
+                        stopped = await asyncio.to_thread(self.stop)
+                if not stopped and end is not None:
+                    log.critical("The service did not stop in time. The process ends.")
+                    end()
+
+    async def _warm_up(self) -> None:
+        """Send a drawing down every path, in each format: first uses load and compile things."""
+        if self._warm:
+            return
+        ramp = np.linspace(0, 255, 640, dtype=np.uint8)
+        drawing = np.stack(np.broadcast_arrays(ramp, ramp[:480, None], 128), axis=-1)
+        counted, self.metrics = self.metrics, Metrics()  # no client has asked for these
+        try:
+            for media_type in overlay.MEDIA_TYPES:
+                data = overlay.encode(drawing.astype(np.uint8), media_type)
+                await self.predict(data, PredictQuery())
+                for picture_as in (None, media_type):
+                    await self.explain(data, GradcamQuery(), picture_as)
+                    await self.compare(data, CompareQuery(), picture_as)
+        finally:
+            self.metrics = counted
+        self._warm = True
 
     def start(self) -> None:
-        """Start taking requests."""
+        """Start taking requests.
+
+        Raises:
+            StartupError: the processes that decode photos do not start here.
+        """
+        self._decoders.start()
         self._batcher.start()
 
-    def stop(self) -> None:
-        """Finish what waits, then free the model; blocks, so it is not for the event loop."""
-        self._batcher.stop()
-        until = time.monotonic() + self.settings.deadline_s
+    def stop(self) -> bool:
+        """Finish what waits, then free the model; blocks, so it is not for the event loop.
+
+        Returns:
+            Whether the model could be freed. If not, it still runs, though nobody waits for its
+            answer any more.
+        """
+        patience_s = self.settings.deadline_s
+        until = time.monotonic() + patience_s
+        # Those that wait for a call of the model go at the deadline.
+        stopped = self._batcher.stop(max(0.0, patience_s - self._batcher.running_s))
         while self.admission.busy and time.monotonic() < until:
             time.sleep(0.01)  # what has left the model is being drawn
+        self._decoders.stop()
         self._pool.shutdown()
-        self.engine.close()
+        if stopped:
+            self.engine.close()
+        return stopped
 
     @property
     def ready(self) -> bool:
         """Loaded, warmed, worker alive."""
         return self._batcher.alive
+
+    def check_alive(self) -> None:
+        """Check that the process can go on.
+
+        Raises:
+            EngineDown: it has to be restarted: the model hangs, or its thread has died.
+        """
+        if self._batcher.down is not None:
+            raise EngineDown(self._batcher.down)
 
     def describe(self) -> ModelInfo:
         """The model in service and the engine that runs it."""
@@ -198,18 +311,18 @@ class Explainer:
         Raises:
             RequestError: the photo cannot be used.
         """
-        clock = Clock()
-        decoded = await self._in_pool(self._decode, clock, data, None)
-        # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
-        outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.squashed, _Classes()))
-        probabilities = confidence.calibrated(self.card, outputs)
-        return PredictResponse(
-            model=self._model_id,
-            image=decoded.info,
-            predictions=self._top(probabilities, query.top_k),
-            confidence=self._confidence(outputs, probabilities),
-            timings_ms=clock.timings_ms,
-        )
+        with self._observed() as clock:
+            decoded = await self._decode(clock, data, None)
+            # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
+            outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.squashed, _Classes()))
+            probabilities, level = self._assess(outputs)
+            return PredictResponse(
+                model=self._model_id,
+                image=_info(decoded),
+                predictions=self._top(probabilities, query.top_k),
+                confidence=level,
+                timings_ms=clock.timings_ms,
+            )
 
     async def explain(
         self, data: bytes, query: ExplainQuery, picture_as: str | None = None
@@ -224,10 +337,10 @@ class Explainer:
         Raises:
             RequestError: the photo or a parameter cannot be used.
         """
-        clock = Clock()
         spec = MethodAtLayers.parse(self.card, query.method, query.layers)
-        inferred = await self._decode_and_infer(clock, data, query, [spec])
-        return await self._in_pool(self._explained, clock, inferred, spec, picture_as)
+        with self._observed() as clock:
+            inferred = await self._decode_and_infer(clock, data, query, [spec])
+            return await self._in_pool(self._explained, clock, inferred, spec, picture_as)
 
     def _explained(
         self, clock: Clock, inferred: _Inferred, spec: MethodAtLayers, picture_as: str | None
@@ -237,9 +350,9 @@ class Explainer:
             picture = _draw(inferred, [panel], picture_as)
         response = ExplainResponse(
             model=self._model_id,
-            image=inferred.decoded.info,
+            image=inferred.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
-            confidence=self._confidence(inferred.outputs, inferred.probabilities),
+            confidence=inferred.confidence,
             target=self._target(inferred),
             explanation=panel.explanation,
             localization=panel.localization,
@@ -255,13 +368,13 @@ class Explainer:
 
         A model without a head for CAM has the other two. See `explain` for arguments and errors.
         """
-        clock = Clock()
         methods = [(Method.CAM, "last")] if self.card.has_cam else []
         methods += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
         parsed = [MethodAtLayers.parse(self.card, method, layers) for method, layers in methods]
         specs = list(dict.fromkeys(parsed))  # in a model of one layer, the last is the last six
-        inferred = await self._decode_and_infer(clock, data, query, specs)
-        return await self._in_pool(self._compared, clock, inferred, specs, picture_as)
+        with self._observed() as clock:
+            inferred = await self._decode_and_infer(clock, data, query, specs)
+            return await self._in_pool(self._compared, clock, inferred, specs, picture_as)
 
     def _compared(
         self,
@@ -275,9 +388,9 @@ class Explainer:
             picture = _draw(inferred, located, picture_as)
         response = CompareResponse(
             model=self._model_id,
-            image=inferred.decoded.info,
+            image=inferred.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
-            confidence=self._confidence(inferred.outputs, inferred.probabilities),
+            confidence=inferred.confidence,
             target=self._target(inferred),
             explanations=[
                 Compared(explanation=panel.explanation, localization=panel.localization)
@@ -297,8 +410,8 @@ class Explainer:
             evidence.fused_rule(self.card, spec, query.rule)  # for what it raises
         classes = self._classes(query)
         size = (query.size or self.settings.overlay_size) if query.overlay else None
-        decoded = await self._in_pool(self._decode, clock, data, size)
-        info = decoded.info
+        decoded = await self._decode(clock, data, size)
+        info = _info(decoded)
         boxes = [images.clip_box(box, info.width, info.height) for box in query.box]
         last_layer_only = all(spec.name == "last" for spec in specs)
         cut = Cut.EXPLAIN if last_layer_only else Cut.EXPLAIN_DEEP
@@ -306,8 +419,8 @@ class Explainer:
         # In `target_index` the graph has put the likeliest class in place of `NO_CLASS`.
         if int(outputs["target_index"]) == classes.versus:
             raise RequestError("`versus` names the class that is explained: the likeliest.")
-        probabilities = confidence.calibrated(self.card, outputs)
-        return _Inferred(query, decoded, boxes, classes, outputs, probabilities)
+        probabilities, level = self._assess(outputs)
+        return _Inferred(query, decoded, info, boxes, classes, outputs, probabilities, level)
 
     # -- classes
 
@@ -328,57 +441,64 @@ class Explainer:
         """The class that a parameter names by index, synset or breed; `NO_CLASS` for None."""
         if name is None:
             return NO_CLASS
-        index = self.card.class_index(name)
-        if index is None:
+        indexes = self.card.classes_named(name)
+        if len(indexes) > 1:
+            fitting = ", ".join(f"{index} ({self.card.labels[index].name})" for index in indexes)
+            raise UnknownTarget(f"`{parameter}`: {name!r} may mean any of the classes {fitting}.")
+        if not indexes:
             raise UnknownTarget(
                 f"`{parameter}`: the model has no class {name!r}; GET /model lists its "
                 f"{len(self.card.labels)}."
             )
-        return index
+        return indexes[0]
 
     # -- decode
 
-    def _decode(self, clock: Clock, data: bytes, size: int | None) -> _Decoded:
+    async def _decode(self, clock: Clock, data: bytes, size: int | None) -> Decoded:
         """The model's input, and the photo with its longer side at most `size` for drawing.
 
-        The input does not depend on what is drawn: for a large overlay, a JPEG that was decoded at
-        a small scale is decoded again.
+        What the photo will cost is read from its header first.
         """
-        with clock.lap("decode"):
-            limit, input_spec = self.settings.max_pixels, self.card.input
-            side = images.enough_for(input_spec.size)
-            photo = images.decode(data, max_pixels=limit, side=side)
-            squashed = images.squash(photo.pixels, input_spec.size, input_spec.resize)
-            pixels = None
-            if size:
-                shorter, longer = sorted((photo.width, photo.height))
-                # A sixteenth less is scaled up, unseen: 1008 px, a quarter of a telephone's 4032,
-                # do for an overlay of 1024, which else would be decoded at a half.
-                needed = min(size * 15 // 16, longer)
-                if max(photo.pixels.shape[:2]) < needed:
-                    # `decode` bounds the shorter side; the longer one has to reach `needed`.
-                    side = math.ceil(needed * shorter / longer)
-                    photo = images.decode(data, max_pixels=limit, side=side)
-                pixels = images.fit(photo, size)
-            return _Decoded(ImageInfo(width=photo.width, height=photo.height), squashed, pixels)
+        limit, input_spec = self.settings.max_pixels, self.card.input
+        limits = Limits(pixels=limit)
+        if len(data) > SMALL_BYTES:
+            header = await self._in_pool(image_header.read, data, limits)
+        else:  # quicker than a thread can be woken
+            header = image_header.read(data, limits)
+        job = Job(limit, input_spec.size, input_spec.resize, size)
+        outcome = await self._decoders.decode(data, job, header)
+        clock.add("decode", outcome.begun, outcome.ended)
+        return outcome.decoded
 
     # -- infer
 
     async def _infer(self, clock: Clock, cut: Cut, row: _Row) -> Outputs:
         """One photo's outputs, from a batch with other requests' photos."""
         outcome = await self._batcher.submit(cut, row)
-        clock.laps_s["inference"] = outcome.work_s
+        clock.add("inference", outcome.begun, outcome.ended)
         return outcome.result
 
-    def _run_batch(self, cut: Cut, rows: Sequence[_Row]) -> list[Outputs]:
-        """Run a batch on the inference thread and cut the result into rows."""
+    def _run_batch(self, cut: Cut, rows: Sequence[_Row]) -> list[Outputs | Exception]:
+        """Run a batch on the inference thread and cut the result into rows.
+
+        A row without finite logits and probabilities is no answer. A map that is not finite is one
+        (its `status` says so).
+        """
         batch = Batch(
             np.stack([row.image for row in rows]),
             np.array([row.classes.target for row in rows], np.int32),
             np.array([row.classes.versus for row in rows], np.int32),
         )
+        self.metrics.batch(len(rows))
         arrays = self.engine.run(cut, batch)
-        return [{name: array[row] for name, array in arrays.items()} for row in range(len(rows))]
+        scores = np.concatenate([arrays["logits"], arrays["probabilities"]], axis=1)
+        finite: list[bool] = np.isfinite(scores).all(axis=1).tolist()  # by row
+        return [
+            {name: array[row] for name, array in arrays.items()}
+            if sound
+            else EngineFailed("The model's answer for this image is not finite.")
+            for row, sound in enumerate(finite)
+        ]
 
     # -- locate
 
@@ -402,7 +522,7 @@ class Explainer:
                     foreground=foreground,
                 ),
                 spec,
-                inferred.decoded.info,
+                inferred.info,
                 inferred.boxes,
                 versus=versus,
                 curve=query.curve,
@@ -429,14 +549,33 @@ class Explainer:
         order = np.argsort(-probabilities, kind="stable")[:k]
         return [self._prediction(probabilities, index) for index in order.tolist()]
 
-    def _confidence(
-        self, outputs: Outputs, probabilities: npt.NDArray[np.float32]
-    ) -> Literal["ok", "low"] | None:
+    def _assess(self, outputs: Outputs) -> tuple[npt.NDArray[np.float32], ConfidenceLevel | None]:
+        """A photo's probabilities, float32 `[classes]`, and whether to doubt them; counted."""
+        probabilities = confidence.calibrated(self.card, outputs)
         ok = confidence.is_ok(self.card, outputs, probabilities)
-        return None if ok is None else "ok" if ok else "low"
+        level: ConfidenceLevel | None = None if ok is None else "ok" if ok else "low"
+        top = int(probabilities.argmax())
+        self.metrics.answer(
+            breed=self.card.labels[top].name,
+            probability=float(probabilities[top]),
+            novelty=confidence.novelty_ratio(self.card, outputs),
+            confidence=level,
+        )
+        return probabilities, level
+
+    @contextmanager
+    def _observed(self) -> Iterator[Clock]:
+        """The clock of one photo; the observers see it however the photo's way ends."""
+        clock = Clock()
+        try:
+            yield clock
+        finally:
+            clock.stop()
+            for observe in (self.metrics.stages, *self.observers):
+                observe(clock)
 
     async def _in_pool(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step on an image thread: decoding, drawing and writing JSON take milliseconds."""
+        """Run a step on an image thread: drawing and writing JSON take milliseconds."""
         # Waiting here rather than in the pool's queue, a request that is cancelled is gone at once.
         async with self._threads:
             work = asyncio.wrap_future(self._pool.submit(step, *args, **kwargs))
@@ -448,6 +587,14 @@ class Explainer:
                 raise
 
 
+# -- decoded
+
+
+def _info(decoded: Decoded) -> ImageInfo:
+    """The upright original's size."""
+    return ImageInfo(width=decoded.width, height=decoded.height)
+
+
 # -- draw, answer
 
 
@@ -456,7 +603,7 @@ def _draw(inferred: _Inferred, located: Sequence[Panel], picture_as: str | None)
 
     Where the picture alone is the body, its JSON holds no data.
     """
-    pixels, info = inferred.decoded.pixels, inferred.decoded.info
+    pixels, info = inferred.decoded.pixels, inferred.info
     if pixels is None:
         return None
     drawn = [panels.draw(panel, pixels, inferred.query, info, inferred.boxes) for panel in located]

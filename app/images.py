@@ -6,17 +6,30 @@ what is measured is what is served.
 
 import io
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+import pillow_heif
+from PIL import AvifImagePlugin, ExifTags, Image, ImageFile
 
-from app.errors import BoxOutsideImage, TooManyPixels, UndecodableImage, UnsupportedMediaType
+from app import colour, image_header
+from app.containers import png
+from app.containers.base import Source
+from app.errors import (
+    BoxOutsideImage,
+    RequestError,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedMediaType,
+)
 
 __all__ = [
     "FORMATS",
     "SIDE",
+    "SUFFIXES",
     "Box",
     "Photo",
     "TooManyPixels",
@@ -37,19 +50,52 @@ Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in pixels; the far edges are exclusive."""
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""The supported image formats, by Pillow's names."""
+FORMATS = image_header.FORMATS
+"""The supported image formats."""
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".heic", ".heif", ".hif", ".avif"),
+)
+"""The suffixes of files in these formats, in lower case."""
 
 SIDE = 336
 """Pixels of the shorter side that a decoded photo keeps at least, where it has them."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-# EXIF orientations that exchange width and height.
+# EXIF orientations, and those that exchange width and height.
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _ON_THEIR_SIDE = (5, 6, 7, 8)
+
+_PILLOW_NAMES = {name: name for name in FORMATS} | {"WebP": "WEBP", "HEIC": "HEIF"}
+
+_LEAST_SIDE = 1024
+"""`settings.MAX_OVERLAY_SIZE`; decoders do without pydantic, and so start faster."""
+
+_BAND = 1 << 20
+"""Pixels of a band of rows that is converted at a time."""
+
+# What is appended to a JPEG without an end: codes, and restart markers for those that need them.
+_CODES = bytes(range(1, 251)) * 2
+_NOISE = _CODES + b"".join(b"\xff" + bytes([0xD0 + n % 8]) + _CODES for n in range(16))
 
 # Our own limit, checked against the header before any pixel is decoded, replaces Pillow's.
 Image.MAX_IMAGE_PIXELS = None
+
+# One thread a photo: photos are decoded side by side. Thumbnails and depth are not looked at.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+pillow_heif.register_heif_opener(
+    thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+)
 
 # At debug level, Pillow logs what EXIF says: dates, places, names.
 logging.getLogger("PIL").setLevel(logging.INFO)
@@ -71,72 +117,213 @@ class Photo:
 
 
 def decode(data: bytes, *, max_pixels: int = 50_000_000, side: int = SIDE) -> Photo:
-    """Decode an image to upright RGB.
+    """Decode an image to upright RGB in sRGB.
 
     A JPEG is decoded at the smallest DCT scale (1/2, 1/4, 1/8) that leaves its shorter side at or
-    over `side`: a quarter of the time for a 12-megapixel photo.
+    over `side`: a quarter of the time for a 12-megapixel photo. Other formats have to be decoded in
+    full. They are then reduced in the same way, but to no less than 1,024 pixels, so that no second
+    decode is ever needed for a picture up to that size.
     Transparency is laid over white; of an animation, the first frame is taken.
 
     Args:
         data: the encoded image.
-        max_pixels: the most pixels (width x height, as the header tells) that are decoded.
+        max_pixels: the most pixels (width x height, as the header has it) that are decoded.
         side: pixels; see above, and `enough_for`.
 
     Raises:
         UnsupportedMediaType: none of `FORMATS`.
-        TooManyPixels: more than `max_pixels`.
+        TooManyPixels: more than `max_pixels`, or more work than `image_header` allows.
         UndecodableImage: one of `FORMATS` by its first bytes, but broken.
     """
+    source = image_header.inspect(data, image_header.Limits(pixels=max_pixels))
+    # Pillow's decoders raise whatever a broken file leads them to: OSError, SyntaxError,
+    # ValueError, struct.error, zlib.error and more. Each means the same to the client.
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        return _upright(source, side)
+    except RequestError:
+        raise
     except Exception as error:
-        if _looks_allowed(data):
-            raise _undecodable(error) from error
-        raise UnsupportedMediaType(f"The image is none of {', '.join(FORMATS)}.") from error
-    with image:
-        if image.width * image.height > max_pixels:
-            raise TooManyPixels(
-                f"The image has {image.width} x {image.height} pixels; the limit is {max_pixels} "
-                "in all."
-            )
-        # Pillow's decoders raise whatever a broken file leads them to: OSError, SyntaxError,
-        # ValueError, struct.error, zlib.error and more. Each means the same to the client.
-        try:
-            return _upright(image, side)
-        except Exception as error:
-            raise _undecodable(error) from error
+        raise _undecodable(error) from error
 
 
-def _upright(image: Image.Image, side: int) -> Photo:
-    width, height = image.size
-    if width == 0 or height == 0:
-        raise ValueError("no pixels")
-    # The order matters: `draft` works before the pixels are loaded, and PNG's EXIF may follow them.
-    image.draft("RGB", (side, side))
-    image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE:
+def _upright(source: Source, side: int) -> Photo:
+    with _open(source, source.parts) as image:
+        _check_size(image, source)
+        width, height = image.size
+        scale = 1
+        if source.format == "JPEG":
+            image.draft("RGB", (side, side))  # before the pixels are loaded
+            _load(image, source)
+        else:
+            _load(image, source)
+            _check_size(image, source)
+            width, height = image.size
+            scale = _reduction(width, height, max(side, _LEAST_SIDE))
+        if not source.ended and source.format == "JPEG":
+            _check_all_rows(source, image)
+        turned = source.orientation
+        if source.format == "AVIF":
+            # Pillow writes the file's own rotation (irot, imir) as EXIF: there is no other.
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+        upright = _in_rgb(image, source, scale)
+    if turned in _ON_THEIR_SIDE:
         width, height = height, width
-    ImageOps.exif_transpose(image, in_place=True)
-    upright = _flatten(image)
+    if turned in _TRANSPOSITIONS:
+        upright = upright.transpose(_TRANSPOSITIONS[turned])
     return Photo(np.asarray(upright), width, height)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """RGB without transparency, whatever the mode."""
+def _check_size(image: Image.Image, source: Source) -> None:
+    """Raise ValueError if the decoder's size is not the one that was checked and admitted.
+
+    A HEIC is turned already, and may be cropped.
+    """
+    width, height = image.size
+    if source.format == "HEIC":
+        fits = width * height <= source.width * source.height
+    else:
+        fits = image.size == (source.width, source.height)
+    if not fits:
+        raise ValueError(f"{width} x {height} pixels, not {source.width} x {source.height}")
+
+
+def _open(source: Source, parts: Sequence[bytes | memoryview]) -> Image.Image:
+    data = b"".join(parts)
+    return Image.open(io.BytesIO(data), formats=(_PILLOW_NAMES[source.format],))
+
+
+def _reduction(width: int, height: int, side: int) -> int:
+    """The largest of 8, 4, 2 and 1 that leaves the shorter side at or over `side`."""
+    scale = min(width, height) // side
+    return next(factor for factor in (8, 4, 2, 1) if factor <= max(1, scale))
+
+
+def _load(image: Image.Image, source: Source) -> None:
+    """Decode the pixels; a PNG's may lack their end, but no row."""
+    try:
+        image.load()
+    except OSError:
+        if source.format != "PNG":
+            raise
+        share = png.share_of_rows(b"".join(source.parts))
+        if share is None:
+            raise
+        if share < 1:
+            raise _cut_short(share) from None
+        assert isinstance(image, ImageFile.ImageFile)
+        image.tile = []  # it is all there, and nothing is left to do
+        image.load()
+
+
+def _check_all_rows(source: Source, image: Image.Image) -> None:
+    """Refuse a JPEG without its end marker that lacks more than that.
+
+    The decoder shows grey for what is missing, and does not say so. Something else is appended, and
+    the photo decoded again: the rows before the first that differs are there.
+
+    Raises:
+        UndecodableImage: rows or scans are missing.
+    """
+    if source.complete:
+        with _open(source, [*source.parts[:-1], _NOISE, source.parts[-1]]) as other:
+            if image.size != other.size:
+                other.draft("RGB", image.size)
+            other.load()
+            differs = np.asarray(image) != np.asarray(other)
+        rows = np.flatnonzero(differs.reshape(len(differs), -1).any(axis=1))
+        if not rows.size:
+            return
+        if not source.progressive:
+            raise _cut_short(rows[0] / image.height)
+    raise UndecodableImage("The image is cut short: not all scans of the JPEG are there.")
+
+
+def _in_rgb(image: Image.Image, source: Source, scale: int) -> Image.Image:
+    """RGB in sRGB without transparency, reduced by `scale`, whatever the mode.
+
+    Large images are converted in bands of rows, so that only the decoder holds all of the pixels.
+    """
+    profile = source.profile or image.info.get("icc_profile")
+    low_bytes = None
+    if source.transparent and source.bits == 16 and image.mode == "RGB":
+        low_bytes = _low_bytes(source)
+    rows = max(1, _BAND // (image.width * scale)) * scale
+    bands = []
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(image.height, top + rows))
+        whole = box[3] - top == image.height
+        band = image if whole else image.crop(box)
+        alpha = None
+        if source.transparent:
+            low = low_bytes.crop(box) if low_bytes else None
+            alpha = _opacity(band, low, source.transparent, source.bits)
+        bands.append(_flatten(band, alpha, profile, scale))
+    if len(bands) == 1:
+        return bands[0]
+    return Image.fromarray(np.concatenate([np.asarray(band) for band in bands]))
+
+
+def _flatten(
+    image: Image.Image, alpha: Image.Image | None, profile: bytes | None, scale: int
+) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        # In integers: as float64, a photo at the pixel limit would take more than a gigabyte.
-        deep = np.asarray(image)
-        image = Image.fromarray(np.clip(deep // 257, 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+        image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    if image.mode in ("LA", "La", "RGBA", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+        alpha = image.getchannel("A")
+        image = image.convert(image.mode[:-1])
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    if alpha:
+        image = colour.to_srgb(image, profile)
+        image = Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
+        profile = None
+    if scale > 1:
+        image = image.reduce(scale)
+    return colour.to_srgb(image, profile).convert("RGB")
 
 
-def _looks_allowed(data: bytes) -> bool:
-    return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (
-        data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+def _opacity(
+    image: Image.Image, low: Image.Image | None, transparent: tuple[int, ...], bits: int
+) -> Image.Image:
+    """A mask for PNG's one transparent colour: 0 where the samples are equal to it, else 255.
+
+    Args:
+        image: the samples, scaled to 8 bits where they have fewer; of colours with 16 bits, the
+            high bytes.
+        low: of colours with 16 bits, the low bytes.
+        transparent: samples of `bits` bits.
+        bits: per sample.
+    """
+    samples = np.asarray(image.convert("L") if image.mode == "1" else image)
+    colour_ = np.array(transparent, np.uint16) & ((1 << bits) - 1)
+    if bits < 8:
+        colour_ = colour_ * (255 // ((1 << bits) - 1))
+    if low is not None:
+        equal = (samples == colour_ >> 8) & (np.asarray(low) == (colour_ & 255))
+    else:
+        equal = samples == colour_
+    if equal.ndim == 3:
+        equal = equal.all(axis=-1)
+    return Image.fromarray(np.where(equal, 0, 255).astype(np.uint8))
+
+
+def _low_bytes(source: Source) -> Image.Image:
+    """The low bytes of a PNG with 16 bits a sample, of which Pillow gives the high ones."""
+    image = _open(source, source.parts)
+    assert isinstance(image, ImageFile.ImageFile)
+    image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+    image.load()
+    return image
+
+
+def _cut_short(share: float) -> UndecodableImage:
+    return UndecodableImage(
+        f"The image is cut short: {math.floor(100 * share)} % of its rows are there."
     )
 
 

@@ -5,8 +5,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -16,9 +17,13 @@ from starlette.types import Scope
 
 from app import problems, security, server
 from app.explainer import Explainer
+from app.metrics import FORMATS, Metrics
+from app.negotiation import negotiate
 from app.routes import router
 from app.settings import Settings
-from app.telemetry import RequestLog
+from app.telemetry import RequestLog, log_context
+from app.tracing import Tracing
+from app.watchdog import end_process
 
 __all__ = ["create_app", "run"]
 
@@ -27,38 +32,50 @@ log = logging.getLogger(__name__)
 _STATIC = Path(__file__).resolve().parent / "static"
 
 
-def create_app(settings: Settings | None = None, explainer: Explainer | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    explainer: Explainer | None = None,
+    *,
+    end: Callable[[], None] | None = None,
+) -> FastAPI:
     """Build the application.
 
     Args:
         settings: default: from the environment.
         explainer: a model already loaded; default: loaded when the application starts.
+        end: ends the process when the model hangs; None leaves that to whoever asks `/livez`.
 
     Returns:
-        An ASGI application that serves from the start of its lifespan to the end.
+        An ASGI application that serves from the start of its lifespan to the end. Its metrics are
+        the explainer's.
     """
     settings = settings or Settings()
+    metrics = explainer.metrics if explainer else Metrics()
+    tracing = Tracing.from_environment()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = explainer or Explainer.open(settings)
-        service.start()
-        app.state.explainer = service
-        info = service.engine.info
-        log.info(
-            "serving %s version %d with %s %s in %s on %s",
-            service.card.name,
-            service.card.version,
-            info.name,
-            info.version,
-            info.precision,
-            info.device,
-        )
-        try:
-            yield
-        finally:
-            app.state.explainer = None
-            await asyncio.to_thread(service.stop)
+        service = explainer or Explainer.open(settings, metrics=metrics)
+        if tracing:
+            service.observers.append(tracing.stages)
+        async with service.in_service(end):
+            app.state.explainer = service
+            info = service.engine.info
+            log.info(
+                "serving %s version %d with %s %s in %s on %s",
+                service.card.name,
+                service.card.version,
+                info.name,
+                info.version,
+                info.precision,
+                info.device,
+            )
+            try:
+                yield
+            finally:
+                app.state.explainer = None
+        if tracing:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="BreedCAM",
@@ -74,9 +91,13 @@ def create_app(settings: Settings | None = None, explainer: Explainer | None = N
     if settings.docs:
         _add_docs(app)
     _add_page(app)
+    if settings.metrics:
+        _add_metrics(app, metrics)
     problems.add_handlers(app)
     security.protect(app, settings)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)
+    if tracing:
+        app.add_middleware(tracing.middleware)  # around the other, whose line has the trace's id
     return app
 
 
@@ -99,6 +120,17 @@ def _add_docs(app: FastAPI) -> None:
 
     app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/docs", _PageFiles(packages=[("fastapi_offline", "static")]))
+
+
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    """The metrics at `/metrics`, for Prometheus."""
+
+    def expose(request: Request) -> Response:  # not on the event loop: it takes milliseconds
+        media_type = negotiate(request.headers.getlist("accept"), FORMATS)
+        body, content_type = metrics.expose(media_type)
+        return Response(body, headers={"Content-Type": content_type})
+
+    app.add_api_route("/metrics", expose, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 class _PageFiles(StaticFiles):
@@ -126,7 +158,7 @@ def _add_page(app: FastAPI) -> None:
 
 def run() -> None:
     """Serve until SIGTERM or SIGINT, with settings from the environment."""
-    server.run(create_app)
+    server.run(partial(create_app, end=end_process), log_context)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.errors import BreedCAMError, RequestError
 from app.schemas import Problem
-from app.telemetry import REQUEST_ID_HEADER, request_id
+from app.telemetry import REQUEST_ID_HEADER, answered_with, request_id
 
 __all__ = ["MEDIA_TYPE", "add_handlers", "answer", "responses"]
 
@@ -27,12 +27,12 @@ _DESCRIPTIONS = {
     406: "No representation that `Accept` allows",
     408: "The body does not arrive, or too slowly",
     409: "The model does not carry the method, or the rule is not calibrated for it",
-    413: "Too many bytes or pixels",
+    413: "Too many bytes or pixels, or too costly to decode",
     415: "Neither an accepted content type nor an allowed image format",
     422: "An allowed format that does not decode",
     429: "Too many requests in work; see `Retry-After`",
     500: "The model failed",
-    503: "Starting or stopping, or too many connections",
+    503: "Starting or stopping, too many connections, or the engine is down",
     504: "Past the deadline",
 }
 
@@ -110,6 +110,7 @@ async def _unknown(_: Request, error: Exception) -> Response:
 def _response(
     status: int, code: str, title: str, detail: str, headers: dict[str, str] | None = None
 ) -> Response:
+    answered_with(code)
     problem = Problem(
         type=f"urn:breedcam:error:{code}",
         title=title,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.types import Receive, Scope, Send
@@ -39,6 +40,9 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 router = APIRouter()
 
 JSON = "application/json"
+
+_AS_IT_IS = "".join(sorted(set(map(chr, range(0x20, 0x7F))) - {"%"}))
+"""What stands in a header unquoted: printable ASCII, but the sign that quotes the rest."""
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -146,9 +150,12 @@ async def model(request: Request) -> ModelInfo:
     return _explainer(request).describe()
 
 
-@_read("/livez")
-async def livez() -> dict[str, str]:
-    """The event loop turns."""
+@_read("/livez", responses=problems.responses(503))
+async def livez(request: Request) -> dict[str, str]:
+    """The process can go on. It cannot where the model hangs or its thread has died."""
+    explainer: Explainer | None = getattr(request.app.state, "explainer", None)
+    if explainer is not None:
+        explainer.check_alive()
     return {"status": "alive"}
 
 
@@ -252,7 +259,7 @@ def _figures(
 ) -> dict[str, str]:
     """The headers of a bare picture; those of several explanations with semicolons between."""
     headers = {
-        "BreedCAM-Target": figures.target.label.encode("ascii", "replace").decode(),
+        "BreedCAM-Target": quote(figures.target.label, safe=_AS_IT_IS),
         "BreedCAM-Probability": f"{figures.target.probability:.6f}",
     }
     if figures.confidence:
@@ -275,6 +282,9 @@ def _panel_figures(explanation: Explanation, localization: Localization | None) 
 
 def _explainer(request: Request) -> Explainer:
     explainer: Explainer | None = getattr(request.app.state, "explainer", None)
-    if explainer is None or not explainer.ready:
+    if explainer is None:
+        raise NotReady("The service is starting or stopping.")
+    explainer.check_alive()
+    if not explainer.ready:
         raise NotReady("The service is starting or stopping.")
     return explainer

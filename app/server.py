@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any, cast
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp
 from uvicorn.server import HANDLED_SIGNALS
 
+from app import logs
 from app.connections import Connection, Edge
 from app.errors import StartupError
 from app.explainer import Explainer
@@ -31,7 +32,10 @@ _MALLOC = {-1: 16 << 20, -3: 4 << 20}
 """glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, bytes."""
 
 
-def run(create_app: Callable[[Settings, Explainer], ASGIApp]) -> None:
+def run(
+    create_app: Callable[[Settings, Explainer], ASGIApp],
+    log_context: Callable[[], Mapping[str, str]],
+) -> None:
     """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line.
 
     The first of these signals ends the service when the requests in work are answered, the second
@@ -39,6 +43,7 @@ def run(create_app: Callable[[Settings, Explainer], ASGIApp]) -> None:
 
     Args:
         create_app: makes the application of settings and a loaded model.
+        log_context: what log records are to say of the request being handled.
     """
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -51,9 +56,7 @@ def run(create_app: Callable[[Settings, Explainer], ASGIApp]) -> None:
                 for fault in error.errors()
             )
         )
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_format, settings.log_level, log_context)
     if unknown := Settings.unknown(os.environ):
         log.warning("no such setting: %s", ", ".join(unknown))
     if problem := _cannot_listen(settings):  # before the model takes its time

@@ -185,6 +185,31 @@ class Settings(BaseSettings):
     deadline_s: float = Field(
         30.0, gt=0, le=3600, description="from a request's arrival; past it the answer is 504"
     )
+    stuck_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="a call of the model that takes longer hangs: `/livez` fails, and the process "
+        "ends to be restarted",
+    )
+    decoders: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="processes that decode photos; one more decodes large ones",
+    )
+    decode_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="processor time for decoding a photo, seconds; past it the answer is 413",
+    )
+    max_pending_pixels: int = Field(
+        500_000_000,
+        ge=1,
+        description="pixels, weighed by their cost, of the large photos that wait or are decoded; "
+        "one more is answered 429",
+    )
     max_connections: int = Field(
         512,
         ge=1,
@@ -214,9 +239,12 @@ class Settings(BaseSettings):
     keep_alive_s: float = Field(
         10.0, gt=0, le=3600, description="how long a connection may stay open between requests"
     )
-    image_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw")
+    image_threads: int = Field(2, ge=1, le=64, description="threads that draw and write answers")
     overlay_size: int = Field(
         512, ge=16, le=MAX_OVERLAY_SIZE, description="default longest side of the overlay, pixels"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text`, or `json`: one object a line"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged"

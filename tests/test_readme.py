@@ -115,7 +115,11 @@ def test_endpoints_table_is_that_of_the_service() -> None:
     }
     rows = readme.Table.read(README, "endpoint", "answers with").rows
 
-    assert {row[0].strip("`") for row in rows} == documented | {"GET /docs", "GET /"}
+    assert {row[0].strip("`") for row in rows} == documented | {
+        "GET /docs",
+        "GET /",
+        "GET /metrics",
+    }
     assert {"/docs", "/"} <= {getattr(route, "path", "") for route in app.routes}
 
 
@@ -376,7 +380,7 @@ def test_options_that_are_named_exist() -> None:
 
     assert len(subcommands) == len(Training.model_fields)
     assert "--checkpoint-minutes" in named
-    assert named - options <= {"--help", "--build", "--profile", "--data-binary"}
+    assert named - options <= {"--help", "--build", "--build-arg", "--profile", "--data-binary"}
 
 
 def test_benchmark_commands_exist() -> None:

@@ -1,14 +1,31 @@
 """Where files may go, and files that are whole or not there at all, whenever the process ends."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["PROJECT", "atomic_write", "in_project", "replacement"]
+__all__ = [
+    "MODEL_NAME",
+    "PROJECT",
+    "atomic_write",
+    "in_project",
+    "is_model_name",
+    "replacement",
+]
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The project's directory, which holds `training/` and must never hold photos."""
+
+
+MODEL_NAME = "letters of a to z, digits, '.', '-' and '_', at most 64, the first a letter or digit"
+"""What a model may be called: one directory below that of all models, in every file system."""
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model may be called so: see `MODEL_NAME`."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None
 
 
 def in_project(path: Path) -> bool:

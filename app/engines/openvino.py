@@ -1,6 +1,7 @@
 """The CPU engine: OpenVINO reads the SavedModel itself, so TensorFlow is not needed."""
 
 import math
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from app.engines.base import (
     Cut,
     EngineInfo,
     LocalEngine,
+    Port,
+    check_ports,
+    check_weights,
     input_names,
     output_names,
     padded,
@@ -55,10 +59,11 @@ class OpenVINOEngine(LocalEngine):
             threads: 0 for one a core.
 
         Raises:
-            BundleError: OpenVINO cannot read the SavedModel, or an output is missing.
+            BundleError: OpenVINO cannot read the SavedModel, or it does not fit its card, or its
+                weights are not finite.
             EngineUnavailable: the CPU lacks the precision.
         """
-        super().__init__(bundle.card)
+        super().__init__(bundle)
         has_bfloat16 = "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "float16":
             raise EngineUnavailable("BREEDCAM_PRECISION=float16 is for GPUs.")
@@ -70,6 +75,8 @@ class OpenVINOEngine(LocalEngine):
             self._model = CORE.read_model(str(bundle.path))
         except RuntimeError as error:
             raise BundleError(f"OpenVINO cannot read the SavedModel at {bundle.path}.") from error
+        check_ports(bundle, _ports(self._model))
+        check_weights(bundle, _weights(self._model))
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -135,15 +142,9 @@ class OpenVINOEngine(LocalEngine):
         """A copy of the full graph without what the cut's outputs do not need.
 
         Its inputs and outputs have the order of `input_names` and `output_names`.
-
-        Raises:
-            BundleError: an output is missing.
         """
         full = self._model.clone()
-        try:
-            results = [full.output(name).get_node() for name in output_names(self._card, cut)]
-        except RuntimeError as error:
-            raise BundleError(f"The SavedModel lacks an output: {error}") from error
+        results = [full.output(name).get_node() for name in output_names(self._card, cut)]
         parameters = {node.output(0).any_name: node for node in full.get_parameters()}
         return ov.Model(results, [parameters[name] for name in input_names(cut)], cut.value)
 
@@ -185,6 +186,25 @@ class _Bound:
             for request in self.requests:
                 request.start_async()
                 started.callback(request.wait)
+
+
+def _ports(model: ov.Model) -> dict[str, Port]:
+    """Inputs and outputs by each of their names."""
+    ports: dict[str, Port] = {}
+    for port in (*model.inputs, *model.outputs):
+        shape = (
+            None if length.is_dynamic else length.get_length() for length in port.partial_shape
+        )
+        spec = Port(port.element_type.to_dtype().name, tuple(shape))
+        ports |= dict.fromkeys(port.names, spec)
+    return ports
+
+
+def _weights(model: ov.Model) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Constants of real numbers, which the variables have become, with their names."""
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant" and node.get_element_type().is_real():
+            yield node.get_friendly_name(), node.data
 
 
 def _array(port: ov.ConstOutput, rows: int) -> npt.NDArray[Any]:

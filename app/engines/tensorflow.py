@@ -1,7 +1,10 @@
 """The GPU engine, and the CPU's on request: TensorFlow with variables frozen to constants."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
+
+import numpy.typing as npt
 
 from app.bundle import Bundle
 from app.engines.base import (
@@ -10,13 +13,16 @@ from app.engines.base import (
     Cut,
     EngineInfo,
     LocalEngine,
+    Port,
+    check_ports,
+    check_weights,
     cpu_has_bfloat16,
     gpu_precision,
     input_names,
     output_names,
     pad_rows,
 )
-from app.errors import EngineUnavailable
+from app.errors import BundleError, EngineUnavailable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -46,9 +52,11 @@ class TensorFlowEngine(LocalEngine):
             threads: 0 for one a core.
 
         Raises:
+            BundleError: TensorFlow cannot read the SavedModel, or it does not fit its card, or its
+                weights are not finite.
             EngineUnavailable: the device lacks the precision.
         """
-        super().__init__(bundle.card)
+        super().__init__(bundle)
         gpus = tf.config.list_physical_devices("GPU")
         if device == "gpu" and not gpus:
             self.warn("A GPU was requested and TensorFlow finds none: the CPU is used.")
@@ -60,8 +68,15 @@ class TensorFlowEngine(LocalEngine):
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         self._precision = self._choose_precision(precision)
         with tf.device(self._device):
-            loaded = tf.saved_model.load(str(bundle.path))  # holds the variables until frozen
-            full = loaded.signatures["serving_default"]
+            try:
+                loaded = tf.saved_model.load(str(bundle.path))  # holds the variables until frozen
+                full = loaded.signatures["serving_default"]
+            except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
+                raise BundleError(
+                    f"TensorFlow cannot read the SavedModel at {bundle.path}."
+                ) from error
+            check_ports(bundle, _ports(full))
+            check_weights(bundle, _weights(full))
             frozen = convert_variables_to_constants_v2(full)
         names = sorted(full.structured_outputs)  # TensorFlow flattens by sorted key
         self._tensors = {
@@ -142,6 +157,20 @@ class TensorFlowEngine(LocalEngine):
         if precision == "bfloat16" and fastest != "bfloat16":
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this GPU has no bfloat16.")
         return fastest if precision == "auto" else precision
+
+
+def _ports(full: Any) -> dict[str, Port]:
+    """Inputs and outputs of a signature by name."""
+    specs = full.structured_input_signature[1] | full.structured_outputs
+    return {
+        name: Port(spec.dtype.name, tuple(spec.shape.as_list())) for name, spec in specs.items()
+    }
+
+
+def _weights(full: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """A signature's variables, with their names."""
+    for variable in full.variables:
+        yield variable.name, variable.numpy()
 
 
 def retyped(graph: Any, dtype: tf.DType, logits: str) -> Any:

@@ -5,7 +5,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -23,10 +23,14 @@ from app.bundle import (
     ModelCard,
     Novelty,
 )
+from app.decoding import Decoders
 from app.engines import Batch, Cut, Engine, EngineInfo, output_names
 from app.explainer import Explainer
 from app.main import create_app
 from app.settings import PROJECT, Settings
+
+if TYPE_CHECKING:
+    from tests.app.observed import Observed
 
 Arrays = dict[str, npt.NDArray[Any]]
 Answer = dict[str, Any]
@@ -192,6 +196,13 @@ def overlay(answer: Answer) -> npt.NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> "Observed":
+    from tests.app.observed import observe
+
+    return observe(tmp_path_factory.mktemp("observed"))
+
+
+@pytest.fixture(scope="session")
 def settings() -> Settings:
     """float32 on the CPU, so that answers can be compared."""
     return Settings(engine="openvino", device="cpu", precision="float32", max_batch=4)
@@ -203,6 +214,22 @@ def shipped(settings: Settings) -> Iterator[Explainer]:
     explainer = Explainer.open(settings)
     yield explainer
     explainer.stop()
+
+
+class _Borrowed(Decoders):
+    """Decoders that outlive the service that uses them."""
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def decoders(settings: Settings) -> Iterator[Decoders]:
+    """Processes that decode photos, for services that need no others."""
+    shared = _Borrowed.of(settings)
+    shared.start()
+    yield shared
+    Decoders.stop(shared)
 
 
 @pytest.fixture
@@ -249,7 +276,9 @@ def calibrated(uncalibrated: ModelCard) -> ModelCard:
 
 
 @pytest.fixture
-def make_explainer(shipped: Explainer, settings: Settings) -> Callable[..., Explainer]:
+def make_explainer(
+    shipped: Explainer, settings: Settings, decoders: Decoders
+) -> Callable[..., Explainer]:
     """`make_explainer(engine=..., card=..., **settings)`; not started.
 
     The card is the painted engine's where there is one, else the shipped model's.
@@ -263,6 +292,7 @@ def make_explainer(shipped: Explainer, settings: Settings) -> Callable[..., Expl
             Bundle(settings.model_path, card or painted or shipped.card),
             engine or Borrowed(shipped.engine),
             settings.model_copy(update=changes),
+            decoders=decoders,
         )
 
     return make

@@ -9,12 +9,14 @@ from app.errors import QueueFull
 def test_places_are_given_back() -> None:
     admission = Admission(2, 100)
     with admission.admit(), admission.admit():
+        assert admission.admitted == 2
         with pytest.raises(QueueFull):
             admission.check_room()
         with pytest.raises(QueueFull), admission.admit():
             pytest.fail("a place was given")
     with admission.admit():
         admission.check_room()
+        assert admission.admitted == 1
 
 
 def test_a_place_is_given_back_after_an_error() -> None:
@@ -30,8 +32,10 @@ async def test_bytes_are_counted_as_they_come_and_given_back() -> None:
     with admission.hold_bytes() as first, admission.hold_bytes() as second:
         await first(60)
         await second(40)
+        assert admission.held_bytes == 100
         with pytest.raises(QueueFull):
             await second(1)
+    assert admission.held_bytes == 0
     with admission.hold_bytes() as third:
         await third(100)
 

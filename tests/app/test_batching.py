@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app import batching
 from app.batching import Batcher, Outcome
-from app.errors import EngineFailed, NotReady, QueueFull
+from app.errors import EngineDown, EngineFailed, NotReady, QueueFull
 
 pytestmark = pytest.mark.anyio
 
@@ -365,7 +365,105 @@ class TestLimits:
 
         batcher = make(work, max_batch=2, wait_s=2 * LONG)
         outcomes = await asyncio.gather(submit(batcher, 1), submit(batcher, 2))
-        assert [outcome.work_s for outcome in outcomes] == [0.5, 0.5]
+        assert [(outcome.begun, outcome.ended) for outcome in outcomes] == [(100.0, 100.5)] * 2
+
+
+async def test_an_exception_among_the_results_is_that_items_alone(make: Make) -> None:
+    calls: list[list[int]] = []
+
+    def work(key: str, items: Sequence[int]) -> list[int | Exception]:
+        calls.append(list(items))
+        return [EngineFailed("not finite") if item == 2 else item for item in items]
+
+    batcher = make(work, max_batch=3, wait_s=LONG)
+    outcomes = await asyncio.gather(
+        *[submit(batcher, item) for item in (1, 2, 3)], return_exceptions=True
+    )
+    assert isinstance(outcomes[1], EngineFailed)
+    assert [outcome.result for outcome in outcomes[::2]] == [1, 3]  # type: ignore[union-attr]
+    assert calls == [[1, 2, 3]]
+
+
+class TestDown:
+    """A worker that hangs, or dies."""
+
+    async def test_how_long_a_call_has_taken_so_far(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work)
+        assert batcher.running_s == 0
+        task = submit(batcher, 1)
+        await reached(work.busy)
+        earlier = batcher.running_s
+        await asyncio.sleep(0.02)
+        assert earlier + 0.02 <= batcher.running_s < LONG
+        work.go.set()
+        await task
+        assert await asyncio.to_thread(batcher.stop)
+        assert batcher.running_s == 0
+
+    async def test_each_item_of_a_batch_that_failed_has_its_own_time(self, make: Make) -> None:
+        seen: list[float] = []
+
+        def work(key: str, items: Sequence[int]) -> list[int]:
+            seen.append(batcher.running_s)
+            time.sleep(0.05)
+            if len(items) > 1:
+                raise RuntimeError("too many")
+            return list(items)
+
+        batcher = make(work, max_batch=3, wait_s=LONG)
+        await asyncio.gather(*[submit(batcher, item) for item in range(3)])
+        assert len(seen) == 4
+        assert max(seen) < 0.05
+
+    async def test_who_waits_and_who_comes_is_answered(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_batch=1)
+        tasks = [submit(batcher, item) for item in range(3)]
+        await reached(work.busy)
+        assert batcher.down is None
+        batcher.abandon("It hangs.")
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [(type(outcome), str(outcome)) for outcome in outcomes] == [
+            (EngineDown, "It hangs.")
+        ] * 3
+        with pytest.raises(EngineDown, match=r"It hangs\."):
+            await submit(batcher, 3)
+        assert batcher.down == "It hangs."
+        assert not batcher.alive
+        work.go.set()  # its late answer is nobody's
+        assert await asyncio.to_thread(batcher.stop)
+        assert work.seen == [("a", [0])]
+
+    @pytest.mark.parametrize("fatal", [SystemExit(3), KeyboardInterrupt()])
+    async def test_a_worker_that_dies_leaves_nobody_waiting(
+        self, make: Make, fatal: BaseException
+    ) -> None:
+        held = Held()
+
+        def work(key: str, items: Sequence[int]) -> list[int]:
+            held(key, items)
+            raise fatal
+
+        batcher = make(work, max_batch=2)
+        tasks = [submit(batcher, item) for item in range(5)]
+        await reached(held.busy)
+        held.go.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [EngineDown] * 5
+        assert batcher.down == "The thread that runs the model has died."
+        assert not batcher.alive
+
+    async def test_stop_does_not_wait_for_ever(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_batch=1)
+        tasks = [submit(batcher, item) for item in range(2)]
+        await reached(work.busy)
+        assert not await asyncio.to_thread(batcher.stop, 0.05)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [EngineDown] * 2
+        work.go.set()
+        assert await asyncio.to_thread(batcher.stop, LONG)
 
 
 class TestLife:

@@ -100,7 +100,7 @@ def huge_png(width: int = 20_000, height: int = 10_000) -> bytes:
         (JPEG, "text/plain", 415, "unsupported-media-type"),
         (JPEG, "", 415, "unsupported-media-type"),
         (JPEG, "application/x-www-form-urlencoded", 415, "unsupported-media-type"),
-        (encode(picture(), "GIF"), "image/gif", 415, "unsupported-media-type"),
+        (encode(picture(), "PPM"), "image/x-portable-pixmap", 415, "unsupported-media-type"),
         (b"not an image", "image/jpeg", 415, "unsupported-media-type"),
         (JPEG[: len(JPEG) // 2], "image/jpeg", 422, "undecodable-image"),
         (JPEG[:20], "image/jpeg", 422, "undecodable-image"),

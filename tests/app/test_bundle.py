@@ -1,4 +1,6 @@
 import json
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any, get_args
 
@@ -132,7 +134,16 @@ class TestLoad:
             {"labels": [{"index": 0, "name": "beagle"}]},
             {"labels": [{"index": 1, "name": "pug"}, {"index": 0, "name": "beagle"}]},
             {"labels": [{"index": 1, "name": "pug"}, {"index": 2, "name": "beagle"}]},
+            {"labels": [{"index": 0, "name": "pug"}, {"index": 1, "name": "pug"}]},
+            {"labels": [{"index": 0, "name": "São"}, {"index": 1, "name": "Sa\u0303o"}]},
+            {
+                "labels": [
+                    {"index": 0, "synset": "n1", "name": "pug"},
+                    {"index": 1, "synset": "n1", "name": "beagle"},
+                ]
+            },
             {"layers": []},
+            {"layers": [{"name": "late", "height": 4, "width": 4}] * 2},
             {"input": {"size": 0}},
             {"thresholds": {"guesscam": {"last": 0.2}}},
             {"foreground": {"rule": "magic", "photos": 1}},
@@ -155,6 +166,49 @@ class TestLoad:
         path.write_text(json.dumps(toy | change))
         with pytest.raises(BundleError, match=f"malformed(.|\n)*{next(iter(change))}"):
             load(version)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "",
+            " pug",
+            "pug\n",
+            "pug\r\nSet-Cookie: a=b",
+            "pug\0",
+            "pug\x7f",
+            "pug\x85",
+            "pug\u2028",
+            "pug\u202egup",
+            "pug" * 1000,
+        ],
+        ids=ascii,
+    )
+    @pytest.mark.parametrize(
+        "field", ["name", "architecture", "labels.1.name", "labels.1.synset", "layers.0.name"]
+    )
+    def test_a_name_that_no_line_may_hold_is_refused(
+        self, version: Path, field: str, name: str
+    ) -> None:
+        path = version / CARD_PATH
+        toy = json.loads(path.read_text())
+        *outer, last = field.split(".")
+        place = toy
+        for key in outer:
+            place = place[int(key)] if key.isdecimal() else place[key]
+        place[last] = name
+        path.write_text(json.dumps(toy))
+        with pytest.raises(BundleError, match=re.escape(f"malformed: {field}: ")) as error:
+            load(version)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 500
+
+    @pytest.mark.parametrize(
+        "name", ["Þingeyskur", "柴犬", "🐕\u200d🦺", "<b>pug</b>", "50 % pug", "x" * 200]
+    )
+    def test_any_other_name_is_taken(self, version: Path, name: str) -> None:
+        named = (Label(index=0, name=name), Label(index=1, name="pug"))
+        card(labels=named, checksums=checksums(version)).write(version)
+        assert load(version).card.labels == named
 
 
 class TestFindVersion:
@@ -264,39 +318,51 @@ class TestClassIndex:
         Label(index=0, synset="n1", name="old-english sheepdog"),
         Label(index=1, synset="n2", name="n1"),
         Label(index=2, name="0"),
+        Label(index=3, synset="n3", name="Pug"),
+        Label(index=4, synset="N3", name="pug"),
+        Label(index=5, name="cão d'água"),
     )
 
     @pytest.mark.parametrize(
-        ("name", "index"),
+        ("name", "indexes"),
         [
-            ("Old_English Sheepdog", 0),
-            ("n1", 0),  # of two classes that are called so, the first
-            ("N2", 1),
-            ("0", 0),  # an index comes before a name
-            ("2", 2),
-            ("-1", None),
-            ("3", None),
+            ("Old_English Sheepdog", [0]),
+            ("n1", [0]),  # a synset comes before a name
+            ("N1", [0, 1]),  # in another spelling, it may be either
+            ("N2", [1]),
+            (" 0 ", [0]),  # an index comes before a name
+            ("2", [2]),
+            ("Pug", [3]),
+            ("pug", [4]),
+            ("PUG", [3, 4]),
+            ("n3", [3]),
+            ("N3", [4]),
+            (unicodedata.normalize("NFD", "cão d'água"), [5]),
+            (unicodedata.normalize("NFD", "CÃO_D'ÁGUA"), [5]),
+            ("-1", []),
+            ("6", []),
+            ("", []),
         ],
     )
-    def test_by_index_synset_or_name(self, name: str, index: int | None) -> None:
-        assert card(labels=self.LABELS).class_index(name) == index
+    def test_by_index_synset_or_name(self, name: str, indexes: list[int]) -> None:
+        assert card(labels=self.LABELS).classes_named(name) == indexes
 
     def test_a_card_with_other_labels_has_their_names(self) -> None:
         first = card()
-        assert first.class_index("pug") == 1
+        assert first.classes_named("pug") == [1]
         other = first.replace(labels=self.LABELS)
-        assert other.class_index("pug") is None
-        assert other.class_index("n2") == 1
+        assert other.classes_named("beagle") == []
+        assert other.classes_named("n2") == [1]
 
     def test_the_names_are_gone_through_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         spelt: list[str] = []
 
         def spell(name: str) -> str:
             spelt.append(name)
-            return name
+            return name.lower()
 
         monkeypatch.setattr(bundle, "comparable", spell)
         toy = card(labels=(Label(index=0, name="only here"), Label(index=1, name="and here")))
         for _ in range(3):
-            assert toy.class_index("and here") == 1
-        assert sorted(spelt) == ["and here"] * 4 + ["only here"]
+            assert toy.classes_named("And here") == [1]
+        assert sorted(spelt) == ["And here"] * 3 + ["and here", "only here"]

@@ -23,7 +23,7 @@ def test_what_is_no_lap_is_queue(now: list[float]) -> None:
     with clock.lap("decode"):
         now[0] += 0.25
     now[0] += 1.0
-    clock.laps_s["inference"] = 0.125  # measured elsewhere, within the second
+    clock.add("inference", now[0] - 0.5, now[0] - 0.375)  # measured elsewhere
     with clock.lap("render"):
         now[0] += 0.5
     timings = clock.timings_ms
@@ -40,8 +40,54 @@ def test_laps_that_were_not_run_are_absent(now: list[float]) -> None:
 
 def test_waiting_is_never_negative(now: list[float]) -> None:
     clock = Clock()
-    clock.laps_s["inference"] = 1.0  # as clocks of two threads may have it
+    clock.add("inference", now[0] - 1.0, now[0])  # as clocks of two threads may have it
     assert clock.timings_ms == {"queue": 0.0, "inference": 1000.0}
+
+
+def test_a_part_that_fails_is_timed_too(now: list[float]) -> None:
+    clock = Clock()
+
+    def fail() -> None:
+        now[0] += 2.0
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), clock.lap("decode"):
+        fail()
+    assert clock.stages_s == {"decode": 2.0, "queue": 0.0}
+
+
+def test_laps_cover_the_time_without_gaps_or_overlaps(now: list[float]) -> None:
+    clock = Clock()
+    now[0] += 1.0
+    with clock.lap("decode"):
+        now[0] += 2.0
+    clock.add("inference", 107.0, 108.0)
+    now[0] = 108.0
+    with clock.lap("render"):
+        now[0] += 4.0
+    now[0] += 0.5
+    clock.stop()
+    now[0] += 99.0
+    laps = [(lap.name, lap.begun, lap.ended) for lap in clock.laps]
+    assert laps == [
+        ("queue", 100.0, 101.0),
+        ("decode", 101.0, 103.0),
+        ("queue", 103.0, 107.0),
+        ("inference", 107.0, 108.0),
+        ("render", 108.0, 112.0),
+        ("queue", 112.0, 112.5),
+    ]
+    assert clock.stages_s == {"decode": 2.0, "queue": 5.5, "inference": 1.0, "render": 4.0}
+
+
+def test_the_clock_of_an_answer_stands_still(now: list[float]) -> None:
+    """So that the metrics have the times that the answer states."""
+    clock = Clock()
+    now[0] += 1.0
+    assert clock.timings_ms == {"queue": 1000.0}
+    now[0] += 1.0
+    clock.stop()
+    assert clock.timings_ms == {"queue": 1000.0}
 
 
 class TestDeadline:

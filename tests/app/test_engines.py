@@ -1,4 +1,5 @@
 import importlib.util
+import re
 import subprocess
 import sys
 from typing import Any
@@ -8,18 +9,22 @@ import numpy.typing as npt
 import pytest
 
 from app import engines
-from app.bundle import Bundle, Foreground, ModelCard
+from app.bundle import Bundle, Foreground, Input, Layer, ModelCard
 from app.engines.base import (
     BATCH_SIZES,
     Batch,
     Cut,
+    Port,
+    check_ports,
+    check_weights,
     input_names,
     layer_output,
     output_names,
     pad_rows,
 )
-from app.engines.openvino import _Bound
-from app.errors import EngineUnavailable
+from app.engines.openvino import CORE, OpenVINOEngine, _Bound, _ports
+from app.errors import BundleError, EngineUnavailable
+from app.explainer import Explainer
 from app.settings import PROJECT
 
 ENGINES_THAT_COME_AND_GO = """
@@ -181,6 +186,111 @@ def test_tensorflow_that_is_not_installed(
 
     with pytest.raises(EngineUnavailable, match="TensorFlow is not installed"):
         engines.create(shipped_bundle, engine="tensorflow")
+
+
+# -- whether a SavedModel is what its card says
+
+
+@pytest.fixture(scope="module")
+def ports(shipped_bundle: Bundle) -> dict[str, Port]:
+    """Of the shipped SavedModel."""
+    return _ports(CORE.read_model(str(shipped_bundle.path)))
+
+
+def test_ports_of_the_shipped_model(ports: dict[str, Port], shipped_bundle: Bundle) -> None:
+    card = shipped_bundle.card
+    check_ports(shipped_bundle, ports)
+    size, layer = card.input.size, card.layers[0]
+    assert str(ports["image"]) == f"uint8 [N, {size}, {size}, 3]"
+    assert str(ports["logits"]) == f"float32 [N, {len(card.labels)}]"
+    assert str(ports["target_index"]) == "int32 [N]"
+    assert str(ports[f"layercam_{layer.name}"]) == f"float32 [N, {layer.height}, {layer.width}]"
+
+
+@pytest.mark.parametrize("entry", ["labels", "input", "layers", "one more layer"])
+def test_a_card_that_its_model_does_not_fit_is_named(
+    ports: dict[str, Port], shipped_bundle: Bundle, entry: str
+) -> None:
+    card = shipped_bundle.card
+    *earlier, last = card.layers
+    classes, size, width = len(card.labels), card.input.size, last.width
+    cases: dict[str, tuple[dict[str, Any], str]] = {
+        "labels": (
+            {"labels": card.labels[:-1]},
+            f"'logits' as float32 [N, {classes}]; by its labels in model.json it is "
+            f"float32 [N, {classes - 1}]",
+        ),
+        "input": (
+            {"input": Input(size=size - 32)},
+            f"'image' as uint8 [N, {size}, {size}, 3]; by its input in model.json it is uint8 "
+            f"[N, {size - 32}, {size - 32}, 3]",
+        ),
+        "layers": (
+            {"layers": (*earlier, last.model_copy(update={"height": 99}))},
+            f"by its layers in model.json it is float32 [N, 99, {width}]",
+        ),
+        "one more layer": (
+            {"layers": (Layer(name="stem", height=8, width=8), *card.layers)},
+            "no 'foreground_stem', which its layers in model.json promise: float32 [N, 8, 8]",
+        ),
+    }
+    changes, words = cases[entry]
+    spoilt = Bundle(shipped_bundle.path, card.replace(**changes))
+    with pytest.raises(BundleError, match=re.escape(words)) as error:
+        check_ports(spoilt, ports)
+    assert str(shipped_bundle.path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "port"),
+    [
+        ("novelty", None),
+        ("versus_index", None),
+        ("novelty", Port("float32", (None, 1))),
+        ("target_index", Port("int64", (None,))),
+        ("image", Port("float32", (None, None, None, 3))),
+        ("cam", Port("float32", (1, None, None))),
+    ],
+)
+def test_a_model_that_its_card_does_not_fit_is_named(
+    ports: dict[str, Port], shipped_bundle: Bundle, name: str, port: Port | None
+) -> None:
+    others = {key: spec for key, spec in ports.items() if key != name}
+    with pytest.raises(BundleError, match=f"'{name}'"):
+        check_ports(shipped_bundle, others if port is None else others | {name: port})
+
+
+def test_what_the_graph_does_not_fix_and_what_nobody_uses_is_let_be(
+    ports: dict[str, Port], shipped_bundle: Bundle
+) -> None:
+    loose = {"cam": Port("float32", (None, None, None)), "more": Port("string", ())}
+    check_ports(shipped_bundle, ports | loose)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_weights_that_are_not_finite_are_named(
+    shipped_bundle: Bundle, dtype: npt.DTypeLike, value: float
+) -> None:
+    greatest = np.full((3, 4), np.finfo(dtype).max, dtype)
+    spoilt = -greatest
+    spoilt[2, 3] = value
+    sound = [("greatest", greatest), ("least", -greatest), ("indexes", np.arange(4))]
+    check_weights(shipped_bundle, [*sound, ("padding", np.array(-np.inf, dtype))])
+    with pytest.raises(BundleError, match=rf"not finite: 'kernel', {spoilt.dtype} \[3, 4\]"):
+        check_weights(shipped_bundle, [*sound, ("kernel", spoilt)])
+
+
+def test_after_warming_up_nothing_is_left_to_compile(shipped: Explainer) -> None:
+    engine = shipped.engine
+    assert isinstance(engine, OpenVINOEngine)
+    warmed = dict(engine._models), dict(engine._requests)
+    assert {cut for cut, _ in engine._requests} == {Cut.EXPLAIN, Cut.EXPLAIN_DEEP}
+    size = shipped.card.input.size
+    for rows in range(1, shipped.settings.max_batch + 1):
+        for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
+            engine.run(cut, Batch.of(np.zeros((rows, size, size, 3), np.uint8)))
+    assert (engine._models, engine._requests) == warmed
 
 
 MAPS = {"cam", "gradcam", "gradcampp", "layercam", "hirescam", "foreground"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from app.errors import (
     RequestError,
     UnknownTarget,
 )
-from app.explainer import Explainer
+from app.explainer import Answer, Explainer
 from app.schemas import CamQuery, CompareQuery, ExplainQuery, GradcamQuery, PredictQuery
 from app.settings import Settings
 from tests.app.conftest import JPEG, Arrays, Borrowed, Held, Painted, encode, picture
@@ -90,6 +90,50 @@ def test_opening_warms_up_what_will_be_used(
     assert not explainer.ready
 
 
+async def test_an_answer_that_is_not_finite_fails_its_own_request(
+    make_explainer: Make, engine: Borrowed, card: ModelCard
+) -> None:
+    class Spoilt(Painted):
+        rows: ClassVar[list[int]] = []
+
+        def run(self, cut: Cut, batch: Batch) -> Arrays:
+            self.rows.append(len(batch))
+            arrays = super().run(cut, batch)
+            for name, target in (("logits", 3), ("probabilities", 4)):
+                arrays[name][batch.class_index == target, 1] = np.nan
+            arrays["logits"][batch.class_index == 5, 2] = np.inf
+            return arrays
+
+    explainer = make_explainer(engine=Spoilt(engine, card), batch_wait_ms=1000, max_batch=4)
+    with started(explainer):
+        outcomes = await asyncio.gather(
+            *[explainer.explain(JPEG, CamQuery(target=str(target))) for target in (2, 3, 4, 5)],
+            return_exceptions=True,
+        )
+    assert Spoilt.rows == [4]
+    assert [type(outcome) for outcome in outcomes] == [Answer, *[EngineFailed] * 3]
+    assert all("not finite" in str(outcome) for outcome in outcomes[1:])
+
+
+async def test_a_service_from_the_disk_is_warm_before_its_first_request(
+    settings: Settings, shipped: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts: list[Cut] = []
+
+    class Listening(Borrowed):
+        def run(self, cut: Cut, batch: Batch) -> Arrays:
+            cuts.append(cut)
+            return super().run(cut, batch)
+
+    monkeypatch.setattr("app.engines.create", lambda *_, **__: Listening(shipped.engine))
+    explainer = Explainer.open(settings)
+    async with explainer.in_service():
+        assert set(cuts) == {Cut.EXPLAIN, Cut.EXPLAIN_DEEP}
+        count = len(cuts)
+        await explainer.predict(JPEG, PredictQuery())
+        assert len(cuts) == count + 1
+
+
 # -- what the model calls things
 
 
@@ -139,6 +183,17 @@ async def test_class_names(
                 await answering
         else:
             assert (await answering).response.target.class_index == index
+
+
+async def test_a_target_that_may_mean_two_classes_is_refused(
+    make_explainer: Make, engine: Borrowed, card: ModelCard
+) -> None:
+    toy = card.replace(labels=labels(("Pug", None), ("pug", None), ("beagle", None)))
+    with started(make_explainer(engine=Painted(engine, toy), card=toy)) as explainer:
+        with pytest.raises(UnknownTarget, match=r"`target`: 'PUG' .* 0 \(Pug\), 1 \(pug\)\."):
+            await explainer.explain(JPEG, CamQuery(target="PUG", overlay=False))
+        answer = await explainer.explain(JPEG, CamQuery(target="pug", overlay=False))
+    assert answer.response.target.class_index == 1
 
 
 @pytest.mark.parametrize(
@@ -404,13 +459,13 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("size", "held"), [(None, None), (1024, (512, 1024, 3)), (100, (50, 100, 3))]
 )
-def test_a_photo_is_held_no_larger_than_its_overlay(
+async def test_a_photo_is_held_no_larger_than_its_overlay(
     make_explainer: Make, size: int | None, held: tuple[int, int, int] | None
 ) -> None:
     explainer = make_explainer()
     with started(explainer):
-        decoded = explainer._decode(Clock(), encode(picture(3000, 1500), "PNG"), size)
-    assert (decoded.info.width, decoded.info.height) == (3000, 1500)
+        decoded = await explainer._decode(Clock(), encode(picture(3000, 1500), "PNG"), size)
+    assert (decoded.width, decoded.height) == (3000, 1500)
     assert (None if decoded.pixels is None else decoded.pixels.shape) == held
     # The model's input is made of all the pixels, not of the reduced ones.
     expected = images.squash(np.asarray(picture(3000, 1500)), explainer.card.input.size)
@@ -436,6 +491,7 @@ async def test_timings_tell_where_the_time_went(
     stopped = SimpleNamespace(monotonic=lambda: clock[0])
     monkeypatch.setattr("app.clock.time", stopped)
     monkeypatch.setattr("app.batching.time", stopped)
+    monkeypatch.setattr("app.decoding.time", stopped)
     with started(make_explainer(engine=Slow(engine, clock))) as explainer:
         answer = await explainer.explain(JPEG, GradcamQuery())
     # Nothing else moves this clock: decoding and drawing take no time, nothing waits.

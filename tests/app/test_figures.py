@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import cv2
 import httpx
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.bundle import ModelCard
+from app.bundle import Label, ModelCard
 from tests.app.conftest import (
     EXPLAIN,
     Borrowed,
@@ -190,6 +191,21 @@ async def test_without_evidence_there_is_no_box(
     )
     assert "BreedCAM-Box" not in bare.headers
     assert np.array_equal(pixels(bare.content), pixels(PHOTO))
+
+
+async def test_a_header_holds_any_label(
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
+) -> None:
+    names = ("São Miguel", "柴犬 100 %", "plain; old, dog", 'a "b" \\ <c>')
+    spelt = ("S%C3%A3o Miguel", "%E6%9F%B4%E7%8A%AC 100 %25", *names[2:])
+    labels = tuple(Label(index=index, name=name) for index, name in enumerate(names))
+    painted = Painted(engine, uncalibrated.replace(labels=labels))
+    async with serve(engine=painted) as client:
+        for name, spelling in zip(names, spelt, strict=True):
+            bare = await post(client, "/cam", target=name, headers={"Accept": "image/png"})
+            assert bare.status_code == 200
+            assert bare.headers["BreedCAM-Target"] == spelling
+            assert unquote(spelling) == name
 
 
 # -- the overlay

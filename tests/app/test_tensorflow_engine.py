@@ -1,5 +1,7 @@
 """The GPU's graph, half precision compiled by XLA, run on a CPU beside the one in float32."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,7 +9,9 @@ import tensorflow as tf
 
 from app.bundle import Bundle
 from app.engines import Batch, Cut
-from app.engines.tensorflow import TensorFlowEngine, retyped
+from app.engines.base import check_weights
+from app.engines.tensorflow import TensorFlowEngine, _ports, _weights, retyped
+from app.errors import BundleError
 
 
 # Relative errors allowed: of the logits, and of the maps.
@@ -47,6 +51,38 @@ def test_compiled_half_precision_agrees(
     exact = np.exp(actual["logits"] - actual["logits"].max(axis=1, keepdims=True))
     exact /= exact.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(actual["probabilities"], exact, rtol=1e-5)
+
+
+def test_a_card_that_its_model_does_not_fit_is_named(shipped_bundle: Bundle) -> None:
+    card = shipped_bundle.card
+    spoilt = Bundle(shipped_bundle.path, card.replace(labels=card.labels[:-1]))
+    with pytest.raises(BundleError, match="'logits' as float32"):
+        TensorFlowEngine(spoilt, device="cpu", precision="float32")
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    class Spoilt(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = tf.Variable([[1.0, np.nan]], name="kernel")
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.uint8)])  # type: ignore[untyped-decorator]
+        def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"logits": tf.cast(image, tf.float32)[:, 0, 0, :1] @ self.kernel}
+
+    module = Spoilt()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
+    loaded = tf.saved_model.load(str(tmp_path))  # holds the variables
+    full = loaded.signatures["serving_default"]
+    assert list(map(str, _ports(full).values())) == ["uint8 [N, 8, 8, 3]", "float32 [N, 2]"]
+    with pytest.raises(BundleError, match="not finite: 'kernel"):
+        check_weights(Bundle(tmp_path, card=None), _weights(full))  # type: ignore[arg-type]
+
+
+def test_what_is_no_saved_model_is_named(shipped_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"abc")
+    with pytest.raises(BundleError, match=f"TensorFlow cannot read the SavedModel at {tmp_path}"):
+        TensorFlowEngine(Bundle(tmp_path, shipped_bundle.card), device="cpu")
 
 
 def test_all_of_float32_is_retyped_but_the_head() -> None:

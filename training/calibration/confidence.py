@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.bundle import Bundle, Confidence
+from app.bundle import NOVELTY_BOUNDS, PROBABILITY_BOUNDS, Bundle, Confidence, Reference
 from app.confidence import greatest_foreground, probabilities
 from app.engines import Cut, Engine
 from training.data.dataset import Example
@@ -13,7 +13,7 @@ from training.errors import DataError
 from training.evaluation.inference import Explained, explain
 from training.evaluation.metrics import expected_calibration_error
 
-__all__ = ["SURE", "TAILS", "best_temperature", "calibrate_confidence", "limits"]
+__all__ = ["SURE", "TAILS", "best_temperature", "calibrate_confidence", "limits", "reference"]
 
 Floats = npt.NDArray[np.floating]
 
@@ -60,7 +60,8 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
     measures = np.stack([calibrated.max(axis=1), foreground, -novelty], axis=1).astype(np.float64)
     # What is not finite, as a network that was hardly trained may give, is the least sure of all.
     measures = np.where(np.isfinite(measures), measures, float(np.finfo(np.float32).min))
-    least_probability, least_foreground, familiar = limits(measures, TAILS)
+    least = limits(measures, TAILS)
+    least_probability, least_foreground, familiar = least
     return Confidence(
         temperature=temperature,
         least_probability=least_probability,
@@ -69,7 +70,34 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
         photos=len(examples),
         ece=round(expected_calibration_error(calibrated[finite], labels[finite]), 4),
         ece_before=round(expected_calibration_error(before[finite], labels[finite]), 4),
+        reference=reference(
+            calibrated[finite],
+            novelty[finite] / -familiar if card.novelty and familiar else None,
+            low=1 - float((measures >= np.array(least)).all(axis=1).mean()),
+        ),
     )
+
+
+def reference(probabilities: Floats, novelty: Floats | None, low: float) -> Reference:
+    """How photos are answered, for comparison with those in service.
+
+    Args:
+        probabilities: `[N, classes]`, calibrated.
+        novelty: `[N]`, over the most that is ok; None where it is not measured.
+        low: share of the photos whose confidence is low.
+    """
+    counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
+    return Reference(
+        probability=_shares(probabilities.max(axis=1), PROBABILITY_BOUNDS),
+        novelty=None if novelty is None else _shares(novelty, NOVELTY_BOUNDS),
+        classes=tuple(np.round(counts / len(probabilities), 4).tolist()),
+        low=round(low, 4),
+    )
+
+
+def _shares(values: Floats, bounds: Sequence[float]) -> dict[float, float]:
+    """The share of `[N]` values at or under each bound."""
+    return {bound: round(float((values <= bound).mean()), 4) for bound in bounds}
 
 
 def best_temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from training.commands.terminal import say
 from training.config import Source as PhotoSource
 from training.config import TrainConfig
 from training.errors import ExportError
+from training.files import MODEL_NAME, is_model_name
 from training.hints import command, photo_options
 from training.options import Directory, Metavar
 from training.quiet import start_tensorflow
@@ -20,17 +21,25 @@ if TYPE_CHECKING:
 __all__ = ["Bootstrap", "Export"]
 
 
-NAME_PATTERN = r"[a-z0-9][a-z0-9_-]*"
+MAX_VERSION = 2**63 - 1
+"""TF Serving counts versions with 64 bits."""
 
-ModelName = Annotated[str, Metavar("NAME")]
+
+def _model_name(name: str) -> str:
+    if not is_model_name(name):
+        raise ValueError(f"{name[:80]!r} is no model's name: {MODEL_NAME}")
+    return name
+
+
+ModelName = Annotated[str, Metavar("NAME"), AfterValidator(_model_name)]
 Text = Annotated[str, Metavar("'TEXT'")]
 
 
 class _NewVersion(BaseModel):
     models_dir: Directory = Field(Path("models"), description="where model versions are kept")
-    name: ModelName = Field("dogs", pattern=NAME_PATTERN, description="the model's name")
+    name: ModelName = Field("dogs", description="the model's name")
     version: int | None = Field(
-        None, ge=1, description="the version's number; by default, the next one"
+        None, ge=1, le=MAX_VERSION, description="the version's number; by default, the next one"
     )
     overwrite: bool = Field(False, description="replace the version if it exists")
     licence: Text = Field(
@@ -170,7 +179,7 @@ class Bootstrap(_WithPhotos, _NewVersion):
     """
 
     # Not the name of the model that is served by default: its next version would replace it.
-    name: ModelName = Field("imagenet", pattern=NAME_PATTERN, description="the model's name")
+    name: ModelName = Field("imagenet", description="the model's name")
     weights: Annotated[str, Metavar("{imagenet,FILE}")] = Field(
         "imagenet", description="imagenet is downloaded by Keras, FILE is in Keras's layout"
     )

@@ -4,15 +4,13 @@ import os
 import stat
 from pathlib import Path
 
+from app import images
 from training.data.skipped import Skipped
 
 __all__ = ["PHOTO_SUFFIXES", "Tree", "is_photo"]
 
 PHOTO_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-        *(".heic", ".heif", ".avif", ".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
-    )
+    (*images.SUFFIXES, ".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 )
 """Suffixes, in lower case, of files that are meant as photos, in a format that can be read or not.
 """

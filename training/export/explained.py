@@ -7,7 +7,7 @@
 `class_index` -1 stands for each row's top-1 class, `versus_index` -1 for none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -29,7 +29,8 @@ Tensor: TypeAlias = tf.Tensor
 class ExplainedNetwork(tf.Module):  # type: ignore[misc]
     """A network with its explanations, ready to be saved.
 
-    Kernels are stored as float16, everything else as float32; all arithmetic is float32.
+    Kernels are stored as float16, but for those that are to stay in float32, and everything else as
+    float32; all arithmetic is float32.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         projections: dict[str, Projection],
         residual: Residual | None = None,
         preprocessing: Preprocessing = Preprocessing.CAFFE,
-        kernel_dtype: tf.DType = tf.float16,
+        float32_kernels: Collection[str] = (),
     ) -> None:
         """Build the graph's variables and signatures.
 
@@ -53,7 +54,8 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
             projections: of the foreground, for each of `layers`.
             residual: what `novelty` measures; None leaves that output out.
             preprocessing: what the network expects to be done to photos.
-            kernel_dtype: how kernels are stored.
+            float32_kernels: names of the nodes whose kernels are stored as float32; see
+                `rounding.choose`.
 
         Raises:
             ExportError: the head is GAP + Dense, and the last layer is not what it pools.
@@ -69,7 +71,11 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         self._weights = {
             node.name: {
                 name: tf.Variable(
-                    value, dtype=kernel_dtype if name == "kernel" else tf.float32, trainable=False
+                    value,
+                    dtype=tf.float16
+                    if name == "kernel" and node.name not in float32_kernels
+                    else tf.float32,
+                    trainable=False,
                 )
                 for name, value in node.weights.items()
             }
@@ -78,7 +84,7 @@ class ExplainedNetwork(tf.Module):  # type: ignore[misc]
         self._projections = {layer: _variables(projections[layer]) for layer in layers}
         self._residual: tuple[tf.Variable, tf.Variable] | None = None
         if residual is not None:
-            directions = tf.Variable(residual.directions, dtype=kernel_dtype, trainable=False)
+            directions = tf.Variable(residual.directions, dtype=tf.float16, trainable=False)
             self._residual = directions, tf.Variable(residual.offset, trainable=False)
         image = tf.TensorSpec((None, input_size, input_size, 3), tf.uint8, name="image")
         index = {

@@ -5,16 +5,16 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+import numpy.typing as npt
 
 from app.bundle import Architecture, ModelCard
 from training.data import labels
 from training.errors import ExportError
+from training.export import keras_file, rounding
 from training.export.from_network import export_network
 from training.export.survey import TrainingPhotos
 from training.export.versions import check_free
-from training.graph import gradients
-from training.graph.keras_reader import from_keras
+from training.graph.keras_reader import from_keras, functional
 from training.graph.network import Network
 from training.networks.preprocessing import Preprocessing
 
@@ -56,17 +56,21 @@ def export_keras(
     """
     check_free(version_dir, overwrite=overwrite)
     classes = labels.read(labels_path)
-    model = _load(path)
+    model = keras_file.load(path)
     try:
         network = from_keras(model)
-        size = _input_size(model, input_size)
-        _check(network, model, size)
+        size = _input_size(functional(model), input_size)
+        outputs = _check(network, model, size, preprocessing)
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from error
     if len(classes) != network.classes:
-        raise ExportError(
-            f"{labels_path} lists {len(classes)} classes, but {path} has {network.classes}."
-        )
+        listed = f"{len(classes)} class{'' if len(classes) == 1 else 'es'}"
+        if outputs == 1:
+            raise ExportError(
+                f"{path} has one output, which tells two classes apart: {labels_path} must list "
+                f"two, first that of a low output, and not {listed}."
+            )
+        raise ExportError(f"{labels_path} lists {listed}, but {path} has {network.classes}.")
     return export_network(
         network,
         version_dir,
@@ -81,26 +85,17 @@ def export_keras(
     )
 
 
-def _load(path: Path) -> keras.Model:
-    if not path.is_file():
-        raise ExportError(f"The model file {path} does not exist.")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # zipfile, h5py, json and Keras each raise their own
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise ExportError(
-            f"Keras cannot load a whole model from {path} "
-            f"({type(error).__name__}: {reason.strip()})"
-        ) from error
-
-
-def _input_size(model: keras.Model, requested: int | None) -> int:
+def _input_size(graph: Any, requested: int | None) -> int:
     """The side of the square input in pixels: the model's, or else the requested one.
+
+    Args:
+        graph: a functional model.
+        requested: the size to use where the model takes any.
 
     Raises:
         ExportError: the input is not a square RGB photo, or the sizes contradict each other.
     """
-    shape = tuple(model.input_shape)
+    shape = tuple(graph.inputs[0].shape)
     if len(shape) != 4 or shape[3] != 3:
         raise ExportError(f"The model's input must be [N, h, w, 3], not {list(shape)}.")
     sides = {side for side in shape[1:3] if side is not None}
@@ -117,19 +112,40 @@ def _input_size(model: keras.Model, requested: int | None) -> int:
     return int(size)
 
 
-def _check(network: Network, model: keras.Model, size: int) -> None:
-    """Compare the network's output with Keras's on noise, to catch what the reader may have missed.
+def _check(network: Network, model: keras.Model, size: int, preprocessing: Preprocessing) -> int:
+    """Compare the network's output with Keras's, to catch what the reader may have missed.
 
-    Keras's output may be logits or, if the model ends in a softmax, probabilities: either will do.
+    Keras's output may be logits or, if the model ends in a softmax or sigmoid, probabilities:
+    either will do.
+
+    Returns:
+        Number of outputs of the Keras model.
 
     Raises:
-        ExportError: neither agrees.
+        ExportError: neither agrees, or Keras's output is not finite.
     """
-    photos = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
-    expected = np.asarray(model(photos, training=False), np.float32)  # [2, classes]
-    weights: dict[str, dict[str, Any]] = {node.name: dict(node.weights) for node in network.nodes}
-    logits = gradients.run(network, weights, tf.constant(photos))[network.nodes[-1].name]
-    candidates = [np.asarray(logits), np.asarray(tf.nn.softmax(logits))]
+    photos = rounding.probes(size)
+    expected = _predict(model, np.asarray(preprocessing.apply(photos)))  # [N, outputs]
+    rounding.check_finite(expected)
+    logits = rounding.logits(network, preprocessing, photos).astype(np.float64)  # [N, classes]
+    probabilities = np.asarray(keras.ops.softmax(logits))
+    candidates = [logits, probabilities]
+    if expected.shape[1] == 1:  # of two classes, the second's
+        candidates = [logits[:, 1:] - logits[:, :1], probabilities[:, 1:]]
     error = min(float(np.abs(candidate - expected).max()) for candidate in candidates)
-    if error > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+    if not error <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ExportError("Converted layer by layer, the network does not compute what Keras does.")
+    return int(expected.shape[1])
+
+
+def _predict(model: keras.Model, photos: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The only output of a Keras model, whatever it is packed in: `[N, outputs]`.
+
+    Args:
+        model: with one input, which may have a name, and one output, which may too.
+        photos: as the model expects them, `[N, S, S, 3]`.
+    """
+    inputs = getattr(model, "input", None)  # a subclassed model has none
+    packed: Any = dict.fromkeys(inputs, photos) if isinstance(inputs, dict) else photos
+    (output,) = keras.tree.flatten(model(packed, training=False))
+    return np.asarray(output, np.float64)

@@ -1,11 +1,13 @@
 """A `Network` of any origin exported as a model version: what all exports have in common."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from app.bundle import Architecture, Data, Foreground, Input, Label, ModelCard, Novelty
 from training.data.dataset import Example
+from training.export import rounding
 from training.export.explained import ExplainedNetwork
 from training.export.foreground import channel_sum
 from training.export.survey import Survey, survey
@@ -35,6 +37,8 @@ def export_network(
 ) -> ModelCard:
     """Export a network, with what `survey` learns from training photos.
 
+    Kernels that float16 would damage stay in float32; a message on standard error names them.
+
     Args:
         network: takes what `preprocessing` returns.
         version_dir: `models/<name>/<version>`.
@@ -51,11 +55,15 @@ def export_network(
         overwrite: whether an existing version may be replaced.
 
     Raises:
-        ExportError: the version exists, or the network has no layer to expose or does not take
-            photos of that size.
+        ExportError: the version exists, or the network has no layer to expose, does not take
+            photos of that size, or gives outputs that are not finite.
     """
     check_free(version_dir, overwrite=overwrite)
     layers, sizes = exposed_layers(network, input_size), shapes(network, input_size)
+    photos = rounding.probes(input_size, examples)
+    kernels = rounding.choose(network, preprocessing, photos)
+    if kernels.float32:
+        print(kernels, file=sys.stderr, flush=True)
     surveyed: Survey | None = None
     projections = {layer: channel_sum(sizes[layer][-1]) for layer in layers}
     if examples:
@@ -68,7 +76,9 @@ def export_network(
         projections=projections,
         residual=surveyed.residual if surveyed else None,
         preprocessing=preprocessing,
+        float32_kernels=kernels.float32,
     )
+    rounding.check_served(explained, kernels.logits, photos)
     card = ModelCard(
         name=version_dir.parent.name,
         version=int(version_dir.name),

@@ -8,6 +8,7 @@ beside it:
                         place; put back by the next export if this one is killed in between
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 from app.bundle import ModelCard, checksums
 from training.errors import ExportError
 from training.export.explained import ExplainedNetwork
+from training.files import MODEL_NAME, is_model_name
 
 __all__ = ["check_free", "next_version", "write"]
 
@@ -70,8 +72,15 @@ def check_free(version_dir: Path, *, overwrite: bool) -> None:
         overwrite: whether an existing version may be replaced.
 
     Raises:
-        ExportError: the version exists and may not be replaced.
+        ExportError: the version exists and may not be replaced, the model cannot be called so, or
+            there can be no such directory.
     """
+    name = version_dir.parent.name
+    if not is_model_name(name):
+        raise ExportError(f"{name[:80]!r} is no model's name: {MODEL_NAME}.")
+    nearest = next(path for path in version_dir.parents if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ExportError(f"{version_dir} cannot be written: {nearest} is no writable directory.")
     _recover(version_dir.parent)
     if version_dir.exists() and not overwrite:
         raise ExportError(f"{version_dir} already exists: pass another --version or --overwrite.")

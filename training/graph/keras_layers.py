@@ -46,24 +46,46 @@ _IDENTITIES = tuple(
     for name in (
         "ActivityRegularization",
         "AlphaDropout",
+        "AugMix",
+        "CutMix",
         "Dropout",
+        "Equalization",
         "GaussianDropout",
         "GaussianNoise",
         "Identity",
+        "MixUp",
+        "RandAugment",
         "RandomBrightness",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
         "RandomContrast",
+        "RandomElasticTransform",
+        "RandomErasing",
         "RandomFlip",
+        "RandomGaussianBlur",
+        "RandomGrayscale",
+        "RandomHue",
+        "RandomInvert",
+        "RandomPerspective",
+        "RandomPosterization",
         "RandomRotation",
+        "RandomSaturation",
+        "RandomSharpness",
+        "RandomShear",
         "RandomTranslation",
         "RandomZoom",
+        "Solarization",
         "SpatialDropout2D",
     )
+    if hasattr(keras.layers, name)  # later versions of Keras have more of them
 )
-"""Layers that do nothing at inference."""
+"""Layers that do nothing at inference: `layer(x, training=False)` is x."""
 
 
 def is_identity(layer: Any) -> bool:
-    """Whether the layer does nothing at inference."""
+    """Whether the layer, or each layer of a pipeline, does nothing at inference."""
+    if isinstance(layer, keras.layers.Pipeline):
+        return all(map(is_identity, layer.layers))
     return isinstance(layer, _IDENTITIES)
 
 
@@ -83,6 +105,18 @@ def translate(layer: Any, shapes: Sequence[Shape]) -> list[Part]:
     if translation is None:
         raise _unsupported(layer)
     return translation(layer, shapes)
+
+
+def _same_size(layer: Any, shapes: Sequence[Shape]) -> list[Part]:
+    """A layer that resizes or crops to a size: nothing, where its input has that size."""
+    height, width = int(layer.height), int(layer.width)
+    if tuple(shapes[0][1:3]) != (height, width):
+        raise _unsupported(
+            layer,
+            f"to {height} x {width}, where its input is not fixed to that size: the service "
+            "resizes photos itself",
+        )
+    return []
 
 
 def _unsupported(layer: Any, detail: str = "") -> ExportError:
@@ -322,5 +356,8 @@ _TRANSLATIONS: dict[type, Translation] = {
     keras.layers.GlobalMaxPooling2D: _global_pooling("global_max_pooling"),
     keras.layers.Flatten: _flatten,
     keras.layers.Reshape: _reshape,
+    keras.layers.CenterCrop: _same_size,
+    keras.layers.RandomCrop: _same_size,
+    keras.layers.Resizing: _same_size,
 }
 """By the layer's exact class: a subclass may compute something else."""

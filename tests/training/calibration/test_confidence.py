@@ -17,6 +17,7 @@ from training.calibration.confidence import (
     best_temperature,
     calibrate_confidence,
     limits,
+    reference,
 )
 from training.errors import DataError
 from training.evaluation.metrics import expected_calibration_error
@@ -191,6 +192,37 @@ def test_confidence_of_the_validation_photos(
         for row in range(12)
     ]
     assert rows == [True] * 12  # one of twelve less would be under 95 %
+    likeliest = np.bincount(sure.argmax(axis=1), minlength=5) / 12
+    assert fitted.reference is not None
+    assert fitted.reference.classes == pytest.approx(likeliest, abs=1e-4)
+    assert fitted.reference.low == 0
+    if measured:
+        assert fitted.reference.novelty is not None
+        assert fitted.reference.novelty[1.0] == 1  # nothing is beyond the limit
+    else:
+        assert fitted.reference.novelty is None
+
+
+def test_reference_is_the_share_at_or_under_each_bound() -> None:
+    shares = np.array([[0.5, 0.5], [0.05, 0.95], [0.3, 0.7], [0.0, 1.0]], np.float64)
+    novelty = np.array([0.3, 0.31, 1.0, 50.0])
+
+    made = reference(shares, novelty, low=0.25)
+
+    assert made.classes == (0.25, 0.75)
+    assert made.low == 0.25
+    assert made.probability == {
+        **dict.fromkeys((0.05, 0.1, 0.2, 0.3, 0.4), 0.0),
+        **dict.fromkeys((0.5, 0.6), 0.25),
+        **dict.fromkeys((0.7, 0.8, 0.9), 0.5),
+        **dict.fromkeys((0.95, 0.99), 0.75),
+        1.0: 1.0,
+    }
+    assert made.novelty == {
+        0.3: 0.25,
+        **dict.fromkeys((0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 0.5),
+        **dict.fromkeys((1.0, 1.25, 1.5, 2.0, 3.0), 0.75),
+    }
 
 
 def test_no_validation_photos(small_bundle: Bundle) -> None:

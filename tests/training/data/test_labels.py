@@ -28,6 +28,36 @@ def test_line_without_a_name(tmp_path: Path, content: str, line: int) -> None:
         labels.read(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("beagle\ndingo\nbeagle\n", ": classes 0 and 2 have one name: beagle"),
+        ("n1\tbeagle\nn1\tdingo\n", ": classes 0 and 1 have one synset: n1"),
+        ("caf\u00e9\ncafe\u0301\n", ": classes 0 and 1 have one name"),
+        ("beagle\ndin\x00go\n", r", line 2: a name holds the character U\+0000"),
+        ("beagle\ndin\x0bgo\n", r", line 2: a name holds the character U\+000B"),
+        ("bea\u2028gle\ndingo\n", r", line 1: a name holds the character U\+2028"),
+        ("beagle\n" + "x" * 201 + "\n", ", line 2: .* at most 200 characters"),
+    ],
+)
+def test_class_that_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(ExportError, match=rf"labels\.txt{message}") as caught:
+        labels.read(path)
+
+    assert str(caught.value).isprintable()
+
+
+def test_names_that_differ_by_case_or_script_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    names = ["Pug", "pug", "x" * 200, "\u67f4\u72ac", "\u0633\u06af\u200c\u0647\u0627"]
+    path.write_bytes("\r\n".join(names).encode())
+
+    assert [label.name for label in labels.read(path)] == names
+
+
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"none\.txt cannot be read"):
         labels.read(tmp_path / "none.txt")

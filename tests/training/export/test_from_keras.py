@@ -9,9 +9,10 @@ import pytest
 from app import engines
 from app.bundle import load
 from app.engines import Batch, Cut
+from tests.needs import shared
 from tests.training.command_line import hint
 from tests.training.pictures import photo
-from tests.training.small_networks import NETWORKS, small_resnet
+from tests.training.small_networks import NETWORKS, small_resnet, tiny_net
 from training import cli
 from training.errors import ExportError
 from training.export import from_keras as keras_export
@@ -212,3 +213,88 @@ def test_model_that_is_misread_is_not_exported(
 
     with pytest.raises(ExportError, match="does not compute what Keras does"):
         export_keras(path, labels, tmp_path / "own" / "1")
+
+
+def _classes(path: Path, count: int) -> Path:
+    path.write_text("".join(f"breed {index}\n" for index in range(count)), encoding="utf-8")
+    return path
+
+
+def test_input_and_output_in_dictionaries(tmp_path: Path, labels: Path) -> None:
+    model = tiny_net(4)
+    outputs = {"breed": keras.layers.Softmax()(model.output)}
+    path = _saved(keras.Model({"image_input": model.input}, outputs), tmp_path / "own.keras")
+
+    card = export_keras(path, labels, tmp_path / "own" / "1", input_size=16)
+
+    assert (len(card.labels), card.head) == (4, "gap_dense")
+
+
+@pytest.mark.parametrize(
+    ("case", "classes", "message"),
+    [
+        ("all-nan", 5, "Layer 'conv2d_8': 216 values are NaN or infinite.*'kernel'"),
+        ("newer-version", 5, "Keras 4.0.0 wrote .*'conv2d': .*'brand_new_option'"),
+        ("dense1-logit", 1, "one output, which tells two classes apart"),
+    ],
+)
+def test_specimen_that_is_refused(case: str, classes: int, message: str, tmp_path: Path) -> None:
+    path = shared(f"cases/keras-{case}.keras")
+    names = _classes(tmp_path / "labels.txt", classes)
+
+    with pytest.raises(SystemExit, match=message) as ended:
+        cli.main(
+            ["export", "--keras", str(path), "--labels", str(names), "--models-dir", str(tmp_path)]
+        )
+
+    assert "\n" not in str(ended.value.code)
+    assert not (tmp_path / "dogs").exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "classes"),
+    [("dict-output", 5), ("kernel-70000", 5), ("preprocess-resnet50", 5), ("dense1-logit", 2)],
+)
+def test_specimen_predicts_what_keras_predicts(case: str, classes: int, tmp_path: Path) -> None:
+    path = shared(f"cases/keras-{case}.keras")
+    names = _classes(tmp_path / "labels.txt", classes)
+    export_keras(path, names, tmp_path / "own" / "1")
+    photos = np.random.default_rng(5).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    index = np.full(4, -1, np.int32)
+
+    engine = engines.create(load(tmp_path / "own" / "1"), engine="openvino", precision="float32")
+    actual = engine.run(Cut.PREDICT, Batch(photos, index, index))["probabilities"]
+
+    model = keras.models.load_model(path, compile=False)
+    (expected,) = keras.tree.flatten(model(photos.astype(np.float32), training=False))
+    if classes == 2:
+        expected = keras.ops.concatenate(
+            [1 - keras.ops.sigmoid(expected), keras.ops.sigmoid(expected)]
+        )
+        expected = np.asarray(expected).reshape(2, 4).T
+    np.testing.assert_allclose(actual, expected, atol=0.005)
+
+
+@pytest.mark.parametrize("command_name", ["export", "bootstrap"])
+@pytest.mark.parametrize(
+    "name", ["../../x", "..", ".", "", "/tmp/x", "a/b", "a\\b", "a\x1bb", "a\n", "x" * 65, ".x"]
+)
+def test_name_that_would_leave_the_models(
+    command_name: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command_name, f"--name={name}", "--models-dir", str(tmp_path / "models")])
+
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.startswith("--name: ")
+    assert "is no model's name" in error
+    assert error.strip().isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version_beyond_64_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["export", "--version", "9" * 300])
+
+    assert capsys.readouterr().err.startswith("--version: ")

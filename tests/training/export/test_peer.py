@@ -34,12 +34,13 @@ def exact(
     """In float32 throughout: an engine of an earlier test may have set TensorFlow to bfloat16."""
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({BFLOAT16: False})
+    network = from_keras(keras_model)
     yield ExplainedNetwork(
-        from_keras(keras_model),
+        network,
         input_size=SIZE,
         layers=LAYERS,
         projections=projections,
-        kernel_dtype=tf.float32,
+        float32_kernels=[node.name for node in network.nodes],
     )
     tf.config.optimizer.set_experimental_options({BFLOAT16: before.get(BFLOAT16, False)})
 

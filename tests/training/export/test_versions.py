@@ -9,7 +9,7 @@ import pytest
 from app.bundle import Bundle, BundleError, ModelCard, checksums, find_version, load
 from training.errors import ExportError
 from training.export.explained import ExplainedNetwork
-from training.export.versions import next_version, write
+from training.export.versions import check_free, next_version, write
 
 
 def test_card_is_written_with_checksums(small_bundle: Bundle, card: ModelCard) -> None:
@@ -111,6 +111,19 @@ def test_place_must_match_the_card(
 ) -> None:
     with pytest.raises(ExportError, match="not the directory of small version 3"):
         write(explained, tmp_path / "other" / "3", card)
+
+
+@pytest.mark.parametrize("name", ["..", "a b", "-x", "x" * 65, "a\nb", "\u00e4"])
+def test_name_that_is_no_directory_of_its_own(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="is no model's name"):
+        check_free(tmp_path / "models" / name / "1", overwrite=True)
+
+
+def test_place_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "models").touch()
+
+    with pytest.raises(ExportError, match="models is no writable directory"):
+        check_free(tmp_path / "models" / "own" / "1", overwrite=False)
 
 
 def test_next_version(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def _explained(
     network: Network,
     size: int,
     preprocessing: Preprocessing,
-    kernel_dtype: tf.DType = tf.float16,
+    *,
+    float32: bool = False,
 ) -> ExplainedNetwork:
     layers, sizes = exposed_layers(network, size), shapes(network, size)
     return ExplainedNetwork(
@@ -113,7 +114,7 @@ def _explained(
         layers=layers,
         projections={layer: channel_sum(sizes[layer][-1]) for layer in layers},
         preprocessing=preprocessing,
-        kernel_dtype=kernel_dtype,
+        float32_kernels=[node.name for node in network.nodes] if float32 else (),
     )
 
 
@@ -151,7 +152,7 @@ def test_gradients_of_whole_networks_are_those_of_gradient_tape(name: str) -> No
     size = model.input_shape[1]
     image = np.random.default_rng(8).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     network = from_keras(model)
-    explained = _explained(network, size, Preprocessing.NONE, kernel_dtype=tf.float32)
+    explained = _explained(network, size, Preprocessing.NONE, float32=True)
     outputs = explained.serve(tf.constant(image), tf.constant([1, 2]), tf.constant([-1, 0]))
 
     # HiResCAM summed over positions is the derivative by a factor on the layer's activations.

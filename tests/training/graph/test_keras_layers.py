@@ -1,11 +1,13 @@
 """Keras layers as operations, by hand; `test_keras_reader` runs whole networks."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 
 from training.errors import ExportError
-from training.graph.keras_layers import translate
+from training.graph.keras_layers import is_identity, translate
 from training.graph.keras_reader import from_keras
 from training.graph.network import Operation
 
@@ -61,4 +63,63 @@ def test_unsupported_layer_is_named(layer: keras.layers.Layer) -> None:
     model = keras.Model(image, keras.layers.Dense(2)(pooled))
 
     with pytest.raises(ExportError, match="'odd'"):
+        from_keras(model)
+
+
+AUGMENTATIONS: dict[str, dict[str, float]] = {
+    "RandomCrop": {"height": 16, "width": 16},
+    "CenterCrop": {"height": 16, "width": 16},
+    "Resizing": {"height": 16, "width": 16},
+    "RandomTranslation": {"height_factor": 0.5, "width_factor": 0.5},
+    "RandomZoom": {"height_factor": 0.5},
+    "RandomPosterization": {"factor": 4},
+    "GaussianNoise": {"stddev": 1.0},
+}
+"""Arguments of layers whose first one is no `factor` or `rate`."""
+
+
+def _made(name: str) -> keras.layers.Layer:
+    kind = getattr(keras.layers, name)
+    if name in AUGMENTATIONS:
+        return kind(**AUGMENTATIONS[name])
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    needed = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    return kind(*[0.5 for parameter in needed if parameter.name in ("factor", "rate")])
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        name
+        for name in dir(keras.layers)
+        if name.startswith("Random")
+        or name in ("AugMix", "CenterCrop", "CutMix", "GaussianNoise", "MixUp", "RandAugment")
+        or name in ("Equalization", "Resizing", "Solarization", "Dropout")
+    ),
+)
+def test_augmentation_does_nothing_at_inference(name: str) -> None:
+    """Each that this version of Keras has, in a pipeline too."""
+    image = keras.Input((16, 16, 3))
+    x = _made(name)(image)
+    if is_identity(_made(name)):
+        x = keras.layers.Pipeline([_made(name), keras.layers.Dropout(0.5)])(x)
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(3, name="head")(pooled))
+    photos = np.random.default_rng(2).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
+    kernel, bias = model.get_layer("head").get_weights()
+
+    network = from_keras(model)
+
+    assert len(network.nodes) == 2
+    expected = photos.mean(axis=(1, 2)) @ kernel + bias
+    np.testing.assert_allclose(model(photos, training=False), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["CenterCrop", "RandomCrop", "Resizing"])
+def test_layer_that_changes_the_size_is_named(name: str) -> None:
+    image = keras.Input((20, 20, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(_made(name)(image))
+    model = keras.Model(image, keras.layers.Dense(3)(pooled))
+
+    with pytest.raises(ExportError, match=f"{name} to 16 x 16.*resizes photos itself"):
         from_keras(model)

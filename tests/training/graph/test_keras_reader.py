@@ -130,3 +130,51 @@ def test_arithmetic_that_is_not_supported_is_named() -> None:
 
     with pytest.raises(ExportError, match="divide"):
         from_keras(model)
+
+
+def _head(*layers: keras.layers.Layer) -> keras.Model:
+    pooling = keras.layers.GlobalAveragePooling2D()
+    return keras.Sequential([keras.Input((8, 8, 3)), pooling, *layers])
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([keras.layers.Dense(3, activation="sigmoid", name="head")], "'head'.*multi-label"),
+        ([keras.layers.Dense(1, activation="softmax")], "softmax of one output"),
+        ([keras.layers.Dense(3, activation="tanh", name="head")], r"not in 'head' \(tanh\)"),
+    ],
+)
+def test_head_that_does_not_do(layers: list[keras.layers.Layer], message: str) -> None:
+    with pytest.raises(ExportError, match=message) as caught:
+        from_keras(_head(*layers))
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_one_output_becomes_two_classes(activation: str | None) -> None:
+    model = _head(keras.layers.Dense(1, activation=activation))
+    photos = np.random.default_rng(1).normal(0, 3, (5, 8, 8, 3)).astype(np.float32)
+    output = np.asarray(model(photos))[:, 0].astype(np.float64)
+    second = output if activation else 1 / (1 + np.exp(-output))
+
+    network = from_keras(model)
+
+    weights = {node.name: dict(node.weights) for node in network.nodes}
+    logits = gradients.run(network, weights, photos)[network.nodes[-1].name]
+    expected = np.stack([1 - second, second], axis=1)
+    np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-5)
+    assert network.classes == 2
+    assert network.gap_dense
+
+
+def test_outputs_are_listed_by_name() -> None:
+    image = keras.Input((8, 8, 2))
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    outputs = {"breed": keras.layers.Dense(2)(pooled), "age": keras.layers.Dense(1)(pooled)}
+
+    with pytest.raises(ExportError, match=r"2 outputs .*'breed'") as caught:
+        from_keras(keras.Model(image, outputs))
+
+    assert "\n" not in str(caught.value)

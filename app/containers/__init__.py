@@ -1,0 +1,1 @@
+"""Image files read by their structure alone: size, orientation, profile; no pixel is decoded."""

@@ -1,0 +1,70 @@
+"""GIF: the first picture alone."""
+
+import struct
+
+from app.containers.base import CUT, Limits, Source, check_size
+from app.errors import UndecodableImage
+
+__all__ = ["inspect"]
+
+_MAX_BLOCKS = 400_000
+"""Blocks of up to 255 bytes: 20 MB of pixels have 80,000."""
+
+_EXTENSION, _PICTURE, _CONTROL = 0x21, 0x2C, 0xF9
+
+
+def inspect(data: bytes, limits: Limits) -> Source:
+    """Read a GIF's structure up to the end of its first picture.
+
+    Raises:
+        TooManyPixels: its screen or its first picture exceeds the limits.
+        UndecodableImage: it has no picture.
+    """
+    if len(data) < 13:
+        raise UndecodableImage(CUT)
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    check_size(width, height, limits)
+    view = memoryview(data)
+    place = 13 + _table(flags)
+    parts: list[bytes | memoryview] = [view[:place]]
+    blocks = 0
+    while place + 2 <= len(data):
+        start = place
+        if data[place] == _EXTENSION:
+            place, blocks = _skip_blocks(data, place + 2, blocks)
+            if data[start + 1] == _CONTROL and place - start == 8:
+                parts[1:] = [view[start:place]]  # transparency; the last before the picture counts
+        elif data[place] == _PICTURE and place + 10 <= len(data):
+            x, y, across, down, flags = struct.unpack_from("<HHHHB", data, place + 1)
+            check_size(across, down, limits)
+            check_size(max(width, x + across), max(height, y + down), limits)
+            place, blocks = _skip_blocks(data, place + 11 + _table(flags), blocks)
+            parts += [view[start:place], b";"]
+            pixels = max(width, x + across) * max(height, y + down)
+            return Source(
+                format="GIF",
+                width=max(width, x + across),
+                height=max(height, y + down),
+                parts=parts,
+                cost=2 * pixels,
+                peak_bytes=8 * pixels,
+                progressive=bool(flags & 0x40),
+            )
+        else:
+            break
+    raise UndecodableImage("The GIF has no picture.")
+
+
+def _table(flags: int) -> int:
+    """Bytes of the colour table."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _skip_blocks(data: bytes, place: int, blocks: int) -> tuple[int, int]:
+    """The place behind a sequence of blocks, and how many there have been in all."""
+    while place < len(data) and data[place]:
+        place += 1 + data[place]
+        blocks += 1
+        if blocks > _MAX_BLOCKS:
+            raise UndecodableImage(f"The GIF has more than {_MAX_BLOCKS} blocks.")
+    return min(place + 1, len(data)), blocks

@@ -1,0 +1,280 @@
+import gzip
+import random
+import struct
+import time
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
+from app.image_header import FORMATS, Limits, read
+from tests.app.encoded import END, NOISE, encode, ihdr, png, segment, smooth
+from tests.needs import shared
+
+PICTURE = smooth(120, 80)
+
+
+def progressive(scans: int, *, width: int = 120, height: int = 80) -> bytes:
+    """A JPEG with one of its scans repeated until there are so many."""
+    data = encode(smooth(width, height), "JPEG", progressive=True)
+    starts = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+    ends = []
+    for start, following in zip(starts, [*starts[1:], len(data) - 2], strict=True):
+        table = data.find(b"\xff\xc4", start, following)  # of the next scan
+        ends.append(following if table < 0 else table)
+    sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+    shortest = sizes.index(min(sizes))
+    start, end = starts[shortest], ends[shortest]
+    return data[:end] + data[start:end] * (scans - len(starts)) + data[end:]
+
+
+class TestRead:
+    @pytest.mark.parametrize(
+        ("kind", "options", "expected"),
+        [
+            ("JPEG", {}, {"format": "JPEG", "scans": 1, "progressive": False}),
+            ("JPEG", {"progressive": True}, {"format": "JPEG", "scans": 10, "progressive": True}),
+            ("PNG", {}, {"format": "PNG"}),
+            ("WEBP", {}, {"format": "WebP", "lossless": False}),
+            ("WEBP", {"lossless": True}, {"format": "WebP", "lossless": True}),
+            ("HEIF", {}, {"format": "HEIC"}),
+            ("HEIF", {"tile_size": 64}, {"format": "HEIC"}),
+            ("AVIF", {"speed": 10}, {"format": "AVIF"}),
+            ("GIF", {}, {"format": "GIF"}),
+            ("BMP", {}, {"format": "BMP"}),
+            ("TIFF", {}, {"format": "TIFF"}),
+            ("TIFF", {"compression": "tiff_lzw"}, {"format": "TIFF"}),
+        ],
+    )
+    def test_formats_and_sizes(
+        self, kind: str, options: dict[str, Any], expected: dict[str, Any]
+    ) -> None:
+        picture = PICTURE.quantize(64) if kind == "GIF" else PICTURE
+        header = read(encode(picture, kind, **options))
+        assert (header.width, header.height) == PICTURE.size
+        assert header.format in FORMATS
+        assert {name: getattr(header, name) for name in expected} == expected
+        assert 0 < header.pixels < 1_000_000
+        assert header.peak_bytes >= 120 * 80
+
+    @pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+    def test_frames_are_counted(self, kind: str) -> None:
+        frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "blue", "lime")]
+        data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert read(data).frames == 3
+
+    def test_an_interlaced_png(self) -> None:
+        data = png(ihdr(4, 4, interlaced=1), (b"IDAT", b""), END)
+        assert read(data).progressive
+
+    def test_work_grows_with_scans_and_bytes(self) -> None:
+        few, many = read(progressive(12)), read(progressive(90))
+        assert few.scans == 12
+        assert many.scans == 90
+        assert many.pixels > 3 * few.pixels
+        assert read(encode(PICTURE, "JPEG")).pixels < few.pixels
+        plain, noise = Image.new("RGB", (48, 64)), NOISE
+        for kind in ("JPEG", "PNG", "WEBP", "AVIF", "HEIF"):
+            assert read(encode(plain, kind)).pixels < read(encode(noise, kind)).pixels
+
+    @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "HEIF", "AVIF", "GIF", "TIFF", "BMP"])
+    def test_a_file_cut_anywhere_is_read_or_the_clients_error(self, kind: str) -> None:
+        data = encode(PICTURE.quantize(64) if kind == "GIF" else PICTURE, kind)
+        rng = random.Random(5)
+        sizes = [*range(0, min(700, len(data)), 7), *(rng.randrange(len(data)) for _ in range(60))]
+        for size in sizes:
+            try:
+                header = read(data[:size])
+            except (TooManyPixels, UndecodableImage, UnsupportedMediaType):
+                continue
+            assert (header.width, header.height) == PICTURE.size
+
+    @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "HEIF", "AVIF", "GIF", "TIFF", "BMP"])
+    def test_a_damaged_file_is_read_or_the_clients_error(self, kind: str) -> None:
+        data = encode(PICTURE.quantize(64) if kind == "GIF" else PICTURE, kind)
+        rng = random.Random(6)
+        for _ in range(300):
+            damaged = bytearray(data)
+            for _ in range(rng.randrange(1, 6)):
+                damaged[rng.randrange(min(400, len(data)))] = rng.choice((0, 1, 127, 255))
+            try:
+                header = read(bytes(damaged))
+            except (TooManyPixels, UndecodableImage, UnsupportedMediaType):
+                continue
+            assert header.width * header.height <= Limits().pixels
+
+
+class TestLimits:
+    @pytest.mark.parametrize(
+        ("width", "height", "message"),
+        [
+            (49_000_000, 1, "49000000 x 1 pixels; the limit is 65535 on a side"),
+            (1, 65_536, "1 x 65536 pixels; the limit is 65535 on a side"),
+            (10_000, 5_001, "10000 x 5001 pixels; the limit is 50000000 in all"),
+        ],
+    )
+    def test_sides_and_pixels(self, width: int, height: int, message: str) -> None:
+        with pytest.raises(TooManyPixels, match=message):
+            read(png(ihdr(width, height), (b"IDAT", b""), END))
+
+    def test_a_long_and_narrow_picture_passes(self) -> None:
+        assert read(png(ihdr(65_535, 700), (b"IDAT", b""), END)).width == 65_535
+
+    @pytest.mark.parametrize("scans", [101, 3_000, 20_000])
+    def test_scans(self, scans: int) -> None:
+        data = progressive(scans)
+        start = time.process_time()
+        with pytest.raises(TooManyPixels, match="more than 100 scans"):
+            read(data)
+        assert time.process_time() - start < 0.5
+
+    def test_a_hundred_scans_pass(self) -> None:
+        assert read(progressive(100)).scans == 100
+
+    def test_a_progressive_photo_of_40_megapixels_passes(self) -> None:
+        # The header of one: sizes set anew in the frame, scans as Pillow writes them.
+        data = encode(PICTURE, "JPEG", progressive=True, quality=95, subsampling=0)
+        frame = data.index(b"\xff\xc2") + 5
+        large = data[:frame] + struct.pack(">HH", 5_200, 7_700) + data[frame + 4 :]
+        header = read(large)
+        assert (header.width, header.height, header.scans) == (7_700, 5_200, 10)
+        # Beside the header, 20 MB of codes at 60 ns each.
+        assert header.pixels + 6 * 20_000_000 < Limits().cost
+
+    def test_scans_hidden_behind_a_second_component_of_one_name(self) -> None:
+        data = encode(PICTURE, "JPEG", subsampling=0)
+        frame = data.index(b"\xff\xc0") + 10
+        same = data[:frame] + b"\1\x11\0\1\x11\1\1\x11\1" + data[frame + 9 :]
+        with pytest.raises(UndecodableImage, match="two components"):
+            read(same)
+
+    def test_a_lossless_webp_of_46_bytes_passes_by_its_cost(self) -> None:
+        data = encode(Image.new("RGB", (7_000, 7_000)), "WEBP", lossless=True, method=0)
+        assert len(data) < 100
+        header = read(data)
+        assert header.pixels == pytest.approx(2 * 49_000_000, rel=0.01)
+        with pytest.raises(TooManyPixels, match="98 megapixels of an ordinary JPEG; the limit"):
+            read(data, Limits(cost=50_000_000))
+
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("bytes of fill", b"\xff\xd8" + b"\xff" * 20_000_000),
+            ("fill and zeros", b"\xff\xd8\xff" + b"\xff\xff\0" * 6_000_000),
+            ("empty segments", b"\xff\xd8" + b"\xff\xe1\0\2" * 5_000_000),
+            ("lone markers", b"\xff\xd8\xff\1" + b"\xff\1" * 5_000_000),
+            ("restart markers", b"\xff\xd8\xff" + b"\xd0\xff" * 10_000_000),
+            ("empty chunks", png(ihdr(9, 9)) + b"\0\0\0\0tEXtxxxx" * 1_500_000),
+            ("one byte a block", b"GIF89a\1\0\1\0\0\0\0!\xfe" + b"\1x" * 10_000_000),
+            ("small chunks", b"RIFF\0\0\0\0WEBP" + b"EXIF\0\0\0\0" * 2_000_000),
+            ("small boxes", b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x08free" * 2_000_000),
+        ],
+    )
+    def test_hostile_structure_takes_no_time(self, name: str, data: bytes) -> None:
+        start = time.process_time()
+        with pytest.raises(UndecodableImage):
+            read(data)
+        assert time.process_time() - start < 1.0, name
+
+    def test_the_codes_of_a_jpeg_full_of_stuffed_bytes(self) -> None:
+        data = encode(PICTURE, "JPEG", progressive=True)
+        start = data.index(b"\xff\xda") + 14
+        stuffed = data[:start] + b"\xff\0" * 10_000_000 + data[start:]
+        begin = time.process_time()
+        assert read(stuffed).scans == 10
+        assert time.process_time() - begin < 1.0
+
+    def test_a_heic_of_tiles_is_limited_by_their_sum(self) -> None:
+        data = encode(smooth(200, 80), "HEIF", tile_size=64)
+        tile, large = struct.pack(">II", 64, 64), struct.pack(">II", 7_000, 7_000)
+        assert tile in data
+        with pytest.raises(TooManyPixels, match="in tiles"):
+            read(data.replace(tile, large))
+
+    @pytest.mark.parametrize(("kind", "size"), [("HEIF", (120, 80)), ("AVIF", (120, 80))])
+    def test_a_heic_that_announces_too_much(self, kind: str, size: tuple[int, int]) -> None:
+        data = encode(PICTURE, kind)
+        with pytest.raises(TooManyPixels, match="9000 x 8000"):
+            read(data.replace(struct.pack(">II", *size), struct.pack(">II", 9_000, 8_000)))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("data", "name"),
+        [
+            (b"\xff\x0a" + bytes(20), "a JPEG XL image"),
+            (b"8BPS\0\1" + bytes(20), "a Photoshop document"),
+            (b"%PDF-1.7\n", "a PDF document"),
+            (b'<?xml version="1.0"?>\n<svg xmlns="x">', "an SVG drawing"),
+            (b"<svg></svg>", "an SVG drawing"),
+            (b"\n<!DOCTYPE html><html>", "an HTML page"),
+            (b'{"image": 1}', "JSON text"),
+            (b"a photo of a dog", "text"),
+            (gzip.compress(b"x"), "a gzip archive"),
+            (b"\0\0\0\x18ftypmp42" + bytes(20), "an MP4 video"),
+            (b"\0\0\0\x14ftypqt  " + bytes(20), "a QuickTime video"),
+            (b"\0\0\0\x14ftypabcd" + bytes(20), "an ISO media file of brand 'abcd'"),
+            (b"RIFF\0\0\0\0WAVEfmt ", "a WAV audio file"),
+            (b"RIFF\0\0\0\0AVI LIST", "an AVI video"),
+            (b"/9j/4AAQSkZJRg", "a JPEG in Base64"),
+            (b"data:image/png;base64,iVBO", "a data URL"),
+            (b"P6 2 2 255\n" + bytes(12), "a Netpbm image"),
+            (b"\0\1\2\3\4\5", "of an unknown format"),
+            (b"", "of an unknown format"),
+        ],
+    )
+    def test_the_format_is_named_with_those_that_are_taken(self, data: bytes, name: str) -> None:
+        with pytest.raises(UnsupportedMediaType) as caught:
+            read(data)
+        assert str(caught.value).startswith(f"The image is {name}")
+        assert str(caught.value).endswith("HEIC, AVIF, GIF, BMP and TIFF are supported.")
+
+    @pytest.mark.parametrize("compression", ["jpeg", "group4"])
+    def test_a_tiff_of_another_compression(self, compression: str) -> None:
+        picture = PICTURE.convert("1") if compression == "group4" else PICTURE
+        with pytest.raises(UndecodableImage, match="compression"):
+            read(encode(picture, "TIFF", compression=compression))
+
+    def test_a_bmp_of_run_lengths(self) -> None:
+        data = bytearray(encode(PICTURE.quantize(16), "BMP"))
+        data[30] = 1
+        with pytest.raises(UndecodableImage, match="RLE8"):
+            read(bytes(data))
+
+    def test_a_raw_photo_in_tiffs_form(self) -> None:
+        data = encode(PICTURE, "TIFF", tiffinfo={50706: b"\1\4\0\0"})
+        with pytest.raises(UnsupportedMediaType, match="raw photo"):
+            read(data)
+
+    @pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+    def test_rows_that_are_missing_are_told_as_a_share(self, kind: str) -> None:
+        data = encode(Image.new("RGB", (100, 100)), kind)
+        with pytest.raises(UndecodableImage, match=r"cut short: \d\d? % of its rows"):
+            read(data[: len(data) * 3 // 4])
+
+    def test_a_png_whose_header_fails_its_checksum(self) -> None:
+        with pytest.raises(UndecodableImage, match="header"):
+            read(png(ihdr(1, 1), (b"IDAT", zlib.compress(b"\0\1\2\3")), END, spoilt=b"IHDR"))
+
+    def test_a_jpeg_of_twelve_bits(self) -> None:
+        frame = segment(0xC1, struct.pack(">BHHB", 12, 8, 8, 1) + b"\1\x11\0")
+        with pytest.raises(UndecodableImage, match="12 bits"):
+            read(b"\xff\xd8" + frame + segment(0xDA, b"\1\1\0\0\x3f\0") + b"\xff\xd9")
+
+
+def test_many_scans_in_the_wild_case() -> None:
+    data = shared("cases/jpeg-3000-scans.jpg").read_bytes()
+    with pytest.raises(TooManyPixels, match="scans"):
+        read(data)
+
+
+def test_photos_pass() -> None:
+    for path in sorted(shared("photos").glob("*.JPEG"))[:20]:
+        data = path.read_bytes()
+        header = read(data)
+        with Image.open(path) as image:
+            assert (header.width, header.height) == image.size
+        assert header.pixels < 10 * np.prod(image.size)

@@ -1,0 +1,167 @@
+"""Engines that hang or die, in a service that is a process of its own."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.app.conftest import JPEG, problem
+from tests.app.services import LONG, Service, serving
+
+FAULTY = """
+import ctypes, runpy, sys, time
+from app.engines.openvino import OpenVINOEngine
+from app.explainer import Explainer
+
+def faulty_call():
+    print("the faulty call begins", file=sys.stderr, flush=True)
+    if sys.argv[1] == "sleeps":
+        time.sleep(600)
+    elif sys.argv[1] == "holds the GIL":
+        ctypes.PyDLL(None).sleep(600)
+    else:
+        raise SystemExit(3)
+
+def run(self, cut, batch, honest=OpenVINOEngine.run):
+    if 7 in batch.class_index:
+        faulty_call()
+    return honest(self, cut, batch)
+
+OpenVINOEngine.run = run
+Explainer.describe = lambda self: time.sleep(600)  # on the event loop
+runpy.run_module("app.main", run_name="__main__")
+"""
+
+HEADERS = {"Content-Type": "image/jpeg"}
+
+
+def post(service: Service, path: str) -> httpx.Response:
+    return httpx.post(f"{service.url}{path}", content=JPEG, headers=HEADERS, timeout=LONG)
+
+
+def in_background(call: Callable[[], httpx.Response]) -> Future[httpx.Response]:
+    """A call whose answer may never come: its thread keeps nothing from ending."""
+    future: Future[httpx.Response] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except httpx.HTTPError as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def health(service: Service) -> list[tuple[int, int]]:
+    """Statuses of `/livez` and `/readyz` until the process is gone."""
+    seen: list[tuple[int, int]] = []
+    with httpx.Client(base_url=service.url, timeout=LONG) as client:
+        try:
+            while True:
+                seen.append((client.get("/livez").status_code, client.get("/readyz").status_code))
+                time.sleep(0.02)
+        except httpx.HTTPError:
+            return seen
+
+
+def ends(service: Service) -> float:
+    """Wait for the end of the process, with status 1; gives the seconds that it took."""
+    begun = time.monotonic()
+    assert service.process.wait(LONG) == 1, service.log.read_text()
+    return time.monotonic() - begun
+
+
+def test_a_call_that_hangs_ends_the_process(tmp_path: Path) -> None:
+    with serving(tmp_path, "-c", FAULTY, "sleeps", stuck_s=2) as service:
+        assert post(service, "/cam?overlay=false").status_code == 200
+        hanging = in_background(lambda: post(service, "/cam?target=7&overlay=false"))
+        until = time.monotonic() + LONG
+        while "the faulty call begins" not in service.log.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        behind = in_background(lambda: post(service, "/predict"))
+        seen = health(service)
+        took = ends(service)
+        answers = [call.result(LONG) for call in (hanging, behind)]
+        log = service.log.read_text()
+    for answer in answers:
+        assert "has not answered for 2 s" in problem(answer, 503, "engine-down")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert seen[0] == (200, 200)
+    assert seen[-1] == (503, 503)
+    assert took < 5
+    [line] = [line for line in log.splitlines() if " CRITICAL " in line]
+    assert line.endswith("The model has not answered for 2 s. The service has to be restarted.")
+    assert "in faulty_call" in log  # where it hangs
+
+
+def test_a_call_that_hangs_with_the_gil_ends_the_process(tmp_path: Path) -> None:
+    """Then not one line of Python runs any more: neither a thread nor a signal's handler."""
+    with serving(tmp_path, "-c", FAULTY, "holds the GIL", stuck_s=2) as service:
+        in_background(lambda: post(service, "/cam?target=7"))
+        until = time.monotonic() + LONG
+        while answers(service):
+            assert time.monotonic() < until
+        service.process.send_signal(signal.SIGTERM)
+        assert ends(service) < 10
+        log = service.log.read_text()
+    assert "Timeout (0:00:02)!" in log
+    assert "in faulty_call" in log
+
+
+def answers(service: Service) -> bool:
+    try:
+        return httpx.get(f"{service.url}/livez", timeout=0.2).status_code == 200
+    except httpx.TimeoutException:
+        return False
+
+
+@pytest.mark.slow
+def test_a_thread_that_dies_ends_the_process(tmp_path: Path) -> None:
+    with serving(tmp_path, "-c", FAULTY, "dies", stuck_s=60) as service:
+        answer = post(service, "/cam?target=7")
+        seen = health(service)
+        took = ends(service)
+        log = service.log.read_text()
+    assert "has died" in problem(answer, 503, "engine-down")
+    assert seen[-1] == (503, 503)
+    assert took < 5
+    assert log.count(" CRITICAL ") == 1
+    assert "SystemExit: 3" in log
+
+
+@pytest.mark.slow
+def test_an_event_loop_that_hangs_ends_the_process(tmp_path: Path) -> None:
+    with serving(tmp_path, "-c", FAULTY, "sleeps", stuck_s=2) as service:
+        in_background(lambda: httpx.get(f"{service.url}/model", timeout=LONG))
+        assert ends(service) < 10
+        assert "Timeout (0:00:02)!" in service.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_service_whose_model_hangs(tmp_path: Path, sent: signal.Signals) -> None:
+    """After the deadline of those that wait, however long a call may take."""
+    with serving(tmp_path, "-c", FAULTY, "sleeps", stuck_s=3600, deadline_s=2) as service:
+        answer = post(service, "/cam?target=7")
+        problem(answer, 504, "deadline-exceeded")
+        service.process.send_signal(sent)
+        assert ends(service) < 10
+        assert "did not stop in time" in service.log.read_text()
+
+
+@pytest.mark.slow
+def test_honest_calls_go_on_for_longer_than_one_may_take(tmp_path: Path) -> None:
+    with serving(tmp_path, stuck_s=2, max_batch=4) as service:
+        until = time.monotonic() + 5
+        with ThreadPoolExecutor(4) as pool:
+            while time.monotonic() < until:
+                statuses = pool.map(lambda _: post(service, "/compare").status_code, range(8))
+                assert set(statuses) == {200}
+        assert service.stop() == 0

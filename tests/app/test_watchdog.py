@@ -1,0 +1,53 @@
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from app.batching import Batcher
+from app.errors import EngineDown
+from app.watchdog import Watchdog
+
+pytestmark = pytest.mark.anyio
+
+LONG = 20.0
+"""Seconds; a test that comes near it has failed."""
+
+
+async def test_work_that_hangs_is_abandoned(caplog: pytest.LogCaptureFixture) -> None:
+    """In a process of another's, which is left alive; `test_stuck` has the service's own."""
+    go = threading.Event()
+
+    def work(key: str, items: Sequence[int]) -> list[int]:
+        assert go.wait(LONG)
+        return list(items)
+
+    batcher: Batcher[str, int, int] = Batcher(work, max_batch=1, max_pending=9)
+    batcher.start()
+    async with Watchdog(batcher, limit_s=0.1).watching():
+        begun = time.monotonic()
+        outcomes = await asyncio.gather(
+            *[batcher.submit("a", item) for item in range(3)], return_exceptions=True
+        )
+        took = time.monotonic() - begun
+    assert [type(outcome) for outcome in outcomes] == [EngineDown] * 3
+    assert 0.1 <= took < LONG
+    [line] = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert "has not answered for 0.1 s" in line.getMessage()
+    go.set()
+    assert await asyncio.to_thread(batcher.stop)
+
+
+async def test_many_short_calls_are_none_that_hangs() -> None:
+    def work(key: str, items: Sequence[int]) -> list[int]:
+        time.sleep(0.02)
+        return list(items)
+
+    batcher: Batcher[str, int, int] = Batcher(work, max_batch=1, max_pending=99)
+    batcher.start()
+    async with Watchdog(batcher, limit_s=0.4).watching():
+        await asyncio.gather(*[batcher.submit("a", item) for item in range(40)])
+    assert batcher.down is None
+    assert await asyncio.to_thread(batcher.stop)

@@ -1,6 +1,6 @@
 """How much is let in: requests in work, and the bytes they hold."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from app.errors import QueueFull
@@ -9,19 +9,31 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """Places and bytes, for use on one event loop."""
+    """Places and bytes, for use on one event loop.
+
+    A photo's bytes are held from their arrival until its work is done or dropped, an answer's until
+    the last of them is sent.
+
+    Attributes:
+        make_room: called where the bytes are spent: ends a request whose client keeps bytes and
+            does nothing, and returns whether there was one. None where nothing can be ended.
+    """
 
     def __init__(self, max_pending: int, max_bytes: int) -> None:
         """Set the bounds.
 
         Args:
             max_pending: requests in work at once.
-            max_bytes: bytes of the bodies that are being read or in work.
+            max_bytes: bytes of the photos that are being read or in work, and of the answers that
+                are being sent.
         """
         self._max_places = max_pending
         self._max_bytes = max_bytes
         self._admitted = 0
         self._held_bytes = 0
+        self.make_room: Callable[[], Awaitable[bool]] | None = None
+
+    # -- places
 
     @property
     def admitted(self) -> int:
@@ -61,21 +73,26 @@ class Admission:
         if self._admitted >= self._max_places:
             raise QueueFull("The service is handling as many requests as it allows.")
 
+    # -- bytes
+
     @contextmanager
-    def hold_bytes(self) -> Iterator[Callable[[int], None]]:
-        """Account for a body while it is read and in work: call with the size of each chunk.
+    def hold_bytes(self) -> Iterator[Callable[[int], Awaitable[None]]]:
+        """Account for bytes while the block runs: await the call with the size of each chunk.
 
         A body holds what has arrived of it, so that a client that sends nothing holds nothing.
 
         Raises:
-            QueueFull: (from the call) bodies would take more than `max_pending_bytes`.
+            QueueFull: (from the call) there is no room for so many, and none can be made.
         """
         held = 0
 
-        def take(size: int) -> None:
+        async def take(size: int) -> None:
             nonlocal held
-            if self._held_bytes + size > self._max_bytes:
-                raise QueueFull("The photos in work fill the memory that is set aside for them.")
+            while self._held_bytes + size > self._max_bytes:
+                if self.make_room is None or not await self.make_room():
+                    raise QueueFull(
+                        "The photos in work fill the memory that is set aside for them."
+                    )
             self._held_bytes += size
             held += size
 

@@ -1,17 +1,15 @@
 """A photo from a request's body: multipart or raw, and never more of it than is allowed."""
 
-from collections.abc import AsyncGenerator, Callable
+import binascii
+import quopri
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData, State
 
-from app.errors import (
-    MissingImage,
-    RequestError,
-    TooManyBytes,
-    UnsupportedMediaType,
-)
+from app.errors import MissingImage, RequestError, TooManyBytes, UnsupportedMediaType
 from app.settings import Settings
 
 __all__ = ["read_image"]
@@ -21,20 +19,32 @@ _HOW_TO_SEND = (
     "application/octet-stream."
 )
 
+MAX_PARTS = 16
+"""Of a multipart body. A request has one; the rest is for the sake of a precise refusal."""
 
-async def read_image(request: Request, settings: Settings, take: Callable[[int], None]) -> bytes:
+MAX_PART_HEADER = 16 * 1024
+"""Bytes of a part's header."""
+
+SLICE = 64 * 1024
+"""Bytes of a multipart body that are parsed at once."""
+
+
+async def read_image(
+    request: Request, settings: Settings, take: Callable[[int], Awaitable[None]]
+) -> bytes:
     """The image's bytes, from a multipart field `file` or from the body itself.
 
     Args:
         request: whose body is read.
         settings: for the limits.
-        take: called with the size of each chunk.
+        take: awaited with the size of each chunk.
 
     Raises:
         QueueFull: bodies in work take all the memory there is for them.
         UnsupportedMediaType: a body of another content type.
         TooManyBytes: over the limit, by the header or as counted.
         MissingImage: no body, no `file`, or nothing in it, or the client hung up.
+        RequestError: a multipart body that is malformed, or that holds more than the photo.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     multipart = content_type == "multipart/form-data"
@@ -48,10 +58,7 @@ async def read_image(request: Request, settings: Settings, take: Callable[[int],
         )
     try:
         body = _limited(request, settings.max_bytes, take)
-        if multipart:
-            data = await _file_field(request, body, settings.max_bytes)
-        else:
-            data = b"".join([chunk async for chunk in body])
+        data = await (_file_field(request, body) if multipart else _joined(body))
     except ClientDisconnect as error:
         # Nobody reads the answer, but a client that hangs up is not a failure to log.
         raise MissingImage("The connection was closed before the end of the body.") from error
@@ -68,8 +75,8 @@ def _has_body(request: Request) -> bool:
 
 
 async def _limited(
-    request: Request, max_bytes: int, take: Callable[[int], None]
-) -> AsyncGenerator[bytes, None]:
+    request: Request, max_bytes: int, take: Callable[[int], Awaitable[None]]
+) -> AsyncIterator[bytes]:
     """The body's chunks, as long as they are within the limit."""
     message = f"The upload exceeds the limit of {max_bytes} bytes."
     announced = request.headers.get("content-length", "")
@@ -80,32 +87,130 @@ async def _limited(
         total += len(chunk)
         if total > max_bytes:
             raise TooManyBytes(message)
-        take(len(chunk))
+        await take(len(chunk))
         yield chunk
 
 
-async def _file_field(request: Request, body: AsyncGenerator[bytes, None], max_bytes: int) -> bytes:
+async def _joined(body: AsyncIterator[bytes]) -> bytes:
+    # In one buffer: a list of the small chunks of a slow client takes many times their bytes.
+    data = bytearray()
+    async for chunk in body:
+        data += chunk
+    return bytes(data)
+
+
+async def _file_field(request: Request, body: AsyncIterator[bytes]) -> bytes:
     """The content of the multipart field `file`."""
-    parser = MultiPartParser(request.headers, body, max_files=16, max_fields=16)
-    parser.spool_max_size = max_bytes  # no photo goes to the disk, which takes time
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise RequestError(f"The multipart body is malformed: {error.message}") from error
-    except UnicodeError as error:  # a `charset` that is none for text
-        raise RequestError("The multipart body is malformed: its charset is unknown.") from error
-    try:
-        fields = form.getlist("file")
-        if not fields or not isinstance(fields[0], UploadFile):
-            raise MissingImage("The multipart body has no file in its field `file`.")
-        unknown = sorted({str(name)[:40] for name in form if name != "file"})
-        if unknown:
+    form = _Form(request.headers["content-type"])
+    empty = True
+    async for chunk in body:
+        empty = empty and not chunk
+        for start in range(0, len(chunk), SLICE):
+            form.receive(chunk[start : start + SLICE])
+    return b"" if empty else form.file()
+
+
+class _Form:
+    """A multipart body as it comes. Of its parts, the photo alone is kept.
+
+    Preambles, epilogues and folded header lines (RFC 2046) are taken, and a photo whose part has no
+    filename too.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        """Start.
+
+        Raises:
+            RequestError: the content type has no boundary that can be used.
+        """
+        boundary = parse_options_header(content_type)[1].get("boundary", "")
+        if not 0 < len(boundary) <= 256 or not boundary.isascii():
             raise RequestError(
-                f"The multipart body has fields besides `file`: {', '.join(unknown)}. "
-                "Parameters go into the query."
+                "The multipart body is malformed: its Content-Type has no boundary, or one that "
+                "is not ASCII or is longer than 256 characters."
             )
-        if len(fields) > 1:
+        self._decoder = MultipartDecoder(boundary.encode("ascii"), max_parts=MAX_PARTS)
+        self._photo = bytearray()
+        self._encoding = ""
+        self._photos = 0
+        self._in_photo = False
+        self._others: set[str] = set()
+
+    def receive(self, chunk: bytes | None) -> None:
+        """Parse the next bytes; None ends them.
+
+        Raises:
+            RequestError: the body is malformed.
+        """
+        decoder = self._decoder
+        try:
+            decoder.receive_data(chunk)
+            event = decoder.next_event()
+            while not isinstance(event, NeedData | Epilogue):
+                if isinstance(event, Field | File):
+                    self._begin(event)
+                elif isinstance(event, Data) and self._in_photo:
+                    self._photo += event.data
+                event = decoder.next_event()
+        except RequestEntityTooLarge as error:
+            raise RequestError(f"The multipart body has more than {MAX_PARTS} parts.") from error
+        except ValueError as error:
+            raise RequestError(f"The multipart body is malformed: {self._fault()}.") from error
+        if decoder.state is State.PART and len(decoder.buffer) > MAX_PART_HEADER:
+            raise RequestError(
+                f"The multipart body is malformed: a part's header exceeds {MAX_PART_HEADER} bytes."
+            )
+
+    def _begin(self, part: Field | File) -> None:
+        """A part's header has come."""
+        self._in_photo = part.name == "file"
+        if self._in_photo:
+            self._photos += 1
+            self._encoding = part.headers.get("content-transfer-encoding", "").strip().lower()
+            self._in_photo = self._photos == 1
+        else:
+            self._others.add(str(part.name)[:40])
+
+    def _fault(self) -> str:
+        """What is wrong, by how far it could be parsed."""
+        if not self._decoder.complete:
+            return "a part has no Content-Disposition, or a header that is not text"
+        if self._decoder.state is State.PREAMBLE:
+            return "the boundary of its Content-Type does not occur in it"
+        return "it ends before its last boundary"
+
+    def file(self) -> bytes:
+        """The photo, once the body has ended.
+
+        Raises:
+            MissingImage: there is none.
+            RequestError: the body is malformed, holds more than the photo, or the photo is encoded
+                in a way that is not undone.
+        """
+        self.receive(None)
+        if not self._photos:
+            raise MissingImage("The multipart body has no field `file`.")
+        if self._others:
+            raise RequestError(
+                "The multipart body has fields besides `file`: "
+                f"{', '.join(sorted(self._others))}. Parameters go into the query."
+            )
+        if self._photos > 1:
             raise RequestError("The multipart body has several files; send one at a time.")
-        return await fields[0].read()
-    finally:
-        await form.close()
+        return _decoded(self._photo, self._encoding)
+
+
+def _decoded(data: bytearray, encoding: str) -> bytes:
+    """A part's content without its Content-Transfer-Encoding, which RFC 7578 (4.7) deprecates."""
+    if encoding in ("", "binary", "8bit", "7bit"):
+        return bytes(data)
+    if encoding == "quoted-printable":
+        return quopri.decodestring(bytes(data))
+    if encoding == "base64":
+        try:
+            return binascii.a2b_base64(data)
+        except binascii.Error as error:
+            raise RequestError("The part's content is not base64, as its header says.") from error
+    raise RequestError(
+        f"The part's Content-Transfer-Encoding is {encoding[:40]!r}. Send the bytes as they are."
+    )

@@ -2,22 +2,29 @@
 
     BreedCAMError                     500 internal-error
     ├── RequestError                  400 invalid-parameter
+    │   ├── MalformedRequest          400 malformed-request
     │   ├── MissingImage              400 missing-image
     │   ├── UnknownTarget             400 unknown-target
     │   ├── BoxOutsideImage           400 box-outside-image
     │   ├── Unauthorized              401 unauthorized
     │   ├── NotAcceptable             406 not-acceptable
+    │   ├── RequestTimeout            408 request-timeout
     │   ├── MethodUnavailable         409 method-unavailable
     │   ├── TooManyBytes              413 too-many-bytes
     │   ├── TooManyPixels             413 too-many-pixels
+    │   ├── TooCostly                 413 too-costly
     │   ├── UnsupportedMediaType      415 unsupported-media-type
     │   ├── UnknownHost               421 unknown-host
-    │   └── UndecodableImage          422 undecodable-image
+    │   ├── UndecodableImage          422 undecodable-image
+    │   └── HeaderTooLarge            431 header-too-large
     ├── QueueFull                     429 queue-full
     ├── EngineFailed                  500 engine-failed
+    ├── UnsupportedCoding             501 unsupported-coding
     ├── NotReady                      503 not-ready
     ├── EngineDown                    503 engine-down
+    ├── TooManyConnections            503 too-many-connections
     ├── DeadlineExceeded              504 deadline-exceeded
+    ├── UnsupportedVersion            505 unsupported-version
     └── StartupError                  500 startup-error (never answered: the process ends)
         ├── BundleError               a model version on disk that cannot be served
         └── EngineUnavailable         an engine or precision that this machine does not have
@@ -36,20 +43,27 @@ __all__ = [
     "EngineDown",
     "EngineFailed",
     "EngineUnavailable",
+    "HeaderTooLarge",
+    "MalformedRequest",
     "MethodUnavailable",
     "MissingImage",
     "NotAcceptable",
     "NotReady",
     "QueueFull",
     "RequestError",
+    "RequestTimeout",
     "StartupError",
+    "TooCostly",
     "TooManyBytes",
+    "TooManyConnections",
     "TooManyPixels",
     "Unauthorized",
     "UndecodableImage",
     "UnknownHost",
     "UnknownTarget",
+    "UnsupportedCoding",
     "UnsupportedMediaType",
+    "UnsupportedVersion",
 ]
 
 
@@ -72,6 +86,13 @@ class RequestError(BreedCAMError):
     code = "invalid-parameter"
     status = 400
     title = "Invalid parameter"
+
+
+class MalformedRequest(RequestError):
+    """The bytes are not a request of HTTP/1.1."""
+
+    code = "malformed-request"
+    title = "Malformed request"
 
 
 class MissingImage(RequestError):
@@ -116,6 +137,14 @@ class NotAcceptable(RequestError):
     title = "Not acceptable"
 
 
+class RequestTimeout(RequestError):
+    """The request does not arrive, or too slowly."""
+
+    code = "request-timeout"
+    status = 408
+    title = "Request timeout"
+
+
 class MethodUnavailable(RequestError):
     """The model in use does not carry this method or layer."""
 
@@ -140,6 +169,14 @@ class TooManyPixels(RequestError):
     title = "Too many pixels"
 
 
+class TooCostly(RequestError):
+    """Decoding the image takes more time or memory than is allowed."""
+
+    code = "too-costly"
+    status = 413
+    title = "Too costly to decode"
+
+
 class UnsupportedMediaType(RequestError):
     """Neither an accepted content type nor an allowed image format."""
 
@@ -162,6 +199,30 @@ class UndecodableImage(RequestError):
     code = "undecodable-image"
     status = 422
     title = "Undecodable image"
+
+
+class HeaderTooLarge(RequestError):
+    """The header is over the limit, in bytes or in lines."""
+
+    code = "header-too-large"
+    status = 431
+    title = "Header too large"
+
+
+class UnsupportedCoding(BreedCAMError):
+    """A transfer coding other than `chunked`."""
+
+    code = "unsupported-coding"
+    status = 501
+    title = "Unsupported transfer coding"
+
+
+class UnsupportedVersion(BreedCAMError):
+    """A version of HTTP other than 1.0 and 1.1."""
+
+    code = "unsupported-version"
+    status = 505
+    title = "Unsupported version of HTTP"
 
 
 class QueueFull(BreedCAMError):
@@ -208,6 +269,19 @@ class EngineDown(BreedCAMError):
     def headers(self) -> dict[str, str]:
         """A restart takes a few seconds."""
         return {"Retry-After": "5"}
+
+
+class TooManyConnections(BreedCAMError):
+    """The service serves as many connections as it allows."""
+
+    code = "too-many-connections"
+    status = 503
+    title = "Too many connections"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Suggest a retry after a second: connections that do nothing are ended then."""
+        return {"Retry-After": "1"}
 
 
 class DeadlineExceeded(BreedCAMError):

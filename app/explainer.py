@@ -2,7 +2,8 @@
 
     step        from -> to                                        on
     _classes    names in the query -> their indexes               the event loop
-    _decode     bytes -> the model's input, pixels to draw on     an image thread
+    _decode     bytes -> the header, and what decoding will cost  the event loop if it is short
+                bytes -> the model's input, pixels to draw on     a decoder process
     _infer      the model's input -> its outputs                  the inference thread, batched
     calibrated  outputs -> probabilities (`app.confidence`)       the event loop
     _locate     outputs -> heatmap, box and figures, by method    an image thread
@@ -17,9 +18,7 @@ place (`Explainer.admission`) and the deadline (`app.clock.deadline`).
 
 import asyncio
 import base64
-import functools
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,14 +30,17 @@ import numpy as np
 import numpy.typing as npt
 
 from app import bundle as bundles
-from app import confidence, engines, evidence, images, overlay, panels
+from app import confidence, engines, evidence, image_header, images, overlay, panels
 from app.admission import Admission
 from app.batching import Batcher
 from app.bundle import Bundle, Method
 from app.clock import Clock
+from app.decoder import Decoded, Job
+from app.decoding import Decoders
 from app.engines import Batch, Cut, Engine
 from app.errors import EngineDown, EngineFailed, RequestError, UnknownTarget
 from app.evidence import MethodAtLayers, Outputs
+from app.image_header import Limits
 from app.metrics import Metrics
 from app.panels import Panel
 from app.schemas import (
@@ -71,6 +73,9 @@ ConfidenceLevel = Literal["ok", "low"]
 _STOP_S = 5.0
 """Over the deadline of the last requests, for the threads to end."""
 
+SMALL_BYTES = 1 << 18
+"""Of a photo whose header is read within a fifth of a millisecond."""
+
 NO_CLASS = -1
 """In a `Batch`: as `class_index`, the row's own top-1; as `versus_index`, none."""
 
@@ -92,27 +97,13 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoded:
-    """A decoded photo.
-
-    Attributes:
-        info: the upright original's size.
-        squashed: the model's input, uint8 RGB `[S, S, 3]`.
-        pixels: what is drawn on, uint8 RGB `[h, w, 3]`; None where nothing is drawn.
-    """
-
-    info: ImageInfo
-    squashed: npt.NDArray[np.uint8]
-    pixels: npt.NDArray[np.uint8] | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Inferred:
     """A photo and the model's outputs for it, from which a response is made.
 
     Attributes:
         query: the request's parameters.
         decoded: the photo.
+        info: its upright size.
         boxes: the request's, clipped to the photo.
         classes: those that the query names.
         outputs: the photo's row of the model's outputs.
@@ -121,7 +112,8 @@ class _Inferred:
     """
 
     query: CompareQuery
-    decoded: _Decoded
+    decoded: Decoded
+    info: ImageInfo
     boxes: list[images.Box]
     classes: _Classes
     outputs: Outputs
@@ -165,15 +157,17 @@ class Explainer:
         engine: Engine,
         settings: Settings,
         *,
+        decoders: Decoders | None = None,
         warm: bool = True,
         metrics: Metrics | None = None,
     ) -> None:
-        """Put a loaded model into service; `start` starts its threads.
+        """Put a loaded model into service; `start` starts its threads and processes.
 
         Args:
             bundle: the model version.
-            engine: that it is loaded on.
-            settings: all of them.
+            engine: with the model loaded.
+            settings: the service's.
+            decoders: default: new ones, as the settings want them.
             warm: whether nothing is left to be done before the first request. If not,
                 `in_service` sends a drawing down every path first.
             metrics: what is counted; default: its own.
@@ -192,7 +186,9 @@ class Explainer:
             max_pending=settings.max_pending,
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
         )
+        self._decoders = decoders or Decoders.of(settings)
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
+        self._threads = asyncio.Semaphore(settings.image_threads)
         self.metrics.model(self.card, engine.info)
         self.metrics.load(
             ready=lambda: self.ready,
@@ -261,7 +257,12 @@ class Explainer:
         self._warm = True
 
     def start(self) -> None:
-        """Start taking requests."""
+        """Start taking requests.
+
+        Raises:
+            StartupError: the processes that decode photos do not start here.
+        """
+        self._decoders.start()
         self._batcher.start()
 
     def stop(self) -> bool:
@@ -277,6 +278,7 @@ class Explainer:
         stopped = self._batcher.stop(max(0.0, patience_s - self._batcher.running_s))
         while self.admission.busy and time.monotonic() < until:
             time.sleep(0.01)  # what has left the model is being drawn
+        self._decoders.stop()
         self._pool.shutdown()
         if stopped:
             self.engine.close()
@@ -310,13 +312,13 @@ class Explainer:
             RequestError: the photo cannot be used.
         """
         with self._observed() as clock:
-            decoded = await self._in_pool(self._decode, clock, data, None)
+            decoded = await self._decode(clock, data, None)
             # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
             outputs = await self._infer(clock, Cut.EXPLAIN, _Row(decoded.squashed, _Classes()))
             probabilities, level = self._assess(outputs)
             return PredictResponse(
                 model=self._model_id,
-                image=decoded.info,
+                image=_info(decoded),
                 predictions=self._top(probabilities, query.top_k),
                 confidence=level,
                 timings_ms=clock.timings_ms,
@@ -348,7 +350,7 @@ class Explainer:
             picture = _draw(inferred, [panel], picture_as)
         response = ExplainResponse(
             model=self._model_id,
-            image=inferred.decoded.info,
+            image=inferred.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
             confidence=inferred.confidence,
             target=self._target(inferred),
@@ -386,7 +388,7 @@ class Explainer:
             picture = _draw(inferred, located, picture_as)
         response = CompareResponse(
             model=self._model_id,
-            image=inferred.decoded.info,
+            image=inferred.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
             confidence=inferred.confidence,
             target=self._target(inferred),
@@ -408,8 +410,8 @@ class Explainer:
             evidence.fused_rule(self.card, spec, query.rule)  # for what it raises
         classes = self._classes(query)
         size = (query.size or self.settings.overlay_size) if query.overlay else None
-        decoded = await self._in_pool(self._decode, clock, data, size)
-        info = decoded.info
+        decoded = await self._decode(clock, data, size)
+        info = _info(decoded)
         boxes = [images.clip_box(box, info.width, info.height) for box in query.box]
         last_layer_only = all(spec.name == "last" for spec in specs)
         cut = Cut.EXPLAIN if last_layer_only else Cut.EXPLAIN_DEEP
@@ -418,7 +420,7 @@ class Explainer:
         if int(outputs["target_index"]) == classes.versus:
             raise RequestError("`versus` names the class that is explained: the likeliest.")
         probabilities, level = self._assess(outputs)
-        return _Inferred(query, decoded, boxes, classes, outputs, probabilities, level)
+        return _Inferred(query, decoded, info, boxes, classes, outputs, probabilities, level)
 
     # -- classes
 
@@ -452,29 +454,19 @@ class Explainer:
 
     # -- decode
 
-    def _decode(self, clock: Clock, data: bytes, size: int | None) -> _Decoded:
+    async def _decode(self, clock: Clock, data: bytes, size: int | None) -> Decoded:
         """The model's input, and the photo with its longer side at most `size` for drawing.
 
-        The input does not depend on what is drawn: for a large overlay, a JPEG that was decoded at
-        a small scale is decoded again.
+        What the photo will cost is read from its header first.
         """
-        with clock.lap("decode"):
-            limit, input_spec = self.settings.max_pixels, self.card.input
-            side = images.enough_for(input_spec.size)
-            photo = images.decode(data, max_pixels=limit, side=side)
-            squashed = images.squash(photo.pixels, input_spec.size, input_spec.resize)
-            pixels = None
-            if size:
-                shorter, longer = sorted((photo.width, photo.height))
-                # A sixteenth less is scaled up, unseen: 1008 px, a quarter of a telephone's 4032,
-                # do for an overlay of 1024, which else would be decoded at a half.
-                needed = min(size * 15 // 16, longer)
-                if max(photo.pixels.shape[:2]) < needed:
-                    # `decode` bounds the shorter side; the longer one has to reach `needed`.
-                    side = math.ceil(needed * shorter / longer)
-                    photo = images.decode(data, max_pixels=limit, side=side)
-                pixels = images.fit(photo, size)
-            return _Decoded(ImageInfo(width=photo.width, height=photo.height), squashed, pixels)
+        limit, input_spec = self.settings.max_pixels, self.card.input
+        limits = Limits(pixels=limit)
+        if len(data) > SMALL_BYTES:
+            header = await self._in_pool(image_header.read, data, limits)
+        else:  # quicker than a thread can be woken
+            header = image_header.read(data, limits)
+        job = Job(limit, input_spec.size, input_spec.resize, size)
+        return await self._decoders.decode(data, job, header, clock)
 
     # -- infer
 
@@ -528,7 +520,7 @@ class Explainer:
                     foreground=foreground,
                 ),
                 spec,
-                inferred.decoded.info,
+                inferred.info,
                 inferred.boxes,
                 versus=versus,
                 curve=query.curve,
@@ -581,9 +573,24 @@ class Explainer:
                 observe(clock)
 
     async def _in_pool(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step on an image thread: decoding, drawing and writing JSON take milliseconds."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, functools.partial(step, *args, **kwargs))
+        """Run a step on an image thread: drawing and writing JSON take milliseconds."""
+        # Waiting here rather than in the pool's queue, a request that is cancelled is gone at once.
+        async with self._threads:
+            work = asyncio.wrap_future(self._pool.submit(step, *args, **kwargs))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait({work})  # the thread still holds what it works on
+                work.cancelled() or work.exception()  # nobody else looks at it
+                raise
+
+
+# -- decoded
+
+
+def _info(decoded: Decoded) -> ImageInfo:
+    """The upright original's size."""
+    return ImageInfo(width=decoded.width, height=decoded.height)
 
 
 # -- draw, answer
@@ -594,7 +601,7 @@ def _draw(inferred: _Inferred, located: Sequence[Panel], picture_as: str | None)
 
     Where the picture alone is the body, its JSON holds no data.
     """
-    pixels, info = inferred.decoded.pixels, inferred.decoded.info
+    pixels, info = inferred.decoded.pixels, inferred.info
     if pixels is None:
         return None
     drawn = [panels.draw(panel, pixels, inferred.query, info, inferred.boxes) for panel in located]

@@ -5,30 +5,23 @@
 
 import asyncio
 import logging
-import math
-import os
-import signal
-import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
-from pydantic import ValidationError
 from starlette.types import Scope
 
-from app import logs, problems, security
-from app.errors import StartupError
+from app import problems, security, server
 from app.explainer import Explainer
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
 from app.routes import router
 from app.settings import Settings
-from app.telemetry import RequestLog, log_context
+from app.telemetry import RequestLog
 from app.tracing import Tracing
 from app.watchdog import end_process
 
@@ -163,52 +156,9 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/static", files)
 
 
-def _cannot_listen(settings: Settings) -> str | None:
-    """Why the address cannot be had; None if it can."""
-    try:
-        infos = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in infos:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-    except OSError as error:
-        return f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
-    return None
-
-
 def run() -> None:
-    """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line."""
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        sys.exit(
-            "\n".join(
-                f"error: BREEDCAM_{str(fault['loc'][0]).upper()}: {fault['msg']}"
-                for fault in error.errors()
-            )
-        )
-    logs.configure(settings.log_format, settings.log_level, log_context)
-    if unknown := Settings.unknown(os.environ):
-        log.warning("no such setting: %s", ", ".join(unknown))
-    if problem := _cannot_listen(settings):  # before the model takes its time
-        sys.exit(f"error: BREEDCAM_HOST, BREEDCAM_PORT: {problem}")
-    try:
-        explainer = Explainer.open(settings)
-    except StartupError as error:
-        sys.exit(f"error: {error}")
-    # uvicorn drains on SIGTERM and then raises it again; to have been asked to stop is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        create_app(settings, explainer, end=end_process),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        log_level=settings.log_level,
-        access_log=False,
-        forwarded_allow_ips=list(settings.trusted_proxies),
-        # A second over the deadline: what is late is answered 504 rather than cut off.
-        timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,
-    )
+    """Serve until SIGTERM or SIGINT, with settings from the environment."""
+    server.run(partial(create_app, end=end_process))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ refusals of parameters, Starlette's of paths and verbs, and whatever nobody fore
 """
 
 import re
+import uuid
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -24,13 +25,14 @@ _DESCRIPTIONS = {
     400: "A parameter that cannot be right, an unknown target, or no image",
     401: "No API key, or one that the service does not know",
     406: "No representation that `Accept` allows",
+    408: "The body does not arrive, or too slowly",
     409: "The model does not carry the method, or the rule is not calibrated for it",
-    413: "Too many bytes or pixels",
+    413: "Too many bytes or pixels, or too costly to decode",
     415: "Neither an accepted content type nor an allowed image format",
     422: "An allowed format that does not decode",
     429: "Too many requests in work; see `Retry-After`",
     500: "The model failed",
-    503: "Starting or stopping, or the engine is down",
+    503: "Starting or stopping, too many connections, or the engine is down",
     504: "Past the deadline",
 }
 
@@ -114,7 +116,7 @@ def _response(
         title=title,
         status=status,
         detail=detail,
-        request_id=request_id(),
+        request_id=request_id() or uuid.uuid4().hex,  # a request that cannot be read has none
     )
     # `RequestLog` gives it to every response but to those of errors outside of it.
     headers = {REQUEST_ID_HEADER: problem.request_id, **(headers or {})}

@@ -7,8 +7,10 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.types import Receive, Scope, Send
 
 from app import problems
+from app.admission import Admission
 from app.bodies import read_image
 from app.clock import deadline
 from app.errors import MissingImage, NotReady, RequestError
@@ -138,7 +140,8 @@ async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> 
     picture_as = _picture_type(request, query)
     async with _photo(request) as (explainer, data):
         answer = await _unless_gone(request, explainer.compare(data, query, picture_as))
-    return _response(answer.body, picture_as, answer.response, answer.response.explanations)
+    explanations = answer.response.explanations
+    return _response(explainer.admission, answer.body, picture_as, answer.response, explanations)
 
 
 @_read("/model", responses=problems.responses(503))
@@ -168,7 +171,9 @@ async def _explain(request: Request, query: ExplainQuery) -> Response:
     picture_as = _picture_type(request, query)
     async with _photo(request) as (explainer, data):
         answer = await _unless_gone(request, explainer.explain(data, query, picture_as))
-    return _response(answer.body, picture_as, answer.response, [answer.response])
+    return _response(
+        explainer.admission, answer.body, picture_as, answer.response, [answer.response]
+    )
 
 
 def _picture_type(request: Request, query: CompareQuery) -> str | None:
@@ -200,6 +205,8 @@ async def _photo(request: Request) -> AsyncIterator[tuple[Explainer, bytes]]:
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Wait for work, and cancel it when the client hangs up.
 
+    It ends when the work has: what a cancelled request holds is held until it is dropped.
+
     Raises:
         MissingImage: it did; nobody reads this answer.
     """
@@ -220,7 +227,21 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class _HeldResponse(Response):
+    """A response whose body counts as held until it is sent, or its client is gone."""
+
+    def __init__(self, admission: Admission, body: bytes, **options: Any) -> None:
+        super().__init__(body, **options)
+        self._admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._admission.hold_bytes() as take:
+            await take(len(self.body))
+            await super().__call__(scope, receive, send)
+
+
 def _response(
+    admission: Admission,
     body: bytes,
     picture_as: str | None,
     figures: ExplainResponse | CompareResponse,
@@ -228,8 +249,9 @@ def _response(
 ) -> Response:
     """The body as JSON, or as the picture with its figures in headers."""
     if picture_as is None:
-        return Response(body, media_type=JSON)
-    return Response(body, media_type=picture_as, headers=_figures(figures, explanations))
+        return _HeldResponse(admission, body, media_type=JSON)
+    headers = _figures(figures, explanations)
+    return _HeldResponse(admission, body, media_type=picture_as, headers=headers)
 
 
 def _figures(

@@ -174,7 +174,10 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(8, ge=1, le=64, description="photos in one call of the model")
     max_pending_bytes: int = Field(
-        256_000_000, ge=1024, description="bytes of the bodies that are being read or in work"
+        256_000_000,
+        ge=1024,
+        description="bytes of the bodies that are being read or in work, and of the answers that "
+        "are being sent",
     )
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] | Literal["auto"] = Field(
         "auto", description="how long a batch waits for company; auto: 0 on a CPU, 3 on a GPU"
@@ -189,7 +192,54 @@ class Settings(BaseSettings):
         description="a call of the model that takes longer hangs: `/livez` fails, and the process "
         "ends to be restarted",
     )
-    image_threads: int = Field(2, ge=1, le=64, description="threads that decode and draw")
+    decoders: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="processes that decode photos; one more decodes large ones",
+    )
+    decode_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="processor time for decoding a photo, seconds; past it the answer is 413",
+    )
+    max_pending_pixels: int = Field(
+        500_000_000,
+        ge=1,
+        description="pixels, weighed by their cost, of the large photos that wait or are decoded; "
+        "one more is answered 429",
+    )
+    max_connections: int = Field(
+        512,
+        ge=1,
+        le=100_000,
+        description="open connections; one more takes the place of one that does nothing, or is "
+        "answered 503",
+    )
+    header_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="for a request's header to arrive; past it the answer is 408",
+    )
+    read_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="in each such time, 1 kB a second of a body must arrive, or the answer is 408",
+    )
+    write_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="in each such time, a client must take 1 kB a second of its answer, or is "
+        "disconnected",
+    )
+    keep_alive_s: float = Field(
+        10.0, gt=0, le=3600, description="how long a connection may stay open between requests"
+    )
+    image_threads: int = Field(2, ge=1, le=64, description="threads that draw and write answers")
     overlay_size: int = Field(
         512, ge=16, le=MAX_OVERLAY_SIZE, description="default longest side of the overlay, pixels"
     )

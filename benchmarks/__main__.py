@@ -20,11 +20,15 @@ def main() -> None:
         from benchmarks.boxes import command
 
         return command.main(sys.argv[2:])
+    if sys.argv[1:2] == ["revision"]:
+        from benchmarks import revision
+
+        return revision.main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="`python -m benchmarks boxes --help` tells of another command, which compares rules "
-        "for the box and writes docs/localization.md.",
+        epilog="Two more commands have a --help of their own: `boxes` compares rules for the box, "
+        "for docs/localization.md; `revision` compares the service with an earlier revision.",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--rounds", type=int, help="rounds of each part; each has its own default")

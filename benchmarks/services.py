@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib import request
@@ -36,19 +36,32 @@ class Service:
 
     @property
     def resident_mb(self) -> float:
-        """Resident memory in megabytes (10^6 bytes), as Linux reports it."""
-        status = Path(f"/proc/{self.process_id}/status").read_text(encoding="utf-8")
-        kilobytes = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(kilobytes.split()[1]) * 1024 / 1e6
+        """Resident memory of the process and its children in megabytes (10^6 bytes).
+
+        Pages that several of them share count once for each.
+        """
+        kilobytes = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                lines = (process / "status").read_text(encoding="utf-8").splitlines()
+                fields = dict(line.split(":", 1) for line in lines if ":" in line)
+                if self.process_id in (int(process.name), int(fields["PPid"])):
+                    kilobytes += int(fields.get("VmRSS", "0").split()[0])
+        return kilobytes * 1024 / 1e6
 
 
 @contextmanager
-def ours(**settings: object) -> Iterator[Service]:
-    """This project's service, with settings that override the environment's."""
+def ours(root: Path = PROJECT, **settings: object) -> Iterator[Service]:
+    """This project's service, with settings that override the environment's.
+
+    Args:
+        root: where the code is; another revision's, perhaps.
+        settings: by their names.
+    """
     port = _free_port()
     environment = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
     environment["BREEDCAM_PORT"] = str(port)
-    with _running(["-m", "app.main"], port, environment) as service:
+    with _running(["-m", "app.main"], port, environment, root) as service:
         yield service
 
 
@@ -57,17 +70,19 @@ def plain(weights: Path) -> Iterator[Service]:
     """The plain FastAPI service of `benchmarks.workers.plain`."""
     port = _free_port()
     arguments = ["-m", "benchmarks.workers.plain", "--port", str(port), "--weights", str(weights)]
-    with _running(arguments, port, {"TF_CPP_MIN_LOG_LEVEL": "3"}) as service:
+    with _running(arguments, port, {"TF_CPP_MIN_LOG_LEVEL": "3"}, PROJECT) as service:
         yield service
 
 
 @contextmanager
-def _running(arguments: list[str], port: int, environment: dict[str, str]) -> Iterator[Service]:
+def _running(
+    arguments: list[str], port: int, environment: dict[str, str], root: Path
+) -> Iterator[Service]:
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            cwd=PROJECT,
+            cwd=root,
             env=os.environ | environment,
             stdout=log,
             stderr=log,

@@ -23,6 +23,7 @@ from app.bundle import (
     ModelCard,
     Novelty,
 )
+from app.decoding import Decoders
 from app.engines import Batch, Cut, Engine, EngineInfo, output_names
 from app.explainer import Explainer
 from app.main import create_app
@@ -215,6 +216,22 @@ def shipped(settings: Settings) -> Iterator[Explainer]:
     explainer.stop()
 
 
+class _Borrowed(Decoders):
+    """Decoders that outlive the service that uses them."""
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def decoders(settings: Settings) -> Iterator[Decoders]:
+    """Processes that decode photos, for services that need no others."""
+    shared = _Borrowed.of(settings)
+    shared.start()
+    yield shared
+    Decoders.stop(shared)
+
+
 @pytest.fixture
 def engine(shipped: Explainer) -> Borrowed:
     return Borrowed(shipped.engine)
@@ -259,7 +276,9 @@ def calibrated(uncalibrated: ModelCard) -> ModelCard:
 
 
 @pytest.fixture
-def make_explainer(shipped: Explainer, settings: Settings) -> Callable[..., Explainer]:
+def make_explainer(
+    shipped: Explainer, settings: Settings, decoders: Decoders
+) -> Callable[..., Explainer]:
     """`make_explainer(engine=..., card=..., **settings)`; not started.
 
     The card is the painted engine's where there is one, else the shipped model's.
@@ -273,6 +292,7 @@ def make_explainer(shipped: Explainer, settings: Settings) -> Callable[..., Expl
             Bundle(settings.model_path, card or painted or shipped.card),
             engine or Borrowed(shipped.engine),
             settings.model_copy(update=changes),
+            decoders=decoders,
         )
 
     return make

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app.settings import PROJECT
+from tests import needs
 
 LONG = 60.0
 """Seconds; a test that comes near it has failed."""
@@ -40,6 +41,22 @@ class Service:
             except httpx.TransportError:
                 time.sleep(0.05)
         pytest.fail(f"not ready: {self.log.read_text()}")
+
+    def peak_mb(self) -> float:
+        """The most memory that it has had in use, since `forget_peak` or its start."""
+        [line] = [line for line in self._status() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) / 1e3
+
+    def forget_peak(self) -> float:
+        """Count the peak anew; returns what is in use now."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        return self.peak_mb()
+
+    def _status(self) -> list[str]:
+        path = Path(f"/proc/{self.process.pid}/status")
+        if not path.exists():
+            needs.absent("/proc, where memory is read")
+        return path.read_text().splitlines()
 
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(sent)
@@ -81,3 +98,26 @@ def serving(directory: Path, *arguments: str, **settings: object) -> Iterator[Se
         if process.poll() is None:
             process.kill()
         process.wait(LONG)
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    children = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            children.append(int(status.parent.name))
+    return [pid, *children]
+
+
+def resident_mb(pids: Sequence[int]) -> float:
+    pages = 0
+    for pid in pids:
+        try:
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            continue  # ended meanwhile
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

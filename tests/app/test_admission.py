@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import pytest
 
 from app.admission import Admission
@@ -24,14 +26,40 @@ def test_a_place_is_given_back_after_an_error() -> None:
             raise ZeroDivisionError
 
 
-def test_bytes_are_counted_as_they_come_and_given_back() -> None:
+@pytest.mark.anyio
+async def test_bytes_are_counted_as_they_come_and_given_back() -> None:
     admission = Admission(1, 100)
     with admission.hold_bytes() as first, admission.hold_bytes() as second:
-        first(60)
-        second(40)
+        await first(60)
+        await second(40)
         assert admission.held_bytes == 100
         with pytest.raises(QueueFull):
-            second(1)
+            await second(1)
     assert admission.held_bytes == 0
     with admission.hold_bytes() as third:
-        third(100)
+        await third(100)
+
+
+@pytest.mark.anyio
+async def test_room_is_made_as_long_as_there_is_any() -> None:
+    admission = Admission(1, 100)
+    with ExitStack() as stalled, admission.hold_bytes() as take:
+        holds = [ExitStack() for _ in range(3)]
+        for hold in holds:
+            stalled.push(hold)
+            await hold.enter_context(admission.hold_bytes())(30)
+
+        async def make_room() -> bool:
+            if not holds:
+                return False
+            holds.pop().close()
+            return True
+
+        admission.make_room = make_room
+        await take(10)
+        assert len(holds) == 3
+        await take(50)
+        assert len(holds) == 1
+        with pytest.raises(QueueFull):
+            await take(50)
+        assert holds == []

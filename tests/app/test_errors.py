@@ -4,7 +4,15 @@ import re
 import pytest
 
 from app import errors
-from app.errors import BreedCAMError, EngineDown, NotReady, QueueFull, RequestError, StartupError
+from app.errors import (
+    BreedCAMError,
+    EngineDown,
+    NotReady,
+    QueueFull,
+    RequestError,
+    StartupError,
+    TooManyConnections,
+)
 
 
 def family(kind: type[BreedCAMError]) -> list[type[BreedCAMError]]:
@@ -67,5 +75,5 @@ def test_the_client_is_blamed_exactly_for_what_it_can_mend(kind: type[BreedCAMEr
 
 def test_only_errors_that_pass_ask_for_another_try() -> None:
     asking = {kind for kind in EVERY if "Retry-After" in kind("x").headers}
-    assert asking == {QueueFull, NotReady, EngineDown}
+    assert asking == {QueueFull, NotReady, EngineDown, TooManyConnections}
     assert all(int(kind("x").headers["Retry-After"]) > 0 for kind in asking)

@@ -459,13 +459,13 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("size", "held"), [(None, None), (1024, (512, 1024, 3)), (100, (50, 100, 3))]
 )
-def test_a_photo_is_held_no_larger_than_its_overlay(
+async def test_a_photo_is_held_no_larger_than_its_overlay(
     make_explainer: Make, size: int | None, held: tuple[int, int, int] | None
 ) -> None:
     explainer = make_explainer()
     with started(explainer):
-        decoded = explainer._decode(Clock(), encode(picture(3000, 1500), "PNG"), size)
-    assert (decoded.info.width, decoded.info.height) == (3000, 1500)
+        decoded = await explainer._decode(Clock(), encode(picture(3000, 1500), "PNG"), size)
+    assert (decoded.width, decoded.height) == (3000, 1500)
     assert (None if decoded.pixels is None else decoded.pixels.shape) == held
     # The model's input is made of all the pixels, not of the reduced ones.
     expected = images.squash(np.asarray(picture(3000, 1500)), explainer.card.input.size)
@@ -491,6 +491,7 @@ async def test_timings_tell_where_the_time_went(
     stopped = SimpleNamespace(monotonic=lambda: clock[0])
     monkeypatch.setattr("app.clock.time", stopped)
     monkeypatch.setattr("app.batching.time", stopped)
+    monkeypatch.setattr("app.decoding.time", stopped)
     with started(make_explainer(engine=Slow(engine, clock))) as explainer:
         answer = await explainer.explain(JPEG, GradcamQuery())
     # Nothing else moves this clock: decoding and drawing take no time, nothing waits.

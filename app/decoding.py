@@ -1,0 +1,393 @@
+"""Decoding in processes that can be ended: two lanes, so that costly photos delay no others.
+
+    lane     photos                              processes            a photo may take
+    quick    of up to `QUICK_PIXELS` by their    `count`              `QUICK_S`, `QUICK_BYTES`
+             header, and up to `QUICK_BYTES`
+    slow     the others, and those that cost     1, of less           `seconds`, and memory by
+             more than their header tells        priority             `BYTES_PER_PIXEL`
+
+A photo waits for a process of its lane without holding anything but its bytes. What a process may
+take, the kernel enforces (`app.decoder`). A process that ends is replaced, and its photo refused.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from app.clock import Clock
+from app.decoder import HEAD, UP, Decoded, Job, pack
+from app.errors import (
+    BreedCAMError,
+    QueueFull,
+    RequestError,
+    StartupError,
+    TooCostly,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedMediaType,
+)
+from app.image_header import Header
+from app.settings import PROJECT, Settings
+
+__all__ = ["Decoders"]
+
+log = logging.getLogger(__name__)
+
+QUICK_PIXELS = 30_000_000
+"""Cost of a photo in the quick lane, as `app.image_header` has it: at most about half a second."""
+
+QUICK_S = 1.0
+"""Processor time in the quick lane: a photo that is dearer than it looks moves to the other."""
+
+PROCESS_BYTES = 128_000_000
+"""A process without a photo (56 MB, BLAS's buffer among them), and the file's bytes, twice."""
+
+BYTES_PER_PIXEL = 13
+"""Memory for a photo in the slow lane, for each pixel that it may have: enough for a progressive
+JPEG without subsampling (7 for the picture, 6 for coefficients)."""
+
+QUICK_BYTES = 7 * QUICK_PIXELS
+"""Memory for a photo in the quick lane."""
+
+NICENESS = 5
+"""Of the slow lane: it gets a quarter of what a busy core gives to others."""
+
+GRACE_S = 0.1
+"""What a decode may still take after its request was cancelled; less than a new process costs."""
+
+START_S = 60.0
+"""A process that takes longer to start does not start."""
+
+HEAD_BYTES = 4096
+"""The longest head of an answer."""
+
+SOCKET_BYTES = 1 << 20
+"""In a socket's buffer, where the system allows it: an answer is about as large."""
+
+COMMAND = ("-m", "app.decoder")
+
+ENVIRONMENT = {
+    # Where PYTHONSAFEPATH is set, `-m` does not look into the working directory.
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))),
+    # BLAS has little to do, and its threads would count as memory.
+    "OPENBLAS_NUM_THREADS": "1",
+    # Memory of an ordinary photo is kept for the next: to get it anew takes a fifth of a decode.
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}
+
+_ERRORS: dict[str, type[RequestError]] = {
+    kind.code: kind for kind in (TooCostly, TooManyPixels, UndecodableImage, UnsupportedMediaType)
+}
+
+
+class Decoders:
+    """The processes that decode photos; for use on one event loop at a time.
+
+    Attributes:
+        pending_pixels: cost of the photos that the slow lane holds.
+        ended: how many processes have ended before they answered.
+    """
+
+    def __init__(self, *, count: int, seconds: float, max_pixels: int, max_pending: int) -> None:
+        """Choose the bounds; `start` starts the processes.
+
+        Args:
+            count: processes of the quick lane.
+            seconds: processor time that a photo may take.
+            max_pixels: of a photo.
+            max_pending: cost of the photos that the slow lane holds, in pixels.
+        """
+        self._seconds = seconds
+        self._max_pending = max_pending
+        self._photo_bytes = max(BYTES_PER_PIXEL * max_pixels, QUICK_BYTES)
+        self._quick = _Lane(count, PROCESS_BYTES + QUICK_BYTES, 0)
+        self._slow = _Lane(1, PROCESS_BYTES + self._photo_bytes, NICENESS)
+        self.pending_pixels = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings want them."""
+        return cls(
+            count=settings.decoders,
+            seconds=settings.decode_s,
+            max_pixels=settings.max_pixels,
+            max_pending=settings.max_pending_pixels,
+        )
+
+    @property
+    def ended(self) -> int:
+        """How many processes have ended before they answered."""
+        return self._quick.ended + self._slow.ended
+
+    def start(self) -> None:
+        """Start the processes that do not run; blocks for less than a second.
+
+        Raises:
+            StartupError: they do not start here.
+        """
+        for lane in (self._quick, self._slow):
+            lane.start()
+        for lane in (self._quick, self._slow):
+            lane.wait_until_up()
+
+    def stop(self) -> None:
+        """End the processes, with what they decode."""
+        for lane in (self._quick, self._slow):
+            lane.stop()
+
+    async def decode(self, data: bytes, job: Job, header: Header, clock: Clock) -> Decoded:
+        """Decode a photo in another process.
+
+        When this is cancelled, what the decode holds is free again before it returns.
+
+        Args:
+            data: the encoded photo.
+            job: what to make of it.
+            header: what its header says of it.
+            clock: gets a lap `decode` for each time that a process has the photo.
+
+        Raises:
+            QueueFull: the slow lane holds photos of as many pixels as it may.
+            TooCostly: it takes more time or memory than it may.
+            RequestError: what else `images.decode` raises.
+        """
+        if header.peak_bytes > self._photo_bytes:
+            raise TooCostly(
+                f"Decoding the {header.format} would take {header.peak_bytes // 10**6} MB; the "
+                f"limit is {self._photo_bytes // 10**6} MB."
+            )
+        if header.pixels <= QUICK_PIXELS and header.peak_bytes <= QUICK_BYTES:
+            with suppress(TooCostly):
+                return await self._quick.decode(data, job, min(QUICK_S, self._seconds), clock)
+            log.info("a photo is more costly to decode than its header tells")
+        with self._hold(header.pixels):
+            return await self._slow.decode(data, job, self._seconds, clock)
+
+    @contextmanager
+    def _hold(self, pixels: int) -> Iterator[None]:
+        # A photo that would be too much even alone is let in alone.
+        if self.pending_pixels and self.pending_pixels + pixels > self._max_pending:
+            raise QueueFull("Large photos wait for their turn. Small ones are still accepted.")
+        self.pending_pixels += pixels
+        try:
+            yield
+        finally:
+            self.pending_pixels -= pixels
+
+
+class _Lane:
+    """Processes of one kind, and the photos that wait for one."""
+
+    def __init__(self, count: int, memory: int, niceness: int) -> None:
+        self._count, self._memory, self._niceness = count, memory, niceness
+        self._places = asyncio.Semaphore(count)
+        self._idle: list[_Process] = []
+        self._busy: set[_Process] = set()
+        self._stopped = False
+        self.ended = 0
+
+    def start(self) -> None:
+        """Start the processes that are missing."""
+        self._stopped = False
+        self._places = asyncio.Semaphore(self._count)  # of the event loop that is to run
+        while len(self._idle) < self._count:
+            self._idle.append(self._new())
+
+    def wait_until_up(self) -> None:
+        for process in self._idle:
+            process.wait_until_up()
+
+    def stop(self) -> None:
+        self._stopped = True
+        for process in list(self._busy):  # the event loop may still run
+            process.kill()
+        while self._idle:
+            self._idle.pop().end()
+
+    async def decode(self, data: bytes, job: Job, seconds: float, clock: Clock) -> Decoded:
+        async with self._places:
+            process = self._take()
+            exchange = asyncio.ensure_future(process.decode(data, job, seconds))
+            try:
+                with clock.lap("decode"):
+                    return await asyncio.shield(exchange)
+            except asyncio.CancelledError:
+                await asyncio.wait({exchange}, timeout=GRACE_S)
+                raise
+            finally:
+                # The place is held until the process is free or gone, and its memory with it.
+                if not exchange.done():
+                    process.kill()
+                await asyncio.gather(exchange, return_exceptions=True)
+                await self._put_back(process)
+
+    def _take(self) -> "_Process":
+        """One that waits, or a new one where it has ended meanwhile."""
+        process = self._idle.pop() if self._idle else self._new()
+        if not process.usable:
+            process.end()
+            process = self._new()
+        self._busy.add(process)
+        return process
+
+    async def _put_back(self, process: "_Process") -> None:
+        """Keep a process that has answered; put another in the place of one that has not."""
+        if self._stopped or not process.usable:
+            self.ended += 1
+            await asyncio.to_thread(process.end)
+        self._busy.discard(process)
+        if not self._stopped:
+            with suppress(OSError):  # there are too many processes: `_take` tries again
+                self._idle.append(process if process.usable else self._new())
+
+    def _new(self) -> "_Process":
+        return _Process(self._memory, self._niceness)
+
+
+class _Process:
+    """One process, and the socket to it."""
+
+    def __init__(self, memory: int, niceness: int) -> None:
+        self._socket, theirs = socket.socketpair()
+        for end in (self._socket, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        try:
+            self._process = self._start(theirs, memory, niceness)
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket.setblocking(False)
+        self._up = False
+        self._busy = False
+        self._killed = False
+
+    @staticmethod
+    def _start(plug: socket.socket, memory: int, niceness: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, *COMMAND, str(memory), str(niceness)],
+            stdin=plug.fileno(),
+            stdout=subprocess.DEVNULL,
+            cwd=PROJECT,  # where `-m` looks first
+            env=os.environ | ENVIRONMENT,
+            start_new_session=True,  # a signal to the service's process group is not for it
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether it runs, and has answered all that it was sent."""
+        return not self._busy and self._process.poll() is None
+
+    def wait_until_up(self) -> None:
+        """Block until it has started.
+
+        Raises:
+            StartupError: it does not.
+        """
+        if self._up:
+            return
+        self._socket.settimeout(START_S)
+        try:
+            self._up = self._socket.recv(1) == UP
+        except OSError:
+            self._up = False
+        self._socket.setblocking(False)
+        if not self._up:
+            raise StartupError("the processes that decode photos do not start here")
+
+    def kill(self) -> None:
+        """End it without waiting: whoever waits for its answer gets an error."""
+        self._killed = True
+        self._process.kill()
+
+    def end(self) -> int:
+        """End it where it runs; returns its exit status once its memory is free."""
+        self._process.kill()
+        self._socket.close()
+        return self._process.wait()
+
+    async def decode(self, data: bytes, job: Job, seconds: float) -> Decoded:
+        """Send a photo and wait for the answer.
+
+        Raises:
+            RequestError: the photo cannot be decoded.
+            BreedCAMError: the process ended for a reason that is not the photo's.
+        """
+        self._busy = True
+        try:
+            decoded = await self._exchange(data, job, seconds)
+        except RequestError:
+            self._busy = False
+            raise
+        except Exception as error:  # it has ended, or its answer is none
+            status = await asyncio.to_thread(self.end)
+            if not self._killed:
+                log.warning("a decoder ended with status %d while it had a photo", status)
+            raise _reason(status, seconds) from error
+        self._busy = False
+        return decoded
+
+    async def _exchange(self, data: bytes, job: Job, seconds: float) -> Decoded:
+        if not self._up:
+            await self._receive(len(UP))
+            self._up = True
+        loop = asyncio.get_running_loop()
+        head = {"job": asdict(job), "seconds": seconds, "bytes": len(data)}
+        await loop.sock_sendall(self._socket, pack(head))
+        await loop.sock_sendall(self._socket, data)
+        [length] = HEAD.unpack(await self._receive(HEAD.size))
+        answer = json.loads(await self._receive(min(length, HEAD_BYTES)))
+        if "error" in answer:
+            log.info("a photo does not decode: %s", answer["cause"])
+            raise _ERRORS[answer["error"]](str(answer["detail"]))
+        squashed = await self._array(answer["squashed"], (job.size, job.size, 3))
+        pixels = None
+        if job.overlay:
+            pixels = await self._array(answer["pixels"], (job.overlay, job.overlay, 3))
+        return Decoded(int(answer["width"]), int(answer["height"]), squashed, pixels)
+
+    async def _array(self, shape: Sequence[int], most: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """The next array, if it is no larger than it can be."""
+        if not all(0 < size <= limit for size, limit in zip(shape, most, strict=True)):
+            raise ValueError(f"an array of shape {shape}")
+        return np.frombuffer(await self._receive(math.prod(shape)), np.uint8).reshape(shape)
+
+    async def _receive(self, count: int) -> bytearray:
+        """The next bytes that it sends.
+
+        Raises:
+            EOFError: it ended before.
+        """
+        loop = asyncio.get_running_loop()
+        received = bytearray(count)
+        rest = memoryview(received)
+        while rest:
+            size = await loop.sock_recv_into(self._socket, rest)
+            if not size:
+                raise EOFError
+            rest = rest[size:]
+        return received
+
+
+def _reason(status: int, seconds: float) -> BreedCAMError:
+    """Why a process ended, by its exit status: that of a signal is negative."""
+    if status == -signal.SIGPROF:
+        return TooCostly(f"The image takes more than {seconds:g} s of processor time to decode.")
+    if status >= 0 or status == -signal.SIGKILL:
+        return BreedCAMError("The decoder ended before it was done.")
+    return UndecodableImage("The image makes its decoder fail.")

@@ -1,0 +1,134 @@
+"""The process that serves: its start, its signals, its end."""
+
+import asyncio
+import ctypes
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from pydantic import ValidationError
+from starlette.types import ASGIApp
+from uvicorn.server import HANDLED_SIGNALS
+
+from app import logs
+from app.connections import Connection, Edge
+from app.errors import StartupError
+from app.explainer import Explainer
+from app.settings import Settings
+from app.telemetry import log_context
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+_MALLOC = {-1: 16 << 20, -3: 4 << 20}
+"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, bytes."""
+
+
+def run(create_app: Callable[[Settings, Explainer], ASGIApp]) -> None:
+    """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line.
+
+    The first of these signals ends the service when the requests in work are answered, the second
+    at once. SIGHUP does nothing.
+
+    Args:
+        create_app: makes the application of settings and a loaded model.
+    """
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        sys.exit(
+            "\n".join(
+                f"error: BREEDCAM_{str(fault['loc'][0]).upper()}: {fault['msg']}"
+                for fault in error.errors()
+            )
+        )
+    logs.configure(settings.log_format, settings.log_level, log_context)
+    if unknown := Settings.unknown(os.environ):
+        log.warning("no such setting: %s", ", ".join(unknown))
+    if problem := _cannot_listen(settings):  # before the model takes its time
+        sys.exit(f"error: BREEDCAM_HOST, BREEDCAM_PORT: {problem}")
+    _bound_heap()
+    try:
+        explainer = Explainer.open(settings)
+    except StartupError as error:
+        sys.exit(f"error: {error}")
+    # `Connection` says more of it.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "Invalid HTTP" not in str(record.msg)
+    )
+    edge = Edge(settings, explainer.metrics)
+    explainer.admission.make_room = edge.make_room
+    server = _Server(_config(create_app(settings, explainer), settings, edge))
+    server.run()
+    if not server.started:
+        sys.exit("error: the service did not start")
+
+
+def _bound_heap() -> None:
+    """Have glibc give large blocks back when they are freed.
+
+    By itself it raises its threshold to 32 MB with use, and bodies and answers of that size leave
+    holes in the heap: several hundred megabytes after a burst.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, size in _MALLOC.items():
+            mallopt(option, size)
+
+
+def _cannot_listen(settings: Settings) -> str | None:
+    """Why the address cannot be had; None if it can."""
+    try:
+        infos = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in infos:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        return f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+    return None
+
+
+def _config(app: ASGIApp, settings: Settings, edge: Edge) -> uvicorn.Config:
+    return uvicorn.Config(
+        cast(Any, app),
+        host=settings.host,
+        port=settings.port,
+        http=cast(type[asyncio.Protocol], partial(Connection, edge)),
+        ws="none",
+        log_config=None,
+        log_level=settings.log_level,
+        access_log=False,
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_keep_alive=cast(int, settings.keep_alive_s),  # uvicorn takes fractions too
+        # A second over the deadline: what is late is answered 504 rather than cut off.
+        timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 1,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with other signals."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        if hasattr(signal, "SIGHUP"):
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP has no effect")
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop. A second signal has its default effect, which no code can delay."""
+        self.should_exit = True
+        for handled in HANDLED_SIGNALS:
+            signal.signal(handled, signal.SIG_DFL)

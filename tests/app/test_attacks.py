@@ -1,0 +1,286 @@
+"""Photos made to do harm, sent to a real process: others are answered, and memory is bounded."""
+
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests import needs
+from tests.app.conftest import JPEG, encode, picture, problem
+from tests.app.services import LONG, Service, family, resident_mb, serving
+
+ANSWERED_S, ALIVE_S = 2.0, 0.5
+"""How long an ordinary photo and `GET /livez` may take while others do harm."""
+
+MEMORY_MB = 1500.0
+"""Of the service and its decoders together."""
+
+HARMLESS = {200, 413, 422, 429}
+
+
+# -- photos
+
+
+def many_scans(scans: int, side: int) -> bytes:
+    """A flat progressive JPEG with its smallest scan repeated: a pass over all blocks each time."""
+    data = encode(Image.new("RGB", (side, side)), progressive=True)
+    starts = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    bounds = list(zip(starts, [*starts[1:], len(data) - 2], strict=True))
+    # The last but one of the first component, so that tables stay as they are.
+    smallest = min((data[start:end] for start, end in bounds[1:]), key=len)
+    cut = smallest.find(b"\xff\xc4")
+    scan = smallest if cut < 0 else smallest[:cut]
+    return data[:-2] + scan * scans + b"\xff\xd9"
+
+
+def flat_png(width: int, height: int, colour: int = 6, *, interlaced: bool = False) -> bytes:
+    """A PNG of zeros in a few kilobytes."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checksum = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+    samples = {0: 1, 2: 3, 6: 4}[colour]
+    packer = zlib.compressobj(1)
+    row, parts = bytes(1 + width * samples), []
+    for _ in range(height):
+        parts.append(packer.compress(row))
+    parts.append(packer.flush())
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, int(interlaced))
+    body = b"".join(parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), chunk(b"IDAT", body), chunk(b"IEND", b"")]
+    )
+
+
+def flat_webp(side: int) -> bytes:
+    """Some tens of bytes, whatever its size."""
+    return encode(Image.new("RGB", (side, side)), "WEBP", lossless=True, quality=0, method=0)
+
+
+PHOTOS: dict[str, Callable[[], bytes]] = {
+    "10,000 scans": lambda: many_scans(10_000, 1000),
+    "scans up to the limit": lambda: many_scans(80, 4000),
+    "a WebP of 49 megapixels": lambda: flat_webp(7000),
+    "a WebP of 36 megapixels": lambda: flat_webp(6000),
+    "a PNG of one row": lambda: flat_png(49_000_000, 1, 0),
+    "a PNG at the limit": lambda: flat_png(7000, 7000),
+}
+
+
+# -- watching
+
+
+@dataclass
+class Watch:
+    """What others saw meanwhile."""
+
+    answered_s: list[float] = field(default_factory=list)
+    alive_s: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        return (
+            f"answered within {max(self.answered_s):.2f} s ({len(self.answered_s)} times), alive "
+            f"within {max(self.alive_s):.2f} s, {max(self.memory_mb):.0f} MB, "
+            f"{dict(self.statuses)}"
+        )
+
+    def check(self) -> None:
+        assert max(self.answered_s) < ANSWERED_S, self
+        assert max(self.alive_s) < ALIVE_S, self
+        assert max(self.memory_mb) < MEMORY_MB, self
+
+
+@contextmanager
+def attacked(
+    service: Service, watch: Watch, attack: Callable[[], int], count: int
+) -> Iterator[None]:
+    """Call `attack` again and again from `count` threads while the block runs."""
+    over = threading.Event()
+
+    def repeat(step: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            while not over.is_set():
+                step()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def send() -> None:
+        watch.statuses[attack()] += 1
+
+    def weigh() -> None:
+        watch.memory_mb.append(resident_mb(family(service.process.pid)))
+        time.sleep(0.01)
+
+    threads = [repeat(send) for _ in range(count)] + [repeat(weigh)]
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def watch_others(service: Service, watch: Watch, seconds: float) -> None:
+    """Send ordinary photos and ask for `/livez`, one after the other."""
+    until = time.monotonic() + seconds
+    with httpx.Client(base_url=service.url, timeout=LONG) as client:
+        while time.monotonic() < until:
+            begun = time.monotonic()
+            assert client.get("/livez").status_code == 200
+            watch.alive_s.append(time.monotonic() - begun)
+            begun = time.monotonic()
+            answer = client.post("/gradcam", content=JPEG, headers={"Content-Type": "image/jpeg"})
+            watch.answered_s.append(time.monotonic() - begun)
+            assert answer.status_code == 200, answer.text
+            time.sleep(0.02)
+
+
+def post(service: Service, photo: bytes, path: str = "/gradcam") -> httpx.Response:
+    headers = {"Content-Type": "application/octet-stream"}
+    return httpx.post(f"{service.url}{path}", content=photo, headers=headers, timeout=LONG)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    if not Path("/proc/self/statm").exists():
+        needs.absent("/proc, where memory is read")
+    with serving(tmp_path_factory.mktemp("attacked"), max_batch=8) as service:
+        post(service, JPEG)
+        yield service
+        assert "Traceback" not in service.log.read_text()
+
+
+# -- attacks
+
+
+def test_photos_made_to_do_harm_delay_no_others(service: Service) -> None:
+    """Two clients that send such photos, one kind after the other."""
+    watch, photos = Watch(), cycle([make() for make in PHOTOS.values()])
+    lock = threading.Lock()
+
+    def attack() -> int:
+        with lock:
+            photo = next(photos)
+        return post(service, photo).status_code
+
+    with attacked(service, watch, attack, 2):
+        watch_others(service, watch, 4)
+    print(watch)
+    watch.check()
+    assert set(watch.statuses) <= HARMLESS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PHOTOS)
+def test_eight_clients_with_photos_of_one_kind(service: Service, kind: str) -> None:
+    watch, photo = Watch(), PHOTOS[kind]()
+    with attacked(service, watch, lambda: post(service, photo).status_code, 8):
+        watch_others(service, watch, 8)
+    print(watch)
+    watch.check()
+    assert set(watch.statuses) <= HARMLESS
+
+
+def test_photos_too_costly_are_refused_unseen(service: Service) -> None:
+    for kind in ("10,000 scans", "a WebP of 49 megapixels", "a PNG of one row"):
+        begun = time.monotonic()
+        answer = post(service, PHOTOS[kind]())
+        assert time.monotonic() - begun < 4 * ALIVE_S  # making it takes a part
+        problem(answer, 413, answer.json()["type"].rpartition(":")[2])
+
+
+def test_an_honest_photo_of_40_megapixels_is_answered(service: Service) -> None:
+    photo = encode(picture(7600, 5300), progressive=True, quality=90)
+    answer = post(service, photo)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["image"] == {"width": 7600, "height": 5300}
+
+
+def test_clients_that_hang_up_keep_nothing(service: Service) -> None:
+    """They send a costly photo and close the connection while it is decoded."""
+    watch, photo = Watch(), PHOTOS["a PNG at the limit"]()
+    head = (
+        b"POST /gradcam HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(photo)
+    )
+
+    def attack() -> int:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=LONG) as plug:
+            plug.sendall(head + photo)
+            time.sleep(0.15)
+        return 200
+
+    with attacked(service, watch, attack, 4):
+        watch_others(service, watch, 2)
+    print(watch)
+    watch.check()
+    # The next in the slow lane does not wait for any of them.
+    begun = time.monotonic()
+    assert post(service, PHOTOS["a WebP of 36 megapixels"]()).status_code == 200
+    assert time.monotonic() - begun < LONG / 4
+
+
+def test_a_decoder_that_crashes_takes_no_other_request_down(service: Service) -> None:
+    watch, photo = Watch(), PHOTOS["a PNG at the limit"]()
+    with attacked(service, watch, lambda: post(service, photo).status_code, 2):
+        for _ in range(3):
+            watch_others(service, watch, 0.5)
+            os.kill(busiest(service), signal.SIGSEGV)
+    print(watch)
+    watch.check()
+    assert watch.statuses[422] == 3
+    assert set(watch.statuses) <= HARMLESS
+
+
+def busiest(service: Service) -> int:
+    """The decoder of costly photos: the child with the lowest priority."""
+    children = family(service.process.pid)[1:]
+    return max(children, key=lambda pid: os.getpriority(os.PRIO_PROCESS, pid))
+
+
+def test_sigterm_ends_the_service_while_it_decodes(tmp_path: Path) -> None:
+    photo, deadline_s = PHOTOS["a PNG at the limit"](), 3.0
+    answers: list[int] = []
+    with serving(tmp_path, deadline_s=deadline_s) as service:
+        clients = [
+            threading.Thread(target=lambda: answers.append(post(service, photo).status_code))
+            for _ in range(4)
+        ]
+        for client in clients:
+            client.start()
+        time.sleep(0.5)
+        decoders = family(service.process.pid)[1:]
+        assert len(decoders) == 3
+        begun = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - begun < deadline_s + 4
+        for client in clients:
+            client.join()
+    assert set(answers) <= {200, 504}
+    assert not any(Path(f"/proc/{pid}").exists() for pid in decoders)
+
+
+@pytest.mark.slow
+def test_what_takes_longer_than_its_time_is_refused(tmp_path: Path) -> None:
+    with serving(tmp_path, decode_s=0.3) as service:
+        answer = post(service, PHOTOS["a PNG at the limit"]())
+        assert "0.3 s of processor time" in problem(answer, 413, "too-costly")
+        assert post(service, JPEG).status_code == 200

@@ -1,0 +1,522 @@
+"""Clients that do what they should not, and the answers that they get, over sockets."""
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import connections
+from tests import needs
+from tests.app.conftest import JPEG, encode
+from tests.app.services import LONG, Service, serving
+
+HEADER_S = 1.0
+"""`header_timeout_s`."""
+
+TRANSFER_S = 2.5
+"""`read_timeout_s` and `write_timeout_s`."""
+
+CONNECTIONS = 24
+
+ROOM = 30_000_000
+"""`max_pending_bytes`."""
+
+HEAD = b"Host: x\r\nContent-Type: image/jpeg\r\n"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service with little patience."""
+    with serving(
+        tmp_path_factory.mktemp("service"),
+        header_timeout_s=HEADER_S,
+        read_timeout_s=TRANSFER_S,
+        write_timeout_s=TRANSFER_S,
+        max_connections=CONNECTIONS,
+        max_pending_bytes=ROOM,
+    ) as service:
+        # What is compiled and loaded at the first use is not an attack's.
+        photo = encode(Image.new("RGB", (64, 64)))
+        httpx.post(f"{service.url}/compare", content=photo, headers=JPEG_TYPE, timeout=LONG)
+        yield service
+
+
+JPEG_TYPE = {"Content-Type": "image/jpeg"}
+
+
+def plug(service: Service, receive_buffer: int = 0) -> socket.socket:
+    client = socket.socket()
+    client.settimeout(LONG)
+    if receive_buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.connect(("127.0.0.1", service.port))
+    return client
+
+
+def send(client: socket.socket, data: bytes) -> bool:
+    """Whether all of it could be sent."""
+    try:
+        client.sendall(data)
+    except OSError:
+        return False
+    return True
+
+
+def receive(client: socket.socket) -> bytes:
+    """All until the connection is closed."""
+    parts = []
+    while part := client.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def answer_to(client: socket.socket, data: bytes = b"") -> http.client.HTTPResponse:
+    """One answer, its body read; the connection stays open."""
+    client.sendall(data)
+    response = http.client.HTTPResponse(client)
+    response.begin()
+    response.read()
+    return response
+
+
+def exchange(service: Service, *parts: bytes) -> bytes:
+    with plug(service) as client:
+        for part in parts:
+            send(client, part)
+        return receive(client)
+
+
+def status(answer: bytes) -> int:
+    """Of an answer, whose body is a problem where the status says so."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    code = int(head.split()[1])
+    if code >= 400:
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        document = json.loads(body)
+        assert fields[b"content-type"] == b"application/problem+json"
+        assert set(document) == {"type", "title", "status", "detail", "request_id"}
+        assert document["status"] == code
+        assert document["request_id"].encode() == fields[b"x-request-id"] != b""
+    return code
+
+
+def upload(path: str, body: bytes, length: int | None = None) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nContent-Length: {length or len(body)}\r\n"
+    return head.encode() + HEAD + b"\r\n" + body
+
+
+class Visitor:
+    """Somebody with an ordinary photo, again and again, while others do bad things."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._over = threading.Event()
+        self.statuses: Counter[int] = Counter()
+        self.slowest_s = 0.0
+        self.slowest_probe_s = 0.0
+
+    def _visit(self) -> None:
+        with httpx.Client(base_url=self._service.url, timeout=LONG) as client:
+            while not self._over.wait(0.05):
+                begun = time.monotonic()
+                answer = client.post("/predict", content=JPEG, headers=JPEG_TYPE)
+                self.statuses[answer.status_code] += 1
+                between = time.monotonic()
+                assert client.get("/livez").status_code == 200
+                self.slowest_s = max(self.slowest_s, between - begun)
+                self.slowest_probe_s = max(self.slowest_probe_s, time.monotonic() - between)
+
+    @contextmanager
+    def visiting(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._visit)
+        thread.start()
+        time.sleep(0.3)
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+
+@contextmanager
+def unharmed(service: Service, peak_mb: float, *, full: bool = False) -> Iterator[None]:
+    """An attack during which others are answered, and memory grows by at most so much."""
+    before = service.forget_peak()
+    visitor = Visitor(service)
+    with visitor.visiting():
+        yield
+    print(f"+{service.peak_mb() - before:.0f} MB, {vars(visitor)}")
+    assert visitor.statuses[200] >= 1
+    assert set(visitor.statuses) <= ({200, 429} if full else {200})
+    assert visitor.statuses[200] > visitor.statuses[429]
+    assert visitor.slowest_s < 2.0
+    assert visitor.slowest_probe_s < 0.5
+    assert service.peak_mb() - before < peak_mb
+    assert "Traceback" not in service.log.read_text()
+
+
+# -- what is no HTTP
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"POST /predict HTTP/1.1\r\nContent-Length: x\r\n" + HEAD + b"\r\n", 400),
+        (b"POST /predict HTTP/1.1\r\nContent-Length: -1\r\n" + HEAD + b"\r\n", 400),
+        (
+            b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n"
+            + HEAD
+            + b"\r\n",
+            400,
+        ),
+        (
+            b"POST /predict HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"
+            + HEAD
+            + b"\r\n0\r\n\r\n",
+            400,
+        ),
+        (b"POST /predict HTTP/1.1\r\nTransfer-Encoding: gzip\r\n" + HEAD + b"\r\n", 501),
+        (
+            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\nzz\r\n",
+            400,
+        ),
+        (
+            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n2\r\nabcd",
+            400,
+        ),
+        (
+            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
+            + HEAD
+            + b"\r\n"
+            + b"1\r\nx\r\n" * 9000,
+            400,
+        ),
+        (b"GET /livez HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"Host: x\r\n\r\n", 431),
+        (b"GET /livez?" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+    ],
+)
+def test_what_is_no_request_is_a_problem(service: Service, data: bytes, expected: int) -> None:
+    answer = exchange(service, data)
+    assert status(answer) == expected
+    assert b"connection: close" in answer.lower()
+    assert b"bytearray" not in answer
+
+
+def test_a_large_header_within_the_limit(service: Service) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    fields = b"".join(b"A%d: %s\r\n" % (index, b"b" * 300) for index in range(90))
+    assert status(exchange(service, head + fields + b"\r\n")) == 200
+
+
+def test_requests_in_a_row_are_answered_in_a_row(service: Service) -> None:
+    """Those behind `Connection: close` are ignored, as they have to be."""
+    close = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answers = exchange(service, upload("/predict", JPEG) * 3 + close + close)
+    assert [int(code) for code in re.findall(rb"HTTP/1.1 (\d+)", answers)] == [200] * 4
+    assert answers.count(b'"predictions"') == 3
+
+
+def test_the_rest_of_a_small_body_is_read_for_the_connection(service: Service) -> None:
+    with plug(service) as client:
+        early = answer_to(client, upload("/nowhere", JPEG[:1], len(JPEG)))
+        assert early.status == 404
+        assert not early.will_close
+        assert answer_to(client, JPEG[1:] + upload("/predict", JPEG)).status == 200
+
+
+def test_a_body_is_asked_for(service: Service) -> None:
+    head = upload("/predict", b"", len(JPEG)).replace(b"Host", b"Expect: 100-continue\r\nHost")
+    with plug(service) as client:
+        client.sendall(head)
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert answer_to(client, JPEG).status == 200
+
+
+# -- a wish for HTTP/2
+
+
+def test_an_upgrade_is_ignored(service: Service) -> None:
+    """As Java's client asks for it, with a body in the same packet and later."""
+    wish = (
+        b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQ\r\n"
+        b"Upgrade: h2c\r\nHost"
+    )
+    request = upload("/predict", JPEG).replace(b"Host", wish)
+    with plug(service) as client:
+        for cut in (len(request), len(request) - len(JPEG), len(request) - 100):
+            client.sendall(request[:cut])
+            time.sleep(0.05)
+            assert answer_to(client, request[cut:]).status == 200
+
+
+def test_curl_that_wishes_for_http2(service: Service) -> None:
+    curl = shutil.which("curl") or needs.absent("curl")
+    done = subprocess.run(
+        [curl, "-sS", "--http2", "-F", "file=@-;filename=a.jpg", f"{service.url}/predict"],
+        input=JPEG,
+        capture_output=True,
+        timeout=LONG,
+        check=True,
+    )
+    assert len(json.loads(done.stdout)["predictions"]) == 5
+
+
+# -- answers that come early
+
+EARLY = [
+    ("/predict", "image/jpeg", 413),
+    ("/predict", "text/plain", 415),
+    ("/nowhere", "image/jpeg", 404),
+    ("/livez", "image/jpeg", 405),
+    ("/predict?top_k=0", "image/jpeg", 400),
+]
+LARGE = bytes(60_000_000)
+
+
+@pytest.mark.parametrize(("path", "content_type", "expected"), EARLY)
+def test_clients_that_send_all_first_get_an_early_answer(
+    service: Service, path: str, content_type: str, expected: int
+) -> None:
+    headers = {"Content-Type": content_type}
+    plain = http.client.HTTPConnection("127.0.0.1", service.port, timeout=LONG)
+    plain.request("POST", path, LARGE, headers)
+    response = plain.getresponse()
+    assert response.status == expected
+    assert json.loads(response.read())["status"] == expected
+    plain.close()
+
+    request = urllib.request.Request(f"{service.url}{path}", LARGE, headers)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=LONG)
+    with caught.value:
+        assert json.loads(caught.value.read())["status"] == expected
+
+    answer = httpx.post(f"{service.url}{path}", content=LARGE, headers=headers, timeout=LONG)
+    assert answer.json()["status"] == answer.status_code == expected
+
+
+def test_a_body_without_end_is_not_read_for_ever(service: Service) -> None:
+    with plug(service) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n")
+        chunk = b"100000\r\n" + bytes(0x100000) + b"\r\n"
+        sent = 0
+        while send(client, chunk):
+            sent += len(chunk)
+            assert sent < 500_000_000
+
+
+# -- slow clients
+
+
+def test_a_header_has_to_arrive(service: Service) -> None:
+    """One that trickles is answered 408; one of which nothing comes is closed."""
+    begun = time.monotonic()
+    with plug(service) as silent, plug(service) as slow:
+        for byte in b"GET /livez HTTP/1.1":
+            send(slow, bytes([byte]))
+            time.sleep(0.1)
+        assert status(receive(slow)) == 408
+        assert receive(silent) == b""
+    assert HEADER_S <= time.monotonic() - begun < 5 * HEADER_S
+
+
+def test_a_body_has_to_arrive(service: Service) -> None:
+    with plug(service) as stopped, plug(service) as slow, plug(service) as steady:
+        stopped.sendall(upload("/predict", JPEG[:100], len(JPEG)))
+        slow.sendall(upload("/predict", b"", len(JPEG)))
+        head = upload("/predict", b"", len(JPEG)).replace(b"Host", b"Connection: close\r\nHost")
+        steady.sendall(head)
+        step = len(JPEG) // 20
+        assert 10 * step > 1.5 * connections.MIN_RATE  # bytes a second
+        for index in range(20):
+            send(slow, JPEG[index : index + 1])
+            steady.sendall(JPEG[index * step : (index + 1) * step])
+            time.sleep(0.1)
+        steady.sendall(JPEG[20 * step :])
+        assert [status(receive(client)) for client in (stopped, slow, steady)] == [408, 408, 200]
+
+
+def test_a_connection_between_requests_is_closed(service: Service) -> None:
+    """After a request that has come late, too: the deadline is another than the header's."""
+    with plug(service) as client:
+        assert answer_to(client, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
+        time.sleep(2 * HEADER_S)  # less than `keep_alive_s`
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+        assert status(receive(client)) == 408
+
+
+# -- attacks
+
+
+def test_a_header_flood(service: Service) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    field = b"A: " + b"b" * 40 + b"\r\n"
+    with unharmed(service, 20):
+        assert status(exchange(service, head + b"A: ", bytes(b"a" * 100_000_000))) == 431
+        with plug(service) as client:
+            send(client, head + field * (200_000_000 // len(field)))
+            assert status(client.recv(65536)) == 431
+
+
+def test_a_flood_of_connections(service: Service) -> None:
+    """Those that do nothing make way for those that do; clients at work go on."""
+    with ExitStack() as stack, unharmed(service, 20):
+        begun = time.monotonic()
+        idle = [stack.enter_context(plug(service)) for _ in range(3 * CONNECTIONS)]
+        answers = Counter(status(answer) for answer in map(receive, idle) if answer)
+        assert answers[503] >= CONNECTIONS
+        for client in idle:
+            client.close()
+        # They are gone: at once where another needs the place, else by the header's deadline.
+        while httpx.get(f"{service.url}/livez").status_code != 200:
+            assert time.monotonic() - begun < 10 * HEADER_S
+
+
+def heavy_photo(side: int = 1024) -> bytes:
+    """One whose overlay is as large as overlays are: noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    return encode(Image.fromarray(noise))
+
+
+def slow_readers(service: Service, count: int, path: str) -> Counter[str]:
+    """Clients that take nothing of their answers; how each ends."""
+    request = upload(path, heavy_photo())
+    ends: Counter[str] = Counter()
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            client = stack.enter_context(plug(service, receive_buffer=4096))
+            send(client, request)
+            clients.append(client)
+            time.sleep(0.25)
+        time.sleep(1.5 * TRANSFER_S)
+        for client in clients:
+            try:
+                answer = receive(client)
+            except OSError:
+                ends["cut off"] += 1
+                continue
+            length = re.search(rb"content-length: (\d+)", answer)
+            body = answer.partition(b"\r\n\r\n")[2]
+            whole = length is not None and int(length[1]) == len(body)
+            ends[answer[9:12].decode() if whole else "cut off"] += 1
+    return ends
+
+
+def test_clients_that_do_not_take_their_answers(service: Service) -> None:
+    """Of all that they asked for, no more is kept than there is room for."""
+    with unharmed(service, ROOM / 1e6 + 90, full=True):
+        ends = slow_readers(service, 12, "/gradcam?size=1024&overlay=true")
+    assert ends["cut off"] >= 10
+    assert wait_for_room(service) == 1  # nothing of it is held any more
+
+
+def hung_up(service: Service, count: int, size: int) -> None:
+    """Uploads whose clients are gone as soon as they are sent."""
+    request = upload("/gradcam", JPEG + bytes(size - len(JPEG)))
+    for _ in range(count):
+        with plug(service) as client:
+            send(client, request)
+
+
+def test_uploads_whose_clients_hang_up(service: Service) -> None:
+    with unharmed(service, ROOM / 1e6 + 60, full=True):
+        hung_up(service, 40, 10_000_000)
+    wait_for_room(service)
+
+
+def wait_for_room(service: Service) -> int:
+    """How many tries it takes until a body of nearly 20 MB is taken."""
+    filling = JPEG + bytes(19_900_000)
+    until = time.monotonic() + LONG
+    tries = 1
+    while httpx.post(
+        f"{service.url}/predict", content=filling, headers=JPEG_TYPE, timeout=LONG
+    ).is_error:
+        assert time.monotonic() < until
+        tries += 1
+    return tries
+
+
+def test_uploads_that_stop(service: Service) -> None:
+    """They fill the memory; the one that has kept the most for longest makes way."""
+    part = upload("/predict", bytes(9_000_000), 10_000_000)
+    with ExitStack() as stack, unharmed(service, ROOM / 1e6 + 60, full=True):
+        stopped = []
+        for _ in range(8):
+            stopped.append(stack.enter_context(plug(service)))
+            send(stopped[-1], part)
+            time.sleep(0.3)
+        # Three fit in. The first makes way when it has done nothing for a second.
+        stopped[0].settimeout(0.01)
+        assert status(receive(stopped[0])) == 408
+        ends = Counter(status(receive(client)) for client in stopped[1:])
+    assert set(ends) <= {408, 429}
+    assert ends[408] >= 5
+    wait_for_room(service)
+
+
+# -- the same at full size, with the default limits
+
+
+@pytest.fixture(scope="module")
+def default_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("service"), max_batch=8, log_level="warning") as service:
+        photo = encode(Image.new("RGB", (64, 64)))
+        with ExitStack() as stack:
+            for _ in range(8):
+                client = stack.enter_context(plug(service))
+                client.sendall(upload("/compare", photo))
+        yield service
+
+
+PEAK_MB = 1500
+"""Resident memory at the default limits, whatever the attack."""
+
+
+@pytest.mark.slow
+def test_hung_up_uploads_of_the_largest_size(default_service: Service) -> None:
+    default_service.forget_peak()
+    hung_up(default_service, 100, 20_000_000)
+    wait_for_room(default_service)
+    assert default_service.peak_mb() < PEAK_MB
+
+
+@pytest.mark.slow
+def test_a_hundred_and_fifty_slow_readers(default_service: Service) -> None:
+    default_service.forget_peak()
+    ends = slow_readers(default_service, 150, "/compare?size=1024")
+    print(ends, default_service.peak_mb())
+    wait_for_room(default_service)
+    assert default_service.peak_mb() < PEAK_MB
+
+
+@pytest.mark.slow
+def test_slow_headers_on_every_connection(default_service: Service) -> None:
+    """Whoever comes with a request gets in, as soon as the others have waited for a second."""
+    with ExitStack() as stack:
+        for _ in range(600):
+            client = stack.enter_context(plug(default_service))
+            send(client, b"GET / HTTP/1.1\r\nHost: x\r\n")
+        time.sleep(2 * connections.STALLED_S)
+        with unharmed(default_service, 30):
+            time.sleep(5)

@@ -1,0 +1,434 @@
+"""Decoding in real processes."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import decoder, decoding, image_header, images
+from app.clock import Clock
+from app.decoder import Decoded, Job
+from app.decoding import Decoders
+from app.errors import (
+    BreedCAMError,
+    QueueFull,
+    StartupError,
+    TooCostly,
+    TooManyPixels,
+    UndecodableImage,
+)
+from app.image_header import Header
+from app.settings import PROJECT
+from tests import needs
+from tests.app.conftest import JPEG, encode, picture
+
+pytestmark = pytest.mark.anyio
+
+LONG = 20.0
+"""Seconds; a test that comes near it has failed."""
+
+JOB = Job(max_pixels=50_000_000, size=224, resize="bilinear", overlay=512)
+WIDTH = 4500
+SLOW = encode(picture(WIDTH, 3500), "PNG", compress_level=1)
+"""Half a second of processor time or more."""
+
+
+@asynccontextmanager
+async def running(
+    count: int = 1, seconds: float = 10.0, max_pending: int = 500_000_000
+) -> AsyncIterator[Decoders]:
+    decoders = Decoders(
+        count=count, seconds=seconds, max_pixels=50_000_000, max_pending=max_pending
+    )
+    decoders.start()
+    try:
+        yield decoders
+    finally:
+        decoders.stop()
+
+
+def quick(data: bytes) -> Header:
+    """Its header, but as if it cost next to nothing."""
+    return replace(image_header.read(data), pixels=1, peak_bytes=1)
+
+
+async def decoded(decoders: Decoders, data: bytes, job: Job = JOB) -> Decoded:
+    return await decoders.decode(data, job, image_header.read(data), Clock())
+
+
+def children(parent: int) -> dict[int, str]:
+    """Command lines of the decoders that a process has started, by their ids."""
+    lines = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            ppid = int(status.read_text().rpartition(")")[2].split()[1])
+            line = status.with_name("cmdline").read_text()
+        except OSError:
+            continue  # ended meanwhile
+        if ppid == parent and "app.decoder" in line:
+            lines[int(status.parent.name)] = line
+    return lines
+
+
+@pytest.fixture(autouse=True)
+def others(decoders: Decoders) -> Iterator[set[int]]:
+    """Processes that are no test's; no test leaves any."""
+    before = set(children(os.getpid()))
+    yield before
+    assert set(children(os.getpid())) == before
+
+
+def quick_process(others: set[int]) -> int:
+    """The process of the quick lane: the one of ordinary priority that a test has started."""
+    lines = children(os.getpid())
+    [pid] = [pid for pid in lines if pid not in others and lines[pid].endswith("\x000\x00")]
+    return pid
+
+
+# -- the same as in this process
+
+
+@pytest.mark.parametrize("overlay", [None, 300, 1024])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+async def test_another_process_decodes_alike(
+    decoders: Decoders, format: str, overlay: int | None
+) -> None:
+    decoders.start()
+    photo = encode(picture(1300, 900), format)
+    job = replace(JOB, overlay=overlay)
+    outcome = await decoded(decoders, photo, job)
+    here = decoder.decode(photo, job)
+    assert (outcome.width, outcome.height) == (1300, 900)
+    np.testing.assert_array_equal(outcome.squashed, here.squashed)
+    if overlay is None:
+        assert outcome.pixels is None
+    else:
+        assert outcome.pixels is not None
+        assert here.pixels is not None
+        np.testing.assert_array_equal(outcome.pixels, here.pixels)
+
+
+async def test_the_input_is_squashed_from_the_photo(decoders: Decoders) -> None:
+    decoders.start()
+    photo = encode(picture(400, 300), "PNG")
+    outcome = await decoded(decoders, photo, replace(JOB, size=100, resize="bicubic"))
+    expected = images.squash(np.asarray(picture(400, 300)), 100, "bicubic")
+    np.testing.assert_array_equal(outcome.squashed, expected)
+
+
+async def test_refusals_come_back_as_they_are(decoders: Decoders) -> None:
+    decoders.start()
+    cut, header = JPEG[: len(JPEG) // 2], image_header.read(JPEG)
+    with pytest.raises(UndecodableImage) as here:
+        images.decode(cut)
+    with pytest.raises(UndecodableImage) as there:
+        await decoders.decode(cut, JOB, header, Clock())
+    assert str(there.value) == str(here.value)
+    with pytest.raises(TooManyPixels, match="the limit is 100 in all"):
+        await decoders.decode(JPEG, replace(JOB, max_pixels=100), header, Clock())
+    # The process is none the worse for it.
+    assert (await decoded(decoders, JPEG)).width == 320
+
+
+async def test_photos_are_decoded_side_by_side_and_in_their_own_order(decoders: Decoders) -> None:
+    decoders.start()
+    photos = [encode(picture(100 + n, 90), ("JPEG", "PNG")[n % 2]) for n in range(30)]
+    outcomes = await asyncio.gather(*(decoded(decoders, photo) for photo in photos))
+    assert [outcome.width for outcome in outcomes] == [100 + n for n in range(30)]
+
+
+# -- limits
+
+
+async def test_a_photo_past_its_time_is_refused_and_its_process_replaced() -> None:
+    async with running(seconds=0.2) as decoders:
+        begun = time.monotonic()
+        with pytest.raises(TooCostly, match=r"more than 0\.2 s of processor time"):
+            await decoded(decoders, SLOW)
+        assert time.monotonic() - begun < LONG / 2
+        assert decoders.ended == 1
+        assert decoders.pending_pixels == 0
+        assert (await decoded(decoders, JPEG)).width == 320
+        with pytest.raises(TooCostly):
+            await decoded(decoders, SLOW)  # by the new process, too
+
+
+async def test_a_photo_dearer_than_it_looks_moves_to_the_slow_lane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "QUICK_S", 0.1)
+    async with running() as decoders:
+        outcome = await decoders.decode(SLOW, JOB, quick(SLOW), Clock())
+        assert outcome.width == WIDTH
+        assert decoders.ended == 1
+
+
+async def test_a_costly_photo_delays_no_other() -> None:
+    async with running() as decoders:
+        slow = [asyncio.ensure_future(decoded(decoders, SLOW)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            await decoded(decoders, JPEG)
+        assert not any(task.done() for task in slow)
+        assert [outcome.width for outcome in await asyncio.gather(*slow)] == [WIDTH, WIDTH]
+
+
+async def test_memory_is_bounded_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photo of 16 bytes a pixel, in a process that may have half of them."""
+    if not sys.platform.startswith("linux"):
+        needs.absent("Linux, which bounds data")
+    photo = encode(Image.new("RGB", (6000, 6000)), "WEBP", lossless=True)
+    monkeypatch.setattr(decoding, "BYTES_PER_PIXEL", 6)
+    async with running() as decoders:
+        header = replace(image_header.read(photo), peak_bytes=1)  # else refused unseen
+        with pytest.raises(TooCostly, match="more memory"):
+            await decoders.decode(photo, JOB, header, Clock())
+        assert (await decoded(decoders, JPEG)).width == 320
+
+
+async def test_what_would_take_too_much_memory_is_not_begun() -> None:
+    async with running() as decoders:
+        header = replace(image_header.read(JPEG), peak_bytes=700_000_000)
+        with pytest.raises(TooCostly, match="would take 700 MB; the limit is 650 MB"):
+            await decoders.decode(JPEG, JOB, header, Clock())
+        assert decoders.ended == 0
+
+
+async def test_costly_photos_are_admitted_by_pixels() -> None:
+    cost = image_header.read(SLOW).pixels
+    async with running(max_pending=2 * cost) as decoders:
+        slow = [asyncio.ensure_future(decoded(decoders, SLOW)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert decoders.pending_pixels == 2 * cost
+        with pytest.raises(QueueFull) as refused:
+            await decoded(decoders, SLOW)
+        assert refused.value.headers == {"Retry-After": "1"}
+        assert (await decoded(decoders, JPEG)).width == 320  # ordinary ones are admitted
+        slow[1].cancel()  # it waits: its pixels are free at once
+        await asyncio.wait({slow[1]})
+        assert decoders.pending_pixels == cost
+        await slow[0]
+        assert decoders.pending_pixels == 0
+
+
+async def test_a_photo_over_the_bound_is_admitted_alone() -> None:
+    async with running(max_pending=1) as decoders:
+        assert (await decoded(decoders, SLOW)).width == WIDTH
+
+
+# -- requests that are given up
+
+
+async def test_a_cancelled_decode_is_ended_before_anything_is_freed() -> None:
+    async with running() as decoders:
+        slow = asyncio.ensure_future(decoded(decoders, SLOW))
+        await asyncio.sleep(0.05)
+        slow.cancel()
+        await asyncio.sleep(0)
+        assert not slow.done()  # nor are its bytes free
+        assert decoders.pending_pixels > 0
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        assert decoders.pending_pixels == 0
+        assert decoders.ended == 1
+        assert (await decoded(decoders, SLOW)).width == WIDTH
+
+
+async def test_a_cancelled_decode_of_an_ordinary_photo_costs_no_process() -> None:
+    async with running() as decoders:
+        for _ in range(5):
+            task = asyncio.ensure_future(decoded(decoders, JPEG))
+            await asyncio.sleep(0.0005)
+            task.cancel()
+            await asyncio.wait({task})
+        assert decoders.ended == 0
+        assert (await decoded(decoders, JPEG)).width == 320
+
+
+async def test_a_photo_that_waits_is_dropped_at_once() -> None:
+    async with running() as decoders:
+        first = asyncio.ensure_future(decoded(decoders, SLOW))
+        second = asyncio.ensure_future(decoded(decoders, SLOW))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        begun = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert time.monotonic() - begun < 0.09  # less than the grace of one that is decoded
+        assert (await first).width == WIDTH
+        assert decoders.ended == 0
+
+
+# -- processes that end
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (signal.SIGSEGV, UndecodableImage),
+        (signal.SIGBUS, UndecodableImage),
+        (signal.SIGKILL, BreedCAMError),
+    ],
+)
+async def test_a_process_that_crashes_is_replaced(
+    others: set[int],
+    sent: signal.Signals,
+    error: type[BreedCAMError],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "QUICK_S", 10.0)
+    async with running() as decoders:
+        slow = asyncio.ensure_future(decoders.decode(SLOW, JOB, quick(SLOW), Clock()))
+        await asyncio.sleep(0.1)
+        os.kill(quick_process(others), sent)
+        with pytest.raises(error) as refused:
+            await slow
+        assert type(refused.value) is error
+        assert decoders.ended == 1
+        assert (await decoded(decoders, JPEG)).width == 320
+
+
+async def test_one_that_ended_while_idle_is_not_noticed(others: set[int]) -> None:
+    async with running() as decoders:
+        for _ in range(2):
+            old = quick_process(others)
+            os.kill(old, signal.SIGKILL)
+            # Its exit status is left for its parent.
+            await asyncio.to_thread(os.waitid, os.P_PID, old, os.WEXITED | os.WNOWAIT)
+            assert (await decoded(decoders, JPEG)).width == 320
+            assert quick_process(others) != old
+
+
+TAKEN_OVER = """
+import socket, time
+plug = socket.socket(fileno=0)
+plug.sendall(b"+")
+plug.recv(1)
+plug.sendall({answer!r} + bytes(1 << 20))
+time.sleep(60)
+"""
+
+
+async def test_an_answer_that_is_none_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photo may take its process over: what comes from there is not believed."""
+    shapes = {"squashed": [224, 224, 3], "pixels": [9**9, 9**9, 3]}
+    for answer in (
+        decoder.pack({"width": 1, "height": 1} | shapes),
+        decoder.pack({"width": 1, "height": 1, "squashed": [2, 2], "pixels": None}),
+        decoder.pack({"width": 1, "height": 1, "squashed": [-1, -1, 3], "pixels": None}),
+        decoder.pack({"width": "1"}),
+        b"\xff" * 9999,
+        decoder.HEAD.pack(3) + b"{}}",
+        decoder.pack({"error": "engine-failed", "detail": "", "cause": ""}),
+        decoder.pack({"error": [], "detail": "", "cause": ""}),
+    ):
+        source = TAKEN_OVER.format(answer=answer)
+        monkeypatch.setattr(decoding, "COMMAND", ("-c", source, "app.decoder"))
+        async with running() as decoders:
+            with pytest.raises(BreedCAMError, match="The decoder ended"):
+                await decoded(decoders, JPEG)
+            assert decoders.ended == 1
+
+
+async def test_processes_that_do_not_start_stop_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "COMMAND", ("-c", "import sys; sys.exit(3)"))
+    decoders = Decoders(count=1, seconds=1, max_pixels=1, max_pending=1)
+    with pytest.raises(StartupError, match="do not start"):
+        decoders.start()
+    decoders.stop()
+
+
+@contextmanager
+def stray(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, *arguments], cwd=PROJECT, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+PARENT = """
+import asyncio, os, sys
+from app import decoding, image_header
+from app.clock import Clock
+from app.decoder import Decoded, Job
+decoders = decoding.Decoders(count=1, seconds=10, max_pixels=50_000_000, max_pending=1)
+decoders.start()
+photo = open(sys.argv[1], "rb").read()
+async def main():
+    job = Job(50_000_000, 224, "bilinear", None)
+    task = asyncio.ensure_future(decoders.decode(photo, job, image_header.read(photo), Clock()))
+    await asyncio.sleep(0.1)
+    print("decodes", flush=True)
+    await task
+asyncio.run(main())
+"""
+
+
+def test_processes_end_with_a_service_that_is_killed(tmp_path: Path) -> None:
+    photo = tmp_path / "slow.png"
+    photo.write_bytes(SLOW)
+    with stray("-c", PARENT, str(photo)) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == b"decodes\n"
+        pids = children(parent.pid)
+        assert len(pids) == 2
+        # Signals to them are not theirs to obey: the service ends them, after their last answer.
+        for pid in pids:
+            for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(pid, sent)
+        time.sleep(0.05)
+        assert set(children(parent.pid)) == set(pids)
+        parent.kill()
+        parent.wait(LONG)
+    until = time.monotonic() + LONG
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):  # within their processor time
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_decoder_imports_little(tmp_path: Path) -> None:
+    """It starts in a quarter of a second, and takes 40 MB, because of this."""
+    with stray("-c", "import app.decoder, sys; print(*sys.modules)") as process:
+        assert process.stdout
+        modules = set(process.stdout.read().decode().split())
+    assert "app.images" in modules
+    top = {name.partition(".")[0] for name in modules}
+    assert not top & {"pydantic", "fastapi", "openvino", "cv2", "uvicorn", "tensorflow"}
+
+
+# -- memory while decoding in this process
+
+
+def test_the_second_decode_for_a_large_overlay_is_of_a_jpeg_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sides: list[int] = []
+    decode = images.decode
+
+    def noted(data: bytes, **options: Any) -> images.Photo:
+        sides.append(options["side"])
+        return decode(data, **options)
+
+    monkeypatch.setattr(images, "decode", noted)
+    large = picture(2400, 1800)
+    decoder.decode(encode(large), replace(JOB, overlay=1024))
+    assert sides == [336, 720]
+    sides.clear()
+    decoder.decode(encode(large, "PNG", compress_level=1), replace(JOB, overlay=1024))
+    assert sides == [336]

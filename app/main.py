@@ -21,7 +21,7 @@ from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
 from app.routes import router
 from app.settings import Settings
-from app.telemetry import RequestLog
+from app.telemetry import RequestLog, log_context
 from app.tracing import Tracing
 from app.watchdog import end_process
 
@@ -158,7 +158,7 @@ def _add_page(app: FastAPI) -> None:
 
 def run() -> None:
     """Serve until SIGTERM or SIGINT, with settings from the environment."""
-    server.run(partial(create_app, end=end_process))
+    server.run(partial(create_app, end=end_process), log_context)
 
 
 if __name__ == "__main__":

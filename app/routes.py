@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from app import problems
@@ -92,9 +92,22 @@ def _read(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
     return add
 
 
-@router.post(
-    "/predict", response_model=PredictResponse, responses=_PREDICT_STATUSES, openapi_extra=_BODY
-)
+async def _room(request: Request) -> None:
+    """Refuse a request before its parameters are parsed, if there is no place for it.
+
+    What refusals cost is lost to the requests that are answered.
+
+    Raises:
+        NotReady: the service is starting or stopping.
+        QueueFull: every place is taken.
+    """
+    _explainer(request).admission.check_room()
+
+
+_PHOTO: dict[str, Any] = {"openapi_extra": _BODY, "dependencies": [Depends(_room)]}
+
+
+@router.post("/predict", response_model=PredictResponse, responses=_PREDICT_STATUSES, **_PHOTO)
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
     """The likeliest breeds."""
     negotiate(request.headers.getlist("accept"), [JSON])
@@ -107,7 +120,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     "/cam",
     response_model=ExplainResponse,
     responses=_PICTURE | _ALL_STATUSES,
-    openapi_extra=_BODY,
+    **_PHOTO,
 )
 async def cam(request: Request, query: Annotated[CamQuery, Query()]) -> Response:
     """The likeliest breeds and the CAM heatmap of one of them."""
@@ -118,7 +131,7 @@ async def cam(request: Request, query: Annotated[CamQuery, Query()]) -> Response
     "/gradcam",
     response_model=ExplainResponse,
     responses=_PICTURE | _ALL_STATUSES,
-    openapi_extra=_BODY,
+    **_PHOTO,
 )
 async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> Response:
     """The likeliest breeds and a heatmap of the Grad-CAM family for one of them."""
@@ -129,7 +142,7 @@ async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> 
     "/compare",
     response_model=CompareResponse,
     responses=_PICTURE | _ALL_STATUSES,
-    openapi_extra=_BODY,
+    **_PHOTO,
 )
 async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> Response:
     """CAM, Grad-CAM at the last layer and Grad-CAM over the last six, side by side.
@@ -194,7 +207,6 @@ async def _photo(request: Request) -> AsyncIterator[tuple[Explainer, bytes]]:
         if len(request.query_params.getlist(name)) > 1:
             raise RequestError(f"`{name}` is given more than once.")
     explainer = _explainer(request)
-    explainer.admission.check_room()
     async with deadline(explainer.settings.deadline_s):
         with explainer.admission.hold_bytes() as take:
             data = await read_image(request, explainer.settings, take)

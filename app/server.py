@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any, cast
@@ -23,7 +23,6 @@ from app.connections import Connection, Edge
 from app.errors import StartupError
 from app.explainer import Explainer
 from app.settings import Settings
-from app.telemetry import log_context
 
 __all__ = ["run"]
 
@@ -33,7 +32,10 @@ _MALLOC = {-1: 16 << 20, -3: 4 << 20}
 """glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, bytes."""
 
 
-def run(create_app: Callable[[Settings, Explainer], ASGIApp]) -> None:
+def run(
+    create_app: Callable[[Settings, Explainer], ASGIApp],
+    log_context: Callable[[], Mapping[str, str]],
+) -> None:
     """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line.
 
     The first of these signals ends the service when the requests in work are answered, the second
@@ -41,6 +43,7 @@ def run(create_app: Callable[[Settings, Explainer], ASGIApp]) -> None:
 
     Args:
         create_app: makes the application of settings and a loaded model.
+        log_context: what log records are to say of the request being handled.
     """
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

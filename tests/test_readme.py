@@ -380,7 +380,8 @@ def test_options_that_are_named_exist() -> None:
 
     assert len(subcommands) == len(Training.model_fields)
     assert "--checkpoint-minutes" in named
-    assert named - options <= {"--help", "--build", "--build-arg", "--profile", "--data-binary"}
+    others = {"--help", "--build", "--build-arg", "--profile", "--data-binary", "--http"}
+    assert named - options <= others
 
 
 def test_benchmark_commands_exist() -> None:

@@ -50,6 +50,10 @@ pytestmark = pytest.mark.anyio
 
 MakeExplainer = Callable[..., Explainer]
 
+PNG = encode(picture(), "PNG")
+CUT = PNG[: len(PNG) // 2]
+"""Its header is whole."""
+
 
 # -- requests
 
@@ -229,7 +233,7 @@ async def test_stages_are_those_of_the_answers(serve: Serve) -> None:
 
 async def test_a_photo_that_does_not_decode_has_its_time_counted(serve: Serve) -> None:
     async with serve() as client:
-        problem(await post(client, "/cam", JPEG[:300]), 422, "undecodable-image")
+        problem(await post(client, "/cam", CUT), 422, "undecodable-image")
         counted = await scrape(client)
     assert counted.by("breedcam_stage_duration_seconds_count", "stage") == {
         ("decode",): 1,

@@ -35,7 +35,8 @@ class _Frame:
     width: int
     height: int
     samples: dict[int, int]  # of each component, by its identifier
-    # Of each component and coefficient, the bits still to come; 14 before the first scan.
+    # Of each component and coefficient, the bits still to come; 14 before the first scan. In a
+    # sequential file, where a scan brings all coefficients, they count as one.
     missing: dict[int, list[int]] = field(default_factory=dict)
     scans: int = 0
     covered: int = 0  # samples, once for each scan over them
@@ -67,7 +68,9 @@ class _Frame:
         for component in body[1 : 1 + 2 * count : 2]:
             self.covered += self.samples.get(component, 0)
             levels = self.missing.get(component)
-            if levels is not None and first <= last < 64:
+            if levels is not None and not self.progressive:
+                levels[0] = 0  # decoders ignore the range
+            elif levels is not None and first <= last < 64:
                 levels[first : last + 1] = [bits & 15] * (last + 1 - first)
 
 
@@ -190,7 +193,9 @@ def _frame(marker: int, body: bytes, limits: Limits) -> _Frame:
         component: width * height * factor // most
         for component, factor in zip(components[::3], factors, strict=True)
     }
-    return _Frame(marker, width, height, samples, {component: [14] * 64 for component in samples})
+    size = 64 if marker in _PROGRESSIVE else 1
+    missing = {component: [14] * size for component in samples}
+    return _Frame(marker, width, height, samples, missing)
 
 
 def _joined(chunks: dict[int, bytes]) -> bytes | None:

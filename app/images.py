@@ -244,6 +244,8 @@ def _in_rgb(image: Image.Image, source: Source, scale: int) -> Image.Image:
     Large images are converted in bands of rows, so that only the decoder holds all of the pixels.
     """
     profile = source.profile or image.info.get("icc_profile")
+    if source.packed_profile is not None:
+        profile = png.unpack_profile(source.packed_profile)
     low_bytes = None
     if source.transparent and source.bits == 16 and image.mode == "RGB":
         low_bytes = _low_bytes(source)

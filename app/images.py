@@ -246,6 +246,7 @@ def _in_rgb(image: Image.Image, source: Source, scale: int) -> Image.Image:
     profile = source.profile or image.info.get("icc_profile")
     if source.packed_profile is not None:
         profile = png.unpack_profile(source.packed_profile)
+    transform = colour.transform_from(profile)
     low_bytes = None
     if source.transparent and source.bits == 16 and image.mode == "RGB":
         low_bytes = _low_bytes(source)
@@ -259,14 +260,17 @@ def _in_rgb(image: Image.Image, source: Source, scale: int) -> Image.Image:
         if source.transparent:
             low = low_bytes.crop(box) if low_bytes else None
             alpha = _opacity(band, low, source.transparent, source.bits)
-        bands.append(_flatten(band, alpha, profile, scale))
+        bands.append(_flatten(band, alpha, transform, scale))
     if len(bands) == 1:
         return bands[0]
     return Image.fromarray(np.concatenate([np.asarray(band) for band in bands]))
 
 
 def _flatten(
-    image: Image.Image, alpha: Image.Image | None, profile: bytes | None, scale: int
+    image: Image.Image,
+    alpha: Image.Image | None,
+    transform: colour.Transform | None,
+    scale: int,
 ) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
@@ -281,12 +285,12 @@ def _flatten(
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     if alpha:
-        image = colour.to_srgb(image, profile)
+        image = colour.to_srgb(image, transform)
         image = Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
-        profile = None
+        transform = None
     if scale > 1:
         image = image.reduce(scale)
-    return colour.to_srgb(image, profile).convert("RGB")
+    return colour.to_srgb(image, transform).convert("RGB")
 
 
 def _opacity(

@@ -71,9 +71,6 @@ _ROWS_MIRRORED = (3, 4, 7, 8)
 
 _PILLOW_NAMES = {name: name for name in FORMATS} | {"WebP": "WEBP", "HEIC": "HEIF"}
 
-_LEAST_SIDE = 1024
-"""`settings.MAX_OVERLAY_SIZE`; decoders do without pydantic, and so start faster."""
-
 _BAND = 1 << 20
 """Pixels of a band of rows that is converted at a time."""
 
@@ -151,7 +148,7 @@ def _upright(source: Source, side: int) -> Photo:
             _load(image, source)
             _check_size(image, source)
             width, height = image.size
-            scale = _reduction(width, height, max(side, _LEAST_SIDE))
+            scale = _reduction(width, height, max(side, image_header.LEAST_SIDE))
         if not source.ended and source.format == "JPEG":
             _check_all_rows(source, image)
         orientation = source.orientation

@@ -74,7 +74,7 @@ class Source:
         height: pixels down, as stored.
         parts: joined, a file of that format without metadata: what the decoder is given.
         cost: of decoding, in pixels; see `image_header.Header`.
-        peak_bytes: the most memory that decoding takes.
+        peak_bytes: the most memory that the decoder takes; see `image_header.Header`.
         orientation: EXIF's, 1 to 8, that the decoder does not apply itself.
         profile: ICC profile, if there is one of at most `MAX_PROFILE` bytes.
         packed_profile: a PNG's, as it is stored: see `png.unpack_profile`.

@@ -14,6 +14,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PEAK = 5
 """Bytes a pixel: the decoder's 4, and rows."""
 
+_PEAK_TWICE = 11
+"""Bytes a pixel where the low bytes of 16 take a second decode: two pictures and the result."""
+
 _WINDOW = 1 << 20
 """Bytes that are inflated at a time."""
 
@@ -84,7 +87,7 @@ def inspect(data: bytes, limits: Limits) -> Source:
         height=height,
         parts=parts,
         cost=_cost(width * height, _SAMPLES[colour], depth, last - first, transparent),
-        peak_bytes=_PEAK * pixels,
+        peak_bytes=(_PEAK_TWICE if transparent and depth == 16 else _PEAK) * pixels,
         orientation=1 if exif is None else orientation(exif),
         packed_profile=profile,
         progressive=bool(interlaced),

@@ -2,8 +2,11 @@ import contextlib
 import gzip
 import random
 import struct
+import subprocess
+import sys
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image
 from app.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
 from app.explainer import SMALL_BYTES
 from app.image_header import FORMATS, Limits, read
+from tests import needs
 from tests.app.encoded import END, NOISE, encode, ihdr, png, segment, smooth
 from tests.needs import shared
 
@@ -201,6 +205,60 @@ class TestRead:
             except (TooManyPixels, UndecodableImage, UnsupportedMediaType):
                 continue
             assert header.width * header.height <= Limits().pixels
+
+
+DECODING = """
+import sys
+from app import image_header, images
+from app.image_header import read
+
+def most():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+small, large = (open(path, "rb").read() for path in sys.argv[1:])
+images.decode(small)
+before = most()
+images.decode(large)
+print(most() - before, read(large).peak_bytes)
+"""
+"""Prints the memory that decoding took, and the estimate."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(2400, 1800), (3600, 2700)], ids=["whole", "reduced"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {"compress_level": 1}),
+        ("BMP", {}),
+        ("HEIF", {}),
+        ("AVIF", {"speed": 10}),
+        ("TIFF", {}),
+        ("WEBP", {"method": 0}),
+        ("WEBP", {"lossless": True, "method": 0}),
+        ("GIF", {}),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_estimated(
+    kind: str, options: dict[str, Any], size: tuple[int, int], tmp_path: Path
+) -> None:
+    if not Path("/proc/self/status").exists():
+        needs.absent("/proc, where memory is read")
+    paths = []
+    for width, height in ((64, 64), size):
+        picture = smooth(width, height)
+        paths.append(tmp_path / f"{width}")
+        paths[-1].write_bytes(
+            encode(picture.quantize(64) if kind == "GIF" else picture, kind, **options)
+        )
+    command = [sys.executable, "-c", DECODING, *map(str, paths)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    spent, estimate = map(int, output.split())
+    assert spent <= estimate
+    assert estimate < 4 * spent or kind == "JPEG"  # which is decoded at a reduced scale
 
 
 class TestLimits:

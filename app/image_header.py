@@ -7,7 +7,7 @@ flat and noisy, on a Xeon core; most estimates are within a third of the time, a
 off are too high. What a reduced scale saves is not counted.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.containers import bmp, gif, isobmff, jpeg, png, signatures, tiff, webp
 from app.containers.base import Limits, Source
@@ -17,6 +17,15 @@ __all__ = ["FORMATS", "Header", "Limits", "inspect", "read"]
 
 FORMATS = ("JPEG", "PNG", "WebP", "HEIC", "AVIF", "GIF", "BMP", "TIFF")
 """The supported image formats."""
+
+LEAST_SIDE = 1024
+"""Pixels of the shorter side to which formats other than JPEG are reduced at most.
+
+`settings.MAX_OVERLAY_SIZE`; decoders do without pydantic, and so start faster.
+"""
+
+_BANDS = 16_000_000
+"""Bytes for the bands of rows in which pixels are converted."""
 
 _DEFAULT = Limits()
 
@@ -30,7 +39,7 @@ class Header:
         width: pixels across, as stored: its orientation is not applied.
         height: pixels down, as stored.
         pixels: the estimated cost of decoding, in pixels of an ordinary JPEG; see above.
-        peak_bytes: the estimated most memory that decoding takes, the file's bytes left out.
+        peak_bytes: the estimated most memory that decoding takes, the given bytes left out.
         scans: of a JPEG; else 1.
         progressive: a progressive JPEG, or an interlaced PNG or GIF.
         lossless: a lossless WebP.
@@ -76,12 +85,21 @@ def read(data: bytes, limits: Limits = _DEFAULT) -> Header:
 def inspect(data: bytes, limits: Limits = _DEFAULT) -> Source:
     """What `read` reads, with the parts of the file that a decoder needs; it raises the same."""
     source = _source(data, limits)
+    if source.format != "JPEG":
+        source = replace(source, peak_bytes=_peak(source, len(data)))
     if source.cost > limits.cost:
         raise TooManyPixels(
             f"The {source.format} would take as much work as {source.cost // 1_000_000} megapixels "
             f"of an ordinary JPEG; the limit is {limits.cost // 1_000_000}."
         )
     return source
+
+
+def _peak(source: Source, size: int) -> int:
+    """Bytes: the decoder's or, afterwards, its pixels (4) and the result (3); and the parts."""
+    pixels = source.width * source.height
+    reduced = pixels // 4 if min(source.width, source.height) >= 2 * LEAST_SIDE else pixels
+    return max(source.peak_bytes, 4 * pixels + 3 * reduced) + _BANDS + size
 
 
 def _source(data: bytes, limits: Limits) -> Source:

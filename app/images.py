@@ -64,22 +64,12 @@ SIDE = 336
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-# EXIF orientations, and those that exchange width and height.
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# EXIF orientations that exchange width and height, and then mirror columns or rows.
 _ON_THEIR_SIDE = (5, 6, 7, 8)
+_COLUMNS_MIRRORED = (2, 3, 6, 7)
+_ROWS_MIRRORED = (3, 4, 7, 8)
 
 _PILLOW_NAMES = {name: name for name in FORMATS} | {"WebP": "WEBP", "HEIC": "HEIF"}
-
-_LEAST_SIDE = 1024
-"""`settings.MAX_OVERLAY_SIZE`; decoders do without pydantic, and so start faster."""
 
 _BAND = 1 << 20
 """Pixels of a band of rows that is converted at a time."""
@@ -158,19 +148,23 @@ def _upright(source: Source, side: int) -> Photo:
             _load(image, source)
             _check_size(image, source)
             width, height = image.size
-            scale = _reduction(width, height, max(side, _LEAST_SIDE))
+            scale = _reduction(width, height, max(side, image_header.LEAST_SIDE))
         if not source.ended and source.format == "JPEG":
             _check_all_rows(source, image)
-        turned = source.orientation
+        orientation = source.orientation
         if source.format == "AVIF":
             # Pillow writes the file's own rotation (irot, imir) as EXIF: there is no other.
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-        upright = _in_rgb(image, source, scale)
-    if turned in _ON_THEIR_SIDE:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        pixels = _in_rgb(image, source, scale)
+    image.close()  # frees its pixels before others are made
+    if orientation in _ON_THEIR_SIDE:
         width, height = height, width
-    if turned in _TRANSPOSITIONS:
-        upright = upright.transpose(_TRANSPOSITIONS[turned])
-    return Photo(np.asarray(upright), width, height)
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in _COLUMNS_MIRRORED:
+        pixels = pixels[:, ::-1]
+    if orientation in _ROWS_MIRRORED:
+        pixels = pixels[::-1]
+    return Photo(np.ascontiguousarray(pixels), width, height)
 
 
 def _check_size(image: Image.Image, source: Source) -> None:
@@ -238,17 +232,23 @@ def _check_all_rows(source: Source, image: Image.Image) -> None:
     raise UndecodableImage("The image is cut short: not all scans of the JPEG are there.")
 
 
-def _in_rgb(image: Image.Image, source: Source, scale: int) -> Image.Image:
+def _in_rgb(image: Image.Image, source: Source, scale: int) -> Pixels:
     """RGB in sRGB without transparency, reduced by `scale`, whatever the mode.
 
-    Large images are converted in bands of rows, so that only the decoder holds all of the pixels.
+    Images are converted in bands of rows, so that only the decoder and the result hold all pixels.
+
+    Returns:
+        uint8 `[ceil(height / scale), ceil(width / scale), 3]`.
     """
     profile = source.profile or image.info.get("icc_profile")
+    if source.packed_profile is not None:
+        profile = png.unpack_profile(source.packed_profile)
+    transform = colour.transform_from(profile)
     low_bytes = None
     if source.transparent and source.bits == 16 and image.mode == "RGB":
         low_bytes = _low_bytes(source)
     rows = max(1, _BAND // (image.width * scale)) * scale
-    bands = []
+    pixels = np.empty((-(-image.height // scale), -(-image.width // scale), 3), np.uint8)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(image.height, top + rows))
         whole = box[3] - top == image.height
@@ -257,14 +257,16 @@ def _in_rgb(image: Image.Image, source: Source, scale: int) -> Image.Image:
         if source.transparent:
             low = low_bytes.crop(box) if low_bytes else None
             alpha = _opacity(band, low, source.transparent, source.bits)
-        bands.append(_flatten(band, alpha, profile, scale))
-    if len(bands) == 1:
-        return bands[0]
-    return Image.fromarray(np.concatenate([np.asarray(band) for band in bands]))
+        first, last = top // scale, -(-box[3] // scale)
+        pixels[first:last] = np.asarray(_flatten(band, alpha, transform, scale))
+    return pixels
 
 
 def _flatten(
-    image: Image.Image, alpha: Image.Image | None, profile: bytes | None, scale: int
+    image: Image.Image,
+    alpha: Image.Image | None,
+    transform: colour.Transform | None,
+    scale: int,
 ) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
@@ -279,12 +281,12 @@ def _flatten(
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     if alpha:
-        image = colour.to_srgb(image, profile)
+        image = colour.to_srgb(image, transform)
         image = Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
-        profile = None
+        transform = None
     if scale > 1:
         image = image.reduce(scale)
-    return colour.to_srgb(image, profile).convert("RGB")
+    return colour.to_srgb(image, transform).convert("RGB")
 
 
 def _opacity(

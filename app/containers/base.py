@@ -5,12 +5,18 @@ from dataclasses import dataclass
 
 from app.errors import TooManyPixels, UndecodableImage
 
-__all__ = ["CUT", "MAX_PROFILE", "Limits", "Source", "check_size", "orientation"]
+__all__ = ["CUT", "MAX_PROFILE", "Budget", "Limits", "Source", "check_size", "orientation"]
 
 MAX_PROFILE = 4 << 20
 """Bytes of the largest ICC profile that is used; those of presses have up to 3 MB."""
 
 CUT = "The image is cut short: its header is not complete."
+
+_ELEMENTS, _BYTES_EACH = 2_000, 64
+"""Elements that any file may have, and the bytes that pay for another."""
+
+_MAX_ENTRIES = 1_000
+"""Entries of an EXIF directory; cameras write a few dozen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,33 @@ class Limits:
     cost: int = 500_000_000
 
 
+class Budget:
+    """How many elements (segments, chunks, blocks, boxes) of a file are looked at.
+
+    Each takes about two microseconds, however few bytes it has. A file that consists of the
+    smallest ones must not cost more than another.
+    """
+
+    __slots__ = ("elements", "left", "limit")
+
+    def __init__(self, size: int, elements: str) -> None:
+        """A budget for a file of `size` bytes; `elements` is their name in the message."""
+        self.limit = self.left = _ELEMENTS + size // _BYTES_EACH
+        self.elements = elements
+
+    def spend(self, count: int = 1) -> None:
+        """Count elements before they are looked at.
+
+        Raises:
+            UndecodableImage: there are too many.
+        """
+        self.left -= count
+        if self.left < 0:
+            raise UndecodableImage(
+                f"The image has more than {self.limit} {self.elements}, too many for its size."
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """A picture in its file, before it is decoded.
@@ -41,9 +74,10 @@ class Source:
         height: pixels down, as stored.
         parts: joined, a file of that format without metadata: what the decoder is given.
         cost: of decoding, in pixels; see `image_header.Header`.
-        peak_bytes: the most memory that decoding takes.
+        peak_bytes: the most memory that the decoder takes; see `image_header.Header`.
         orientation: EXIF's, 1 to 8, that the decoder does not apply itself.
         profile: ICC profile, if there is one of at most `MAX_PROFILE` bytes.
+        packed_profile: a PNG's, as it is stored: see `png.unpack_profile`.
         scans: 1 but in a JPEG of several.
         progressive: a progressive JPEG or an interlaced PNG, GIF.
         lossless: a lossless WebP.
@@ -62,6 +96,7 @@ class Source:
     peak_bytes: int
     orientation: int = 1
     profile: bytes | None = None
+    packed_profile: bytes | memoryview | None = None
     scans: int = 1
     progressive: bool = False
     lossless: bool = False
@@ -112,7 +147,7 @@ def orientation(exif: bytes | memoryview) -> int:
     start = number(4, 4)
     if start + 2 > len(exif):
         return 1
-    entries = min(number(start, 2), (len(exif) - start - 2) // 12)
+    entries = min(number(start, 2), (len(exif) - start - 2) // 12, _MAX_ENTRIES)
     for entry in range(start + 2, start + 2 + 12 * entries, 12):
         if number(entry, 2) == 0x0112:
             # SHORT as the standard has it, or BYTE or LONG as some writers do: one value each.

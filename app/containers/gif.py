@@ -2,13 +2,10 @@
 
 import struct
 
-from app.containers.base import CUT, Limits, Source, check_size
+from app.containers.base import CUT, Budget, Limits, Source, check_size
 from app.errors import UndecodableImage
 
 __all__ = ["inspect"]
-
-_MAX_BLOCKS = 400_000
-"""Blocks of up to 255 bytes: 20 MB of pixels have 80,000."""
 
 _EXTENSION, _PICTURE, _CONTROL = 0x21, 0x2C, 0xF9
 
@@ -27,18 +24,19 @@ def inspect(data: bytes, limits: Limits) -> Source:
     view = memoryview(data)
     place = 13 + _table(flags)
     parts: list[bytes | memoryview] = [view[:place]]
-    blocks = 0
+    budget = Budget(len(data), "blocks")  # most have 255 bytes
     while place + 2 <= len(data):
         start = place
+        budget.spend()
         if data[place] == _EXTENSION:
-            place, blocks = _skip_blocks(data, place + 2, blocks)
+            place = _skip_blocks(data, place + 2, budget)
             if data[start + 1] == _CONTROL and place - start == 8:
                 parts[1:] = [view[start:place]]  # transparency; the last before the picture counts
         elif data[place] == _PICTURE and place + 10 <= len(data):
             x, y, across, down, flags = struct.unpack_from("<HHHHB", data, place + 1)
             check_size(across, down, limits)
             check_size(max(width, x + across), max(height, y + down), limits)
-            place, blocks = _skip_blocks(data, place + 11 + _table(flags), blocks)
+            place = _skip_blocks(data, place + 11 + _table(flags), budget)
             parts += [view[start:place], b";"]
             pixels = max(width, x + across) * max(height, y + down)
             return Source(
@@ -60,11 +58,9 @@ def _table(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _skip_blocks(data: bytes, place: int, blocks: int) -> tuple[int, int]:
-    """The place behind a sequence of blocks, and how many there have been in all."""
+def _skip_blocks(data: bytes, place: int, budget: Budget) -> int:
+    """The place behind a sequence of blocks."""
     while place < len(data) and data[place]:
+        budget.spend()
         place += 1 + data[place]
-        blocks += 1
-        if blocks > _MAX_BLOCKS:
-            raise UndecodableImage(f"The GIF has more than {_MAX_BLOCKS} blocks.")
-    return min(place + 1, len(data)), blocks
+    return min(place + 1, len(data))

@@ -5,13 +5,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from app.containers.base import CUT, MAX_PROFILE, Limits, Source, check_size, orientation
+from app.containers.base import CUT, MAX_PROFILE, Budget, Limits, Source, check_size, orientation
 from app.errors import TooManyPixels, UndecodableImage
 
 __all__ = ["inspect"]
-
-_MAX_SEGMENTS = 20_000
-"""Marker segments, and runs of fill bytes. Photos have a few dozen."""
 
 # In entropy-coded data, 0xFF is followed by 0 or by a restart marker (D0 to D7).
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
@@ -84,7 +81,8 @@ def inspect(data: bytes, limits: Limits) -> Source:
     view = memoryview(data)
     parts: list[bytes | memoryview] = [b"\xff\xd8"]
     frame: _Frame | None = None
-    turned, profile = 1, dict[int, bytes]()
+    exif: bytes | None = None
+    profile = dict[int, bytes]()
     first_scan, stop, ended = 0, len(data), False
     for marker, start, end in _segments(data):
         body = data[start + 4 : end]
@@ -114,8 +112,8 @@ def inspect(data: bytes, limits: Limits) -> Source:
             if frame:
                 raise UndecodableImage("The JPEG has two frame headers.")
             frame = _frame(marker, body, limits)
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0") and turned == 1:
-            turned = orientation(body[6:])
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0") and exif is None:
+            exif = body[6:]
         elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14:
             profile.setdefault(body[12], body[14:])
         if marker in _KEPT and not first_scan:
@@ -130,7 +128,7 @@ def inspect(data: bytes, limits: Limits) -> Source:
         parts=parts,
         cost=_cost(frame, stop - first_scan, twice=not ended),
         peak_bytes=_peak(frame),
-        orientation=turned,
+        orientation=1 if exif is None else orientation(exif),
         profile=_joined(profile),
         scans=frame.scans,
         progressive=frame.progressive,
@@ -141,8 +139,9 @@ def inspect(data: bytes, limits: Limits) -> Source:
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Each marker with its place and the end of its segment, which may lie past the data's."""
-    place = 2
-    for _ in range(_MAX_SEGMENTS):
+    place, budget = 2, Budget(len(data), "segments")
+    while True:
+        budget.spend()
         start = _next_marker(data, place)
         if start < 0:
             return
@@ -160,7 +159,6 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         length = int.from_bytes(data[start + 2 : start + 4], "big")
         place = start + 2 + length if length >= 2 else len(data) + 1
         yield marker, start, place
-    raise UndecodableImage(f"The JPEG has more than {_MAX_SEGMENTS} segments.")
 
 
 def _next_marker(data: bytes, place: int) -> int:

@@ -4,18 +4,18 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from app.containers.base import CUT, MAX_PROFILE, Limits, Source, check_size, orientation
+from app.containers.base import CUT, MAX_PROFILE, Budget, Limits, Source, check_size, orientation
 from app.errors import UndecodableImage
 
-__all__ = ["SIGNATURE", "inspect", "share_of_rows"]
+__all__ = ["SIGNATURE", "inspect", "share_of_rows", "unpack_profile"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_MAX_CHUNKS = 100_000
-"""A photo of 20 MB in libpng's chunks of 8 kB has 2,500."""
-
 _PEAK = 5
 """Bytes a pixel: the decoder's 4, and rows."""
+
+_PEAK_TWICE = 11
+"""Bytes a pixel where the low bytes of 16 take a second decode: two pictures and the result."""
 
 _WINDOW = 1 << 20
 """Bytes that are inflated at a time."""
@@ -46,7 +46,10 @@ def inspect(data: bytes, limits: Limits) -> Source:
     view = memoryview(data)
     width, height, depth, colour, interlaced = _header(data, limits)
     parts: list[bytes | memoryview] = [view[:33]]
-    turned, profile, transparent, frames = 1, None, None, 1
+    exif: memoryview | None = None
+    profile: memoryview | None = None
+    opacity: memoryview | None = None
+    transparent, frames = None, 1
     first, start_of_last, last = 0, 0, 0  # of the chunks of pixel data
     for kind, start, end in _chunks(data):
         body = view[start + 8 : end - 4]
@@ -56,15 +59,18 @@ def inspect(data: bytes, limits: Limits) -> Source:
             first, start_of_last, last = first or start, start, end
         elif kind == b"PLTE" and not first:
             parts.append(view[start:end])
-        elif kind == b"tRNS" and not first and _intact(data, start, end):
+        elif kind == b"tRNS" and not first and opacity is None:
+            opacity = body
+            if not _intact(data, start, end):
+                continue
             if colour == 3:
                 parts.append(_chunk(b"tRNS", bytes(body[:256])))
             elif len(body) >= 2 * _SAMPLES[colour] and colour in (0, 2):
                 transparent = struct.unpack_from(f">{_SAMPLES[colour]}H", body)
-        elif kind == b"iCCP" and not profile:
-            profile = _profile(body)
-        elif kind == b"eXIf" and turned == 1:
-            turned = orientation(body)
+        elif kind == b"iCCP" and profile is None:
+            profile = body
+        elif kind == b"eXIf" and exif is None:
+            exif = body
         elif kind == b"acTL" and len(body) >= 4:
             frames = int.from_bytes(body[:4], "big") or 1
     if not first:
@@ -81,9 +87,9 @@ def inspect(data: bytes, limits: Limits) -> Source:
         height=height,
         parts=parts,
         cost=_cost(width * height, _SAMPLES[colour], depth, last - first, transparent),
-        peak_bytes=_PEAK * pixels,
-        orientation=turned,
-        profile=profile,
+        peak_bytes=(_PEAK_TWICE if transparent and depth == 16 else _PEAK) * pixels,
+        orientation=1 if exif is None else orientation(exif),
+        packed_profile=profile,
         progressive=bool(interlaced),
         frames=frames,
         ended=ended,
@@ -118,15 +124,15 @@ def _header(data: bytes, limits: Limits) -> tuple[int, int, int, int, int]:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Each chunk's kind, its place and its end, after the header and up to IEND."""
-    place = 33
-    for _ in range(_MAX_CHUNKS):
+    place, budget = 33, Budget(len(data), "chunks")  # libpng's have 8 kB
+    while True:
+        budget.spend()
         kind = data[place + 4 : place + 8]
         if len(kind) < 4 or kind == b"IEND":
             return
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         yield kind, place, min(end, len(data))
         place = end
-    raise UndecodableImage(f"The PNG has more than {_MAX_CHUNKS} chunks.")
 
 
 def _intact(data: bytes, start: int, end: int) -> bool:
@@ -139,8 +145,12 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 
 
-def _profile(body: memoryview) -> bytes | None:
-    """The ICC profile: a name of up to 79 bytes, 0, 0 for deflate, and the compressed profile."""
+def unpack_profile(body: bytes | memoryview) -> bytes | None:
+    """The ICC profile of an iCCP chunk; None if it is damaged or larger than `MAX_PROFILE`.
+
+    Args:
+        body: a name of up to 79 bytes, 0, 0 for deflate, and the compressed profile.
+    """
     name = bytes(body[:80]).find(b"\0")
     if name < 0 or bytes(body[name + 1 : name + 2]) != b"\0":
         return None

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from app.colour import to_srgb
+from app import colour
+from app.colour import to_srgb, transform_from
 from app.images import decode
 from tests.app.encoded import END, NOISE, encode, ihdr, png, smooth
 from tests.needs import shared
@@ -199,8 +200,32 @@ class TestToSrgb:
         transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
         expected = ImageCms.applyTransform(Image.fromarray(STORED["display p3"]), transform)
         assert expected is not None
-        converted = to_srgb(Image.fromarray(STORED["display p3"]), PROFILES["display p3"])
+        ours = transform_from(PROFILES["display p3"])
+        converted = to_srgb(Image.fromarray(STORED["display p3"]), ours)
         np.testing.assert_allclose(np.asarray(converted), np.asarray(expected), atol=1)
+
+
+class TestCache:
+    def test_transforms_of_common_profiles_are_kept(self) -> None:
+        assert transform_from(PROFILES["swapped"]) is transform_from(PROFILES["swapped"])
+
+    def test_few_are_kept(self) -> None:
+        for number in range(100):
+            assert transform_from(PROFILES["swapped"] + bytes(number + 1))
+        assert len(colour._cache) <= 32
+
+    @pytest.mark.parametrize(
+        "profile",
+        [
+            PROFILES["swapped"] + bytes(4_000_000),
+            PROFILES["swapped"][:128] + bytes(30_000),
+        ],
+        ids=["large", "unusable"],
+    )
+    def test_large_and_unusable_profiles_are_not_kept(self, profile: bytes) -> None:
+        before = set(colour._cache)
+        transform_from(profile)
+        assert set(colour._cache) == before
 
 
 def test_display_p3_in_the_wild_case() -> None:

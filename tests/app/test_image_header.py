@@ -1,8 +1,12 @@
+import contextlib
 import gzip
 import random
 import struct
+import subprocess
+import sys
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,9 @@ import pytest
 from PIL import Image
 
 from app.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
+from app.explainer import SMALL_BYTES
 from app.image_header import FORMATS, Limits, read
+from tests import needs
 from tests.app.encoded import END, NOISE, encode, ihdr, png, segment, smooth
 from tests.needs import shared
 
@@ -29,6 +35,100 @@ def progressive(scans: int, *, width: int = 120, height: int = 80) -> bytes:
     shortest = sizes.index(min(sizes))
     start, end = starts[shortest], ends[shortest]
     return data[:end] + data[start:end] * (scans - len(starts)) + data[end:]
+
+
+PROFILE = b"x\0\0" + zlib.compress(bytes(5 << 20), 9)
+"""Of an iCCP chunk: more zeros than a profile may have."""
+
+
+def box(kind: bytes, body: bytes, *, full: bool = False) -> bytes:
+    """A box of ISO media, with version and flags if it is a full one."""
+    body = bytes(4 * full) + body
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def heic(*boxes: bytes) -> bytes:
+    """A HEIC that describes its picture by these boxes; item 1 is the one to show."""
+    primary = box(b"pitm", b"\0\1", full=True)
+    types = box(b"iinf", b"\0\1" + box(b"infe", b"\2\0\0\0\0\1\0\0grid\0"), full=True)
+    meta = box(b"meta", primary + types + b"".join(boxes), full=True)
+    return box(b"ftyp", b"heic\0\0\0\0") + meta
+
+
+def references(items: int, targets: int) -> bytes:
+    """Each of so many items is made of all the following ones up to a number."""
+    return b"".join(
+        box(
+            b"dimg",
+            struct.pack(
+                f">HH{targets}H",
+                item,
+                targets,
+                *(2 + (item + n) % 65_000 for n in range(targets)),
+            ),
+        )
+        for item in range(1, items + 1)
+    )
+
+
+def repeated(size: int) -> dict[str, bytes]:
+    """Files of about `size` bytes: for each format, the smallest elements again and again."""
+    jpeg = encode(PICTURE, "JPEG")
+    scan = jpeg.index(b"\xff\xda")
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5_000) + bytes(12 * 5_000)
+    directory = b"II*\0\x08\0\0\0" + struct.pack("<H", 65_535)
+    associations = struct.pack(">I", 1 << 30) + b"\0\1\xff" + bytes(255)
+    gif, webp = b"GIF89a\1\0\1\0\0\0\0", b"RIFF\0\0\0\0WEBP"
+    parts = {
+        "JPEG fill": (b"\xff\xd8\xff", b"\xff\xff\0", b""),
+        "JPEG segments": (jpeg[:scan], b"\xff\xe1\0\2", jpeg[scan:]),
+        "JPEG profiles": (jpeg[:scan], segment(0xE2, b"ICC_PROFILE\0\1\1x"), jpeg[scan:]),
+        "JPEG EXIF": (jpeg[:scan], segment(0xE1, exif), jpeg[scan:]),
+        "JPEG markers": (b"\xff\xd8\xff\1", b"\xff\1", b""),
+        "JPEG restarts": (b"\xff\xd8\xff", b"\xd0\xff", b""),
+        "PNG text": (png(ihdr(9, 9)), png((b"tEXt", b""))[8:], b""),
+        "PNG palettes": (png(ihdr(9, 9)), png((b"PLTE", b""))[8:], b""),
+        "PNG tRNS": (png(ihdr(9, 9)), png((b"tRNS", b"\0" * 6))[8:], b""),
+        "PNG iCCP": (png(ihdr(9, 9)), png((b"iCCP", PROFILE))[8:], b""),
+        "PNG eXIf": (png(ihdr(9, 9)), png((b"eXIf", exif[6:]))[8:], b""),
+        "PNG IDAT": (png(ihdr(9, 9)), png((b"IDAT", b""))[8:], b""),
+        "GIF blocks": (gif + b"!\xfe", b"\1x", b""),
+        "GIF extensions": (gif, b"!\xfe\0", b""),
+        "GIF controls": (gif, b"!\xf9\4\0\0\0\0\0", b""),
+        "GIF data": (gif + b",\0\0\0\0\1\0\1\0\0\2", b"\1x", b""),
+        "WebP chunks": (webp, b"EXIF\0\0\0\0", b""),
+        "WebP EXIF": (webp, b"EXIF" + struct.pack("<I", len(exif)) + exif, b""),
+        "WebP frames": (
+            webp + b"VP8X\x0a\0\0\0\2" + bytes(9) + b"ANMF\xff\xff\xff\0" + bytes(16),
+            b"xxxx\0\0\0\0",
+            b"",
+        ),
+        "TIFF directory": (directory, bytes(12), b""),
+        "HEIC boxes": (heic(), box(b"free", b""), b""),
+        "HEIC items": (b"", box(b"infe", b"\2\0\0\0\0\1\0\0hvc1"), b""),
+        "HEIC associations": (b"", associations[4:], b""),
+        "HEIC associations of none": (b"", b"\0\1\0", b""),
+        "HEIC sizes": (b"", box(b"ispe", bytes(12)), b""),
+        "HEIC references": (b"", box(b"dimg", b"\0\1\0\x02\0\1\0\2"), b""),
+        "HEIC other references": (b"", box(b"cdsc", b"\0\1\0\x02\0\1\0\2"), b""),
+        "HEIC empty references": (b"", box(b"dimg", b"\0\1\0\0"), b""),
+    }
+    files = {
+        name: head + element * ((size - len(head) - len(tail)) // len(element)) + tail
+        for name, (head, element, tail) in parts.items()
+    }
+    files["HEIC items"] = heic(box(b"iinf", b"\0\1" + files["HEIC items"], full=True))
+    for name in ("HEIC associations", "HEIC associations of none"):
+        table = box(b"ipma", associations[:4] + files[name], full=True)
+        files[name] = heic(box(b"iprp", table))
+    files["HEIC sizes"] = heic(box(b"iprp", box(b"ipco", files["HEIC sizes"])))
+    for name in ("HEIC references", "HEIC other references", "HEIC empty references"):
+        files[name] = heic(box(b"iref", files[name], full=True))
+    targets = min(60_000, size // 2)
+    one = box(b"dimg", struct.pack(f">HH{targets}H", 1, targets, *range(targets)))
+    files["HEIC targets"] = heic(box(b"iref", one * (size // len(one)), full=True))
+    files["HEIC chain"] = heic(box(b"iref", references(min(size // 212, 60_000), 100), full=True))
+    return files
 
 
 class TestRead:
@@ -107,6 +207,60 @@ class TestRead:
             assert header.width * header.height <= Limits().pixels
 
 
+DECODING = """
+import sys
+from app import image_header, images
+from app.image_header import read
+
+def most():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+small, large = (open(path, "rb").read() for path in sys.argv[1:])
+images.decode(small)
+before = most()
+images.decode(large)
+print(most() - before, read(large).peak_bytes)
+"""
+"""Prints the memory that decoding took, and the estimate."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(2400, 1800), (3600, 2700)], ids=["whole", "reduced"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {"compress_level": 1}),
+        ("BMP", {}),
+        ("HEIF", {}),
+        ("AVIF", {"speed": 10}),
+        ("TIFF", {}),
+        ("WEBP", {"method": 0}),
+        ("WEBP", {"lossless": True, "method": 0}),
+        ("GIF", {}),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_estimated(
+    kind: str, options: dict[str, Any], size: tuple[int, int], tmp_path: Path
+) -> None:
+    if not Path("/proc/self/status").exists():
+        needs.absent("/proc, where memory is read")
+    paths = []
+    for width, height in ((64, 64), size):
+        picture = smooth(width, height)
+        paths.append(tmp_path / f"{width}")
+        paths[-1].write_bytes(
+            encode(picture.quantize(64) if kind == "GIF" else picture, kind, **options)
+        )
+    command = [sys.executable, "-c", DECODING, *map(str, paths)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    spent, estimate = map(int, output.split())
+    assert spent <= estimate
+    assert estimate < 4 * spent or kind == "JPEG"  # which is decoded at a reduced scale
+
+
 class TestLimits:
     @pytest.mark.parametrize(
         ("width", "height", "message"),
@@ -171,6 +325,9 @@ class TestLimits:
             ("one byte a block", b"GIF89a\1\0\1\0\0\0\0!\xfe" + b"\1x" * 10_000_000),
             ("small chunks", b"RIFF\0\0\0\0WEBP" + b"EXIF\0\0\0\0" * 2_000_000),
             ("small boxes", b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x08free" * 2_000_000),
+            ("empty extensions", b"GIF89a\1\0\1\0\0\0\0" + b"!\xfe\0" * 6_000_000),
+            ("profiles", png(ihdr(9, 9), *[(b"iCCP", PROFILE)] * 5_000)),
+            ("items of items", heic(box(b"iref", references(3_000, 1_000), full=True))),
         ],
     )
     def test_hostile_structure_takes_no_time(self, name: str, data: bytes) -> None:
@@ -178,6 +335,19 @@ class TestLimits:
         with pytest.raises(UndecodableImage):
             read(data)
         assert time.process_time() - start < 1.0, name
+
+    # Bounds for a slow machine: the first takes up to 6 ms, the last up to 0.7 s.
+    @pytest.mark.parametrize(
+        ("size", "seconds"), [(SMALL_BYTES, 0.03), (1 << 18, 0.08), (20_000_000, 2.0)]
+    )
+    def test_the_smallest_elements_take_no_time(self, size: int, seconds: float) -> None:
+        times = {}
+        for name, data in repeated(size).items():
+            start = time.process_time()
+            with contextlib.suppress(UndecodableImage):
+                read(data)
+            times[name] = time.process_time() - start
+        assert {name: spent for name, spent in times.items() if spent > seconds} == {}
 
     def test_the_codes_of_a_jpeg_full_of_stuffed_bytes(self) -> None:
         data = encode(PICTURE, "JPEG", progressive=True)

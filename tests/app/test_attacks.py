@@ -9,12 +9,13 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -100,9 +101,11 @@ class Watch:
             f"{dict(self.statuses)}"
         )
 
-    def check(self) -> None:
-        assert max(self.answered_s) < ANSWERED_S, self
-        assert max(self.alive_s) < ALIVE_S, self
+    def check(self, *, strict: bool = False) -> None:
+        """Check figures; times but for the slowest twentieth, unless `strict`."""
+        share = 1.0 if strict else 0.95
+        assert np.quantile(self.answered_s, share) < ANSWERED_S, self
+        assert np.quantile(self.alive_s, share) < ALIVE_S, self
         assert max(self.memory_mb) < MEMORY_MB, self
 
 
@@ -195,7 +198,7 @@ def test_eight_clients_with_photos_of_one_kind(service: Service, kind: str) -> N
     with attacked(service, watch, lambda: post(service, photo).status_code, 8):
         watch_others(service, watch, 8)
     print(watch)
-    watch.check()
+    watch.check(strict=True)
     assert set(watch.statuses) <= HARMLESS
 
 
@@ -223,8 +226,8 @@ def test_clients_that_hang_up_keep_nothing(service: Service) -> None:
     )
 
     def attack() -> int:
-        with socket.create_connection(("127.0.0.1", service.port), timeout=LONG) as plug:
-            plug.sendall(head + photo)
+        with socket.create_connection(("127.0.0.1", service.port), timeout=LONG) as channel:
+            channel.sendall(head + photo)
             time.sleep(0.15)
         return 200
 
@@ -242,20 +245,33 @@ def test_a_decoder_that_crashes_takes_no_other_request_down(service: Service) ->
     watch, photo = Watch(), PHOTOS["a PNG at the limit"]()
     with attacked(service, watch, lambda: post(service, photo).status_code, 2):
         for _ in range(3):
+            pid = busy_decoder(service)
+            os.kill(pid, signal.SIGSEGV)
             watch_others(service, watch, 0.5)
-            os.kill(busiest(service), signal.SIGSEGV)
+            assert pid not in family(service.process.pid)
     print(watch)
     watch.check()
-    assert watch.statuses[422] == 3
+    assert watch.statuses[422] >= 1  # others may have crashed between two photos
     assert set(watch.statuses) <= HARMLESS
+    assert post(service, photo).status_code == 200
 
 
-def busiest(service: Service) -> int:
-    """The decoder of costly photos: the child with the lowest priority."""
-    children = family(service.process.pid)[1:]
-    return max(children, key=lambda pid: os.getpriority(os.PRIO_PROCESS, pid))
+def busy_decoder(service: Service) -> int:
+    """The decoder of costly photos, once it has worked for longer than its imports take."""
+    until = time.monotonic() + LONG
+    while time.monotonic() < until:
+        for pid in family(service.process.pid)[1:]:
+            with suppress(OSError):  # it has ended meanwhile
+                *_, niceness = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks = int(fields[11]) + int(fields[12])
+                if niceness != "0" and ticks > 0.6 * os.sysconf("SC_CLK_TCK"):
+                    return pid
+        time.sleep(0.01)
+    pytest.fail("no decoder is busy")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_service_while_it_decodes(tmp_path: Path) -> None:
     photo, deadline_s = PHOTOS["a PNG at the limit"](), 3.0
     answers: list[int] = []

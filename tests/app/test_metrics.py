@@ -522,6 +522,16 @@ def test_connections_are_read_at_each_scrape() -> None:
         assert counted.value("breedcam_connections_limit") == 9
 
 
+def test_decoding_is_read_at_each_scrape() -> None:
+    metrics, ended, pending = Metrics(), [3, 4], [50, 60]
+    metrics.decoders(ended=ended.pop, pending_pixels=pending.pop, max_pending_pixels=99)
+    for expected in (4, 3):
+        counted = Scrape(metrics.expose("text/plain")[0].decode())
+        assert counted.value("breedcam_decoders_ended_total") == expected
+        assert counted.value("breedcam_pending_pixels") == 10 * expected + 20
+        assert counted.value("breedcam_pending_pixels_limit") == 99
+
+
 def test_faults_of_the_protocol_are_counted(observed: Observed) -> None:
     text = observed.openmetrics
     assert 'breedcam_rejections_total{reason="malformed-request"} 1.0' in text

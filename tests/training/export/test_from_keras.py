@@ -38,8 +38,8 @@ def _saved(model: keras.Model, path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "file", "head"),
     [
-        ("plain", "own.keras", "other"),
-        ("nested", "own.h5", "gap_dense"),
+        pytest.param("plain", "own.keras", "other", marks=pytest.mark.slow),
+        pytest.param("nested", "own.h5", "gap_dense", marks=pytest.mark.slow),
         ("mobile", "own.keras", "gap_dense"),
     ],
 )
@@ -108,6 +108,7 @@ def _write_classes(directory: Path) -> None:
                 (folder / f"{seed}.png").write_bytes(photo(index, seed).read())
 
 
+@pytest.mark.slow
 def test_photos_teach_foreground_and_novelty(
     tmp_path: Path, labels: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,7 +254,12 @@ def test_specimen_that_is_refused(case: str, classes: int, message: str, tmp_pat
 
 @pytest.mark.parametrize(
     ("case", "classes"),
-    [("dict-output", 5), ("kernel-70000", 5), ("preprocess-resnet50", 5), ("dense1-logit", 2)],
+    [
+        pytest.param("dict-output", 5, marks=pytest.mark.slow),
+        pytest.param("kernel-70000", 5, marks=pytest.mark.slow),
+        pytest.param("preprocess-resnet50", 5, marks=pytest.mark.slow),
+        ("dense1-logit", 2),
+    ],
 )
 def test_specimen_predicts_what_keras_predicts(case: str, classes: int, tmp_path: Path) -> None:
     path = shared(f"cases/keras-{case}.keras")

@@ -221,10 +221,16 @@ def _classes(path: Path, count: int) -> Path:
     return path
 
 
-def test_input_and_output_in_dictionaries(tmp_path: Path, labels: Path) -> None:
+@pytest.mark.parametrize("packed", ["dictionary", "list"])
+def test_input_and_output_in_a_structure(packed: str, tmp_path: Path, labels: Path) -> None:
     model = tiny_net(4)
-    outputs = {"breed": keras.layers.Softmax()(model.output)}
-    path = _saved(keras.Model({"image_input": model.input}, outputs), tmp_path / "own.keras")
+    output = keras.layers.Softmax()(model.output)
+    inputs, outputs = (
+        ({"image_input": model.input}, {"breed": output})
+        if packed == "dictionary"
+        else ([model.input], [output])
+    )
+    path = _saved(keras.Model(inputs, outputs), tmp_path / "own.keras")
 
     card = export_keras(path, labels, tmp_path / "own" / "1", input_size=16)
 
@@ -294,7 +300,7 @@ def test_name_that_would_leave_the_models(
     error = capsys.readouterr().err
     assert ended.value.code == 2
     assert error.startswith("--name: ")
-    assert "is no model's name" in error
+    assert "is not a valid model name" in error
     assert error.strip().isprintable()
     assert list(tmp_path.iterdir()) == []
 

@@ -40,6 +40,7 @@ from app.errors import (
     UnsupportedCoding,
     UnsupportedVersion,
 )
+from app.metrics import Metrics
 from app.security import ANSWER
 from app.settings import Settings
 
@@ -87,9 +88,16 @@ REFUSED = 64
 class Edge:
     """All connections: how many there may be, and which has to go where others need its place."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the limits from the settings."""
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        """Take the limits from the settings.
+
+        Args:
+            settings: all of them.
+            metrics: what is counted; default: its own.
+        """
         self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.metrics.connections(lambda: len(self._open), settings.max_connections)
         self._open: set[Connection] = set()
         self._refused: set[Connection] = set()
 
@@ -457,6 +465,7 @@ class Connection(H11Protocol):
     def _refuse(self, error: BreedCAMError) -> None:
         """Answer with a problem, without the application, and close."""
         response = contextvars.Context().run(problems.answer, error)
+        self._edge.metrics.rejected(error.code)
         response.headers.update(ANSWER)
         log.info("refused: %d %s %s", error.status, error, response.headers["X-Request-ID"])
         headers = [*self.server_state.default_headers, *response.raw_headers, CLOSE_HEADER]

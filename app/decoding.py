@@ -19,15 +19,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from app.clock import Clock
 from app.decoder import HEAD, UP, Decoded, Job, pack
 from app.errors import (
     BreedCAMError,
@@ -42,7 +42,7 @@ from app.errors import (
 from app.image_header import Header
 from app.settings import PROJECT, Settings
 
-__all__ = ["Decoders", "Outcome"]
+__all__ = ["Decoders"]
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +92,6 @@ ENVIRONMENT = {
 _ERRORS: dict[str, type[RequestError]] = {
     kind.code: kind for kind in (TooCostly, TooManyPixels, UndecodableImage, UnsupportedMediaType)
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A decoded photo, and when a process had it, from `begun` to `ended`: `time.monotonic`."""
-
-    decoded: Decoded
-    begun: float
-    ended: float
 
 
 class Decoders:
@@ -158,7 +149,7 @@ class Decoders:
         for lane in (self._quick, self._slow):
             lane.stop()
 
-    async def decode(self, data: bytes, job: Job, header: Header) -> Outcome:
+    async def decode(self, data: bytes, job: Job, header: Header, clock: Clock) -> Decoded:
         """Decode a photo in another process.
 
         When this is cancelled, what the decode holds is free again before it returns.
@@ -167,6 +158,7 @@ class Decoders:
             data: the encoded photo.
             job: what to make of it.
             header: what its header says of it.
+            clock: gets a lap `decode` for each time that a process has the photo.
 
         Raises:
             QueueFull: the slow lane holds photos of as many pixels as it may.
@@ -180,10 +172,10 @@ class Decoders:
             )
         if header.pixels <= QUICK_PIXELS and header.peak_bytes <= QUICK_BYTES:
             with suppress(TooCostly):
-                return await self._quick.decode(data, job, min(QUICK_S, self._seconds))
+                return await self._quick.decode(data, job, min(QUICK_S, self._seconds), clock)
             log.info("a photo is more costly to decode than its header tells")
         with self._hold(header.pixels):
-            return await self._slow.decode(data, job, self._seconds)
+            return await self._slow.decode(data, job, self._seconds, clock)
 
     @contextmanager
     def _hold(self, pixels: int) -> Iterator[None]:
@@ -226,12 +218,13 @@ class _Lane:
         while self._idle:
             self._idle.pop().end()
 
-    async def decode(self, data: bytes, job: Job, seconds: float) -> Outcome:
+    async def decode(self, data: bytes, job: Job, seconds: float, clock: Clock) -> Decoded:
         async with self._places:
             process = self._take()
             exchange = asyncio.ensure_future(process.decode(data, job, seconds))
             try:
-                return await asyncio.shield(exchange)
+                with clock.lap("decode"):
+                    return await asyncio.shield(exchange)
             except asyncio.CancelledError:
                 await asyncio.wait({exchange}, timeout=GRACE_S)
                 raise
@@ -328,7 +321,7 @@ class _Process:
         self._socket.close()
         return self._process.wait()
 
-    async def decode(self, data: bytes, job: Job, seconds: float) -> Outcome:
+    async def decode(self, data: bytes, job: Job, seconds: float) -> Decoded:
         """Send a photo and wait for the answer.
 
         Raises:
@@ -337,7 +330,7 @@ class _Process:
         """
         self._busy = True
         try:
-            outcome = await self._exchange(data, job, seconds)
+            decoded = await self._exchange(data, job, seconds)
         except RequestError:
             self._busy = False
             raise
@@ -347,14 +340,13 @@ class _Process:
                 log.warning("a decoder ended with status %d while it had a photo", status)
             raise _reason(status, seconds) from error
         self._busy = False
-        return outcome
+        return decoded
 
-    async def _exchange(self, data: bytes, job: Job, seconds: float) -> Outcome:
+    async def _exchange(self, data: bytes, job: Job, seconds: float) -> Decoded:
         if not self._up:
             await self._receive(len(UP))
             self._up = True
         loop = asyncio.get_running_loop()
-        begun = time.monotonic()
         head = {"job": asdict(job), "seconds": seconds, "bytes": len(data)}
         await loop.sock_sendall(self._socket, pack(head))
         await loop.sock_sendall(self._socket, data)
@@ -367,8 +359,7 @@ class _Process:
         pixels = None
         if job.overlay:
             pixels = await self._array(answer["pixels"], (job.overlay, job.overlay, 3))
-        decoded = Decoded(int(answer["width"]), int(answer["height"]), squashed, pixels)
-        return Outcome(decoded, begun, time.monotonic())
+        return Decoded(int(answer["width"]), int(answer["height"]), squashed, pixels)
 
     async def _array(self, shape: Sequence[int], most: Sequence[int]) -> npt.NDArray[np.uint8]:
         """The next array, if it is no larger than it can be."""

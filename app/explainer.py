@@ -466,9 +466,7 @@ class Explainer:
         else:  # quicker than a thread can be woken
             header = image_header.read(data, limits)
         job = Job(limit, input_spec.size, input_spec.resize, size)
-        outcome = await self._decoders.decode(data, job, header)
-        clock.add("decode", outcome.begun, outcome.ended)
-        return outcome.decoded
+        return await self._decoders.decode(data, job, header, clock)
 
     # -- infer
 

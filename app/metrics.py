@@ -104,7 +104,13 @@ class Metrics:
         self._queued = gauge("queue_depth", "Photos that wait for the model")
         self._in_work = gauge("photos_in_work", "Photos between the end of upload and the answer")
         self._max_in_work = gauge("photos_in_work_limit", "The most of them: BREEDCAM_MAX_PENDING")
-        self._held_bytes = gauge("held_bytes", "Bytes of bodies that are being read or in work")
+        self._connections = gauge("connections", "Open connections")
+        self._max_connections = gauge(
+            "connections_limit", "The most of them: BREEDCAM_MAX_CONNECTIONS"
+        )
+        self._held_bytes = gauge(
+            "held_bytes", "Bytes of photos being read or in work, and of answers being sent"
+        )
         self._max_held_bytes = gauge(
             "held_bytes_limit", "The most of them: BREEDCAM_MAX_PENDING_BYTES"
         )
@@ -268,9 +274,10 @@ class Metrics:
         self._max_in_work.set(max_in_work)
         self._max_held_bytes.set(max_held_bytes)
 
-    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show one more number, `breedcam_<name>`, that is read at each scrape."""
-        Gauge(f"breedcam_{name}", text, registry=self._registry).set_function(read)
+    def connections(self, count: Callable[[], int], most: int) -> None:
+        """Show how many connections are open, read at each scrape, and how many may be."""
+        self._connections.set_function(count)
+        self._max_connections.set(most)
 
     # -- exposition
 

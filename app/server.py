@@ -70,7 +70,7 @@ def run(
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: "Invalid HTTP" not in str(record.msg)
     )
-    edge = Edge(settings)
+    edge = Edge(settings, explainer.metrics)
     explainer.admission.make_room = edge.make_room
     server = _Server(_config(create_app(settings, explainer), settings, edge))
     server.run()

@@ -3,6 +3,7 @@
 import gzip
 import json
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,6 +124,9 @@ def observe(directory: Path) -> Observed:
                 )
                 path = "/a b%0A2099-01-01 INFO forged%1b[31m"
                 client.get(path, headers={"X-Request-ID": "forged"})
+                with socket.create_connection(("127.0.0.1", service.port), LONG) as plug:
+                    plug.sendall(b"nonsense\r\n\r\n")
+                    assert b" 400 " in plug.recv(9999)
                 accept = {"Accept": "application/openmetrics-text"}
                 openmetrics = client.get("/metrics", headers=accept).text
                 failed = client.get("/boom?token=secret-token", headers={"X-Request-ID": "boom"})

@@ -491,7 +491,6 @@ async def test_timings_tell_where_the_time_went(
     stopped = SimpleNamespace(monotonic=lambda: clock[0])
     monkeypatch.setattr("app.clock.time", stopped)
     monkeypatch.setattr("app.batching.time", stopped)
-    monkeypatch.setattr("app.decoding.time", stopped)
     with started(make_explainer(engine=Slow(engine, clock))) as explainer:
         answer = await explainer.explain(JPEG, GradcamQuery())
     # Nothing else moves this clock: decoding and drawing take no time, nothing waits.

@@ -43,11 +43,16 @@ from tests.app.conftest import (
     problem,
 )
 from tests.app.exposition import Scrape, scrape
+from tests.app.observed import Observed
 from tests.readme import DOCS, Table
 
 pytestmark = pytest.mark.anyio
 
 MakeExplainer = Callable[..., Explainer]
+
+PNG = encode(picture(), "PNG")
+CUT = PNG[: len(PNG) // 2]
+"""Its header is whole."""
 
 
 # -- requests
@@ -228,7 +233,7 @@ async def test_stages_are_those_of_the_answers(serve: Serve) -> None:
 
 async def test_a_photo_that_does_not_decode_has_its_time_counted(serve: Serve) -> None:
     async with serve() as client:
-        problem(await post(client, "/cam", JPEG[:300]), 422, "undecodable-image")
+        problem(await post(client, "/cam", CUT), 422, "undecodable-image")
         counted = await scrape(client)
     assert counted.by("breedcam_stage_duration_seconds_count", "stage") == {
         ("decode",): 1,
@@ -494,12 +499,19 @@ def test_threads_lose_no_count() -> None:
     assert counted.by("breedcam_predictions_total", "breed") == {("beagle",): 4000}
 
 
-def test_a_number_that_others_watch() -> None:
-    metrics, numbers = Metrics(), [3.0, 4.0]
-    metrics.watch("connections", "Open connections", numbers.pop)
+def test_connections_are_read_at_each_scrape() -> None:
+    metrics, counts = Metrics(), [3, 4]
+    metrics.connections(counts.pop, 9)
     for expected in (4, 3):
         counted = Scrape(metrics.expose("text/plain")[0].decode())
         assert counted.value("breedcam_connections") == expected
+        assert counted.value("breedcam_connections_limit") == 9
+
+
+def test_faults_of_the_protocol_are_counted(observed: Observed) -> None:
+    text = observed.openmetrics
+    assert 'breedcam_rejections_total{reason="malformed-request"} 1.0' in text
+    assert re.search(r"^breedcam_connections [1-9]", text, re.M)
 
 
 # -- the process

@@ -19,7 +19,7 @@ from opentelemetry.trace import StatusCode
 from app.explainer import Explainer
 from app.main import create_app
 from app.tracing import Tracing
-from tests.app.conftest import JPEG, problem
+from tests.app.conftest import JPEG, encode, picture, problem
 from tests.app.observed import PARENT_ID, TRACE_ID, Observed
 from tests.app.services import LONG
 
@@ -132,7 +132,8 @@ def traced(make_explainer: Callable[..., Explainer], monkeypatch: pytest.MonkeyP
 async def test_a_problem_names_its_code(traced: Context) -> None:
     async with traced.app.router.lifespan_context(traced.app), traced.client() as client:
         headers = {"Content-Type": "image/jpeg"}
-        response = await client.post("/predict", content=JPEG[:300], headers=headers)
+        cut = encode(picture(), "PNG")[:20_000]  # its header is whole
+        response = await client.post("/predict", content=cut, headers=headers)
         problem(response, 422, "undecodable-image")
         await client.get("/x/y?secret=1")
     names = [span.name for span in traced.spans if span.name != "queue"]

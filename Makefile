@@ -37,7 +37,7 @@ help: ## this list
 	@echo
 	@echo "  PYTHON=...          the Python to make the virtual environment with; now $(PYTHON)"
 	@echo "  VENV=...            where the virtual environment is; now $(VENV)"
-	@echo "  ARGS=\"...\"          passed on by test, test-slow, train and bench"
+	@echo "  ARGS=\"...\"          passed on by test, test-slow, soak, train and bench"
 
 .PHONY: serve
 serve: $(VENV)/.serve ## serve on http://127.0.0.1:8000; BREEDCAM_* variables are its settings
@@ -50,6 +50,10 @@ test: $(VENV)/.dev ## run the tests but the slow ones
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## run the slow tests only
 	$(run) -m pytest -m slow $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.dev ## attack a service for half an hour beside honest clients
+	BREEDCAM_SOAK_S=1800 $(run) -m pytest -s tests/app/test_soak.py $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## check style, types, imports, YAML and the Dockerfile

@@ -79,7 +79,7 @@ class Batcher(Generic[Key, Item, Result]):
                 an exception among them is that one item's.
             max_batch: items in one call.
             max_pending: items waiting; one more is refused.
-            wait_s: how long a batch that is not full waits for company.
+            wait_s: how long a batch that is not full waits to fill up.
         """
         self._work = work
         self._max_batch = max_batch

@@ -246,6 +246,9 @@ class ModelCard(_Strict):
     layers: tuple[Layer, ...] = Field(min_length=1, description="first to last")
     foreground: Foreground
     novelty: Novelty | None = Field(None, description="null: there is no such output")
+    precision: Literal["float32"] | None = Field(
+        None, description="the arithmetic that it needs, which engines then choose; null: any"
+    )
     thresholds: dict[Method, dict[str, Threshold]] = Field(
         default_factory=dict,
         description="calibrated, by method and layer set (`last`, `last6` or a layer's name)",

@@ -16,6 +16,7 @@ sends `UP` once, when it is ready for its first message.
 """
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -43,10 +44,15 @@ HEAD = struct.Struct(">I")
 
 UP = b"+"
 
-_FORGOTTEN_IN = ("SIGINT", "SIGTERM", "SIGHUP")
+_IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 _OOM_SCORE = "800"
 """Where the machine runs out of memory, the kernel ends this process before the service."""
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's <sys/prctl.h>."""
+
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +132,15 @@ def main() -> None:
     Arguments: bytes of memory for data (RLIMIT_DATA), and what to add to the niceness.
     """
     memory, niceness = map(int, sys.argv[1:])
-    for name in _FORGOTTEN_IN:  # the service ends this process, after its last answer
+    for name in _IGNORED_SIGNALS:  # the service ends this process, after its last answer
         signal.signal(signal.Signals[name], signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    _end_with_parent()
     Image.init()  # imports every format's module
-    plug = socket.socket(fileno=0)
-    with plug, plug.makefile("rb") as requests, plug.makefile("wb") as answers:
+    channel = socket.socket(fileno=0)
+    with channel, channel.makefile("rb") as requests, channel.makefile("wb") as answers:
         _limit(memory, niceness)
+        _silence()
         # The service may be gone at any time; so this process ends, too.
         with contextlib.suppress(ConnectionError):
             answers.write(UP)
@@ -149,11 +157,27 @@ def _limit(memory: int, niceness: int) -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
+def _end_with_parent() -> None:
+    """On Linux, die at once with the thread that has started this process: the event loop's."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _silence() -> None:
+    """From here on, nothing reaches standard error: libraries write there what a photo makes them.
+
+    Until now, it has said why a process does not start.
+    """
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    os.close(sink)
+
+
 def _answer(requests: BinaryIO, answers: BinaryIO, head: dict[str, Any]) -> None:
     """Read the rest of a message, and answer it."""
-    data = requests.read(head["bytes"])
-    signal.setitimer(signal.ITIMER_PROF, head["seconds"])
     try:
+        data = _read(requests, head["bytes"])
+        signal.setitimer(signal.ITIMER_PROF, head["seconds"])
         decoded = decode(data, Job(**head["job"]))
     except RequestError as error:
         cause = repr(error.__cause__)[:200]
@@ -167,6 +191,20 @@ def _answer(requests: BinaryIO, answers: BinaryIO, head: dict[str, Any]) -> None
                 answers.write(np.ascontiguousarray(array).data)
     signal.setitimer(signal.ITIMER_PROF, 0)
     answers.flush()
+
+
+def _read(requests: BinaryIO, size: int) -> bytes:
+    """The encoded photo.
+
+    Raises:
+        TooCostly: there is no memory for it; it is read to its end all the same.
+    """
+    try:
+        return requests.read(size)
+    except MemoryError as error:  # before anything was read
+        while size and (chunk := requests.read(min(size, _CHUNK))):
+            size -= len(chunk)
+        raise TooCostly("The photo takes more memory to decode than the limit.") from error
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
     lane     photos                              processes            a photo may take
     quick    of up to `QUICK_PIXELS` by their    `count`              `QUICK_S`, `QUICK_BYTES`
              header, and up to `QUICK_BYTES`
-    slow     the others, and those that cost     1, of less           `seconds`, and memory by
-             more than their header tells        priority             `BYTES_PER_PIXEL`
+    slow     the others, and those that exceed   1, of less           `seconds`, and memory by
+             the quick lane's limits             priority             `BYTES_PER_PIXEL`
 
 A photo waits for a process of its lane without holding anything but its bytes. What a process may
-take, the kernel enforces (`app.decoder`). A process that ends is replaced, and its photo refused.
+take, the kernel enforces (`app.decoder`). A process that ends is replaced, and its photo refused;
+if the system has killed it, most likely for want of memory, the photo gets a second process first.
 """
 
 import asyncio
@@ -19,10 +20,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,7 @@ from app.clock import Clock
 from app.decoder import HEAD, UP, Decoded, Job, pack
 from app.errors import (
     BreedCAMError,
+    NotReady,
     QueueFull,
     RequestError,
     StartupError,
@@ -46,21 +49,23 @@ __all__ = ["Decoders"]
 
 log = logging.getLogger(__name__)
 
-QUICK_PIXELS = 30_000_000
-"""Cost of a photo in the quick lane, as `app.image_header` has it: at most about half a second."""
+QUICK_PIXELS = 70_000_000
+"""Cost of a photo in the quick lane, as `app.image_header` has it, at most about 0.7 s: a HEIC of
+12 megapixels, as telephones write it, costs 60 million."""
 
 QUICK_S = 1.0
 """Processor time in the quick lane: a photo that is dearer than it looks moves to the other."""
 
-PROCESS_BYTES = 128_000_000
-"""A process without a photo (56 MB, BLAS's buffer among them), and the file's bytes, twice."""
+PROCESS_BYTES = 88_000_000
+"""A process without a photo: 56 MB, BLAS's buffer among them, and some to spare. The bytes of the
+largest file come on top, twice."""
 
 BYTES_PER_PIXEL = 13
 """Memory for a photo in the slow lane, for each pixel that it may have: enough for a progressive
 JPEG without subsampling (7 for the picture, 6 for coefficients)."""
 
-QUICK_BYTES = 7 * QUICK_PIXELS
-"""Memory for a photo in the quick lane."""
+QUICK_BYTES = 128_000_000
+"""Memory for a photo in the quick lane: a JPEG of 18 megapixels, or a HEIC of 16."""
 
 NICENESS = 5
 """Of the slow lane: it gets a quarter of what a busy core gives to others."""
@@ -78,6 +83,10 @@ SOCKET_BYTES = 1 << 20
 """In a socket's buffer, where the system allows it: an answer is about as large."""
 
 COMMAND = ("-m", "app.decoder")
+
+INHERITED = frozenset({"HOME", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ"})
+INHERITED_PREFIXES = ("DYLD_", "LANG", "LC_", "LD_", "PYTHON")
+"""Variables that a process gets from the service: none that may hold a secret."""
 
 ENVIRONMENT = {
     # Where PYTHONSAFEPATH is set, `-m` does not look into the working directory.
@@ -102,20 +111,24 @@ class Decoders:
         ended: how many processes have ended before they answered.
     """
 
-    def __init__(self, *, count: int, seconds: float, max_pixels: int, max_pending: int) -> None:
+    def __init__(
+        self, *, count: int, seconds: float, max_bytes: int, max_pixels: int, max_pending: int
+    ) -> None:
         """Choose the bounds; `start` starts the processes.
 
         Args:
             count: processes of the quick lane.
             seconds: processor time that a photo may take.
+            max_bytes: of a file.
             max_pixels: of a photo.
             max_pending: cost of the photos that the slow lane holds, in pixels.
         """
         self._seconds = seconds
         self._max_pending = max_pending
         self._photo_bytes = max(BYTES_PER_PIXEL * max_pixels, QUICK_BYTES)
-        self._quick = _Lane(count, PROCESS_BYTES + QUICK_BYTES, 0)
-        self._slow = _Lane(1, PROCESS_BYTES + self._photo_bytes, NICENESS)
+        process_bytes = PROCESS_BYTES + 2 * max_bytes
+        self._quick = _Lane(count, process_bytes + QUICK_BYTES, 0)
+        self._slow = _Lane(1, process_bytes + self._photo_bytes, NICENESS)
         self.pending_pixels = 0
 
     @classmethod
@@ -124,6 +137,7 @@ class Decoders:
         return cls(
             count=settings.decoders,
             seconds=settings.decode_s,
+            max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_pending=settings.max_pending_pixels,
         )
@@ -149,6 +163,11 @@ class Decoders:
         for lane in (self._quick, self._slow):
             lane.stop()
 
+    def kill(self) -> None:
+        """Kill the processes without waiting for anything, from any thread."""
+        for lane in (self._quick, self._slow):
+            lane.kill()
+
     async def decode(self, data: bytes, job: Job, header: Header, clock: Clock) -> Decoded:
         """Decode a photo in another process.
 
@@ -163,6 +182,7 @@ class Decoders:
         Raises:
             QueueFull: the slow lane holds photos of as many pixels as it may.
             TooCostly: it takes more time or memory than it may.
+            NotReady: the processes are stopped, or the system has killed two with this photo.
             RequestError: what else `images.decode` raises.
         """
         if header.peak_bytes > self._photo_bytes:
@@ -173,7 +193,7 @@ class Decoders:
         if header.pixels <= QUICK_PIXELS and header.peak_bytes <= QUICK_BYTES:
             with suppress(TooCostly):
                 return await self._quick.decode(data, job, min(QUICK_S, self._seconds), clock)
-            log.info("a photo is more costly to decode than its header tells")
+            log.info("a photo exceeded the quick lane's limits; retrying in the slow lane")
         with self._hold(header.pixels):
             return await self._slow.decode(data, job, self._seconds, clock)
 
@@ -190,11 +210,15 @@ class Decoders:
 
 
 class _Lane:
-    """Processes of one kind, and the photos that wait for one."""
+    """Processes of one kind, and the photos that wait for one.
+
+    `stop` and `kill` may come from another thread than the event loop's.
+    """
 
     def __init__(self, count: int, memory: int, niceness: int) -> None:
         self._count, self._memory, self._niceness = count, memory, niceness
         self._places = asyncio.Semaphore(count)
+        self._lock = threading.Lock()  # for the three below
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
         self._stopped = False
@@ -202,60 +226,112 @@ class _Lane:
 
     def start(self) -> None:
         """Start the processes that are missing."""
-        self._stopped = False
         self._places = asyncio.Semaphore(self._count)  # of the event loop that is to run
-        while len(self._idle) < self._count:
-            self._idle.append(self._new())
+        with self._lock:
+            self._stopped = False
+            while len(self._idle) < self._count:
+                self._idle.append(self._new())
 
     def wait_until_up(self) -> None:
         for process in self._idle:
             process.wait_until_up()
 
     def stop(self) -> None:
-        self._stopped = True
-        for process in list(self._busy):  # the event loop may still run
+        with self._lock:
+            self._stopped = True
+            idle, self._idle = self._idle, []
+            for process in self._busy:  # the event loop may still run, and ends these
+                process.kill()
+        for process in idle:
+            process.end()
+
+    def kill(self) -> None:
+        for process in [*self._idle, *self._busy]:  # without the lock, whose holder may hang
             process.kill()
-        while self._idle:
-            self._idle.pop().end()
 
     async def decode(self, data: bytes, job: Job, seconds: float, clock: Clock) -> Decoded:
-        async with self._places:
+        with suppress(_Killed):
+            return await self._decode(data, job, seconds, clock)
+        try:
+            return await self._decode(data, job, seconds, clock)
+        except _Killed:
+            raise NotReady(
+                "The system ended the decoder twice, most likely for want of memory."
+            ) from None
+
+    async def _decode(self, data: bytes, job: Job, seconds: float, clock: Clock) -> Decoded:
+        await self._places.acquire()
+        try:
             process = self._take()
-            exchange = asyncio.ensure_future(process.decode(data, job, seconds))
-            try:
-                with clock.lap("decode"):
-                    return await asyncio.shield(exchange)
-            except asyncio.CancelledError:
-                await asyncio.wait({exchange}, timeout=GRACE_S)
-                raise
-            finally:
-                # The place is held until the process is free or gone, and its memory with it.
-                if not exchange.done():
-                    process.kill()
-                await asyncio.gather(exchange, return_exceptions=True)
-                await self._put_back(process)
+        except BaseException:
+            self._places.release()
+            raise
+        exchange = asyncio.create_task(process.decode(data, job, seconds))
+        try:
+            with clock.lap("decode"):
+                return await asyncio.shield(exchange)
+        finally:
+            await _in_full(self._give_back(process, exchange))
 
     def _take(self) -> "_Process":
         """One that waits, or a new one where it has ended meanwhile."""
-        process = self._idle.pop() if self._idle else self._new()
-        if not process.usable:
-            process.end()
-            process = self._new()
-        self._busy.add(process)
-        return process
+        with self._lock:
+            if self._stopped:
+                raise NotReady("The service is stopping.")
+            process = self._idle.pop() if self._idle else self._new()
+            if not process.usable:
+                process.end()
+                process = self._new()
+            self._busy.add(process)
+            return process
+
+    async def _give_back(self, process: "_Process", exchange: "asyncio.Task[Decoded]") -> None:
+        """Free a place, once its process is free or gone, and its memory with it."""
+        try:
+            await asyncio.wait({exchange}, timeout=GRACE_S)
+            if not exchange.done():
+                process.kill()
+                await asyncio.wait({exchange})
+            exchange.cancelled() or exchange.exception()  # nobody else may look at it
+            await self._put_back(process)
+        finally:
+            self._places.release()
 
     async def _put_back(self, process: "_Process") -> None:
         """Keep a process that has answered; put another in the place of one that has not."""
-        if self._stopped or not process.usable:
+        usable = process.usable
+        if not usable:
             self.ended += 1
             await asyncio.to_thread(process.end)
-        self._busy.discard(process)
-        if not self._stopped:
-            with suppress(OSError):  # there are too many processes: `_take` tries again
-                self._idle.append(process if process.usable else self._new())
+        with self._lock:
+            self._busy.discard(process)
+            if not self._stopped:
+                with suppress(OSError):  # there are too many processes: `_take` tries again
+                    self._idle.append(process if usable else self._new())
+                return
+        if usable:
+            await asyncio.to_thread(process.end)
 
     def _new(self) -> "_Process":
         return _Process(self._memory, self._niceness)
+
+
+class _Killed(Exception):
+    """A process was killed, and not by the service."""
+
+
+async def _in_full(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the end of the work, even while this is cancelled, as often as it may be."""
+    task = asyncio.create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 class _Process:
@@ -278,13 +354,13 @@ class _Process:
         self._killed = False
 
     @staticmethod
-    def _start(plug: socket.socket, memory: int, niceness: int) -> subprocess.Popen[bytes]:
+    def _start(channel: socket.socket, memory: int, niceness: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, *COMMAND, str(memory), str(niceness)],
-            stdin=plug.fileno(),
+            stdin=channel.fileno(),
             stdout=subprocess.DEVNULL,
             cwd=PROJECT,  # where `-m` looks first
-            env=os.environ | ENVIRONMENT,
+            env=_inherited(os.environ) | ENVIRONMENT,
             start_new_session=True,  # a signal to the service's process group is not for it
         )
 
@@ -326,7 +402,9 @@ class _Process:
 
         Raises:
             RequestError: the photo cannot be decoded.
-            BreedCAMError: the process ended for a reason that is not the photo's.
+            NotReady: the process was killed by `kill` or `end`.
+            _Killed: it was killed by someone else.
+            BreedCAMError: it ended for another reason that is not the photo's.
         """
         self._busy = True
         try:
@@ -336,8 +414,12 @@ class _Process:
             raise
         except Exception as error:  # it has ended, or its answer is none
             status = await asyncio.to_thread(self.end)
-            if not self._killed:
-                log.warning("a decoder ended with status %d while it had a photo", status)
+            if self._killed:
+                raise NotReady("The service is stopping.") from error
+            if not isinstance(error, (EOFError, OSError)):  # it did not end: its answer is none
+                log.warning("a decoder was ended: its answer was malformed")
+                raise BreedCAMError("The decoder's answer was malformed.") from error
+            log.warning("a decoder ended with status %d while it had a photo", status)
             raise _reason(status, seconds) from error
         self._busy = False
         return decoded
@@ -384,10 +466,21 @@ class _Process:
         return received
 
 
-def _reason(status: int, seconds: float) -> BreedCAMError:
+def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a process gets of the service's environment."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.upper() in INHERITED or name.startswith(INHERITED_PREFIXES)
+    }
+
+
+def _reason(status: int, seconds: float) -> Exception:
     """Why a process ended, by its exit status: that of a signal is negative."""
     if status == -signal.SIGPROF:
         return TooCostly(f"The image takes more than {seconds:g} s of processor time to decode.")
-    if status >= 0 or status == -signal.SIGKILL:
+    if status == -signal.SIGKILL:
+        return _Killed()
+    if status >= 0:
         return BreedCAMError("The decoder ended before it was done.")
     return UndecodableImage("The image makes its decoder fail.")

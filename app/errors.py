@@ -246,7 +246,7 @@ class EngineFailed(BreedCAMError):
 
 
 class NotReady(BreedCAMError):
-    """The service is starting or stopping."""
+    """The service is starting or stopping, or the system has no memory for the photo."""
 
     code = "not-ready"
     status = 503

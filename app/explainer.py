@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Literal, ParamSpec, Self, TypeVar
 
 import numpy as np
@@ -198,6 +199,11 @@ class Explainer:
             max_in_work=settings.max_pending,
             max_held_bytes=settings.max_pending_bytes,
         )
+        self.metrics.decoders(
+            ended=lambda: self._decoders.ended,
+            pending_pixels=lambda: self._decoders.pending_pixels,
+            max_pending_pixels=settings.max_pending_pixels,
+        )
 
     @classmethod
     def open(cls, settings: Settings, *, metrics: Metrics | None = None) -> Self:
@@ -223,7 +229,8 @@ class Explainer:
             end: ends the process at once, without regard to its threads; None where it is not the
                 service's own.
         """
-        watchdog = Watchdog(self._batcher, limit_s=self.settings.stuck_s, end=end)
+        ends = None if end is None else partial(self._end, end)
+        watchdog = Watchdog(self._batcher, limit_s=self.settings.stuck_s, end=ends)
         async with watchdog.watching():
             self.start()
             try:
@@ -234,9 +241,14 @@ class Explainer:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.settings.deadline_s + _STOP_S):
                         stopped = await asyncio.to_thread(self.stop)
-                if not stopped and end is not None:
+                if not stopped and ends is not None:
                     log.critical("The service did not stop in time. The process ends.")
-                    end()
+                    ends()
+
+    def _end(self, end: Callable[[], None]) -> None:
+        """End the process, and those that decode first: they are busy for seconds."""
+        self._decoders.kill()
+        end()
 
     async def _warm_up(self) -> None:
         """Send a drawing down every path, in each format: first uses load and compile things."""

@@ -19,7 +19,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
@@ -114,6 +114,14 @@ class Metrics:
         self._max_held_bytes = gauge(
             "held_bytes_limit", "The most of them: BREEDCAM_MAX_PENDING_BYTES"
         )
+        self._pending_pixels = gauge(
+            "pending_pixels", "Pixels, by cost, of the large photos that wait or are decoded"
+        )
+        self._max_pending_pixels = gauge(
+            "pending_pixels_limit", "The most of them: BREEDCAM_MAX_PENDING_PIXELS"
+        )
+        self._decoders = _Decoders()
+        self._registry.register(self._decoders)
 
     def _add_answers(self) -> None:
         registry = self._registry
@@ -274,6 +282,18 @@ class Metrics:
         self._max_in_work.set(max_in_work)
         self._max_held_bytes.set(max_held_bytes)
 
+    def decoders(
+        self,
+        *,
+        ended: Callable[[], int],
+        pending_pixels: Callable[[], int],
+        max_pending_pixels: int,
+    ) -> None:
+        """Show what decoding holds and has cost: the callables are read at each scrape."""
+        self._decoders.ended = ended
+        self._pending_pixels.set_function(pending_pixels)
+        self._max_pending_pixels.set(max_pending_pixels)
+
     def connections(self, count: Callable[[], int], most: int) -> None:
         """Show how many connections are open, read at each scrape, and how many may be."""
         self._connections.set_function(count)
@@ -302,6 +322,20 @@ def _codes(error: type[BreedCAMError]) -> Iterator[str]:
     yield error.code
     for kind in error.__subclasses__():
         yield from _codes(kind)
+
+
+class _Decoders(Collector):
+    """A counter that someone else counts."""
+
+    def __init__(self) -> None:
+        self.ended: Callable[[], int] = lambda: 0
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "breedcam_decoders_ended",
+            "Processes that ended, or had to be ended, before they had decoded their photo",
+            self.ended(),
+        )
 
 
 class _Workers(Collector):

@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         "are being sent",
     )
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] | Literal["auto"] = Field(
-        "auto", description="how long a batch waits for company; auto: 0 on a CPU, 3 on a GPU"
+        "auto", description="how long a batch waits to fill up; auto: 0 on a CPU, 3 on a GPU"
     )
     deadline_s: float = Field(
         30.0, gt=0, le=3600, description="from a request's arrival; past it the answer is 504"

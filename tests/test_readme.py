@@ -1,5 +1,6 @@
 """What README and docs say is so."""
 
+import ast
 import itertools
 import json
 import re
@@ -145,6 +146,37 @@ def test_parameters_table_is_that_of_the_queries() -> None:
         declared = GradcamQuery.model_fields[name].default
         if declared not in (None, []):
             assert default == str(declared).lower(), name
+
+
+def test_tests_that_are_named_exist() -> None:
+    page = TEXTS["docs/reliability.md"]
+    named = re.findall(r"`(tests/\S+\.py)::(\S+)`", page)
+    rows = readme.Table.read(page, "promise", "settings", "tests").rows
+
+    assert all("::test_" in row[2] for row in rows)
+    for path, name in named:
+        tree = ast.parse((PROJECT / path).read_text(encoding="utf-8"))
+        assert name.split("::") in list(names_of_tests(tree)), f"{path}::{name}"
+
+
+def names_of_tests(tree: ast.Module) -> Iterator[list[str]]:
+    """Of functions and of methods, with their class."""
+    function = ast.FunctionDef | ast.AsyncFunctionDef
+    for node in tree.body:
+        if isinstance(node, function):
+            yield [node.name]
+        elif isinstance(node, ast.ClassDef):
+            yield from (
+                [node.name, member.name] for member in node.body if isinstance(member, function)
+            )
+
+
+def test_sources_that_are_cited_are_listed() -> None:
+    page = TEXTS["docs/reliability.md"]
+    listed = re.findall(r"^\| ([TSLB]\d) \|", page, re.M)
+
+    assert set(re.findall(r"\[([TSLB]\d)\]", page)) == set(listed)
+    assert len(listed) == len(set(listed))
 
 
 def test_errors_table_is_the_error_tree() -> None:

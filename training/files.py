@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 MODEL_NAME = "letters of a to z, digits, '.', '-' and '_', at most 64, the first a letter or digit"
-"""What a model may be called: one directory below that of all models, in every file system."""
+"""What a model may be called: one directory below that of all models."""
 
 
 def is_model_name(name: str) -> bool:

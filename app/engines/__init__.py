@@ -57,7 +57,8 @@ def create(
             found, else OpenVINO.
         device: `auto`, `cpu` or `gpu`; a GPU that is absent is a warning.
         precision: `float32`, `bfloat16`, `float16` (GPUs only), or `auto`: bfloat16 where CPU or
-            GPU has it, float16 on older GPUs with tensor cores, else float32.
+            GPU has it, float16 on older GPUs with tensor cores, else float32; and float32 where the
+            model does not bear that (`ModelCard.precision`).
         threads: 0 for one a core.
 
     Raises:

@@ -323,6 +323,23 @@ class LocalEngine(ABC):
         self._card = bundle.card
         self._warnings: list[str] = []
 
+    def choose_precision(self, requested: str, fastest: str) -> str:
+        """The precision to compute in; a warning where the model needs more than was requested.
+
+        Args:
+            requested: one that the device has, or `auto`.
+            fastest: what `auto` is here, unless the model needs another.
+        """
+        needed = self._card.precision
+        if requested == "auto":
+            return needed or fastest
+        if needed not in (None, requested):
+            self.warn(
+                f"BREEDCAM_PRECISION={requested}, and the model predicts what it was trained to "
+                f"only in {needed} (`precision` in model.json)."
+            )
+        return requested
+
     def warn(self, message: str) -> None:
         """Log a warning and show it in `info`."""
         log.warning(message)

@@ -55,7 +55,8 @@ class OpenVINOEngine(LocalEngine):
 
         Args:
             bundle: the model version.
-            precision: `auto` (bfloat16 where the CPU has it), `float32` or `bfloat16`.
+            precision: `auto` (bfloat16 where the CPU has it and the model bears it), `float32` or
+                `bfloat16`.
             threads: 0 for one a core.
 
         Raises:
@@ -69,8 +70,7 @@ class OpenVINOEngine(LocalEngine):
             raise EngineUnavailable("BREEDCAM_PRECISION=float16 is for GPUs.")
         if precision == "bfloat16" and not has_bfloat16:
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
-        if precision == "auto":
-            precision = "bfloat16" if has_bfloat16 else "float32"
+        precision = self.choose_precision(precision, "bfloat16" if has_bfloat16 else "float32")
         try:
             self._model = CORE.read_model(str(bundle.path))
         except RuntimeError as error:

@@ -144,7 +144,7 @@ class TensorFlowEngine(LocalEngine):
             raise EngineUnavailable("BREEDCAM_PRECISION=float16 is for GPUs.")
         if precision == "bfloat16" and not has_bfloat16:
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
-        chosen = "bfloat16" if has_bfloat16 and precision != "float32" else "float32"
+        chosen = self.choose_precision(precision, "bfloat16" if has_bfloat16 else "float32")
         tf.config.optimizer.set_experimental_options(
             {"auto_mixed_precision_onednn_bfloat16": chosen == "bfloat16"}
         )
@@ -156,7 +156,7 @@ class TensorFlowEngine(LocalEngine):
         fastest = gpu_precision(details.get("compute_capability", (0, 0)))
         if precision == "bfloat16" and fastest != "bfloat16":
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this GPU has no bfloat16.")
-        return fastest if precision == "auto" else precision
+        return self.choose_precision(precision, fastest)
 
 
 def _ports(full: Any) -> dict[str, Port]:

@@ -15,12 +15,25 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
-import numpy as np
 import pytest
 from PIL import Image
 
 from app import connections
 from tests import needs
+from tests.app.attacks import (
+    HEAD,
+    exchange,
+    flood,
+    hung_up,
+    long_header,
+    many_fields,
+    plug,
+    receive,
+    send,
+    slow_readers,
+    status,
+    upload,
+)
 from tests.app.conftest import JPEG, encode
 from tests.app.services import LONG, Service, serving
 
@@ -34,8 +47,6 @@ CONNECTIONS = 24
 
 ROOM = 30_000_000
 """`max_pending_bytes`."""
-
-HEAD = b"Host: x\r\nContent-Type: image/jpeg\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -58,32 +69,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 JPEG_TYPE = {"Content-Type": "image/jpeg"}
 
 
-def plug(service: Service, receive_buffer: int = 0) -> socket.socket:
-    client = socket.socket()
-    client.settimeout(LONG)
-    if receive_buffer:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    client.connect(("127.0.0.1", service.port))
-    return client
-
-
-def send(client: socket.socket, data: bytes) -> bool:
-    """Whether all of it could be sent."""
-    try:
-        client.sendall(data)
-    except OSError:
-        return False
-    return True
-
-
-def receive(client: socket.socket) -> bytes:
-    """All until the connection is closed."""
-    parts = []
-    while part := client.recv(1 << 20):
-        parts.append(part)
-    return b"".join(parts)
-
-
 def answer_to(client: socket.socket, data: bytes = b"") -> http.client.HTTPResponse:
     """One answer, its body read; the connection stays open."""
     client.sendall(data)
@@ -91,32 +76,6 @@ def answer_to(client: socket.socket, data: bytes = b"") -> http.client.HTTPRespo
     response.begin()
     response.read()
     return response
-
-
-def exchange(service: Service, *parts: bytes) -> bytes:
-    with plug(service) as client:
-        for part in parts:
-            send(client, part)
-        return receive(client)
-
-
-def status(answer: bytes) -> int:
-    """Of an answer, whose body is a problem where the status says so."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    code = int(head.split()[1])
-    if code >= 400:
-        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-        document = json.loads(body)
-        assert fields[b"content-type"] == b"application/problem+json"
-        assert set(document) == {"type", "title", "status", "detail", "request_id"}
-        assert document["status"] == code
-        assert document["request_id"].encode() == fields[b"x-request-id"] != b""
-    return code
-
-
-def upload(path: str, body: bytes, length: int | None = None) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nContent-Length: {length or len(body)}\r\n"
-    return head.encode() + HEAD + b"\r\n" + body
 
 
 class Visitor:
@@ -367,74 +326,28 @@ def test_a_connection_between_requests_is_closed(service: Service) -> None:
 
 
 def test_a_header_flood(service: Service) -> None:
-    head = b"GET / HTTP/1.1\r\nHost: x\r\n"
-    field = b"A: " + b"b" * 40 + b"\r\n"
     with unharmed(service, 20):
-        assert status(exchange(service, head + b"A: ", bytes(b"a" * 100_000_000))) == 431
-        with plug(service) as client:
-            send(client, head + field * (200_000_000 // len(field)))
-            assert status(client.recv(65536)) == 431
+        assert status(long_header(service, 100_000_000)) == 431
+        assert status(many_fields(service, 200_000_000)) == 431
 
 
 def test_a_flood_of_connections(service: Service) -> None:
     """Those that do nothing make way for those that do; clients at work go on."""
-    with ExitStack() as stack, unharmed(service, 20):
+    with unharmed(service, 20):
         begun = time.monotonic()
-        idle = [stack.enter_context(plug(service)) for _ in range(3 * CONNECTIONS)]
-        answers = Counter(status(answer) for answer in map(receive, idle) if answer)
+        answers = flood(service, 3 * CONNECTIONS)
         assert answers[503] >= CONNECTIONS
-        for client in idle:
-            client.close()
         # They are gone: at once where another needs the place, else by the header's deadline.
         while httpx.get(f"{service.url}/livez").status_code != 200:
             assert time.monotonic() - begun < 10 * HEADER_S
 
 
-def heavy_photo(side: int = 1024) -> bytes:
-    """One whose overlay is as large as overlays are: noise."""
-    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-    return encode(Image.fromarray(noise))
-
-
-def slow_readers(service: Service, count: int, path: str) -> Counter[str]:
-    """Clients that take nothing of their answers; how each ends."""
-    request = upload(path, heavy_photo())
-    ends: Counter[str] = Counter()
-    with ExitStack() as stack:
-        clients = []
-        for _ in range(count):
-            client = stack.enter_context(plug(service, receive_buffer=4096))
-            send(client, request)
-            clients.append(client)
-            time.sleep(0.25)
-        time.sleep(1.5 * TRANSFER_S)
-        for client in clients:
-            try:
-                answer = receive(client)
-            except OSError:
-                ends["cut off"] += 1
-                continue
-            length = re.search(rb"content-length: (\d+)", answer)
-            body = answer.partition(b"\r\n\r\n")[2]
-            whole = length is not None and int(length[1]) == len(body)
-            ends[answer[9:12].decode() if whole else "cut off"] += 1
-    return ends
-
-
 def test_clients_that_do_not_take_their_answers(service: Service) -> None:
     """Of all that they asked for, no more is kept than there is room for."""
     with unharmed(service, ROOM / 1e6 + 90, full=True):
-        ends = slow_readers(service, 12, "/gradcam?size=1024&overlay=true")
+        ends = slow_readers(service, 12, "/gradcam?size=1024&overlay=true", 1.5 * TRANSFER_S)
     assert ends["cut off"] >= 10
     assert wait_for_room(service) == 1  # nothing of it is held any more
-
-
-def hung_up(service: Service, count: int, size: int) -> None:
-    """Uploads whose clients are gone as soon as they are sent."""
-    request = upload("/gradcam", JPEG + bytes(size - len(JPEG)))
-    for _ in range(count):
-        with plug(service) as client:
-            send(client, request)
 
 
 def test_uploads_whose_clients_hang_up(service: Service) -> None:
@@ -503,7 +416,7 @@ def test_hung_up_uploads_of_the_largest_size(default_service: Service) -> None:
 @pytest.mark.slow
 def test_a_hundred_and_fifty_slow_readers(default_service: Service) -> None:
     default_service.forget_peak()
-    ends = slow_readers(default_service, 150, "/compare?size=1024")
+    ends = slow_readers(default_service, 150, "/compare?size=1024", 1.5 * TRANSFER_S)
     assert ends["cut off"] >= 50
     wait_for_room(default_service)
     assert default_service.peak_mb() < PEAK_MB

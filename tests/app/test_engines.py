@@ -57,6 +57,17 @@ def test_a_cpu_is_served_by_openvino(
     assert info.precision in ("bfloat16", "float32")
 
 
+def test_precision_that_the_model_needs(shipped_bundle: Bundle) -> None:
+    bundle = Bundle(shipped_bundle.path, shipped_bundle.card.replace(precision="float32"))
+
+    engine = OpenVINOEngine(bundle)
+
+    assert (engine.info.precision, engine.info.warnings) == ("float32", [])
+    assert engine.choose_precision("bfloat16", "bfloat16") == "bfloat16"
+    [warning] = engine.info.warnings
+    assert warning.startswith("BREEDCAM_PRECISION=bfloat16, and the model predicts")
+
+
 @pytest.mark.parametrize("rows", [1, 3, 4])
 def test_a_result_is_the_callers(shipped_bundle: Bundle, rows: int) -> None:
     """The engine writes every batch of a size into the same arrays."""

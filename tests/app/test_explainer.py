@@ -16,6 +16,7 @@ from PIL import Image
 from app import confidence, evidence, images
 from app.bundle import BundleError, Label, Layer, Method, ModelCard, Rule, find_version
 from app.clock import Clock, deadline
+from app.decoding import Decoders
 from app.engines import Batch, Cut, Engine
 from app.errors import (
     BreedCAMError,
@@ -132,6 +133,21 @@ async def test_a_service_from_the_disk_is_warm_before_its_first_request(
         count = len(cuts)
         await explainer.predict(JPEG, PredictQuery())
         assert len(cuts) == count + 1
+
+
+async def test_the_decoders_are_killed_before_the_process_ends(
+    make_explainer: Make, decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that is busy would live on for seconds."""
+    steps: list[str] = []
+    monkeypatch.setattr(decoders, "kill", lambda: steps.append("kill"))
+    explainer = make_explainer()
+    monkeypatch.setattr(explainer, "stop", lambda: False)  # the model hangs
+    async with explainer.in_service(lambda: steps.append("end")):
+        pass
+    assert steps == ["kill", "end"]
+    monkeypatch.undo()
+    assert await asyncio.to_thread(explainer.stop)
 
 
 # -- what the model calls things

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families as text_fami
 from pydantic import SecretStr
 
 from app.bundle import NOVELTY_BOUNDS, PROBABILITY_BOUNDS, ModelCard, Reference
+from app.engines import Batch, Cut
 from app.errors import BreedCAMError
 from app.explainer import Explainer
 from app.main import create_app
@@ -32,6 +34,7 @@ from app.metrics import Metrics
 from tests.app.conftest import (
     ENDPOINTS,
     JPEG,
+    Arrays,
     Borrowed,
     Held,
     Painted,
@@ -245,11 +248,22 @@ async def test_a_photo_that_does_not_decode_has_its_time_counted(serve: Serve) -
 async def test_waiting_past_the_deadline_is_counted_as_queue(
     serve: Serve, make_explainer: MakeExplainer, engine: Borrowed
 ) -> None:
-    held = Held(engine)
+    finished = threading.Event()
+
+    class Finishing(Held):
+        def run(self, cut: Cut, batch: Batch) -> Arrays:
+            try:
+                return super().run(cut, batch)
+            finally:
+                finished.set()
+
+    held = Finishing(engine)
     async with serve(make_explainer(engine=held, deadline_s=0.2)) as client:
         problem(await post(client, "/predict"), 504, "deadline-exceeded")
         counted = await scrape(client)
         held.go.set()
+        # A service that stops does not wait past its deadline, but other tests share the engine.
+        assert await asyncio.to_thread(finished.wait, 20)
     assert counted.value("breedcam_stage_duration_seconds_sum", stage="queue") > 0.1
     assert counted.value("breedcam_stage_duration_seconds_count", stage="inference") == 0
     assert counted.by("breedcam_rejections_total", "reason") == {("deadline-exceeded",): 1}
@@ -506,6 +520,16 @@ def test_connections_are_read_at_each_scrape() -> None:
         counted = Scrape(metrics.expose("text/plain")[0].decode())
         assert counted.value("breedcam_connections") == expected
         assert counted.value("breedcam_connections_limit") == 9
+
+
+def test_decoding_is_read_at_each_scrape() -> None:
+    metrics, ended, pending = Metrics(), [3, 4], [50, 60]
+    metrics.decoders(ended=ended.pop, pending_pixels=pending.pop, max_pending_pixels=99)
+    for expected in (4, 3):
+        counted = Scrape(metrics.expose("text/plain")[0].decode())
+        assert counted.value("breedcam_decoders_ended_total") == expected
+        assert counted.value("breedcam_pending_pixels") == 10 * expected + 20
+        assert counted.value("breedcam_pending_pixels_limit") == 99
 
 
 def test_faults_of_the_protocol_are_counted(observed: Observed) -> None:

@@ -77,6 +77,7 @@ def ends(service: Service) -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.slow
 def test_a_call_that_hangs_ends_the_process(tmp_path: Path) -> None:
     with serving(tmp_path, "-c", FAULTY, "sleeps", stuck_s=2) as service:
         assert post(service, "/cam?overlay=false").status_code == 200

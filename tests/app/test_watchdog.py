@@ -47,7 +47,7 @@ async def test_many_short_calls_are_none_that_hangs() -> None:
 
     batcher: Batcher[str, int, int] = Batcher(work, max_batch=1, max_pending=99)
     batcher.start()
-    async with Watchdog(batcher, limit_s=0.4).watching():
+    async with Watchdog(batcher, limit_s=5).watching():
         await asyncio.gather(*[batcher.submit("a", item) for item in range(40)])
     assert batcher.down is None
     assert await asyncio.to_thread(batcher.stop)

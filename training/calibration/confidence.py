@@ -78,19 +78,19 @@ def calibrate_confidence(bundle: Bundle, engine: Engine, examples: Sequence[Exam
     )
 
 
-def reference(probabilities: Floats, novelty: Floats | None, low: float) -> Reference:
+def reference(shares: Floats, novelty: Floats | None, low: float) -> Reference:
     """How photos are answered, for comparison with those in service.
 
     Args:
-        probabilities: `[N, classes]`, calibrated.
+        shares: probabilities `[N, classes]`, calibrated.
         novelty: `[N]`, over the most that is ok; None where it is not measured.
         low: share of the photos whose confidence is low.
     """
-    counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
+    counts = np.bincount(shares.argmax(axis=1), minlength=shares.shape[1])
     return Reference(
-        probability=_shares(probabilities.max(axis=1), PROBABILITY_BOUNDS),
+        probability=_shares(shares.max(axis=1), PROBABILITY_BOUNDS),
         novelty=None if novelty is None else _shares(novelty, NOVELTY_BOUNDS),
-        classes=tuple(np.round(counts / len(probabilities), 4).tolist()),
+        classes=tuple(np.round(counts / len(shares), 4).tolist()),
         low=round(low, 4),
     )
 

@@ -27,7 +27,7 @@ MAX_VERSION = 2**63 - 1
 
 def _model_name(name: str) -> str:
     if not is_model_name(name):
-        raise ValueError(f"{name[:80]!r} is no model's name: {MODEL_NAME}")
+        raise ValueError(f"{name[:80]!r} is not a valid model name: {MODEL_NAME}")
     return name
 
 

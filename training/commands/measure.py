@@ -158,7 +158,7 @@ class Evaluate(_OnModel):
         0,
         ge=0,
         description="photos for insertion, deletion and randomisation, some 10 seconds each on "
-        "two cores; 0: neither",
+        "two cores; 0: none",
     )
     gallery: int = Field(
         0,

@@ -14,14 +14,14 @@ numbers are taken as they are, at the cost of a pixel at most.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Set
 from itertools import chain
 from pathlib import Path
 
 from app import images
 from training.data.annotations import Annotation, PixelBox, coco, table, voc
-from training.data.classes import spellings
+from training.data.classes import letters, spellings
 from training.data.photo_index import PhotoIndex
 from training.data.skipped import Skipped
 from training.data.tree import Tree
@@ -32,8 +32,12 @@ __all__ = ["ANNOTATION_FOLDERS", "read_boxes", "relative_box"]
 ANNOTATION_FOLDERS = ("annotations", "annotation")
 """Names (in any case) of a folder beside the class folders that may hold the boxes."""
 
-_ANY_CLASS = frozenset(("animal", "dog", "dogs", "foreground", "object", "objects", "pet"))
-"""Names of objects that stand for the photo's class, whatever it is."""
+_ANY_CLASS = (
+    *(frozenset(("dog", "dogs")), frozenset(("object", "objects"))),
+    *(frozenset((name,)) for name in ("animal", "foreground", "pet")),
+)
+"""Names of objects that stand for the photo's class, whatever it is, unless the class is one of
+them: then the other number is no other name either."""
 
 
 def relative_box(box: PixelBox, width: int, height: int) -> images.Box:
@@ -81,7 +85,8 @@ def read_boxes(
     """The boxes of a folder's photos.
 
     A box with the name of an object is taken if the name is that of the photo's class, or one of
-    `_ANY_CLASS`: the person who holds a beagle is no beagle.
+    `_ANY_CLASS`: the person who holds a beagle is no beagle. Numbers before a name, spaces and
+    punctuation make no difference, unless two classes are then alike.
 
     Args:
         directory: the folder.
@@ -101,8 +106,10 @@ def read_boxes(
             is not in the format that its name promises.
     """
     index = PhotoIndex(photos)
-    names = {class_name: spellings(class_name) for class_name in set(photos.values())}
-    any_class = _ANY_CLASS.difference(*names.values())
+    names = _names(set(photos.values()))
+    known = frozenset().union(*names.values())
+    others: list[tuple[str, PixelBox]] = []  # boxes of other objects, with their photos
+    any_named = False  # whether a box's name is that of a class at all
     boxes: defaultdict[str, list[PixelBox]] = defaultdict(list)
     for annotation in _annotations(directory, source, skipped):
         try:
@@ -113,13 +120,38 @@ def read_boxes(
             continue
         kept = boxes[photo]
         for box in annotation.boxes:
-            own = names[photos[photo]] | any_class
-            if box.class_name is None or not own.isdisjoint(spellings(box.class_name)):
+            own = names[photos[photo]]
+            if box.class_name is None:
                 kept.append(box)
+                continue
+            spelled = spellings(box.class_name) | {letters(box.class_name)}
+            any_named |= not known.isdisjoint(spelled)
+            if own.isdisjoint(spelled):
+                others.append((photo, box))
             else:
-                reason = f"`{box.class_name}` is not the class of the photo"
-                skipped.add("box", f"{photo} ({box.location})", reason)
+                kept.append(box)
+    for photo, box in others:
+        reason = f"`{box.class_name}` is not the class of the photo"
+        if not any_named:
+            reason = (
+                "no box of the file has the name of a class. If all show the photo's class, rename "
+                "them to `object`"
+            )
+        skipped.add("box", f"{photo} ({box.location})", reason)
     return dict(boxes)
+
+
+def _names(classes: Set[str]) -> dict[str, frozenset[str]]:
+    """What boxes of a class may be called, by the class: its own names and those of any class."""
+    exact = {name: spellings(name) for name in classes}
+    any_class = frozenset[str]().union(
+        *(group for group in _ANY_CLASS if group.isdisjoint(set().union(*exact.values())))
+    )
+    loose = Counter(map(letters, classes))
+    return {
+        name: any_class | exact[name] | ({letters(name)} if loose[letters(name)] == 1 else set())
+        for name in classes
+    }
 
 
 def _annotations(directory: Path, source: Path | None, skipped: Skipped) -> Iterator[Annotation]:
@@ -157,8 +189,9 @@ def _annotations(directory: Path, source: Path | None, skipped: Skipped) -> Iter
         )
     if len(tables) > 1:
         raise DataError(f"{directory} has both {tables[0].name} and {tables[1].name}.")
+    read = {*tables, *json_files}
     for path in files:
-        if path.suffix.casefold() in (".csv", ".json") and path not in (*tables, *json_files):
+        if path.suffix.casefold() in (".csv", ".json") and path not in read:
             skipped.add("file", tree.name(path), "not read; for boxes, pass it to --boxes")
     if tables:
         return table.read(tables[0], tables[0].name, skipped)

@@ -2,15 +2,25 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from difflib import get_close_matches
+
+from pydantic import ValidationError
 
 from app.bundle import Label, comparable
 from training.data.dataset import Dataset, Example
 from training.errors import DataError
 
-__all__ = ["check_distinct", "kept_classes", "label", "matching_index", "relabel", "spellings"]
+__all__ = [
+    "check_distinct",
+    "kept_classes",
+    "label",
+    "letters",
+    "matching_index",
+    "relabel",
+    "spellings",
+]
 
 
 def label(index: int, name: str) -> Label:
@@ -18,11 +28,22 @@ def label(index: int, name: str) -> Label:
 
     `n02099601-golden_retriever`, as in Stanford Dogs, becomes a synset (WordNet's `n` and eight
     digits) and the name `golden retriever`. Any other name is kept as it is.
+
+    Raises:
+        DataError: `model.json` cannot hold the name.
     """
+    synset, own = _parsed(name)
+    try:
+        return Label(index=index, synset=synset, name=own)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise DataError(f"The class {name[:80]!r}: {reason}.") from error
+
+
+def _parsed(name: str) -> tuple[str | None, str]:
+    """The synset and the name in what a data set calls a class."""
     match = re.fullmatch(r"(n\d{8})-(.+)", name)
-    if match is None:
-        return Label(index=index, name=name)
-    return Label(index=index, synset=match[1], name=match[2].replace("_", " "))
+    return (None, name) if match is None else (match[1], match[2].replace("_", " "))
 
 
 def spellings(name: str) -> set[str]:
@@ -31,13 +52,24 @@ def spellings(name: str) -> set[str]:
     Args:
         name: of the class, as `label` takes it, or a name to look up: then one spelling is enough.
     """
-    own = label(0, name)
-    return {_key(name), _key(own.name), _key(own.synset or name)}
+    synset, own = _parsed(name)
+    return {_key(name), _key(own), _key(synset or name)}
+
+
+def letters(name: str) -> str:
+    """A class's name by its letters and digits, without a number or synset before it.
+
+    `001.Affenpinscher` is `affenpinscher`, and `St. Bernard` is `stbernard`. Looser than
+    `spellings`: several classes may be alike.
+    """
+    text = re.sub(r"^(n\d{8}|\d+)[\W_]+(?=[^\W\d_])", "", _key(name))
+    # Letters, digits, and the marks that belong to letters.
+    return "".join(character for character in text if unicodedata.category(character)[0] in "LMN")
 
 
 def _key(name: str) -> str:
     # macOS may give a folder's name in the decomposed form, where a keyboard types the composed.
-    return unicodedata.normalize("NFC", comparable(unicodedata.normalize("NFC", name)))
+    return _composed(comparable(_composed(name)))
 
 
 def kept_classes(
@@ -124,8 +156,8 @@ def relabel(dataset: Dataset, labels: Sequence[Label]) -> Dataset:
     model may have no photos.
 
     Raises:
-        DataError: the data set has a class that the model does not know. The message lists these
-            classes, and those that only the model has.
+        DataError: the data set has a class that the model does not know, or that fits two of the
+            model's. The message lists unknown classes, and those that only the model has.
     """
     matches = {label.index: matching_index(label, labels) for label in dataset.labels}
     new_index = {old: new for old, new in matches.items() if new is not None}
@@ -155,12 +187,29 @@ def matching_index(own: Label, labels: Sequence[Label]) -> int | None:
     """The index of the label in `labels` that means the same class; None if there is none.
 
     Two synsets are compared where both labels have one. Otherwise the names are, and `own` may be
-    named by the candidate's synset.
+    named by the candidate's synset. Names as they are written go before other spellings.
+
+    Raises:
+        DataError: `own` fits two of them equally well.
     """
-    for candidate in labels:
-        if candidate.synset and own.synset:
-            if candidate.synset == own.synset:
-                return candidate.index
-        elif _key(candidate.name) == _key(own.name) or own.name == candidate.synset:
-            return candidate.index
+    passes: tuple[Callable[[Label], bool], ...] = (
+        lambda other: other.synset is not None and other.synset in (own.synset, own.name),
+        lambda other: _composed(other.name) == _composed(own.name),
+        lambda other: _key(other.name) == _key(own.name),
+    )
+    named = [other for other in labels if not (own.synset and other.synset)]
+    for candidates, fits in zip((labels, named, named), passes, strict=True):
+        fitting = [other for other in candidates if fits(other)]
+        if len(fitting) > 1:
+            first, second, *_ = fitting
+            raise DataError(
+                f"The class {own.name} fits two of the model's: {first.name} ({first.index}) and "
+                f"{second.name} ({second.index})."
+            )
+        if fitting:
+            return fitting[0].index
     return None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

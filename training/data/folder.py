@@ -16,19 +16,12 @@ from training.data.boxes import ANNOTATION_FOLDERS, read_boxes, relative_box
 from training.data.classes import check_distinct, kept_classes, label
 from training.data.dataset import Dataset, Example
 from training.data.skipped import Skipped
-from training.data.splits import hash_split, subsample
+from training.data.splits import SPLIT_NAMES, hash_split, subsample
 from training.data.tree import Tree, is_photo
 from training.errors import DataError
 from training.progress import bar
 
 __all__ = ["load_folder"]
-
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""Splits by the names of their folders, in lower case."""
 
 _UNSPLIT = "all"
 """Stands for a split where the folder has no folders for splits."""
@@ -81,9 +74,9 @@ def load_folder(
     """Read a folder: `class/photo`, or `train/class/photo` beside `validation` and `test`.
 
     A class has the name of its folder; `n02099601-golden_retriever` gives a synset and a name. See
-    `_SPLITS` for other names of splits. Every photo is decoded once, to find those that cannot be.
-    What cannot be used is left out and reported on standard error; so are copies of a photo, which
-    could get into two splits.
+    `splits.SPLIT_NAMES` for other names of splits. Every photo is decoded once, to find those that
+    cannot be. What cannot be used is left out and reported on standard error; so are copies of a
+    photo, which could get into two splits.
 
     A photo stays in its split when others are added or removed: see `splits.hash_split`. The splits
     come close to the shares for many photos, less so for few.
@@ -99,9 +92,9 @@ def load_folder(
         partial: whether the photos are for a model that exists: see `classes.kept_classes`.
 
     Raises:
-        DataError: there is no such folder; two folders for one split, or one within a class; too
-            few classes, or too few photos of a class; or the boxes cannot be read (see
-            `boxes.read_boxes`).
+        DataError: there is no such folder; two folders for one split, or one within a class; a
+            class whose name `model.json` cannot hold; too few classes, or too few photos of a
+            class; or the boxes cannot be read (see `boxes.read_boxes`).
     """
     skipped = Skipped()
     try:
@@ -153,7 +146,8 @@ def _photo_files(directory: Path, boxes: Path | None, skipped: Skipped) -> list[
             for path in tree.files(folder):
                 suffix = path.suffix.casefold()
                 if is_photo(path):
-                    _check_no_split_within(path, folder)
+                    if split == _UNSPLIT:
+                        _check_no_split_within(path, folder)
                     photos.append(_PhotoFile(path, tree.name(path), split, class_name))
                 elif suffix not in _ANNOTATION_SUFFIXES and path.resolve() != boxes:
                     skipped.add("file", tree.name(path), f"not a photo ({suffix or 'no suffix'})")
@@ -167,7 +161,7 @@ def _photo_files(directory: Path, boxes: Path | None, skipped: Skipped) -> list[
 def _check_no_split_within(path: Path, folder: Path) -> None:
     """Raise DataError if a photo of a class folder lies in a folder that is named like a split."""
     first = path.relative_to(folder).parts[0]
-    if path.parent != folder and first.casefold() in _SPLITS:
+    if path.parent != folder and first.casefold() in SPLIT_NAMES:
         raise DataError(
             f"{folder / first} is a split within a class. Put the classes into the splits: "
             f"{first}/{folder.name}."
@@ -184,8 +178,8 @@ def _split_folders(tree: Tree, directory: Path, skipped: Skipped) -> list[tuple[
     folders, files = Tree(directory, Skipped()).children(directory)
     by_split: defaultdict[str, list[Path]] = defaultdict(list)
     for folder in folders:
-        if folder.name.casefold() in _SPLITS:
-            by_split[_SPLITS[folder.name.casefold()]].append(folder)
+        if folder.name.casefold() in SPLIT_NAMES:
+            by_split[SPLIT_NAMES[folder.name.casefold()]].append(folder)
     if not by_split:
         return [(_UNSPLIT, directory)]
     for split, (first, *others) in by_split.items():
@@ -196,7 +190,7 @@ def _split_folders(tree: Tree, directory: Path, skipped: Skipped) -> list[tuple[
     for path in filter(is_photo, files):
         skipped.add("photo", path.name, "beside the folders of splits")
     for folder in folders:
-        if folder.name.casefold() not in {*_SPLITS, *ANNOTATION_FOLDERS}:
+        if folder.name.casefold() not in {*SPLIT_NAMES, *ANNOTATION_FOLDERS}:
             skipped.add("folder", folder.name, "beside the folders of splits, but is not a split")
     return [(split, folder) for split, [folder] in by_split.items()]
 

@@ -1,17 +1,28 @@
 """Finds a photo by the way an annotation file names it."""
 
+import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
+from training.data.splits import SPLIT_NAMES
 from training.data.tree import PHOTO_SUFFIXES
 
 __all__ = ["PhotoIndex"]
 
 _SAME_FORMAT = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 """Suffixes that programs write for one another."""
+
+_ANY_PHOTOS = frozenset(
+    (
+        *("image", "images", "img", "imgs", "jpegimages", "jpg", "jpgs", "jpeg", "photo", "photos"),
+        *("picture", "pictures", "pics", "data", "dataset", "datasets", "files", "frames", "raw"),
+        *("input", "content", "uploads", "all"),
+    )
+)
+"""Names of folders, in lower case, for photos of all classes."""
 
 
 class PhotoIndex:
@@ -58,7 +69,11 @@ class PhotoIndex:
             LookupError: no photo, or more than one.
         """
         for spelling in dict.fromkeys((name, unquote(name))):
-            parts = PurePosixPath(spelling.replace("\\", "/")).parts
+            parts = [
+                part
+                for part in PurePosixPath(spelling.replace("\\", "/")).parts
+                if part != ".." and not re.fullmatch("/+|[A-Za-z]:", part)
+            ]
             if not parts:
                 continue
             has_suffix = PurePosixPath(parts[-1]).suffix.casefold() in PHOTO_SUFFIXES
@@ -77,7 +92,7 @@ class PhotoIndex:
                     for photo in self._photos_by_tail.get(key, ())
                     if self._compatible(
                         photo,
-                        {_folded(part) for part in parts[:begin]},
+                        [_folded(part) for part in parts[:begin]],
                         [_folded(part) for part in parts[begin:-1]],
                     )
                 ]
@@ -87,7 +102,7 @@ class PhotoIndex:
                     return candidates[0]
         return None
 
-    def _compatible(self, photo: str, extra: Set[str], matched: Sequence[str]) -> bool:
+    def _compatible(self, photo: str, extra: Sequence[str], matched: Sequence[str]) -> bool:
         """Whether the folders of a name may be those of a photo; all are folded.
 
         Args:
@@ -97,12 +112,27 @@ class PhotoIndex:
 
         Returns:
             True if the photo lies in all of the extra folders anyway (`train/a.jpg` for
-            `train/beagle/a.jpg`), or if the tail includes its class, and no extra folder is another
-            class (`dingo/beagle/a.jpg` is of another picture).
+            `train/beagle/a.jpg`). Folders before its class, or before one for photos of all classes
+            (`C:/me/images/a.jpg`), may be others: but not another class (`dingo/beagle/a.jpg` is
+            of another picture), nor another split than the photo's.
         """
-        if extra <= {_folded(part) for part in PurePosixPath(photo).parent.parts}:
-            return True
-        return self._class_by_photo[photo] in matched and extra.isdisjoint(self._classes)
+        folders = [_folded(part) for part in PurePosixPath(photo).parent.parts]
+        own_class, split = self._class_by_photo[photo], None
+        if len(folders) > 1 and folders[1] == own_class:
+            split = SPLIT_NAMES.get(folders[0])
+        begin = 0  # of the extra folders that have to be the photo's
+        if own_class in matched:
+            begin = len(extra)
+        for place, part in enumerate(extra):
+            if part in _ANY_PHOTOS - self._classes:
+                begin = max(begin, place + 1)
+        elsewhere, named = extra[:begin], extra[begin:]
+        if not all(part in folders or split == SPLIT_NAMES.get(part, "") for part in named):
+            return False
+        if not self._classes.isdisjoint(set(elsewhere) - set(folders)):
+            return False
+        splits = [SPLIT_NAMES[part] for part in elsewhere if part in SPLIT_NAMES]
+        return split is None or not splits or len(matched) == len(folders) or splits[-1] == split
 
 
 def _folded(text: str) -> str:

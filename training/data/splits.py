@@ -8,7 +8,14 @@ import numpy as np
 
 from training.data.dataset import Example
 
-__all__ = ["balanced_sample", "hash_split", "hold_out", "subsample"]
+__all__ = ["SPLIT_NAMES", "balanced_sample", "hash_split", "hold_out", "subsample"]
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Splits by the names of their folders, in lower case."""
 
 
 def subsample(split: Sequence[Example], limit: int | None, seed: int) -> tuple[Example, ...]:

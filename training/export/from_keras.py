@@ -145,7 +145,7 @@ def _predict(model: keras.Model, photos: npt.NDArray[np.float32]) -> npt.NDArray
         model: with one input, which may have a name, and one output, which may too.
         photos: as the model expects them, `[N, S, S, 3]`.
     """
-    inputs = getattr(model, "input", None)  # a subclassed model has none
-    packed: Any = dict.fromkeys(inputs, photos) if isinstance(inputs, dict) else photos
+    structure = getattr(model, "input", None)  # a subclassed model has none
+    packed = photos if structure is None else keras.tree.pack_sequence_as(structure, [photos])
     (output,) = keras.tree.flatten(model(packed, training=False))
     return np.asarray(output, np.float64)

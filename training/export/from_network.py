@@ -37,7 +37,8 @@ def export_network(
 ) -> ModelCard:
     """Export a network, with what `survey` learns from training photos.
 
-    Kernels that float16 would damage stay in float32; a message on standard error names them.
+    Kernels that float16 would damage stay in float32; a message on standard error names them, and
+    the arithmetic that the network needs.
 
     Args:
         network: takes what `preprocessing` returns.
@@ -62,7 +63,7 @@ def export_network(
     layers, sizes = exposed_layers(network, input_size), shapes(network, input_size)
     photos = rounding.probes(input_size, examples)
     kernels = rounding.choose(network, preprocessing, photos)
-    if kernels.float32:
+    if kernels.precision:
         print(kernels, file=sys.stderr, flush=True)
     surveyed: Survey | None = None
     projections = {layer: channel_sum(sizes[layer][-1]) for layer in layers}
@@ -89,6 +90,7 @@ def export_network(
         layers=explained.map_sizes,
         foreground=_foreground(surveyed),
         novelty=_novelty(surveyed),
+        precision=kernels.precision,
         training=training or {},
         data=data,
         licence=licence,

@@ -26,9 +26,12 @@ def load(path: Path) -> keras.Model:
     """Load a whole model from a `.keras` file, or a legacy `.h5` file.
 
     Raises:
-        ExportError: there is no such file, or Keras cannot load it; the message holds Keras's
-            reason, the layer, and the versions of Keras that wrote it and that runs.
+        ExportError: there is no such file, it is a directory, or Keras cannot load it; the message
+            then holds Keras's reason, the layer, and the versions of Keras that wrote it and that
+            runs.
     """
+    if path.is_dir():
+        raise ExportError(f"{path} is a directory; save the model as one .keras file.")
     if not path.is_file():
         raise ExportError(f"The model file {path} does not exist.")
     try:
@@ -50,7 +53,10 @@ def _reason(error: Exception) -> str:
     """
     outer, nested, text = str(error).rpartition("Exception encountered: ")
     text = text.partition("Full object config:")[0].strip()
-    reason = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reason = lines[0] if lines else "no reason given"
+    if reason.endswith(":"):
+        reason = " ".join(lines[:2])
     if len(reason) > _LONGEST:
         reason = reason[:_LONGEST] + "..."
     layers = re.findall(r"config=\{'name': '([^']+)'", outer)

@@ -10,11 +10,15 @@ float16 keeps 11 significant bits of values from 6e-5 to 65504:
 Most kernels lie in the middle. A tiny one matters where a later layer scales its output up, so the
 values alone do not tell. The network is therefore run with its kernels rounded and unrounded, on
 the same photos, and kernels stay in float32 where rounding would change what it predicts.
+
+Engines round kernels once more when they compute in bfloat16, which keeps 8 bits of float32's whole
+range, or on some GPUs in float16. Where that would change too much, `model.json` says so.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +29,11 @@ from training.data.dataset import Example
 from training.errors import ExportError
 from training.export.explained import ExplainedNetwork
 from training.graph import gradients
-from training.graph.network import Network
+from training.graph.network import Network, Node
 from training.networks.preprocessing import Preprocessing
 
 __all__ = [
+    "BFLOAT16_LIMIT",
     "LIMIT",
     "Change",
     "Rounding",
@@ -45,6 +50,9 @@ Logits = npt.NDArray[np.float32]
 
 LIMIT = 0.01
 """How far a probability, or a logit as a share of the greatest, may move by rounding."""
+
+BFLOAT16_LIMIT = 0.05
+"""The same for bfloat16, whose rounding moves the probabilities of any network by a percent."""
 
 _LOST = 2.0**-10
 """Rounding error of an output channel's kernel over its norm: twice what float16 usually has."""
@@ -82,7 +90,11 @@ class Change:
     @property
     def small(self) -> bool:
         """Whether it is within `LIMIT`."""
-        return self.probability <= LIMIT and self.logit <= LIMIT
+        return self.within(LIMIT)
+
+    def within(self, limit: float) -> bool:
+        """Whether both are at most `limit`."""
+        return self.probability <= limit and self.logit <= limit
 
     def __str__(self) -> str:
         """In words, for a message."""
@@ -102,16 +114,38 @@ class Rounding:
         float32: names of these kernels' nodes, in the order in which they run.
         kernels: number of kernels.
         change: by which all kernels in float16 would change what the network predicts.
+        bfloat16: by which all kernels in bfloat16 would.
         logits: of the photos that it was measured on, unrounded: `[N, classes]`.
     """
 
     float32: tuple[str, ...]
     kernels: int
     change: Change
+    bfloat16: Change
     logits: Logits
 
+    @property
+    def precision(self) -> Literal["float32"] | None:
+        """The arithmetic that the network needs, for `model.json`; None: any will do.
+
+        Kernels that float16 would damage hint at values that bfloat16 would damage on the way.
+        """
+        return "float32" if self.float32 or not self.bfloat16.within(BFLOAT16_LIMIT) else None
+
     def __str__(self) -> str:
-        """In words, for a message; of a few layers, the names."""
+        """In words, for a message; empty if there is nothing to say."""
+        if self.precision is None:
+            return ""
+        served = (
+            f"Rounded to bfloat16, {self.bfloat16}: BREEDCAM_PRECISION=auto serves this model in "
+            "float32. Set nothing less."
+        )
+        return "\n".join(filter(None, [self._kept(), served]))
+
+    def _kept(self) -> str:
+        """Of a few layers, the names."""
+        if not self.float32:
+            return ""
         count = len(self.float32)
         if count == self.kernels:
             layers = "all kernels stay"
@@ -182,15 +216,21 @@ def choose(network: Network, preprocessing: Preprocessing, photos: Photos) -> Ro
     kernels = [node.name for node in network.nodes if "kernel" in node.weights]
     expected = run(())
     check_finite(expected)
-    losses = {name: _loss(network.node(name).weights["kernel"]) for name in kernels}
+    losses = {name: _loss(network.node(name)) for name in kernels}
     change = Change.between(expected, run(kernels))
     too_great = tuple(name for name in kernels if np.isinf(losses[name]))
     damaged = tuple(name for name in kernels if losses[name] > _LOST)
+    bfloat16 = Change.between(expected, run(kernels, tf.bfloat16))
+    changes: dict[tuple[str, ...], Change] = {
+        (): change
+    }  # by what stays in float32: each takes a run
     for float32 in (too_great, damaged):
-        rounded = [name for name in kernels if name not in float32]
-        if Change.between(expected, run(rounded)).small:
-            return Rounding(float32, len(kernels), change, expected)
-    return Rounding(tuple(kernels), len(kernels), change, expected)
+        if float32 not in changes:
+            rounded = [name for name in kernels if name not in float32]
+            changes[float32] = Change.between(expected, run(rounded))
+        if changes[float32].small:
+            return Rounding(float32, len(kernels), change, bfloat16, expected)
+    return Rounding(tuple(kernels), len(kernels), change, bfloat16, expected)
 
 
 def check_finite(outputs: npt.NDArray[np.floating[Any]]) -> None:
@@ -238,10 +278,14 @@ def check_served(explained: ExplainedNetwork, expected: Logits, photos: Photos) 
         )
 
 
-def _forward(
-    network: Network, preprocessing: Preprocessing, photos: Photos
-) -> Callable[[Collection[str]], Logits]:
-    """A function from the names of kernels to round to the logits of `photos`, `[N, classes]`."""
+class _Forward(Protocol):
+    """From the names of kernels to round, and the type, to the logits `[N, classes]`."""
+
+    def __call__(self, rounded: Collection[str], dtype: tf.DType = tf.float16) -> Logits: ...
+
+
+def _forward(network: Network, preprocessing: Preprocessing, photos: Photos) -> "_Forward":
+    """A function that gives the logits of `photos`."""
     head = network.nodes[-1].name
 
     def run(weights: dict[str, dict[str, Any]], images: Tensor) -> Tensor:
@@ -255,9 +299,10 @@ def _forward(
         for node in network.nodes
     }
 
-    def evaluate(rounded: Collection[str]) -> Logits:
+    def evaluate(rounded: Collection[str], dtype: tf.DType = tf.float16) -> Logits:
         changed = {
-            name: {**weights[name], "kernel": _round(weights[name]["kernel"])} for name in rounded
+            name: {**weights[name], "kernel": _round(weights[name]["kernel"], dtype)}
+            for name in rounded
         }
         return np.concatenate(
             [graph(weights | changed, batch).numpy() for batch in _batches(photos)]
@@ -270,19 +315,19 @@ def _batches(photos: Photos) -> list[Tensor]:
     return [tf.constant(photos[start : start + _BATCH]) for start in range(0, len(photos), _BATCH)]
 
 
-def _round(kernel: Tensor) -> Tensor:
-    return tf.cast(tf.cast(kernel, tf.float16), tf.float32)
+def _round(kernel: Tensor, dtype: tf.DType) -> Tensor:
+    return tf.cast(tf.cast(kernel, dtype), tf.float32)
 
 
-def _loss(kernel: npt.NDArray[np.floating[Any]]) -> float:
-    """The greatest rounding error of an output channel, as a share of its norm.
+def _loss(node: Node) -> float:
+    """The greatest rounding error of an output channel's kernel, as a share of its norm.
 
     Infinite where float16 cannot hold a value.
-
-    Args:
-        kernel: of any shape whose last axis is that of output channels.
     """
-    exact = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
+    kernel = node.weights["kernel"]
+    # Output channels are the last axis; of a depthwise kernel [kh, kw, C, M], the last two.
+    axes = 2 if node.operation.kind == "depthwise_convolution" else 1
+    exact = kernel.reshape(-1, math.prod(kernel.shape[-axes:])).astype(np.float64)
     with np.errstate(over="ignore"):
         rounded = kernel.astype(np.float16).reshape(exact.shape).astype(np.float64)
     if not np.isfinite(rounded).all():

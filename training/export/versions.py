@@ -77,7 +77,7 @@ def check_free(version_dir: Path, *, overwrite: bool) -> None:
     """
     name = version_dir.parent.name
     if not is_model_name(name):
-        raise ExportError(f"{name[:80]!r} is no model's name: {MODEL_NAME}.")
+        raise ExportError(f"{name[:80]!r} is not a valid model name: {MODEL_NAME}.")
     nearest = next(path for path in version_dir.parents if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise ExportError(f"{version_dir} cannot be written: {nearest} is no writable directory.")

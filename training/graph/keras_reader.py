@@ -1,7 +1,7 @@
 """A Keras classifier read as a `Network`: nested models flattened, batch norm folded away."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -104,6 +104,11 @@ def _ending_in_logits(nodes: Sequence[Node], output: str) -> list[Node]:
     """
     by_name = {node.name: node for node in nodes}
     ending, last_name = "", ""
+    if _is_softmax_twice(by_name, output):
+        raise ExportError(
+            f"Layer {output!r} is a second softmax, which flattens the probabilities of the first. "
+            "Remove one of them."
+        )
     while output in by_name and by_name[output].operation.kind in ("softmax", "sigmoid"):
         node = by_name.pop(output)
         ending, last_name, (output,) = node.operation.kind, node.name, node.inputs
@@ -136,6 +141,15 @@ def _ending_in_logits(nodes: Sequence[Node], output: str) -> list[Node]:
                 f"Layer {node.name!r} (softmax) is supported only at the end of the network."
             )
     return list(by_name.values())
+
+
+def _is_softmax_twice(nodes: Mapping[str, Node], output: str) -> bool:
+    """Whether the last two functions are both a softmax."""
+    last = nodes.get(output)
+    if last is None or last.operation.kind != "softmax":
+        return False
+    before = nodes.get(last.inputs[0])
+    return before is not None and before.operation.kind == "softmax"
 
 
 def _check_weights(layer: Any) -> None:

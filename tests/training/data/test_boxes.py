@@ -248,8 +248,8 @@ def test_csv_rows_that_cannot_be_used_are_named(
     assert report[1:] == [
         "boxes.csv:2: it has 3 columns, the first line 5",
         "boxes.csv:3: could not convert string to float: 'x'",
-        "boxes.csv:4: ambiguous: beagle/b.jpg or dingo/b.jpg",
         "boxes.csv:5: it has 4 columns, the first line 5",
+        "boxes.csv:4: ambiguous: beagle/b.jpg or dingo/b.jpg",
         "Left out in total: annotation 4.",
     ]
 
@@ -385,3 +385,65 @@ def test_voc_beside_the_photos_of_a_linked_folder(tmp_path: Path) -> None:
     (folder / "beagle").symlink_to(tmp_path / "disk")
 
     assert _read(folder) == {"beagle/a.jpg": [(1, 2, 3, 4)]}
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("001.Affenpinscher", "affenpinscher"),
+        ("Affenpinscher", "001.Affenpinscher"),
+        ("St. Bernard", "St Bernard"),
+        ("golden_retriever", "GoldenRetriever"),
+        ("golden retriever", "n02099601_golden_retriever"),
+        ("n02099601-golden_retriever", "Golden-Retriever"),
+    ],
+)
+def test_punctuation_and_numbers_of_a_name_do_not_matter(
+    tmp_path: Path, folder: str, name: str
+) -> None:
+    photos = {f"{folder}/a.jpg": folder, "n02099602-other/b.jpg": "n02099602-other"}
+    _write(tmp_path / "annotations/a.xml", _objects("person", name))
+
+    assert _read(tmp_path, photos=photos) == {f"{folder}/a.jpg": [(0, 0, 2, 5)]}
+
+
+def test_numbers_matter_where_they_alone_tell_classes_apart(tmp_path: Path) -> None:
+    photos = {"1.dingo/a.jpg": "1.dingo", "2.dingo/b.jpg": "2.dingo"}
+    _write(tmp_path / "annotations/a.xml", _objects("1.dingo", "2.dingo", "dingo"))
+
+    assert _read(tmp_path, photos=photos) == {"1.dingo/a.jpg": [(0, 0, 1, 5)]}
+
+
+@pytest.mark.parametrize("folder", ["dog", "Dogs"])
+def test_neither_dog_nor_dogs_is_any_class_where_one_is_a_class(
+    tmp_path: Path, folder: str
+) -> None:
+    photos = {f"{folder}/a.jpg": folder, "cat/b.jpg": "cat"}
+    _write(tmp_path / "annotations/b.xml", _objects("dog", "dogs", "cat"))
+
+    assert _read(tmp_path, photos=photos) == {"cat/b.jpg": [(0, 0, 3, 5)]}
+
+
+def test_names_that_fit_no_class_at_all_share_a_line_with_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path / "beagle/a.xml", _objects("0", "1"))
+    _write(tmp_path / "beagle/b.xml", _objects("x" * 300))  # longer than a class may be called
+
+    _, line, total = _report(tmp_path, capsys)
+
+    assert line.startswith("beagle/a.jpg (beagle/a.xml), beagle/a.jpg (beagle/a.xml), beagle/b.jpg")
+    assert line.endswith("If all show the photo's class, rename them to `object`")
+    assert total == "Left out in total: box 3."
+
+
+@pytest.mark.parametrize(
+    "column", ["breed", "Class Label", "object_name", "species", "tag", "type"]
+)
+def test_box_of_a_person_in_a_column_of_any_name_is_not_the_dogs(
+    tmp_path: Path, column: str
+) -> None:
+    rows = ["a.jpg,1,2,3,4,beagle", "a.jpg,5,6,7,8,person"]
+    _write(tmp_path / "boxes.csv", "\n".join([f"filename,xmin,ymin,xmax,ymax,{column}", *rows]))
+
+    assert _read(tmp_path) == {"beagle/a.jpg": [(1, 2, 3, 4)]}

@@ -36,7 +36,7 @@ def test_synsets_tell_classes_apart() -> None:
 
 MODEL_LABELS = (
     Label(index=0, synset="n00000001", name="crane"),
-    Label(index=1, synset="n00000002", name="crane"),
+    Label(index=1, synset="n00000002", name="Crane"),
     Label(index=2, name="Shih-Tzu"),
 )
 
@@ -47,7 +47,8 @@ MODEL_LABELS = (
         ("n00000002", "crane", 1),
         ("n00000002", "a bird", 1),
         ("n00000003", "crane", None),
-        (None, "CRANE", 0),
+        (None, "Crane", 1),
+        (None, "crane", 0),
         (None, "n00000002", 1),
         ("n00000004", "shih_tzu", 2),
         (None, "beagle", None),
@@ -57,6 +58,24 @@ def test_classes_match_by_synset_and_else_by_name(
     synset: str | None, name: str, index: int | None
 ) -> None:
     assert matching_index(Label(index=9, synset=synset, name=name), MODEL_LABELS) == index
+
+
+@pytest.mark.parametrize("name", ["CRANE", "cranE"])
+def test_class_that_fits_two_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match=r"fits two of the model's: crane \(0\) and Crane \(1\)"):
+        matching_index(Label(index=9, name=name), MODEL_LABELS)
+
+
+def test_composed_and_decomposed_name_are_the_same_exactly() -> None:
+    labels = (Label(index=0, name="\u00c9t\u00e9"), Label(index=1, name="\u00e9t\u00e9"))
+
+    assert matching_index(Label(index=9, name="e\u0301te\u0301"), labels) == 1
+
+
+@pytest.mark.parametrize("name", ["a\x1bb", "x" * 300, "a\u202eb"])
+def test_name_that_no_model_can_hold(name: str) -> None:
+    with pytest.raises(DataError, match=r"^The class '.*': .*\.$"):
+        label(0, name)
 
 
 BREEDS = (

@@ -202,6 +202,28 @@ def test_what_cannot_be_used_is_reported_and_left_out(
     assert [len(example.boxes) for example in kept] == [1]
 
 
+def test_folder_within_a_class_of_a_split_may_be_called_like_a_split(tmp_path: Path) -> None:
+    for name in ("train/a/0", "train/a/1", "train/b/0", "train/b/1", "test/a/eval/0", "test/b/2"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (len(name), ord(name[-1]), ord(name[-3]))).save(path)
+
+    dataset = load_folder(tmp_path)
+
+    assert [example.name for example in dataset.test] == ["test/a/eval/0.png", "test/b/2.png"]
+
+
+def test_class_with_a_name_that_no_model_can_hold(tmp_path: Path) -> None:
+    for folder in ("a\u202eb", "c"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            colour = (ord(folder[0]), number, 0)
+            Image.new("RGB", (9, 9), colour).save(tmp_path / folder / f"{number}.png")
+
+    with pytest.raises(DataError, match=r"^The class 'a\\u202eb': a name holds .* U\+202E\.$"):
+        load_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("counts", "options", "message"),
     [

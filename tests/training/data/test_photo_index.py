@@ -66,6 +66,52 @@ def test_names_of_other_photos(name: str) -> None:
             PhotoIndex(PHOTOS).find(name, is_stem=is_stem)
 
 
+@pytest.mark.parametrize(
+    ("name", "photo"),
+    [
+        ("train/beagle/a.jpg", None),
+        ("validation/a.jpg", None),
+        ("val/beagle/b.jpg", "validation/beagle/b.jpg"),
+        ("Valid/b.jpg", "validation/beagle/b.jpg"),
+        ("/train/2019/test/beagle/a.jpg", "test/beagle/a.jpg"),
+        ("/test/2019/train/beagle/a.jpg", None),
+        ("train/images/a.jpg", None),
+        ("images/train/a.jpg", None),
+        ("images/test/a.jpg", "test/beagle/a.jpg"),
+        ("testing/images/a.jpg", "test/beagle/a.jpg"),
+    ],
+)
+def test_split_of_a_name_is_that_of_the_photo(name: str, photo: str | None) -> None:
+    index = PhotoIndex({"test/beagle/a.jpg": "beagle", "validation/beagle/b.jpg": "beagle"})
+
+    if photo is None:
+        with pytest.raises(LookupError, match="there is no photo"):
+            index.find(name, is_stem=False)
+    else:
+        assert index.find(name, is_stem=False) == photo
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images/a.jpg",
+        "JPEGImages/a.jpg",
+        r"C:\imgs\a.jpg",
+        "/a.jpg",
+        "/home/me/photos/a.jpg",
+        "../a",
+    ],
+)
+def test_folders_for_photos_of_all_classes_do_no_harm(name: str) -> None:
+    index = PhotoIndex({"beagle/a.jpg": "beagle", "beagle/b.jpg": "beagle", "dingo/b.jpg": "dingo"})
+
+    assert index.find(name, is_stem=False) == "beagle/a.jpg"
+    with pytest.raises(LookupError, match="ambiguous"):
+        index.find(name.replace("a.jpg", "b.jpg").replace("../a", "b"), is_stem=False)
+    with pytest.raises(LookupError, match="there is no photo"):
+        index.find("dingo/images/a.jpg", is_stem=False)
+
+
 def test_exact_spelling_comes_first_and_two_others_are_ambiguous() -> None:
     index = PhotoIndex(dict.fromkeys(("beagle/a.jpg", "beagle/A.JPG", "beagle/a.jpeg"), "beagle"))
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,7 @@ def test_linked_class_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (names, errors) == (["beagle/2019/a.jpg"], "")
 
 
-def test_links_to_nothing_and_unreadable_folders_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_links_to_nothing_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _touch(tmp_path, "b/a.jpg")
     (tmp_path / "b/gone.jpg").symlink_to(tmp_path / "nothing")
     (tmp_path / "b/loop").symlink_to(tmp_path / "b/loop")
@@ -102,9 +101,21 @@ def test_links_to_nothing_and_unreadable_folders_are_named(
     assert "Left out in total: file 1, photo 1." in errors
 
 
-def test_folder_that_cannot_be_read_is_named(
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_folder_that_may_not_be_read_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    _touch(tmp_path, "b/a.jpg", "b/locked/b.jpg")
+    (tmp_path / "b/locked").chmod(0)
+
+    names, errors = _files(tmp_path, tmp_path / "b", capsys)
+
+    (tmp_path / "b/locked").chmod(0o700)  # for whoever removes it
+    assert names == ["b/a.jpg"]
+    assert "b/locked: cannot be opened: Permission denied" in errors
+
+
+def test_folder_that_is_gone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names, errors = _files(tmp_path, tmp_path / "gone", capsys)
 
     assert names == []

@@ -38,8 +38,8 @@ def _saved(model: keras.Model, path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "file", "head"),
     [
-        ("plain", "own.keras", "other"),
-        ("nested", "own.h5", "gap_dense"),
+        pytest.param("plain", "own.keras", "other", marks=pytest.mark.slow),
+        pytest.param("nested", "own.h5", "gap_dense", marks=pytest.mark.slow),
         ("mobile", "own.keras", "gap_dense"),
     ],
 )
@@ -108,6 +108,7 @@ def _write_classes(directory: Path) -> None:
                 (folder / f"{seed}.png").write_bytes(photo(index, seed).read())
 
 
+@pytest.mark.slow
 def test_photos_teach_foreground_and_novelty(
     tmp_path: Path, labels: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,10 +221,16 @@ def _classes(path: Path, count: int) -> Path:
     return path
 
 
-def test_input_and_output_in_dictionaries(tmp_path: Path, labels: Path) -> None:
+@pytest.mark.parametrize("packed", ["dictionary", "list"])
+def test_input_and_output_in_a_structure(packed: str, tmp_path: Path, labels: Path) -> None:
     model = tiny_net(4)
-    outputs = {"breed": keras.layers.Softmax()(model.output)}
-    path = _saved(keras.Model({"image_input": model.input}, outputs), tmp_path / "own.keras")
+    output = keras.layers.Softmax()(model.output)
+    inputs, outputs = (
+        ({"image_input": model.input}, {"breed": output})
+        if packed == "dictionary"
+        else ([model.input], [output])
+    )
+    path = _saved(keras.Model(inputs, outputs), tmp_path / "own.keras")
 
     card = export_keras(path, labels, tmp_path / "own" / "1", input_size=16)
 
@@ -253,7 +260,12 @@ def test_specimen_that_is_refused(case: str, classes: int, message: str, tmp_pat
 
 @pytest.mark.parametrize(
     ("case", "classes"),
-    [("dict-output", 5), ("kernel-70000", 5), ("preprocess-resnet50", 5), ("dense1-logit", 2)],
+    [
+        pytest.param("dict-output", 5, marks=pytest.mark.slow),
+        pytest.param("kernel-70000", 5, marks=pytest.mark.slow),
+        pytest.param("preprocess-resnet50", 5, marks=pytest.mark.slow),
+        ("dense1-logit", 2),
+    ],
 )
 def test_specimen_predicts_what_keras_predicts(case: str, classes: int, tmp_path: Path) -> None:
     path = shared(f"cases/keras-{case}.keras")
@@ -288,7 +300,7 @@ def test_name_that_would_leave_the_models(
     error = capsys.readouterr().err
     assert ended.value.code == 2
     assert error.startswith("--name: ")
-    assert "is no model's name" in error
+    assert "is not a valid model name" in error
     assert error.strip().isprintable()
     assert list(tmp_path.iterdir()) == []
 

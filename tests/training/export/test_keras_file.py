@@ -74,3 +74,23 @@ def test_code_that_is_not_in_the_file(tmp_path: Path, kind: str) -> None:
         load(tmp_path / "own.keras")
 
     assert "\n" not in str(caught.value)
+
+
+def test_directory_is_no_model_file(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"is a directory; save the model as one \.keras file"):
+        load(tmp_path)
+
+
+def test_line_that_announces_the_reason_is_joined_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError(
+            "A total of 1 objects could not be loaded. Example error message:\n\n  Why"
+        )
+
+    (tmp_path / "own.keras").touch()
+    monkeypatch.setattr(keras.models, "load_model", fail)
+
+    with pytest.raises(ExportError, match=r"Example error message: Why\)$"):
+        load(tmp_path / "own.keras")

@@ -77,39 +77,68 @@ def _one_value(model: keras.Model, layer: str, value: float) -> keras.Model:
     return model
 
 
-KINDS: dict[str, tuple[Callable[[], keras.Model], int]] = {
-    "usual": (_small, 0),
-    "beyond float16": (lambda: _one_value(_small(), "head", 7e4), 1),
-    "scaled up, folded away": (lambda: _scaled(_small(), 1e-8), 0),
-    "scaled up": (lambda: _apart(_small(), 1e-8), 1),
-    "scaled up, not all lost": (lambda: _apart(_small(), 1e-6), 1),
+def _cancelling(great: float) -> keras.Model:
+    """Two great terms that cancel, but for a quarter that tells the first two classes apart."""
+    image = keras.Input((16, 16, 3))
+    copies = keras.layers.Conv2D(2, 1, use_bias=False, activation="relu", name="copies")
+    cancels = keras.layers.Conv2D(2, 1, use_bias=False, name="cancels")
+    head = keras.layers.Dense(5, use_bias=False, name="head")
+    pooled = keras.layers.GlobalAveragePooling2D()(cancels(copies(image)))
+    model = keras.Model(image, head(pooled))
+    copies.set_weights([np.array([[[[1, 1], [0, 0], [0, 0]]]])])
+    cancels.set_weights([np.array([[[[great + 0.25, 0], [-great, 0.125]]]])])
+    head.set_weights([np.eye(2, 5) / 8])
+    return model
+
+
+KINDS: dict[str, tuple[Callable[[], keras.Model], int, str | None]] = {
+    "usual": (_small, 0, None),
+    "beyond float16": (lambda: _one_value(_small(), "head", 7e4), 1, "float32"),
+    "scaled up, folded away": (lambda: _scaled(_small(), 1e-8), 0, None),
+    "scaled up": (lambda: _apart(_small(), 1e-8), 1, "float32"),
+    "scaled up, not all lost": (lambda: _apart(_small(), 1e-6), 1, "float32"),
+    # In steps of 1/16 in float16, of 1/2 in bfloat16; of 1/2 and of 4.
+    "cancelling in bfloat16": (lambda: _cancelling(100), 0, "float32"),
+    "cancelling": (lambda: _cancelling(1000), 3, "float32"),
 }
-"""By name: a function that builds the network, and how many kernels stay in float32."""
+"""By name: a function that builds the network, how many kernels stay in float32, and the precision
+that it needs."""
+
+QUICK = ("beyond float16", "cancelling")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in KINDS],
+)
 def test_service_predicts_what_keras_predicts(
     kind: str, tmp_path: Path, labels: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build, kept = KINDS[kind]
+    build, kept, least = KINDS[kind]
     model = build()
     model.save(tmp_path / "own.keras")
 
     export_keras(tmp_path / "own.keras", labels, tmp_path / "own" / "1")
 
     bundle = load(tmp_path / "own" / "1")
+    assert bundle.card.precision == least
+    printed = capsys.readouterr().err
+    assert ("serves this model in float32" in printed) == (least is not None), printed
+    assert ("in float32.\n" in printed) == (kept > 0), printed
+    assert _float32_kernels(bundle.path) == kept
     photos = np.random.default_rng(9).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     index = np.full(4, -1, np.int32)
-    engine = engines.create(bundle, engine="openvino", precision="float32")
-    outputs = engine.run(Cut.EXPLAIN_DEEP, Batch(photos, index, index))
     expected = np.asarray(model(photos.astype(np.float32), training=False))
-    spread = np.abs(expected - expected.mean(axis=1, keepdims=True)).max()
-    np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=0.01 * max(1, spread))
-    np.testing.assert_allclose(outputs["probabilities"], tf.nn.softmax(expected), atol=0.01)
-    assert all(np.isfinite(values).all() for values in outputs.values())
-    printed = capsys.readouterr().err
-    assert (f"{kept} of " in printed) == (kept > 0), printed
-    assert _float32_kernels(bundle.path) == kept
+    spread = max(1, np.abs(expected - expected.mean(axis=1, keepdims=True)).max())
+    for precision in ("float32", "auto"):
+        engine = engines.create(bundle, engine="openvino", precision=precision)
+        outputs = engine.run(Cut.EXPLAIN_DEEP, Batch(photos, index, index))
+        limit = 0.05 if engine.info.precision == "bfloat16" else 0.01
+        np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=limit * spread)
+        probabilities = outputs["probabilities"]
+        np.testing.assert_allclose(probabilities, tf.nn.softmax(expected), atol=limit)
+        assert all(np.isfinite(values).all() for values in outputs.values())
+        assert engine.info.warnings == []
 
 
 def _float32_kernels(version_dir: Path) -> int:
@@ -204,16 +233,7 @@ def test_change_to_nan_is_infinite() -> None:
 
 
 def test_all_kernels_stay_where_rounding_anywhere_matters() -> None:
-    """Two great terms that cancel: 1000.25 is 1000 in float16."""
-    image = keras.Input((16, 16, 3))
-    copies = keras.layers.Conv2D(2, 1, use_bias=False, activation="relu", name="copies")
-    cancels = keras.layers.Conv2D(2, 1, use_bias=False, name="cancels")
-    head = keras.layers.Dense(2, use_bias=False, name="head")
-    pooled = keras.layers.GlobalAveragePooling2D()(cancels(copies(image)))
-    model = keras.Model(image, head(pooled))
-    copies.set_weights([np.array([[[[1, 1], [0, 0], [0, 0]]]])])
-    cancels.set_weights([np.array([[[[1000.25, 0], [-1000, 0.125]]]])])
-    head.set_weights([np.eye(2) / 8])
+    model = _cancelling(1000)
     photos = rounding.probes(16)
 
     chosen = rounding.choose(from_keras(model), Preprocessing.NONE, photos)
@@ -223,6 +243,25 @@ def test_all_kernels_stay_where_rounding_anywhere_matters() -> None:
     np.testing.assert_allclose(
         chosen.logits, model(photos.astype(np.float32)), rtol=1e-3, atol=0.05
     )
+
+
+def test_channels_of_a_depthwise_kernel_lose_apart() -> None:
+    """A tiny channel beside great ones, scaled up behind."""
+    image = keras.Input((16, 16, 3))
+    depthwise = keras.layers.DepthwiseConv2D(3, use_bias=False, name="depthwise")
+    mixed = keras.layers.Conv2D(5, 1, use_bias=False, name="mixed")
+    pooled = keras.layers.GlobalAveragePooling2D()(mixed(keras.layers.ReLU()(depthwise(image))))
+    model = keras.Model(image, keras.layers.Dense(5, name="head")(pooled))
+    rng = np.random.default_rng(1)
+    kernel = rng.uniform(0.01, 0.02, (3, 3, 3, 1))
+    kernel[:, :, 1] *= 1e-6
+    depthwise.set_weights([kernel])
+    mixed.set_weights([rng.normal(size=(1, 1, 3, 5)) * np.array([1, 1e6, 1])[:, None]])
+
+    chosen = rounding.choose(from_keras(model), Preprocessing.NONE, rounding.probes(16))
+
+    assert len(chosen.float32) in (1, 2)  # that of `mixed` too, whose values pass 65504
+    assert "depthwise" in chosen.float32[0]
 
 
 def test_probes_are_the_same_each_time_and_differ_from_each_other() -> None:

@@ -115,7 +115,7 @@ def test_place_must_match_the_card(
 
 @pytest.mark.parametrize("name", ["..", "a b", "-x", "x" * 65, "a\nb", "\u00e4"])
 def test_name_that_is_no_directory_of_its_own(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="is no model's name"):
+    with pytest.raises(ExportError, match="is not a valid model name"):
         check_free(tmp_path / "models" / name / "1", overwrite=True)
 
 

@@ -142,6 +142,7 @@ def _head(*layers: keras.layers.Layer) -> keras.Model:
     [
         ([keras.layers.Dense(3, activation="sigmoid", name="head")], "'head'.*multi-label"),
         ([keras.layers.Dense(1, activation="softmax")], "softmax of one output"),
+        ([keras.layers.Dense(3, activation="softmax"), keras.layers.Softmax()], "a second softmax"),
         ([keras.layers.Dense(3, activation="tanh", name="head")], r"not in 'head' \(tanh\)"),
     ],
 )

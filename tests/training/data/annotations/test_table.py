@@ -31,6 +31,13 @@ def _report(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> li
         "image_path,img_width,img_height,label,x_min,y_min,x_max,y_max",
         "Image,width,height,name,x1,y1,x2,y2",
         "file,width,height,category,left,top,right,bottom",
+        "file,image_w,image_h,breed,left,top,right,bottom",
+        "file,img_w,img_h,Class Label,left,top,right,bottom",
+        "file,w,h,object,left,top,right,bottom",
+        "file,original_width,original_height,object_name,left,top,right,bottom",
+        "file,photo_width,photo_height,species,left,top,right,bottom",
+        "file,im_w,im_h,tag,left,top,right,bottom",
+        "file,orig_w,orig_h,class_id,left,top,right,bottom",
     ],
 )
 def test_headers_of_other_programs(tmp_path: Path, header: str) -> None:
@@ -77,6 +84,57 @@ def test_size_of_the_image(tmp_path: Path, cells: str, size: tuple[int, int] | N
     [(_, [box])] = _boxes(tmp_path, text)
 
     assert box.image_size == size
+
+
+def _sizes(tmp_path: Path, *rows: str) -> list[tuple[int, int] | None]:
+    text = "\n".join(["filename,width,height,xmin,ymin,xmax,ymax", *rows])
+    return [box.image_size for _, boxes in _boxes(tmp_path, text) for box in boxes]
+
+
+def test_whole_table_says_whether_sizes_are_of_boxes(tmp_path: Path) -> None:
+    boxes = ["a.jpg,29.6,38.2,1,2,30.6,40.2", "b.jpg,6,7,5,5,10,11"]  # the second with both ends
+
+    assert _sizes(tmp_path, *boxes) == [None, None]
+    assert _sizes(tmp_path, *boxes, "c.jpg,60,48,1,2,30,40") == [(29, 38), (6, 7), (60, 48)]
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (1, 1)])
+def test_box_around_the_whole_photo_has_the_photos_size(
+    tmp_path: Path, corner: tuple[int, int]
+) -> None:
+    x, y = corner
+    rows = [f"{name}.jpg,60,48,{x},{y},60,48" for name in "ab"]
+
+    assert _sizes(tmp_path, *rows) == [(60, 48), (60, 48)]
+
+
+def test_size_of_the_image_comes_before_that_of_the_box(tmp_path: Path) -> None:
+    text = "filename,width,height,image_width,image_height,xmin,ymin,xmax,ymax\n"
+
+    [(_, [box])] = _boxes(tmp_path, text + "a.jpg,29,38,60,48,1,2,30,40\n")
+
+    assert box.image_size == (60, 48)
+
+
+def test_columns_that_may_hold_a_class_or_a_size_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = "filename,xmin,ymin,xmax,ymax,class,Dog Breed,class_id,scaled_width,box_width,note"
+
+    assert _report(tmp_path, f"{header}\na.jpg,1,2,3,4,dog,pug,7,60,2,x\n", capsys) == [
+        "boxes.csv: Dog Breed, boxes.csv: class_id, boxes.csv: scaled_width: not read as class or "
+        "size",
+    ]
+
+
+@pytest.mark.parametrize(("numbers", "names"), [("00", [None, None]), ("07", ["0", "7"])])
+def test_number_of_the_only_class_is_no_name(
+    tmp_path: Path, numbers: str, names: list[str | None]
+) -> None:
+    rows = [f"{number}.jpg,1,2,3,4,{number}" for number in numbers]
+    text = "\n".join(["filename,xmin,ymin,xmax,ymax,class_id", *rows])
+
+    assert [box.class_name for _, boxes in _boxes(tmp_path, text) for box in boxes] == names
 
 
 def test_row_of_a_photo_without_objects(tmp_path: Path) -> None:

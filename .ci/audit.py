@@ -4,10 +4,12 @@
 
 Findings in what is served (requirements/serve.txt, otel.txt) fail, unless `.ci/audit-ignore.txt`
 lists them with a reason; findings in the others are printed. Where the database does not answer, a
-line says what was not checked, and that is no failure.
+line says what was not checked, and that is no failure. Whatever else keeps pip-audit from checking
+is one.
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,13 @@ OTHERS = ("gpu", "train", "dev")
 IGNORED = PROJECT / ".ci" / "audit-ignore.txt"
 PATIENCE_S = 90.0
 """For one file: a request a package."""
+
+UNREACHABLE = re.compile(
+    r"ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries exceeded"
+    r"|Could not connect to|Connection to \S+ timed out|NameResolutionError|[Cc]onnection refused"
+    r"|upstream requested|HTTPError: 5\d\d|: 5\d\d Server Error"
+)
+"""In what pip-audit writes where it had no answer."""
 
 
 def main() -> None:
@@ -52,16 +61,35 @@ def ignored(text: str) -> dict[str, str]:
 
 
 def audit(requirements: Path) -> dict[str, Any] | None:
-    """The report of pip-audit; None where its database does not answer."""
+    """The report of pip-audit; None where its database does not answer.
+
+    Raises:
+        SystemExit: pip-audit failed for another reason, which is the message.
+    """
     options = ["--no-deps", "--disable-pip", "--format=json", "--progress-spinner=off"]
     command = [sys.executable, "-m", "pip_audit", *options, "--timeout=10", "-r", str(requirements)]
     try:
         ended = subprocess.run(
             command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
-        report: dict[str, Any] = json.loads(ended.stdout)
-    except (subprocess.TimeoutExpired, json.JSONDecodeError):
+    except subprocess.TimeoutExpired:
         return None
+    return parsed(requirements.stem, ended.stdout, ended.stderr)
+
+
+def parsed(name: str, output: str, errors: str) -> dict[str, Any] | None:
+    """The report in what pip-audit has written; None where its database did not answer.
+
+    Raises:
+        SystemExit: there is none, for another reason.
+    """
+    try:
+        report: dict[str, Any] = json.loads(output)
+    except json.JSONDecodeError:
+        if UNREACHABLE.search(errors):
+            return None
+        last = (errors.strip().splitlines() or ["it wrote nothing"])[-1]
+        sys.exit(f"{name}: pip-audit failed: {last}")
     return report
 
 

@@ -15,8 +15,8 @@ class Admission:
     the last of them is sent.
 
     Attributes:
-        make_room: called where the bytes are spent: ends a request whose client keeps bytes and
-            does nothing, and returns whether there was one. None where nothing can be ended.
+        make_room: called with the bytes that are lacking: ends a request whose client keeps bytes
+            and does nothing, and returns whether there was one. None where nothing can be ended.
     """
 
     def __init__(self, max_pending: int, max_bytes: int) -> None:
@@ -31,7 +31,7 @@ class Admission:
         self._max_bytes = max_bytes
         self._admitted = 0
         self._held_bytes = 0
-        self.make_room: Callable[[], Awaitable[bool]] | None = None
+        self.make_room: Callable[[int], Awaitable[bool]] | None = None
 
     # -- places
 
@@ -42,7 +42,7 @@ class Admission:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the bodies that are being read or in work."""
+        """Bytes of the bodies that are being read or in work, and of the answers being sent."""
         return self._held_bytes
 
     @property
@@ -88,8 +88,9 @@ class Admission:
 
         async def take(size: int) -> None:
             nonlocal held
-            while self._held_bytes + size > self._max_bytes:
-                if self.make_room is None or not await self.make_room():
+            while (lacking := self._held_bytes + size - self._max_bytes) > 0:
+                make_room = self.make_room if size <= self._max_bytes else None
+                if make_room is None or not await make_room(lacking):
                     raise QueueFull(
                         "The photos in work fill the memory that is set aside for them."
                     )

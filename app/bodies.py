@@ -9,7 +9,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData, State
 
-from app.errors import MissingImage, RequestError, TooManyBytes, UnsupportedMediaType
+from app.errors import ClientGone, MissingImage, RequestError, TooManyBytes, UnsupportedMediaType
 from app.settings import Settings
 
 __all__ = ["read_image"]
@@ -43,7 +43,8 @@ async def read_image(
         QueueFull: bodies in work take all the memory there is for them.
         UnsupportedMediaType: a body of another content type.
         TooManyBytes: over the limit, by the header or as counted.
-        MissingImage: no body, no `file`, or nothing in it, or the client hung up.
+        MissingImage: no body, no `file`, or nothing in it.
+        ClientGone: the client hung up.
         RequestError: a multipart body that is malformed, or that holds more than the photo.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -60,8 +61,7 @@ async def read_image(
         body = _limited(request, settings.max_bytes, take)
         data = await (_file_field(request, body) if multipart else _joined(body))
     except ClientDisconnect as error:
-        # Nobody reads the answer, but a client that hangs up is not a failure to log.
-        raise MissingImage("The connection was closed before the end of the body.") from error
+        raise ClientGone("The connection was closed before the end of the body.") from error
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
     return data

@@ -84,6 +84,8 @@ LINGER_BODIES = 8
 REFUSED = 64
 """Connections beyond `max_connections` that are answered 503 at once; others are cut off."""
 
+_ABSOLUTE = re.compile(rb"https?://([^/?#@\\]+)([/?][^#]*|)", re.IGNORECASE)
+
 
 class Edge:
     """All connections: how many there may be, and which has to go where others need its place."""
@@ -126,14 +128,19 @@ class Edge:
         self._open.discard(connection)
         self._refused.discard(connection)
 
-    async def make_room(self) -> bool:
+    async def make_room(self, size: int) -> bool:
         """End the request that keeps the most bytes for the longest while its client does nothing.
 
+        Args:
+            size: the bytes that are lacking.
+
         Returns:
-            Whether there was one.
+            Whether there was one. None is ended where all of them together do not keep so much.
         """
-        stalled = [other for other in self._open if other.stalled_s >= STALLED_S]
-        if not stalled:
+        stalled = [
+            other for other in self._open if other.held_bytes and other.stalled_s >= STALLED_S
+        ]
+        if not stalled or sum(other.held_bytes for other in stalled) < size:
             return False
         worst = max(stalled, key=lambda other: other.held_bytes * other.stalled_s)
         log.info("a slow client is ended: the memory is needed")
@@ -146,20 +153,25 @@ class _Parser(h11.Connection):
 
     Attributes:
         fault: what was wrong with the last event, if anything.
+        held: whether the next request has to wait, since the last answer is not sent yet.
     """
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEADER_BYTES)
         self.fault = h11.RemoteProtocolError("")
+        self.held = False
         self._chunks = self._chunk_bytes = 0
 
     def next_event(self) -> Any:
         if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
             return h11.PAUSED  # what follows the last request is ignored (RFC 9112, 9.6)
+        if self.held and self.their_state is h11.IDLE:
+            return h11.PAUSED
         try:
             event = super().next_event()
             if isinstance(event, h11.Request):
                 self._check(event)
+                event = _in_origin_form(event)
             elif isinstance(event, h11.Data):
                 self._count(event)
             return event
@@ -186,29 +198,50 @@ class _Parser(h11.Connection):
             raise h11.RemoteProtocolError("too many small chunks")
 
 
+def _in_origin_form(request: h11.Request) -> h11.Request:
+    """The request with a path for its target, and `Host` of what stood before it.
+
+    A target in absolute form has to be taken, and its authority counts (RFC 9112, 3.2.2).
+    """
+    match = _ABSOLUTE.fullmatch(request.target)
+    if match is None:
+        return request
+    authority, rest = match.groups()
+    headers = [(name, value) for name, value in request.headers if name != b"host"]
+    return h11.Request(
+        method=request.method,
+        target=rest if rest.startswith(b"/") else b"/" + rest,
+        headers=[(b"host", authority), *headers],
+        http_version=request.http_version,
+    )
+
+
 class _Pace:
     """How a client keeps up: `MIN_RATE` in each period.
 
     Attributes:
-        since: when the period began, by the event loop's clock.
+        moved_at: when the last bytes came or went, by the event loop's clock.
     """
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s
         self._moved = 0
-        self.since = asyncio.get_running_loop().time()
+        self._since = self.moved_at = asyncio.get_running_loop().time()
 
     @property
     def until(self) -> float:
         """When the client is too slow."""
-        return self.since + self._period_s
+        return self._since + self._period_s
 
     def move(self, count: int) -> None:
         """So many bytes have come or gone."""
+        if count <= 0:
+            return
+        self.moved_at = asyncio.get_running_loop().time()
         self._moved += count
         if self._moved >= MIN_RATE * self._period_s:
             self._moved = 0
-            self.since = asyncio.get_running_loop().time()
+            self._since = self.moved_at
 
 
 class _Transport:
@@ -265,8 +298,8 @@ class Connection(H11Protocol):
     @property
     def may_go(self) -> bool:
         """Whether nothing is lost with it."""
-        idle = not self._in_work and self.loop.time() - self._since >= STALLED_S
-        return self._lingering or idle
+        idle = self._lingering or not self._in_work
+        return idle and self.loop.time() - self._since >= STALLED_S
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
@@ -276,7 +309,7 @@ class Connection(H11Protocol):
     @property
     def stalled_s(self) -> float:
         """For how long its client keeps its request waiting."""
-        return self.loop.time() - self._pace.since if self._pace and self._end else 0.0
+        return self.loop.time() - self._pace.moved_at if self._pace and self._end else 0.0
 
     @property
     def held_bytes(self) -> int:
@@ -287,7 +320,8 @@ class Connection(H11Protocol):
         """End its request, whose client does nothing; returns when its bytes are free."""
         if self._end and self._task:
             end, self._end = self._end, None
-            end()
+            with suppress(RuntimeError):  # its time is over just now
+                end()
             await asyncio.wait({self._task}, timeout=STALLED_S)
 
     def abort(self) -> None:
@@ -324,29 +358,40 @@ class Connection(H11Protocol):
                 self.abort()
             return
         super().data_received(data)
-        if not (self._in_work or self._timer or self._lingering or self._raw.is_closing()):
-            # These are the first bytes of a header, or the rest of a body after its answer.
-            self._set_timer(self._settings.header_timeout_s, self._late)
 
     def resume_writing(self) -> None:
         """All of the answer is with the kernel."""
         super().resume_writing()
         if self._unsent:
-            self._unsent = False
+            self._unsent = self.conn.held = False
             self.on_response_complete()
+            if self.conn.their_state is h11.IDLE and not self._raw.is_closing():
+                self.handle_events()  # of a request that had to wait
 
     # -- what uvicorn's protocol calls
 
     def handle_events(self) -> None:
-        """Take the parser's events. A header that has arrived has met its deadline."""
+        """Take the parser's events, and set the deadline for what comes next."""
         super().handle_events()
         if self._in_work:
             self._set_timer(None)
+        elif self._lingering or self._raw.is_closing():
+            pass  # it has its deadline, or needs none
+        elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self._set_timer(None)
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        elif self._timer is None:
+            # These are the first bytes of a header, or the rest of a body after its answer.
+            self._unset_keepalive_if_required()
+            self._set_timer(self._settings.header_timeout_s, self._late)
 
     def on_response_complete(self) -> None:
         """Go on to the next request, but not before the answer to the last is sent."""
         if self.flow.write_paused and not self._raw.is_closing():
-            self._unsent = True
+            self._unsent = self.conn.held = True
             return
         self._served += 1
         self._since = self.loop.time()
@@ -465,9 +510,7 @@ class Connection(H11Protocol):
     def _refuse(self, error: BreedCAMError) -> None:
         """Answer with a problem, without the application, and close."""
         response = contextvars.Context().run(problems.answer, error)
-        self._edge.metrics.rejected(error.code)
         response.headers.update(ANSWER)
-        log.info("refused: %d %s %s", error.status, error, response.headers["X-Request-ID"])
         headers = [*self.server_state.default_headers, *response.raw_headers, CLOSE_HEADER]
         reason = HTTPStatus(error.status).phrase
         with suppress(h11.LocalProtocolError):  # it has its answer already, or begins to have it
@@ -477,6 +520,8 @@ class Connection(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self._raw.write(self.conn.send(event))
+            self._edge.metrics.rejected(error.code)
+            log.info("refused: %d %s %s", error.status, error, response.headers["X-Request-ID"])
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()

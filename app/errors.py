@@ -16,7 +16,8 @@
     │   ├── UnsupportedMediaType      415 unsupported-media-type
     │   ├── UnknownHost               421 unknown-host
     │   ├── UndecodableImage          422 undecodable-image
-    │   └── HeaderTooLarge            431 header-too-large
+    │   ├── HeaderTooLarge            431 header-too-large
+    │   └── ClientGone                499 client-gone (in log and metrics: nobody reads the answer)
     ├── QueueFull                     429 queue-full
     ├── EngineFailed                  500 engine-failed
     ├── UnsupportedCoding             501 unsupported-coding
@@ -39,6 +40,7 @@ __all__ = [
     "BoxOutsideImage",
     "BreedCAMError",
     "BundleError",
+    "ClientGone",
     "DeadlineExceeded",
     "EngineDown",
     "EngineFailed",
@@ -207,6 +209,14 @@ class HeaderTooLarge(RequestError):
     code = "header-too-large"
     status = 431
     title = "Header too large"
+
+
+class ClientGone(RequestError):
+    """The client closed the connection before it had its answer."""
+
+    code = "client-gone"
+    status = 499
+    title = "Client gone"
 
 
 class UnsupportedCoding(BreedCAMError):

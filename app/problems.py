@@ -29,6 +29,7 @@ _DESCRIPTIONS = {
     409: "The model does not carry the method, or the rule is not calibrated for it",
     413: "Too many bytes or pixels, or too costly to decode",
     415: "Neither an accepted content type nor an allowed image format",
+    421: "`Host` names no host that the service answers for",
     422: "An allowed format that does not decode",
     429: "Too many requests in work; see `Retry-After`",
     500: "The model failed",
@@ -41,12 +42,12 @@ _HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for problems of these statuses; without any, of all but 401."""
+    """OpenAPI's `responses` for problems of these statuses; without any, of all but 401 and 421."""
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
     return {
         status: {"description": description, "content": content}
         for status, description in _DESCRIPTIONS.items()
-        if status in (statuses or _DESCRIPTIONS.keys() - {401})
+        if status in (statuses or _DESCRIPTIONS.keys() - {401, 421})
     }
 
 

@@ -1,6 +1,8 @@
 """HTTP in, HTTP out, nothing else."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
@@ -13,7 +15,7 @@ from app import problems
 from app.admission import Admission
 from app.bodies import read_image
 from app.clock import deadline
-from app.errors import MissingImage, NotReady, RequestError
+from app.errors import ClientGone, DeadlineExceeded, NotReady, RequestError, RequestTimeout
 from app.explainer import Explainer
 from app.negotiation import negotiate
 from app.overlay import MEDIA_TYPES
@@ -202,16 +204,31 @@ def _picture_type(request: Request, query: CompareQuery) -> str | None:
 
 @asynccontextmanager
 async def _photo(request: Request) -> AsyncIterator[tuple[Explainer, bytes]]:
-    """The request's photo, and a place in the service and time for it while the block runs."""
+    """The request's photo, and a place in the service and time for it while the block runs.
+
+    Raises:
+        RequestTimeout: the time is over, and most of it has gone to the arrival of the body.
+        DeadlineExceeded: the time is over, and most of it has gone to the work.
+    """
     for name in set(request.query_params) - {"box"}:
         if len(request.query_params.getlist(name)) > 1:
             raise RequestError(f"`{name}` is given more than once.")
     explainer = _explainer(request)
-    async with deadline(explainer.settings.deadline_s):
-        with explainer.admission.hold_bytes() as take:
-            data = await read_image(request, explainer.settings, take)
-            with explainer.admission.admit():
-                yield explainer, data
+    seconds = explainer.settings.deadline_s
+    begun, upload_s = time.monotonic(), math.inf
+    try:
+        async with deadline(seconds):
+            with explainer.admission.hold_bytes() as take:
+                data = await read_image(request, explainer.settings, take)
+                upload_s = time.monotonic() - begun
+                with explainer.admission.admit():
+                    yield explainer, data
+    except DeadlineExceeded as error:
+        if upload_s < seconds / 2:
+            raise
+        raise RequestTimeout(
+            f"The body arrives too slowly for an answer within {seconds:g} s."
+        ) from error
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -220,7 +237,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     It ends when the work has: what a cancelled request holds is held until it is dropped.
 
     Raises:
-        MissingImage: it did; nobody reads this answer.
+        ClientGone: it did; nobody reads this answer.
     """
 
     async def hung_up() -> None:
@@ -231,7 +248,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not tasks[0].done():
-            raise MissingImage("The connection was closed before the answer.")
+            raise ClientGone("The connection was closed before the answer.")
         return tasks[0].result()
     finally:
         for task in tasks:

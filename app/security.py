@@ -86,9 +86,10 @@ def protect(app: FastAPI, settings: Settings) -> None:
     """Add what `settings` switch on, and the headers of every answer."""
     if settings.keys:
         app.add_middleware(Keys, keys=settings.keys)
-        _declare_keys(app)
+        _declare(app, 401, OPEN, security=[{"key": []}])
     if "*" not in settings.trusted_hosts:
         app.add_middleware(Hosts, hosts=settings.trusted_hosts)
+        _declare(app, 421, PROBES)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -219,20 +220,19 @@ async def _refuse(error: BreedCAMError, scope: Scope, receive: Receive, send: Se
     await problems.answer(error)(scope, receive, send)
 
 
-def _declare_keys(app: FastAPI) -> None:
-    """Say in OpenAPI which operations need a key."""
-    without_keys = app.openapi
+def _declare(app: FastAPI, status: int, exempt: Sequence[str], **members: Any) -> None:
+    """Say in OpenAPI which operations are refused with a status, and what else they have."""
+    before = app.openapi
 
-    def with_keys() -> dict[str, Any]:
-        schema = without_keys()
-        scheme = {"type": "http", "scheme": "bearer"}
-        schema.setdefault("components", {})["securitySchemes"] = {"key": scheme}
+    def openapi() -> dict[str, Any]:
+        schema = before()
+        if "security" in members:
+            scheme = {"type": "http", "scheme": "bearer"}
+            schema.setdefault("components", {})["securitySchemes"] = {"key": scheme}
         for path, operations in schema["paths"].items():
-            for operation in () if _among(OPEN, path) else operations.values():
-                operation["security"] = [{"key": []}]
-                operation["responses"] |= {
-                    str(status): response for status, response in problems.responses(401).items()
-                }
+            for operation in () if _among(exempt, path) else operations.values():
+                operation.update(members)
+                operation["responses"][str(status)] = problems.responses(status)[status]
         return schema
 
-    app.openapi = with_keys  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]

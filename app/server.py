@@ -47,6 +47,7 @@ def run(
     """
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _end_at_signals()
     try:
         settings = Settings()
     except ValidationError as error:
@@ -142,7 +143,20 @@ class _Server(uvicorn.Server):
         _trim_heap()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop. A second signal has its default effect, which no code can delay."""
+        """Begin to stop; a second signal ends the process."""
         self.should_exit = True
-        for handled in HANDLED_SIGNALS:
-            signal.signal(handled, signal.SIG_DFL)
+        _end_at_signals()
+
+
+def _end_at_signals() -> None:
+    """Let SIGTERM and SIGINT end the process: by their default effect, which no code can delay.
+
+    The first process of a container has no default effect of signals, so it ends itself.
+    """
+    effect = _end if os.getpid() == 1 else signal.SIG_DFL
+    for handled in HANDLED_SIGNALS:
+        signal.signal(handled, effect)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)

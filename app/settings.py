@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -75,6 +75,8 @@ def _keys_in_file(value: object) -> object:
     """
     if not isinstance(value, str | Path):
         return _keys(value)
+    if value == "":
+        raise _refuse("it names no file; unset it to serve without keys")
     try:
         lines = Path(value).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -133,6 +135,17 @@ def _prefix(value: object) -> object:
     return prefix
 
 
+def _room_for_one(value: int, info: ValidationInfo) -> int:
+    """Bytes that hold at least one body."""
+    if value < (max_bytes := info.data.get("max_bytes", 0)):
+        raise _refuse(
+            "{value} is less than BREEDCAM_MAX_BYTES, {max_bytes}: no photo of that size fits in",
+            value=value,
+            max_bytes=max_bytes,
+        )
+    return value
+
+
 Names = tuple[str, ...]
 Keys = tuple[SecretStr, ...]
 
@@ -173,11 +186,12 @@ class Settings(BaseSettings):
         32, ge=1, le=100_000, description="requests in work at once; one more is answered 429"
     )
     max_batch: int = Field(8, ge=1, le=64, description="photos in one call of the model")
-    max_pending_bytes: int = Field(
+    max_pending_bytes: Annotated[int, AfterValidator(_room_for_one)] = Field(
         256_000_000,
         ge=1024,
+        validate_default=True,
         description="bytes of the bodies that are being read or in work, and of the answers that "
-        "are being sent",
+        "are being sent; at least `BREEDCAM_MAX_BYTES`",
     )
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] | Literal["auto"] = Field(
         "auto", description="how long a batch waits to fill up; auto: 0 on a CPU, 3 on a GPU"

@@ -39,6 +39,32 @@ def test_packages_that_it_does_not_know_are_not_checked() -> None:
     assert lines == ["serve: 1 of 2 packages checked"]
 
 
+@pytest.mark.parametrize(
+    "errors",
+    [
+        "Traceback ...\nrequests.exceptions.ConnectionError: HTTPSConnectionPool(host='h', port=1)",
+        "ERROR:pip_audit._cli:Could not connect to the vulnerability service",
+        "requests.exceptions.ReadTimeout: Read timed out. (read timeout=10)",
+    ],
+)
+def test_no_answer_is_no_failure(errors: str) -> None:
+    assert AUDIT["parsed"]("serve", "", errors) is None
+
+
+@pytest.mark.parametrize(
+    ("errors", "last"),
+    [
+        ("No module named pip_audit\n", "No module named pip_audit"),
+        ("usage: ...\npip-audit: error: unrecognized arguments: --x\n", "arguments: --x"),
+        ("", "it wrote nothing"),
+    ],
+)
+def test_any_other_fault_of_pip_audit_fails(errors: str, last: str) -> None:
+    with pytest.raises(SystemExit, match=last) as caught:
+        AUDIT["parsed"]("serve", "", errors)
+    assert caught.value.code not in (0, None)
+
+
 @pytest.mark.parametrize("listed", ["PYSEC-2026-1", "CVE-2026-99", None])
 def test_a_finding_counts_unless_it_is_listed(listed: str | None) -> None:
     reasons = {listed: "not called"} if listed else {}

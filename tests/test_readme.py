@@ -92,11 +92,15 @@ def test_the_drawing_is_that_of_the_script() -> None:
 
 def test_settings_table_is_that_of_the_settings() -> None:
     rows = re.findall(
-        r"^\| `(BREEDCAM_\w+)` \| `(.*)` \| (.*) \|$", TEXTS["docs/settings.md"], re.M
+        r"^\| `(BREEDCAM_\w+)` \| (`.*?`|\(none\)) \| (.*) \|$", TEXTS["docs/settings.md"], re.M
     )
 
     assert rows == [
-        (f"BREEDCAM_{name.upper()}", str(field.default), field.description)
+        (
+            f"BREEDCAM_{name.upper()}",
+            "(none)" if field.default is None else f"`{field.default}`",
+            field.description,
+        )
         for name, field in Settings.model_fields.items()
     ]
 

@@ -44,12 +44,14 @@ async def test_bytes_are_counted_as_they_come_and_given_back() -> None:
 async def test_room_is_made_as_long_as_there_is_any() -> None:
     admission = Admission(1, 100)
     with ExitStack() as stalled, admission.hold_bytes() as take:
+        lacking: list[int] = []
         holds = [ExitStack() for _ in range(3)]
         for hold in holds:
             stalled.push(hold)
             await hold.enter_context(admission.hold_bytes())(30)
 
-        async def make_room() -> bool:
+        async def make_room(size: int) -> bool:
+            lacking.append(size)
             if not holds:
                 return False
             holds.pop().close()
@@ -59,6 +61,10 @@ async def test_room_is_made_as_long_as_there_is_any() -> None:
         await take(10)
         assert len(holds) == 3
         await take(50)
+        assert len(holds) == 1
+        assert lacking == [50, 20]
+        with pytest.raises(QueueFull):
+            await take(101)  # it would not fit into an empty service
         assert len(holds) == 1
         with pytest.raises(QueueFull):
             await take(50)

@@ -158,7 +158,7 @@ async def test_a_client_that_hangs_up_is_no_failure_and_costs_no_more(
     }
     async with app.router.lifespan_context(app):
         await app(scope, receive, send)  # type: ignore[arg-type]
-        assert sent == [400]
+        assert sent == [499]
         assert held.busy.is_set() == after_body
         with explainer.admission.admit():  # the one place, while the model is still at it
             held.go.set()

@@ -273,7 +273,9 @@ async def test_load_and_batches(
     serve: Serve, make_explainer: MakeExplainer, engine: Borrowed
 ) -> None:
     held = Held(engine)
-    explainer = make_explainer(engine=held, max_batch=4, max_pending=7, max_pending_bytes=999_999)
+    explainer = make_explainer(
+        engine=held, max_batch=4, max_pending=7, max_bytes=999_999, max_pending_bytes=999_999
+    )
     async with serve(explainer) as client:
         tasks = [asyncio.create_task(ask(client, "/predict"))]
         await asyncio.to_thread(held.busy.wait, 20)  # the first is with the model

@@ -404,6 +404,7 @@ def test_a_model_without_cam_that_doubts_the_photo(
         check(page, compare(service, LANDSCAPE, rule="heatmap"))
 
 
+@pytest.mark.slow
 def test_a_locked_service_asks_for_its_key(browser: Browser, tmp_path: Path) -> None:
     key = "correct-horse-battery-staple"
     with serving(tmp_path, precision="float32", api_keys=key, docs=False) as service:

@@ -132,9 +132,13 @@ async def test_no_more_requests_than_places(serve: Serve, engine: Borrowed) -> N
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-async def test_no_answer_past_the_deadline(serve: Serve, path: str) -> None:
-    async with serve(deadline_s=1e-4) as client:
+async def test_no_answer_past_the_deadline(
+    serve: Serve, make_explainer: Callable[..., Explainer], engine: Borrowed, path: str
+) -> None:
+    held = Held(engine)
+    async with serve(make_explainer(engine=held, deadline_s=0.5)) as client:
         problem(await post(client, path), 504, "deadline-exceeded")
+        held.go.set()
 
 
 async def test_nothing_is_served_before_the_start_and_after_the_stop(

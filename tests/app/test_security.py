@@ -158,6 +158,17 @@ async def test_openapi_declares_what_needs_a_key(
     assert '"401"' not in text
 
 
+async def test_openapi_declares_what_depends_on_the_host(serve: Serve) -> None:
+    async with serve() as client:
+        assert '"421"' not in (await client.get("/openapi.json")).text
+    async with serve(trusted_hosts=("test",)) as client:
+        document = (await client.get("/openapi.json")).json()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert ("421" in operation["responses"]) == (path not in ("/livez", "/readyz"))
+            assert "security" not in operation
+
+
 async def test_keys_show_up_nowhere(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

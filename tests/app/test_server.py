@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 
 from tests.app.conftest import JPEG
-from tests.app.services import LONG, Service, serving
+from tests.app.services import LONG, Service, environment, serving
 from tests.app.test_process import refuses, wait_for
 
 
@@ -46,3 +48,27 @@ def test_idle_connections_do_not_delay_the_end(service: Service) -> None:
             service.process.send_signal(signal.SIGINT)
             assert service.process.wait(5.0) == 0
     assert "Traceback" not in service.log.read_text()
+
+
+UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+
+
+def test_signals_end_the_first_process_of_a_container(tmp_path: Path) -> None:
+    """It has no default effect of signals: neither while it loads, nor as it stops."""
+    if subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
+        pytest.skip("this system lets nobody make a process with the number 1")
+    code = """
+import os, signal, sys
+from app import server
+server._end_at_signals()
+os.kill(os.getpid(), int(sys.argv[1]))
+signal.pause()
+"""
+    for sent in (signal.SIGTERM, signal.SIGINT):
+        done = subprocess.run(
+            [*UNSHARE, sys.executable, "-c", code, str(int(sent))],
+            env=environment(),
+            cwd=tmp_path,
+            timeout=LONG,
+        )
+        assert done.returncode == 128 + sent

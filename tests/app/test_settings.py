@@ -14,7 +14,8 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(name: str, value: float) -> Settings:
-    return Settings.model_validate({name: value})
+    others = {"max_bytes": {"max_pending_bytes": 10**12}, "max_pending_bytes": {"max_bytes": 1024}}
+    return Settings.model_validate({name: value, **others.get(name, {})})
 
 
 BOUNDS: list[tuple[str, float, float, float | None, float | None]] = [
@@ -52,6 +53,20 @@ def test_bounds(
         if bad is not None:
             with pytest.raises(ValidationError, match=name):
                 made(name, bad)
+
+
+def test_one_photo_of_the_largest_size_has_to_fit() -> None:
+    assert Settings(max_bytes=5000, max_pending_bytes=5000).max_pending_bytes == 5000
+    for wrong in ({"max_pending_bytes": 19_999_999}, {"max_bytes": 256_000_001}):
+        with pytest.raises(ValidationError, match="is less than BREEDCAM_MAX_BYTES") as caught:
+            Settings.model_validate(wrong)
+        assert caught.value.errors()[0]["loc"] == ("max_pending_bytes",)
+
+
+def test_a_file_of_keys_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BREEDCAM_API_KEYS_FILE", "")
+    with pytest.raises(ValidationError, match="it names no file; unset it"):
+        Settings()
 
 
 def test_every_number_has_its_bounds_tested() -> None:

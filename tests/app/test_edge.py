@@ -1,0 +1,293 @@
+"""`app.connections` on the test's own event loop: faults that depend on the order of events."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from app import connections
+from app.admission import Admission
+from app.connections import Connection, Edge
+from app.errors import BreedCAMError, QueueFull
+from app.metrics import Metrics
+from app.problems import answer
+from app.settings import Settings
+from tests.app.exposition import Scrape
+
+pytestmark = pytest.mark.anyio
+
+ROOM = 50_000
+LARGE = 5_000_000
+"""Bytes of an answer that no socket's buffers take."""
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def endless() -> AsyncIterator[bytes]:
+    yield b"begun"
+    await asyncio.Event().wait()
+
+
+class Service:
+    """An edge, its port, and what it serves: bodies are held and counted, paths say the rest."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.edge = Edge(settings, self.metrics)
+        self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
+        self.admission.make_room = self.edge.make_room
+        self.connections: list[Connection] = []
+        self.clients: list[Streams] = []
+        self.port = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response: Response
+        try:
+            if scope["path"] == "/large":  # before its body is read
+                response = Response(bytes(LARGE))
+            elif scope["path"] == "/endless":
+                response = StreamingResponse(endless())
+            elif scope["path"] == "/early":
+                response = Response("early")
+            elif scope["path"] == "/host":
+                response = Response(f"{request.headers['host']} {scope['query_string'].decode()}")
+            else:
+                with self.admission.hold_bytes() as take:
+                    total = 0
+                    async for chunk in request.stream():
+                        await take(len(chunk))
+                        total += len(chunk)
+                response = Response(str(total))
+        except ClientDisconnect:
+            return
+        except BreedCAMError as error:
+            response = answer(error)
+        await response(scope, receive, send)
+
+    def accept(self) -> Connection:
+        connection = Connection(
+            self.edge,
+            uvicorn.Config(
+                self,
+                ws="none",
+                log_config=None,
+                timeout_keep_alive=self.settings.keep_alive_s,  # type: ignore[arg-type]
+            ),
+            ServerState(),
+            {},
+        )
+        self.connections.append(connection)
+        return connection
+
+    async def plug(self, data: bytes = b"") -> Streams:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.clients.append((reader, writer))
+        writer.write(data)
+        return reader, writer
+
+
+@asynccontextmanager
+async def serving(**changes: object) -> AsyncIterator[Service]:
+    sizes = {"max_bytes": ROOM, "max_pending_bytes": ROOM}
+    service = Service(Settings.model_validate({**sizes, **changes}))
+    server = await asyncio.get_running_loop().create_server(service.accept, "127.0.0.1", 0)
+    service.port = server.sockets[0].getsockname()[1]
+    try:
+        yield service
+    finally:
+        server.close()
+        for connection in service.connections:
+            connection.abort()
+        for _, writer in service.clients:
+            writer.close()
+        await asyncio.sleep(0)
+
+
+def upload(path: str, body: bytes, length: int) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode() + body
+
+
+async def status(reader: asyncio.StreamReader) -> int:
+    """Of an answer, which is read to its end."""
+    async with asyncio.timeout(20):
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        await reader.readexactly(int(length))
+    return int(head.split()[1])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+GET = b"GET /early HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+# -- room for others
+
+
+async def test_clients_that_hold_nothing_are_not_ended_for_memory() -> None:
+    async with serving() as service:
+        innocent, writer = await service.plug(upload("/", b"", 100))
+        await service.plug(upload("/", bytes(40_000), 50_000))
+        await until(lambda: service.admission.held_bytes == 40_000)
+        await asyncio.sleep(1.1 * connections.STALLED_S)
+        reader, _ = await service.plug(upload("/", bytes(30_000), 30_000))
+        assert await status(reader) == 200
+        writer.write(bytes(100))
+        assert await status(innocent) == 200
+
+
+async def test_nobody_is_ended_where_it_would_not_help() -> None:
+    async with serving() as service:
+        stopped, writer = await service.plug(upload("/", bytes(10_000), 20_000))
+        await until(lambda: service.admission.held_bytes == 10_000)
+        with service.admission.hold_bytes() as take:
+            await take(35_000)
+            await asyncio.sleep(1.1 * connections.STALLED_S)
+            for lacking in (20_000, ROOM + 1):
+                with pytest.raises(QueueFull), service.admission.hold_bytes() as hopeless:
+                    await hopeless(lacking)
+        writer.write(bytes(10_000))
+        assert await status(stopped) == 200
+
+
+async def test_a_steady_client_is_not_stalled() -> None:
+    async with serving() as service:
+        reader, writer = await service.plug(upload("/", b"", 20_000))
+        for _ in range(20):
+            writer.write(bytes(500))
+            await asyncio.sleep(0.1)
+            assert all(
+                connection.stalled_s < connections.STALLED_S for connection in service.connections
+            )
+        writer.write(bytes(10_000))
+        assert await status(reader) == 200
+
+
+async def test_a_client_is_given_up_in_the_moment_that_its_time_is_over() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(read_timeout_s=0.5) as service:
+        begun = loop.time()
+        reader, _ = await service.plug(upload("/", b"", 100))
+        await until(lambda: bool(service.connections and service.connections[0].stalled_s))
+        [connection] = service.connections
+        ends: list[asyncio.Task[None]] = []
+        # The loop sleeps past both, and so calls both in one turn: this one first.
+        pace = connection._pace
+        assert pace is not None
+        loop.call_at(pace.until - 0.2, time.sleep, 0.3)
+        loop.call_at(
+            pace.until - 0.1, lambda: ends.append(asyncio.create_task(connection.give_up()))
+        )
+        assert await status(reader) == 408
+        await ends[0]
+        assert loop.time() - begun < 10
+
+
+async def test_a_client_that_has_just_been_refused_keeps_its_place() -> None:
+    async with serving(max_connections=1) as service:
+        reader, _ = await service.plug(b"nonsense\r\n\r\n")
+        await until(lambda: bool(service.connections and service.connections[0]._lingering))
+        other, _ = await service.plug(GET)
+        assert await status(other) == 503
+        assert await status(reader) == 400
+        await asyncio.sleep(1.1 * connections.STALLED_S)
+        third, _ = await service.plug(GET)
+        assert await status(third) == 200
+
+
+# -- one request after another
+
+
+async def test_a_request_waits_until_an_early_answer_is_taken() -> None:
+    """Its answer then comes, though it takes longer than a connection may be idle."""
+    async with serving(keep_alive_s=0.3) as service:
+        reader, writer = await service.plug(upload("/large", b"", 10))
+        await until(lambda: bool(service.connections and service.connections[0]._unsent))
+        writer.write(bytes(10) + upload("/", b"", 5))
+        await asyncio.sleep(0.2)
+        assert await status(reader) == 200
+        await asyncio.sleep(0.6)
+        writer.write(bytes(5))
+        assert await status(reader) == 200
+        writer.write(GET)
+        assert await status(reader) == 200
+
+
+async def test_a_connection_stays_open_after_the_rest_of_a_body() -> None:
+    async with serving(header_timeout_s=0.3, keep_alive_s=5) as service:
+        reader, writer = await service.plug(upload("/early", b"", 10))
+        assert await status(reader) == 200
+        writer.write(bytes(4))
+        await asyncio.sleep(0.1)
+        writer.write(bytes(6))
+        await asyncio.sleep(0.6)
+        writer.write(GET)
+        assert await status(reader) == 200
+
+
+async def test_a_connection_is_closed_after_the_rest_of_a_body_and_its_time() -> None:
+    async with serving(header_timeout_s=5, keep_alive_s=0.3) as service:
+        reader, writer = await service.plug(upload("/early", b"", 10))
+        assert await status(reader) == 200
+        writer.write(bytes(10))
+        async with asyncio.timeout(3):
+            assert await reader.read() == b""
+
+
+async def test_half_a_header_behind_a_request_has_to_arrive() -> None:
+    async with serving(header_timeout_s=0.3, keep_alive_s=60) as service:
+        reader, _ = await service.plug(GET + GET[:-5])
+        assert await status(reader) == 200
+        assert await status(reader) == 408
+
+
+# -- targets in absolute form
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("http://dogs.example/host?a=b", b"dogs.example a=b"),
+        ("HTTPS://dogs.example:8443/host", b"dogs.example:8443 "),
+        ("/host?u=http://other/", b"x u=http://other/"),
+    ],
+)
+async def test_absolute_targets_name_their_host(target: str, expected: bytes) -> None:
+    async with serving() as service:
+        request = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        reader, _ = await service.plug(request.encode())
+        assert (await reader.read()).endswith(b"\r\n\r\n" + expected)
+
+
+# -- what is counted
+
+
+async def rejections(service: Service, code: str) -> float:
+    document, _ = service.metrics.expose("text/plain")
+    return Scrape(document.decode()).value("breedcam_rejections_total", reason=code)
+
+
+async def test_faults_count_where_they_are_answered() -> None:
+    chunked = b"POST /endless HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serving() as service:
+        reader, _ = await service.plug(b"nonsense\r\n\r\n")
+        assert await status(reader) == 400
+        assert await rejections(service, "malformed-request") == 1
+        reader, writer = await service.plug(chunked)
+        await reader.readuntil(b"begun")
+        writer.write(b"no chunk\r\n")
+        await until(lambda: service.connections[1]._lingering)
+        assert await rejections(service, "malformed-request") == 1

@@ -70,6 +70,13 @@ def health(service: Service) -> list[tuple[int, int]]:
             return seen
 
 
+def wait_for_the_faulty_call(service: Service) -> None:
+    until = time.monotonic() + LONG
+    while "the faulty call begins" not in service.log.read_text():
+        assert time.monotonic() < until, service.log.read_text()
+        time.sleep(0.01)
+
+
 def ends(service: Service) -> float:
     """Wait for the end of the process, with status 1; gives the seconds that it took."""
     begun = time.monotonic()
@@ -82,10 +89,7 @@ def test_a_call_that_hangs_ends_the_process(tmp_path: Path) -> None:
     with serving(tmp_path, "-c", FAULTY, "sleeps", stuck_s=2) as service:
         assert post(service, "/cam?overlay=false").status_code == 200
         hanging = in_background(lambda: post(service, "/cam?target=7&overlay=false"))
-        until = time.monotonic() + LONG
-        while "the faulty call begins" not in service.log.read_text():
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_for_the_faulty_call(service)
         behind = in_background(lambda: post(service, "/predict"))
         seen = health(service)
         took = ends(service)
@@ -106,21 +110,12 @@ def test_a_call_that_hangs_with_the_gil_ends_the_process(tmp_path: Path) -> None
     """Then not one line of Python runs any more: neither a thread nor a signal's handler."""
     with serving(tmp_path, "-c", FAULTY, "holds the GIL", stuck_s=2) as service:
         in_background(lambda: post(service, "/cam?target=7"))
-        until = time.monotonic() + LONG
-        while answers(service):
-            assert time.monotonic() < until
+        wait_for_the_faulty_call(service)
         service.process.send_signal(signal.SIGTERM)
         assert ends(service) < 10
         log = service.log.read_text()
     assert "Timeout (0:00:02)!" in log
     assert "in faulty_call" in log
-
-
-def answers(service: Service) -> bool:
-    try:
-        return httpx.get(f"{service.url}/livez", timeout=0.2).status_code == 200
-    except httpx.TimeoutException:
-        return False
 
 
 @pytest.mark.slow

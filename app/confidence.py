@@ -1,5 +1,6 @@
 """How certain a prediction is: calibrated probabilities, and whether to doubt it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,11 +74,12 @@ def is_ok(
 
 
 def novelty_ratio(card: ModelCard, outputs: Outputs) -> float | None:
-    """One photo's novelty over the most that is ok; None where the model does not measure it."""
+    """One photo's novelty over the most that is ok; None where it is not measured, or overflows."""
     limits = card.confidence
     if limits is None or not limits.most_novelty:
         return None
-    return float(outputs["novelty"]) / limits.most_novelty
+    ratio = float(outputs["novelty"]) / limits.most_novelty
+    return ratio if math.isfinite(ratio) else None
 
 
 def greatest_foreground(card: ModelCard, outputs: Outputs) -> float:

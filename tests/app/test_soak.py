@@ -29,7 +29,7 @@ from tests.app.exposition import Scrape
 from tests.app.services import LONG, Service, family, resident_mb, serving
 from tests.drawing import draw
 
-SOAK_S = float(os.environ.get("BREEDCAM_SOAK_S", "120"))
+SOAK_S = float(os.environ.get("BREEDCAM_SOAK_S", "60"))
 
 CLIENTS, PAUSE_S = 4, 0.25
 """Honest clients, and how long they rest between two photos: below what one core can answer."""

@@ -108,7 +108,10 @@ class _Moments:
         """Add descriptors, `[n, C]`."""
         self.count += len(descriptors)
         self._sum += descriptors.sum(axis=0, dtype=np.float64)
-        self._squares += (descriptors.T @ descriptors).astype(np.float64)
+        # A power of two, which rounds nothing: squares of large activations overflow float32.
+        scale = 2.0 ** np.frexp(np.abs(descriptors).max(initial=0.0))[1]
+        scaled = descriptors / np.float32(scale)
+        self._squares += (scaled.T @ scaled).astype(np.float64) * scale**2
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:

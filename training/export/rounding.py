@@ -256,15 +256,18 @@ def check_served(explained: ExplainedNetwork, expected: Logits, photos: Photos) 
         photos: uint8 RGB `[N, S, S, 3]`.
 
     Raises:
-        ExportError: logits or probabilities differ by more than `LIMIT`, or an output is not
-            finite.
+        ExportError: logits or probabilities differ by more than `LIMIT`, or an output but for
+            those of foreground and novelty is not finite.
     """
     actual = []
     for batch in _batches(photos):
         index = tf.fill((len(batch),), -1)
         outputs = explained.serve(batch, index, index)
         for name, values in outputs.items():
-            if not np.isfinite(values.numpy()).all():
+            # Those say how a photo is unlike the training's: noise may well overflow them, and is
+            # then served with low confidence.
+            of_doubt = name.startswith(("foreground", "novelty"))
+            if not of_doubt and not np.isfinite(values.numpy()).all():
                 raise ExportError(
                     f"The exported graph's output {name!r} is not finite (NaN or infinite) on a "
                     "test image."

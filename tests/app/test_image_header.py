@@ -338,7 +338,12 @@ class TestLimits:
 
     # Bounds for a slow machine: the first takes up to 6 ms, the last up to 0.7 s.
     @pytest.mark.parametrize(
-        ("size", "seconds"), [(SMALL_BYTES, 0.03), (1 << 18, 0.08), (20_000_000, 2.0)]
+        ("size", "seconds"),
+        [
+            (SMALL_BYTES, 0.03),
+            (1 << 18, 0.08),
+            pytest.param(20_000_000, 2.0, marks=pytest.mark.slow),
+        ],
     )
     def test_the_smallest_elements_take_no_time(self, size: int, seconds: float) -> None:
         times = {}

@@ -15,13 +15,10 @@ from app.errors import BundleError
 
 
 # Relative errors allowed: of the logits, and of the maps.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "of_logits", "of_maps"),
-    [
-        pytest.param(tf.float32, 1e-4, 1e-4, marks=pytest.mark.slow),
-        (tf.float16, 0.002, 0.01),
-        pytest.param(tf.bfloat16, 0.03, 0.06, marks=pytest.mark.slow),
-    ],
+    [(tf.float32, 1e-4, 1e-4), (tf.float16, 0.002, 0.01), (tf.bfloat16, 0.03, 0.06)],
 )
 def test_compiled_half_precision_agrees(
     shipped_bundle: Bundle,

@@ -1,6 +1,5 @@
 """How certain a prediction is: calibrated probabilities, and whether to doubt it."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,12 +73,11 @@ def is_ok(
 
 
 def novelty_ratio(card: ModelCard, outputs: Outputs) -> float | None:
-    """One photo's novelty over the most that is ok; None where it is not measured, or overflows."""
+    """One photo's novelty over the most that is ok; None where the model does not measure it."""
     limits = card.confidence
     if limits is None or not limits.most_novelty:
         return None
-    ratio = float(outputs["novelty"]) / limits.most_novelty
-    return ratio if math.isfinite(ratio) else None
+    return float(outputs["novelty"]) / limits.most_novelty
 
 
 def greatest_foreground(card: ModelCard, outputs: Outputs) -> float:

@@ -75,11 +75,13 @@ class BreedCAMError(Exception):
     code: ClassVar[str] = "internal-error"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
+    retry_after_s: ClassVar[int | None] = None
+    """Seconds after which another try may succeed."""
 
     @property
     def headers(self) -> dict[str, str]:
         """Response headers that belong to this error."""
-        return {}
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
 class RequestError(BreedCAMError):
@@ -241,11 +243,8 @@ class QueueFull(BreedCAMError):
     code = "queue-full"
     status = 429
     title = "Too many requests"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Suggest a retry after a second: the queue drains in well under that."""
-        return {"Retry-After": "1"}
+    retry_after_s = 1
+    """The queue drains in well under a second."""
 
 
 class EngineFailed(BreedCAMError):
@@ -261,11 +260,8 @@ class NotReady(BreedCAMError):
     code = "not-ready"
     status = 503
     title = "Not ready"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Starting takes a few seconds."""
-        return {"Retry-After": "2"}
+    retry_after_s = 2
+    """Starting takes a few seconds."""
 
 
 class EngineDown(BreedCAMError):
@@ -274,11 +270,8 @@ class EngineDown(BreedCAMError):
     code = "engine-down"
     status = 503
     title = "The engine is down"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """A restart takes a few seconds."""
-        return {"Retry-After": "5"}
+    retry_after_s = 5
+    """A restart takes a few seconds."""
 
 
 class TooManyConnections(BreedCAMError):
@@ -287,11 +280,8 @@ class TooManyConnections(BreedCAMError):
     code = "too-many-connections"
     status = 503
     title = "Too many connections"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Suggest a retry after a second: connections that do nothing are ended then."""
-        return {"Retry-After": "1"}
+    retry_after_s = 1
+    """Connections that have done nothing for a second make way."""
 
 
 class DeadlineExceeded(BreedCAMError):

@@ -1,0 +1,180 @@
+"""The container engine, and the service as a container that compose would start."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.settings import PROJECT
+from tests import needs
+from tests.app.services import LONG, free_port
+from tests.deploy import compose
+
+__all__ = ["BASE", "IMAGE", "Container", "base", "build", "docker", "needed", "run"]
+
+BASE = "python:3.12-slim"
+"""What the Dockerfile starts from."""
+
+IMAGE = "breedcam:check"
+
+
+def docker(*arguments: str, timeout_s: float = LONG) -> str:
+    """Standard output of a command of the engine.
+
+    Raises:
+        subprocess.CalledProcessError: it fails; standard error is among its notes.
+    """
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, timeout=timeout_s
+    )
+    try:
+        done.check_returncode()
+    except subprocess.CalledProcessError as error:
+        error.add_note((done.stdout + done.stderr)[-4000:])
+        raise
+    return done.stdout.strip()
+
+
+def needed() -> None:
+    """Skip the test where no engine answers; fail it instead where `CI` is set."""
+    needs.tool("docker")
+    try:
+        docker("info")
+    except (subprocess.SubprocessError, OSError):
+        needs.absent("a container engine (make container-check starts one, as root on Debian)")
+
+
+@contextmanager
+def base(directory: Path) -> Iterator[None]:
+    """The Dockerfile's base image: as it is there or pulled, else made of Debian's packages.
+
+    What is made, of Debian's own Python, is removed at the end.
+    """
+    try:
+        _provide()
+    except subprocess.SubprocessError:
+        _bootstrap(directory)
+    else:
+        yield
+        return
+    try:
+        yield
+    finally:
+        docker("image", "rm", "--force", BASE)
+
+
+def _provide() -> None:
+    with suppress(subprocess.SubprocessError):
+        docker("image", "inspect", BASE)
+        return
+    docker("pull", BASE, timeout_s=600)
+
+
+def _bootstrap(directory: Path) -> None:
+    """A minimal Debian with Python, and with the certificates that this machine trusts."""
+    root = directory / "root"
+    packages = "ca-certificates,python3,python3-venv"
+    debootstrap = [needs.tool("debootstrap"), "--variant=minbase", f"--include={packages}"]
+    subprocess.run([*debootstrap, "bookworm", str(root)], check=True, stdout=subprocess.DEVNULL)
+    trusted = Path("/etc/ssl/certs/ca-certificates.crt")
+    if trusted.exists():
+        shutil.copy(trusted, root / trusted.relative_to("/"))
+    (root / "usr/bin/python").symlink_to("python3")
+    for unneeded in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
+        shutil.rmtree(root / unneeded)
+    with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as packed:
+        subprocess.run(
+            ["docker", "import", "-", BASE],
+            stdin=packed.stdout,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    shutil.rmtree(root)
+
+
+def build(target: str, image: str, *options: str) -> None:
+    """Build an image of that target; the build has the host's network."""
+    network = ("--network", "host")
+    command = ("build", *network, *options, "--target", target, "--tag", image, str(PROJECT))
+    docker(*command, timeout_s=1200)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of the service, published on 127.0.0.1."""
+
+    name: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def inspect(self) -> dict[str, Any]:
+        [described] = json.loads(docker("inspect", self.name))
+        return dict(described)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return dict(self.inspect()["State"])
+
+    def execute(self, *command: str) -> str:
+        """Standard output of a command in it."""
+        return docker("exec", self.name, *command)
+
+    def wait_until_ready(self) -> None:
+        self._wait(lambda: httpx.get(f"{self.url}/readyz", timeout=LONG).status_code == 200)
+
+    def wait_until_healthy(self) -> None:
+        self._wait(lambda: self.state["Health"]["Status"] == "healthy")
+
+    def wait_for_restart(self) -> None:
+        self._wait(lambda: self.inspect()["RestartCount"] > 0)
+
+    def _wait(self, condition: Any) -> None:
+        until = time.monotonic() + 2 * LONG
+        while time.monotonic() < until:
+            with suppress(httpx.TransportError):
+                if condition():
+                    return
+            time.sleep(0.1)
+        raise AssertionError(docker("logs", self.name))
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=LONG).text.splitlines()
+        [value] = [line.split()[1] for line in lines if line.split()[0] == name]
+        return float(value)
+
+
+@contextmanager
+def run(*options: str, image: str = IMAGE, service: str = "breedcam-cpu") -> Iterator[Container]:
+    """A ready service with compose's limits, and with one graph fewer to compile.
+
+    Args:
+        options: of `docker run`, after compose's.
+        image: the image to run.
+        service: compose's name of it.
+    """
+    port = free_port()
+    limits = compose.limits(compose.services("cpu", "gpu")[service])
+    name = docker(
+        *("run", "--detach", "--publish", f"127.0.0.1:{port}:8000"),
+        *limits,
+        *("--env", "BREEDCAM_MAX_BATCH=1"),
+        *options,
+        image,
+    )
+    try:
+        container = Container(name, port)
+        container.wait_until_ready()
+        yield container
+    finally:
+        docker("rm", "--force", "--volumes", name)

@@ -1,4 +1,4 @@
-"""docker-compose.yml as the tests read it: its services, and one of them as `docker run` takes it."""
+"""docker-compose.yml as the tests read it: its services, and one as `docker run` takes it."""
 
 import re
 from typing import Any

@@ -31,9 +31,7 @@ def docker(*arguments: str, timeout_s: float = LONG) -> str:
     Raises:
         subprocess.CalledProcessError: it fails; standard error is among its notes.
     """
-    done = subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=timeout_s
-    )
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s)
     try:
         done.check_returncode()
     except subprocess.CalledProcessError as error:

@@ -60,7 +60,11 @@ def test_profiles_start_their_services(
     chosen = compose.services(*profiles)
     assert set(chosen) == started
 
-    ports = [port.rpartition(":")[0] for service in chosen.values() for port in service.get("ports", [])]
+    ports = [
+        published.rpartition(":")[0]
+        for service in chosen.values()
+        for published in service.get("ports", [])
+    ]
     assert len(ports) == len(set(ports))
 
     if docker_compose:

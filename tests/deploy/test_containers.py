@@ -3,7 +3,6 @@
 `make container-check` runs these, and provides the engine as root on Debian.
 """
 
-import re
 import shutil
 import socket
 import subprocess
@@ -17,7 +16,7 @@ import httpx
 import pytest
 
 from app import bundle as bundles
-from app.settings import PROJECT, Settings
+from app.settings import Settings
 from tests import drawing
 from tests.app.attacks import flat_png
 from tests.app.services import LONG
@@ -75,7 +74,8 @@ def test_the_probe_finds_it_healthy(container: Container) -> None:
 
 
 def test_it_runs_without_privileges(container: Container) -> None:
-    main = container.execute("sh", "-c", "cat /proc/$(cat /proc/1/task/1/children | tr -d ' ')/status")
+    status = "cat /proc/$(cat /proc/1/task/1/children | tr -d ' ')/status"
+    main = container.execute("sh", "-c", status)
     fields = dict(line.split(":\t", 1) for line in main.splitlines())
 
     assert fields["Uid"].split() == [UID] * 4
@@ -218,5 +218,3 @@ def _anonymous_bytes(container: Container) -> int:
     lines = container.execute("sh", "-c", "cat /proc/[0-9]*/status").splitlines()
     kilobytes: Any = sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
     return int(kilobytes) * 1024
-
-

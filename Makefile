@@ -66,6 +66,7 @@ lint: $(VENV)/.dev ## check style, types, imports, YAML and the Dockerfile
 	$(run) -m mypy
 	$(run) -m mypy .ci/smoke.py
 	$(run) -m mypy .ci/audit.py
+	$(run) -m mypy deploy/probe.py
 	$(VENV)/bin/lint-imports
 	$(run) -m yamllint --strict .
 	$(VENV)/bin/hadolint Dockerfile

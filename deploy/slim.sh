@@ -3,7 +3,7 @@
 #
 #     deploy/slim.sh /opt/venv
 #
-# - pip and setuptools, and the tests that packages bring along;
+# - pip, and the tests that packages bring along;
 # - of OpenVINO: plugins for other devices than the CPU, readers of other models than SavedModels
 #   and its own, and files for C++;
 # - of TensorFlow: files for C++.
@@ -12,7 +12,7 @@ set -eu
 packages=$(echo "$1"/lib/python3*/site-packages)
 
 cd "$packages"
-rm -rf pip pip-*.dist-info setuptools setuptools-*.dist-info ./*/tests ./*/*/tests
+rm -rf pip pip-*.dist-info ./*/tests ./*/*/tests
 if cd "$packages/openvino" 2>/dev/null; then
     rm -rf include cmake libs/cache.json
     for name in intel_gpu_plugin intel_npu_plugin auto_plugin auto_batch_plugin hetero_plugin; do

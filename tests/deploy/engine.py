@@ -17,7 +17,7 @@ from tests import needs
 from tests.app.services import LONG, free_port
 from tests.deploy import compose
 
-__all__ = ["BASE", "IMAGE", "Container", "base", "build", "docker", "needed", "run"]
+__all__ = ["BASE", "IMAGE", "Container", "base", "built", "docker", "needed", "run"]
 
 BASE = "python:3.12-slim"
 """What the Dockerfile starts from."""
@@ -97,11 +97,23 @@ def _bootstrap(directory: Path) -> None:
     shutil.rmtree(root)
 
 
-def build(target: str, image: str, *options: str) -> None:
-    """Build an image of that target; the build has the host's network."""
+@contextmanager
+def built(target: str, *options: str) -> Iterator[str]:
+    """The image of a target, removed at the end, with what Docker's old builder leaves of stages.
+
+    The build has the host's network.
+    """
+    untagged = ("image", "ls", "--quiet", "--filter", "dangling=true")
+    before = set(docker(*untagged).split())
     network = ("--network", "host")
-    command = ("build", *network, *options, "--target", target, "--tag", image, str(PROJECT))
-    docker(*command, timeout_s=1200)
+    command = ("build", *network, *options, "--target", target, "--tag", IMAGE, str(PROJECT))
+    try:
+        docker(*command, timeout_s=1200)
+        yield IMAGE
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", IMAGE], capture_output=True)
+        for stage in set(docker(*untagged).split()) - before:
+            docker("image", "rm", "--force", stage)
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,8 @@ UID = "10001"
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     engine.needed()
-    with engine.base(tmp_path_factory.mktemp("base")):
-        engine.build("cpu", engine.IMAGE)
-        yield engine.IMAGE
-        docker("image", "rm", "--force", engine.IMAGE)
+    with engine.base(tmp_path_factory.mktemp("base")), engine.built("cpu") as image:
+        yield image
 
 
 @pytest.fixture(scope="module")

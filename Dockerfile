@@ -50,11 +50,11 @@ COPY requirements/${REQUIREMENTS}.txt /tmp/requirements.txt
 COPY deploy/slim.sh /tmp/slim.sh
 RUN python -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
-      --require-hashes --only-binary :all: --no-binary promise -r /tmp/requirements.txt \
+      --require-hashes --only-binary :all: -r /tmp/requirements.txt \
  && /opt/venv/bin/pip uninstall --yes openvino-telemetry \
  && sh /tmp/slim.sh /opt/venv
 
-# Before it is ready, XLA compiles every graph for every batch size: hence the long start.
+# XLA compiles every graph for every batch size before it is ready: hence the long start.
 FROM base AS gpu
 COPY --from=gpu-packages /opt/venv /opt/venv
 COPY models/dogs120 models/dogs120

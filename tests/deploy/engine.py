@@ -1,7 +1,6 @@
 """The container engine, and the service as a container that compose would start."""
 
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -50,51 +49,48 @@ def needed() -> None:
 
 
 @contextmanager
-def base(directory: Path) -> Iterator[None]:
+def base() -> Iterator[None]:
     """The Dockerfile's base image: as it is there or pulled, else made of Debian's packages.
 
     What is made, of Debian's own Python, is removed at the end.
     """
-    try:
-        _provide()
-    except subprocess.SubprocessError:
-        _bootstrap(directory)
-    else:
+    if _provided():
         yield
         return
     try:
+        _bootstrap()
         yield
     finally:
-        docker("image", "rm", "--force", BASE)
+        subprocess.run(["docker", "image", "rm", "--force", BASE], capture_output=True)
 
 
-def _provide() -> None:
-    with suppress(subprocess.SubprocessError):
-        docker("image", "inspect", BASE)
-        return
-    docker("pull", BASE, timeout_s=600)
+def _provided() -> bool:
+    for command in ("image", "inspect"), ("pull",):
+        with suppress(subprocess.SubprocessError):
+            docker(*command, BASE, timeout_s=600)
+            return True
+    return False
 
 
-def _bootstrap(directory: Path) -> None:
+def _bootstrap() -> None:
     """A minimal Debian with Python, and with the certificates that this machine trusts."""
-    root = directory / "root"
-    packages = "ca-certificates,python3,python3-venv"
-    debootstrap = [needs.tool("debootstrap"), "--variant=minbase", f"--include={packages}"]
-    subprocess.run([*debootstrap, "bookworm", str(root)], check=True, stdout=subprocess.DEVNULL)
     trusted = Path("/etc/ssl/certs/ca-certificates.crt")
-    if trusted.exists():
-        shutil.copy(trusted, root / trusted.relative_to("/"))
-    (root / "usr/bin/python").symlink_to("python3")
-    for unneeded in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
-        shutil.rmtree(root / unneeded)
-    with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as packed:
+    mmdebstrap = [
+        *(needs.tool("mmdebstrap"), "--quiet", "--variant=minbase"),
+        "--include=ca-certificates,python3,python3-venv",
+        *(f"--dpkgopt=path-exclude=/usr/share/{kind}/*" for kind in ("doc", "locale", "man")),
+        *([f"--customize-hook=copy-in {trusted} {trusted.parent}"] if trusted.exists() else []),
+        '--customize-hook=ln -s python3 "$1/usr/bin/python"',
+        *("bookworm", "-"),
+    ]
+    with subprocess.Popen(mmdebstrap, stdout=subprocess.PIPE) as packed:
         subprocess.run(
             ["docker", "import", "-", BASE],
             stdin=packed.stdout,
             check=True,
             stdout=subprocess.DEVNULL,
         )
-    shutil.rmtree(root)
+    assert packed.returncode == 0
 
 
 @contextmanager
@@ -165,16 +161,15 @@ class Container:
 
 
 @contextmanager
-def run(*options: str, image: str = IMAGE, service: str = "breedcam-cpu") -> Iterator[Container]:
+def run(*options: str, image: str = IMAGE) -> Iterator[Container]:
     """A ready service with compose's limits, and with one graph fewer to compile.
 
     Args:
         options: of `docker run`, after compose's.
         image: the image to run.
-        service: compose's name of it.
     """
     port = free_port()
-    limits = compose.limits(compose.services("cpu", "gpu")[service])
+    limits = compose.limits(compose.services("cpu")["breedcam-cpu"])
     name = docker(
         *("run", "--detach", "--publish", f"127.0.0.1:{port}:8000"),
         *limits,

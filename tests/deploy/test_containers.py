@@ -31,9 +31,9 @@ UID = "10001"
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def image() -> Iterator[str]:
     engine.needed()
-    with engine.base(tmp_path_factory.mktemp("base")), engine.built("cpu") as image:
+    with engine.base(), engine.built("cpu") as image:
         yield image
 
 

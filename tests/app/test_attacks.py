@@ -174,7 +174,7 @@ def test_photos_made_to_do_harm_delay_no_others(service: Service, watch: Watch) 
 def test_eight_clients_with_photos_of_one_kind(service: Service, watch: Watch, kind: str) -> None:
     photo = PHOTOS[kind]()
     with attacked(service, watch, lambda: post(service, photo).status_code, 8):
-        watch_others(service, watch, 8)
+        watch_others(service, watch, 6)
     print(watch)
     watch.check(0.9)
     assert set(watch.statuses) <= HARMLESS

@@ -32,6 +32,12 @@ CONFIG = TrainConfig(
 )
 
 
+@pytest.fixture(autouse=True)
+def _without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their picture takes longer than an epoch here; that of `whole` is drawn."""
+    monkeypatch.setattr("training.fit.history.plot", lambda _path: None)
+
+
 def _tiny(_config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
     return tiny_net(len(labels))
 

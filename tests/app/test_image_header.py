@@ -262,7 +262,7 @@ def test_decoding_takes_no_more_memory_than_estimated(
     assert estimate < 4 * spent or kind == "JPEG"  # which is decoded at a reduced scale
 
 
-def reading(data: bytes, error: type[Exception], message: str = "") -> Callable[[], None]:
+def reading(data: bytes, error: type[Exception], message: str | None = None) -> Callable[[], None]:
     """A call that reads a file's header and is refused."""
 
     def read_it() -> None:

@@ -248,6 +248,8 @@ def _in_rgb(image: Image.Image, source: Source, scale: int) -> Pixels:
     if source.transparent and source.bits == 16 and image.mode == "RGB":
         low_bytes = _low_bytes(source)
     rows = max(1, _BAND // (image.width * scale)) * scale
+    if rows >= image.height and not source.transparent:  # as most photos: without another copy
+        return np.asarray(_flatten(image, None, transform, scale))
     pixels = np.empty((-(-image.height // scale), -(-image.width // scale), 3), np.uint8)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(image.height, top + rows))
@@ -286,7 +288,8 @@ def _flatten(
         transform = None
     if scale > 1:
         image = image.reduce(scale)
-    return colour.to_srgb(image, transform).convert("RGB")
+    image = colour.to_srgb(image, transform)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _opacity(
@@ -348,8 +351,10 @@ def squash(pixels: Pixels, size: int, resample: str = "bilinear") -> Pixels:
         resample: `bilinear` or `bicubic`, each with antialiasing.
 
     Returns:
-        uint8 RGB `[size, size, 3]`.
+        uint8 RGB `[size, size, 3]`; `pixels` itself where it has that size.
     """
+    if pixels.shape[:2] == (size, size):
+        return pixels
     image = Image.fromarray(pixels).resize((size, size), _FILTERS[resample])
     return np.asarray(image)
 

@@ -14,7 +14,16 @@ __all__ = ["COLORMAPS", "MEDIA_TYPES", "draw_boxes", "encode", "render", "side_b
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
-COLORMAPS = {name: getattr(cv2, f"COLORMAP_{name.upper()}") for name in get_args(Colormap)}
+_LEVELS = np.arange(256, dtype=np.uint8)[:, None]
+
+
+def _table(name: str) -> Pixels:
+    colours = cv2.applyColorMap(_LEVELS, getattr(cv2, f"COLORMAP_{name.upper()}"))
+    return cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+COLORMAPS = {name: _table(name) for name in get_args(Colormap)}
+"""The colours of levels 0 to 255: uint8 RGB `[256, 1, 3]`."""
 
 _ENCODINGS: dict[str, tuple[str, list[int]]] = {
     "image/png": (".png", [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]),
@@ -46,9 +55,9 @@ def render(
     """
     if values is None:
         return pixels.copy()
-    # Clipped and rounded before the cast to uint8, which would wrap 256 to 0.
-    levels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(levels, COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
+    # Rounded and clipped to 0..255: OpenCV's conversions saturate, where NumPy's would wrap.
+    levels = cv2.multiply(values, 255.0, dtype=cv2.CV_8U)
+    colours = cv2.applyColorMap(levels, COLORMAPS[colormap])
     return cv2.addWeighted(pixels, 1 - alpha, colours, alpha, 0)  # type: ignore[return-value]
 
 

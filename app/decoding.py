@@ -1,7 +1,7 @@
 """Decoding in processes that can be ended: two lanes, so that costly photos delay no others.
 
     lane     photos                              processes            a photo may take
-    quick    of up to `QUICK_PIXELS` by their      `count`              `QUICK_S`, `QUICK_BYTES`
+    quick    of up to `QUICK_COST` by their      `count`              `QUICK_S`, `QUICK_BYTES`
              header, and up to `QUICK_BYTES`
     slow     the others, and those that exceed   1, of less           `seconds`, and memory by
              the quick lane's limits             priority             `BYTES_PER_PIXEL`
@@ -49,7 +49,7 @@ __all__ = ["Decoders"]
 
 log = logging.getLogger(__name__)
 
-QUICK_PIXELS = 70_000_000
+QUICK_COST = 70_000_000
 """Cost of a photo in the quick lane, as `app.image_header` has it, at most about 0.7 s: a HEIC of
 12 megapixels, as telephones write it, costs 60 million."""
 
@@ -65,7 +65,7 @@ BYTES_PER_PIXEL = 13
 JPEG without subsampling (7 for the picture, 6 for coefficients)."""
 
 QUICK_BYTES = 128_000_000
-"""Memory for a photo in the quick lane: a JPEG of 18 megapixels, or a HEIC of 16."""
+"""Memory for a photo in the quick lane: a HEIC of 16 megapixels, or a JPEG of 50 in one scan."""
 
 NICENESS = 5
 """Of the slow lane: it gets a quarter of what a busy core gives to others."""
@@ -190,23 +190,23 @@ class Decoders:
                 f"Decoding the {header.format} would take {header.peak_bytes // 10**6} MB; the "
                 f"limit is {self._photo_bytes // 10**6} MB."
             )
-        if header.pixels <= QUICK_PIXELS and header.peak_bytes <= QUICK_BYTES:
+        if header.cost <= QUICK_COST and header.peak_bytes <= QUICK_BYTES:
             with suppress(TooCostly):
                 return await self._quick.decode(data, job, min(QUICK_S, self._seconds), clock)
             log.info("a photo exceeded the quick lane's limits; retrying in the slow lane")
-        with self._hold(header.pixels):
+        with self._hold(header.cost):
             return await self._slow.decode(data, job, self._seconds, clock)
 
     @contextmanager
-    def _hold(self, pixels: int) -> Iterator[None]:
+    def _hold(self, cost: int) -> Iterator[None]:
         # A photo that would be too much even alone is let in alone.
-        if self.pending_pixels and self.pending_pixels + pixels > self._max_pending:
+        if self.pending_pixels and self.pending_pixels + cost > self._max_pending:
             raise QueueFull("Large photos wait for their turn. Small ones are still accepted.")
-        self.pending_pixels += pixels
+        self.pending_pixels += cost
         try:
             yield
         finally:
-            self.pending_pixels -= pixels
+            self.pending_pixels -= cost
 
 
 class _Lane:

@@ -40,6 +40,7 @@ WARM_UP_S = 1.0
 PLACES = 16
 """`max_pending`: half the default, for half the machine."""
 
+
 @dataclass
 class Tally:
     """What came back, and when."""

@@ -12,7 +12,8 @@ CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST + b"\r\n"
 
 def parse(data: bytes) -> tuple[Parser, list[h11.Event]]:
     """A parser after all events of these bytes."""
-    parser, events = Parser(), []
+    parser = Parser()
+    events: list[h11.Event] = []
     parser.receive_data(data)
     while isinstance(event := parser.next_event(), h11.Event):
         events.append(event)

@@ -193,7 +193,9 @@ def test_ten_times_too_many_requests(tmp_path: Path) -> None:
     """Goodput stays near the peak, what is accepted is quick, the rest hears when to retry."""
     coarse = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     photo = encode(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC), "JPEG")
-    peaks, goodputs, tally = [], [], Tally()
+    peaks: list[float] = []
+    goodputs: list[float] = []
+    tally = Tally()
     with apart(tmp_path) as (service, clients):
         for _ in range(ROUNDS):
             peaks.append(clients.submit(peak_rate, service.port, photo).result())

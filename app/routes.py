@@ -190,7 +190,7 @@ class Room:
         self._routes = {
             route.path: route
             for route in router.routes
-            if isinstance(route, APIRoute) and "POST" in route.methods
+            if isinstance(route, APIRoute) and "POST" in (route.methods or ())
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ from app import problems, security, server
 from app.explainer import Explainer
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
-from app.routes import router
+from app.routes import Room, router
 from app.settings import Settings
 from app.telemetry import RequestLog, log_context
 from app.tracing import Tracing
@@ -93,6 +93,7 @@ def create_app(
     _add_page(app)
     if settings.metrics:
         _add_metrics(app, metrics)
+    app.add_middleware(Room)  # innermost: keys and hosts are checked first
     problems.add_handlers(app)
     security.protect(app, settings)
     app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)

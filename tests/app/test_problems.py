@@ -112,12 +112,18 @@ async def test_paths_and_verbs_that_do_not_exist(client: httpx.AsyncClient) -> N
         assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
-async def test_no_more_requests_than_places(serve: Serve, engine: Borrowed) -> None:
+async def test_no_more_requests_than_places(
+    serve: Serve, make_explainer: Callable[..., Explainer], engine: Borrowed
+) -> None:
     held = Held(engine)
-    async with serve(engine=held, max_pending=len(ENDPOINTS)) as client:
+    explainer = make_explainer(engine=held, max_pending=len(ENDPOINTS))
+    async with serve(explainer) as client:
         requests = [asyncio.create_task(post(client, path)) for path in ENDPOINTS]
         assert await asyncio.to_thread(held.busy.wait, 20)
-        await asyncio.sleep(0.1)  # for the others to take their places
+        for _ in range(10_000):
+            if explainer.admission.admitted == len(ENDPOINTS):
+                break
+            await asyncio.sleep(0.001)
         for path in ENDPOINTS:
             refused = await post(client, path)
             problem(refused, 429, "queue-full")

@@ -47,9 +47,9 @@ def test_a_request_is_a_trace_of_its_stages(observed: Observed) -> None:
     parts = [span for span in trace if span is not request]
     for span in parts:
         assert span.parent_span_id == request.span_id
-        # Two clocks: that of the parts is the monotonic one.
-        assert span.start_time_unix_nano > request.start_time_unix_nano - 5e6
-        assert span.end_time_unix_nano < request.end_time_unix_nano + 5e6
+        # Two clocks, that of the parts is the monotonic one; a busy machine reads them apart.
+        assert span.start_time_unix_nano > request.start_time_unix_nano - LONG * 1e9
+        assert span.end_time_unix_nano < request.end_time_unix_nano + LONG * 1e9
     parts.sort(key=lambda span: span.start_time_unix_nano)
     stages = [span.name for span in parts if span.name != "queue"]
     assert stages == ["decode", "inference", "render"]

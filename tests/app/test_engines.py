@@ -24,8 +24,8 @@ from app.engines.base import (
 )
 from app.engines.openvino import CORE, OpenVINOEngine, _Bound, _ports
 from app.errors import BundleError, EngineUnavailable
-from app.explainer import Explainer
-from app.settings import PROJECT
+from app.model import Model
+from app.settings import PROJECT, Settings
 
 ENGINES_THAT_COME_AND_GO = """
 import signal, sys, threading
@@ -292,13 +292,13 @@ def test_weights_that_are_not_finite_are_named(
         check_weights(shipped_bundle, [*sound, ("kernel", spoilt)])
 
 
-def test_after_warming_up_nothing_is_left_to_compile(shipped: Explainer) -> None:
+def test_after_warming_up_nothing_is_left_to_compile(shipped: Model, settings: Settings) -> None:
     engine = shipped.engine
     assert isinstance(engine, OpenVINOEngine)
     warmed = dict(engine._models), dict(engine._requests)
     assert {cut for cut, _ in engine._requests} == {Cut.EXPLAIN, Cut.EXPLAIN_DEEP}
     size = shipped.card.input.size
-    for rows in range(1, shipped.settings.max_batch + 1):
+    for rows in range(1, settings.max_batch + 1):
         for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
             engine.run(cut, Batch.of(np.zeros((rows, size, size, 3), np.uint8)))
     assert (engine._models, engine._requests) == warmed

@@ -44,7 +44,7 @@ two cores it was 0.7 to 2.6 s beside one other job, and 7 s with a load average 
 ALIVE_P99_S = 0.5
 """99 of 100 `GET /livez` are answered within this time."""
 
-MEMORY_MB = 2200.0
+MEMORY_MB = 1500.0
 """Resident, of the service and its decoders together: 970 when it is warm, `max_pending_bytes`, and
 what the decoders hold of the costliest photos."""
 

@@ -43,7 +43,8 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _MOST_STREAMS = 8
 
 _DEEP_ROWS = 2
-"""Photos in a call of `explain_deep`; with 8, it would hold 95 MB more and be no faster."""
+"""Photos in a call of `explain_deep`. Eight, in two streams, take a quarter less time together, and
+over 200 MB more."""
 
 
 class OpenVINOEngine(LocalEngine):

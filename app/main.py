@@ -18,7 +18,7 @@ from starlette.types import Scope
 from app import problems, security, server
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
-from app.routes import router
+from app.routes import Room, router
 from app.service import Service
 from app.settings import Settings
 from app.telemetry import RequestLog, log_context
@@ -116,6 +116,7 @@ def _add_layers(
 
     Around all else is the trace, so that the line in the log has its id.
     """
+    app.add_middleware(Room)  # innermost: keys and hosts are checked first
     problems.add_handlers(app)
     security.protect(app, settings)
     app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp
 from uvicorn.server import HANDLED_SIGNALS
 
 from app import heap, logs
-from app.connections import Connection, Edge
+from app.connections import Connection
+from app.edge import Edge
 from app.errors import StartupError
 from app.service import Service
 from app.settings import Settings

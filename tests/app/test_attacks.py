@@ -24,9 +24,9 @@ ANSWERED_S, ALIVE_S = 2.0, 0.5
 """How long an ordinary photo and `GET /livez` may take while others do harm; more on a machine so
 slow that it needs a tenth of that at rest."""
 
-MEMORY_MB = 1900.0
-"""Of the service and its decoders together: 970 when it is warm, 780 for a costly photo, and two at
-rest."""
+MEMORY_MB = 1600.0
+"""Of the service and its decoders together: 660 when it is warm, 780 for a costly photo, and two at
+rest. On two cores it was 1,415."""
 
 
 # -- watching

@@ -8,7 +8,7 @@ from PIL import Image
 
 from app.bundle import ModelCard
 from app.engines import Batch, Cut
-from app.explainer import Explainer
+from app.service import Service
 from tests.app.conftest import (
     ENDPOINTS,
     JPEG,
@@ -139,20 +139,20 @@ async def test_no_more_requests_than_places(
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 async def test_no_answer_past_the_deadline(
-    serve: Serve, make_explainer: Callable[..., Explainer], engine: Borrowed, path: str
+    serve: Serve, make_service: Callable[..., Service], engine: Borrowed, path: str
 ) -> None:
     held = Held(engine)
-    async with serve(make_explainer(engine=held, deadline_s=0.5)) as client:
+    async with serve(make_service(engine=held, deadline_s=0.5)) as client:
         problem(await post(client, path), 504, "deadline-exceeded")
         held.go.set()
 
 
 async def test_nothing_is_served_before_the_start_and_after_the_stop(
-    serve: Serve, make_explainer: Callable[..., Explainer]
+    serve: Serve, make_service: Callable[..., Service]
 ) -> None:
-    explainer = make_explainer()
-    assert not explainer.ready
-    async with serve(explainer) as client:
+    service = make_service()
+    assert not service.model.ready
+    async with serve(service) as client:
         assert (await client.get("/readyz")).json() == {"status": "ready"}
         transport = client._transport
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

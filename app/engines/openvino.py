@@ -42,7 +42,7 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 _MOST_STREAMS = 8
 
-_DEEP_ROWS = 2
+_DEEP_ROWS = 4
 """Photos in a call of `explain_deep`. Eight, in two streams, take a quarter less time together, and
 over 200 MB more."""
 

@@ -113,15 +113,15 @@ async def test_paths_and_verbs_that_do_not_exist(client: httpx.AsyncClient) -> N
 
 
 async def test_no_more_requests_than_places(
-    serve: Serve, make_explainer: Callable[..., Explainer], engine: Borrowed
+    serve: Serve, make_service: Callable[..., Service], engine: Borrowed
 ) -> None:
     held = Held(engine)
-    explainer = make_explainer(engine=held, max_pending=len(ENDPOINTS))
-    async with serve(explainer) as client:
+    service = make_service(engine=held, max_pending=len(ENDPOINTS))
+    async with serve(service) as client:
         requests = [asyncio.create_task(post(client, path)) for path in ENDPOINTS]
         assert await asyncio.to_thread(held.busy.wait, 20)
         for _ in range(10_000):
-            if explainer.admission.admitted == len(ENDPOINTS):
+            if service.admission.admitted == len(ENDPOINTS):
                 break
             await asyncio.sleep(0.001)
         for path in ENDPOINTS:

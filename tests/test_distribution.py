@@ -16,11 +16,9 @@ def test_a_wheel_holds_no_code_and_the_version_of_the_service(tmp_path: Path) ->
     for path in ("pyproject.toml", "README.md", "LICENSE", "app/__init__.py", "app/main.py"):
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / path, source / path)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-        + ["--disable-pip-version-check", "--wheel-dir", str(tmp_path), str(source)],
-        check=True,
-    )
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    subprocess.run([*command, *options, str(source)], check=True)
     (wheel,) = tmp_path.glob("breedcam-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

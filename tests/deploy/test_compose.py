@@ -113,7 +113,7 @@ def test_the_service_is_limited_and_has_time_to_stop(name: str) -> None:
 def test_the_memory_of_a_cpu_is_what_the_tests_take_at_most() -> None:
     """docs/settings.md has what it takes; a GPU's service needs TensorFlow and CUDA beside it."""
     text = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
-    [measured] = re.findall(r"([\d.]+) GB under the photos and clients of the tests", text)
+    [measured] = re.findall(r"([\d.]+) GB under every attack of the tests", text)
     limits = {
         name: float(service["mem_limit"].removesuffix("g"))
         for name, service in compose.services("cpu", "gpu").items()

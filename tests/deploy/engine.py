@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +144,7 @@ class Container:
     def wait_for_restart(self) -> None:
         self._wait(lambda: self.inspect()["RestartCount"] > 0)
 
-    def _wait(self, condition: Any) -> None:
+    def _wait(self, condition: Callable[[], bool]) -> None:
         until = time.monotonic() + 2 * LONG
         while time.monotonic() < until:
             with suppress(httpx.TransportError):

@@ -1,6 +1,7 @@
 """docker-compose.yml: valid, and true to the files that it names."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,9 @@ from tests.deploy import compose
 
 DOCKERFILE = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
 MONITORING = PROJECT / "deploy" / "monitoring"
+
+OWN = ("COMPOSE_PROFILES", "DATA", "MEMORY", "PUBLISH")
+"""Variables of docker-compose.yml."""
 
 STARTS: list[tuple[tuple[str, ...], set[str]]] = [
     (("gpu",), {"breedcam"}),
@@ -47,9 +51,10 @@ def test_the_file_follows_the_specification() -> None:
 def docker_compose() -> list[str] | None:
     """The command, where it is installed."""
     docker = shutil.which("docker")
-    if docker and subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+    if docker is None:
         return None
-    return [docker, "compose"] if docker else None
+    version = subprocess.run([docker, "compose", "version"], capture_output=True)
+    return None if version.returncode else [docker, "compose"]
 
 
 @pytest.mark.parametrize(("profiles", "started"), STARTS)
@@ -77,12 +82,12 @@ def configured(docker_compose: list[str], *options: str) -> dict[str, Any]:
     done = subprocess.run(
         [*docker_compose, *options, "config", "--format", "json"],
         cwd=PROJECT,
+        env={name: value for name, value in os.environ.items() if name not in OWN},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)["services"]
-    return found
+    return dict(json.loads(done.stdout)["services"])
 
 
 def test_up_alone_serves_on_a_gpu(docker_compose: list[str] | None) -> None:

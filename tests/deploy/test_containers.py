@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -116,7 +115,7 @@ def test_a_crash_restarts_it(image: str) -> None:
 
 def test_a_stop_under_load_answers_what_it_has_accepted(image: str) -> None:
     clients = 8
-    with engine.run() as container:
+    with engine.run("--env", "BREEDCAM_READ_TIMEOUT_S=60") as container:
         halves = [_half_sent(container) for _ in range(clients)]
         until = time.monotonic() + LONG
         # /metrics itself is one more.
@@ -186,7 +185,8 @@ def test_a_model_of_ones_own_comes_by_volume(image: str, tmp_path: Path) -> None
     shutil.copytree(shipped, version)
     card = version / "assets.extra" / "model.json"
     text = card.read_text(encoding="utf-8")
-    card.write_text(text.replace(f'"name": "{shipped.parent.name}"', '"name": "mine"', 1))
+    text = text.replace(f'"name": "{shipped.parent.name}"', '"name": "mine"', 1)
+    card.write_text(text, encoding="utf-8")
     mount = f"{tmp_path / 'models'}:/models:ro"
 
     with engine.run("--volume", mount, "--env", "BREEDCAM_MODEL=/models/mine") as container:
@@ -214,5 +214,4 @@ def test_a_photo_that_exceeds_the_memory_costs_its_decoder_only(image: str) -> N
 def _anonymous_bytes(container: Container) -> int:
     """Memory of all its processes that only swap could free."""
     lines = container.execute("sh", "-c", "cat /proc/[0-9]*/status").splitlines()
-    kilobytes: Any = sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
-    return int(kilobytes) * 1024
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))

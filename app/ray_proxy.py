@@ -230,7 +230,9 @@ class _Attempt:
         media_type = Headers(raw=[(k.lower(), v) for k, v in start["headers"]]).get("content-type")
         if status >= 400 and media_type != problems.MEDIA_TYPE:
             log.warning("Ray's proxy answered %d", status)
-            raise _RAYS_ERRORS.get(status) or BreedCAMError("Ray's proxy failed.")
+            raise _RAYS_ERRORS.get(status) or BreedCAMError(
+                "The service failed to handle the request."
+            )
 
     async def _receive(self) -> Message:
         if self._body is not None:

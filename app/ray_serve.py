@@ -65,12 +65,6 @@ def build(arguments: dict[str, str]) -> serve.Application:
         max_ongoing_requests=settings.max_pending,
         max_queued_requests=settings.max_pending,
         backpressure_config={"status_code": 429},
-        autoscaling_config={
-            "min_replicas": 1,
-            "max_replicas": 4,
-            # A full batch in work, and as much on its way: more only wait.
-            "target_ongoing_requests": 2 * settings.max_batch,
-        },
         ray_actor_options={"num_cpus": 2},
         health_check_period_s=HEALTH_S,
         health_check_timeout_s=settings.stuck_s,

@@ -71,19 +71,14 @@ def _cases() -> Mapping[str, Callable[[], AbstractContextManager[Sequence[int]]]
 @contextmanager
 def _processes(count: int, threads: int) -> Iterator[Sequence[int]]:
     with ExitStack() as stack:
-        running = [
-            stack.enter_context(services.ours(threads=threads))
-            for _ in range(count)
-        ]
+        running = [stack.enter_context(services.ours(threads=threads)) for _ in range(count)]
         yield [service.port for service in running]
 
 
 @contextmanager
 def _replicas(count: int, cpus: int) -> Iterator[Sequence[int]]:
     port = services.free_port()
-    with Worker(
-        "benchmarks.workers.cluster", str(CORES), str(port)
-    ) as cluster:
+    with Worker("benchmarks.workers.cluster", str(CORES), str(port)) as cluster:
         try:
             options = {"num_replicas": count, "ray_actor_options": {"num_cpus": cpus}}
             cluster.ask("deploy", **options)
@@ -92,9 +87,7 @@ def _replicas(count: int, cpus: int) -> Iterator[Sequence[int]]:
             cluster.ask("stop")
 
 
-def _send(
-    loads: Loads, ports: Sequence[int], clients: int, rounds: int
-) -> tuple[Spread, Spread]:
+def _send(loads: Loads, ports: Sequence[int], clients: int, rounds: int) -> tuple[Spread, Spread]:
     times: list[float] = []
     rates: list[float] = []
     for number in range(rounds + 1):
@@ -108,6 +101,7 @@ def _send(
 
 def _report(results: Mapping[tuple[str, int], tuple[Spread, Spread]]) -> Table:
     rows = [
-        (name, str(clients), str(times), str(rate)) for (name, clients), (times, rate) in results.items()
+        (name, str(clients), str(times), str(rate))
+        for (name, clients), (times, rate) in results.items()
     ]
     return Table((f"`{PATH}`", "clients", "ms", "images/s"), rows)

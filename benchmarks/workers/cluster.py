@@ -44,9 +44,7 @@ def make() -> dict[str, Callable[..., Any]]:
             temp_dir=directory.name,
         )
     ray.init(address=cluster.address, log_to_driver=False)
-    ray_serve.start(
-        proxy_location="EveryNode", http_options={"host": "127.0.0.1", "port": head}
-    )
+    ray_serve.start(proxy_location="EveryNode", http_options={"host": "127.0.0.1", "port": head})
     client = ray_serve.context._get_global_client()
 
     def replicas() -> list[dict[str, Any]]:

@@ -282,7 +282,7 @@ async def test_keys_and_hosts_are_checked_before_a_body_is_read(
 
 async def test_rays_own_pages_are_rays(variables: Callable[..., None]) -> None:
     variables()
-    async with proxy(Replicas(PlainTextResponse("draining", 503))) as client:
+    async with proxy(PlainTextResponse("draining", 503)) as client:
         response = await client.get("/-/healthz")
     assert (response.status_code, response.text) == (503, "draining")
 

@@ -205,7 +205,9 @@ def test_the_proxies_keep_the_limits(nodes: Nodes) -> None:
             413,
             "too-many-bytes",
         )
-        problem(httpx.post(f"{url}/cam", content=b"x", headers=HEADERS), 415, "unsupported-media-type")
+        problem(
+            httpx.post(f"{url}/cam", content=b"x", headers=HEADERS), 415, "unsupported-media-type"
+        )
 
 
 @pytest.mark.slow

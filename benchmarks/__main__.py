@@ -31,9 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="Three more commands have a --help of their own: `boxes` compares rules for the box, "
-        "for docs/localization.md; `ray` measures the service under Ray Serve, for docs/ray.md; "
-        "`revision` compares the service with an earlier revision.",
+        epilog="Three more commands have a --help of their own: `boxes` compares rules for the "
+        "box, for docs/localization.md; `ray` measures the service under Ray Serve, for "
+        "docs/ray.md; `revision` compares the service with an earlier revision.",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--rounds", type=int, help="rounds of each part; each has its own default")

@@ -15,7 +15,6 @@ import httpx
 import pytest
 import yaml
 
-from app.bundle import Bundle
 from app.settings import PROJECT, Settings
 from benchmarks.protocol import Worker
 from tests.app.conftest import JPEG, problem, untimed

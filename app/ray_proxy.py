@@ -16,6 +16,7 @@ Ray itself is not imported.
 import asyncio
 import logging
 import os
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, cast
 
@@ -141,7 +142,7 @@ class Gate:
         except BreedCAMError as error:
             await problems.answer(error)(scope, receive, send)
 
-    async def _chunks(self, scope: Scope, receive: Receive) -> Any:
+    async def _chunks(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
         """The body's chunks, as long as they are within the limit.
 
         Raises:

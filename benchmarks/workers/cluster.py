@@ -4,7 +4,6 @@ The environment, with the settings in it, reaches every process of the cluster. 
 the CPUs of a node, as Ray counts them, and the port of each node's proxy, the head's first.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -15,7 +14,11 @@ from typing import Any
 
 from benchmarks.protocol import PROJECT, serve
 
+NAME = "breedcam"
+"""Of the application."""
+
 START_S = 120.0
+"""For replicas to start; in seconds."""
 
 STORE_BYTES = 100 << 20
 """Of each node's object store: photos and answers pass through it."""
@@ -32,6 +35,7 @@ def make() -> dict[str, Callable[..., Any]]:
     import ray  # it reads the environment
     from ray import serve as ray_serve
     from ray.cluster_utils import Cluster
+    from ray.serve._private.common import ReplicaState
     from ray.serve.schema import ServeDeploySchema
 
     directory = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # sockets' paths are short
@@ -49,28 +53,26 @@ def make() -> dict[str, Callable[..., Any]]:
 
     def replicas() -> list[dict[str, Any]]:
         """Of each replica that runs, its process and its node."""
-        applications = json.loads(json.dumps(client.get_serve_details(), default=str))[
-            "applications"
-        ]
-        found = applications["breedcam"]["deployments"]["BreedCAM"]["replicas"]
+        application = client.get_serve_details()["applications"][NAME]
         return [
             {"pid": replica["pid"], "node": replica["node_id"]}
-            for replica in found
-            if replica["state"].endswith("RUNNING")
+            for deployment in application["deployments"].values()
+            for replica in deployment["replicas"]
+            if replica["state"] == ReplicaState.RUNNING
         ]
 
     def deploy(**options: Any) -> None:
         """Deploy with these options; returns once all is as they say."""
         options = {"name": "BreedCAM", "ray_actor_options": {"num_cpus": 1}, **options}
         application = {
-            "name": "breedcam",
+            "name": NAME,
             "import_path": "app.ray_serve:build",
             "deployments": [options],
         }
         client.deploy_apps(ServeDeploySchema(applications=[application]))
         until = time.monotonic() + START_S
         while True:
-            status = ray_serve.status().applications["breedcam"]
+            status = ray_serve.status().applications[NAME]
             if status.status == "RUNNING" and len(replicas()) == options.get("num_replicas"):
                 return
             if status.status == "DEPLOY_FAILED" or time.monotonic() > until:

@@ -1,5 +1,6 @@
 """Replicas under Ray Serve: on two nodes, behind Ray's proxies, while one of them is killed."""
 
+import importlib.util
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ import yaml
 
 from app.settings import PROJECT, Settings
 from benchmarks.protocol import Worker
+from tests import needs
 from tests.app.conftest import JPEG, problem, untimed
 from tests.app.services import LONG, environment, free_port, serving
 
@@ -54,7 +57,8 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    pytest.importorskip("ray.serve")
+    if importlib.util.find_spec("ray") is None:
+        needs.absent("Ray, which requirements/dev.txt has")
     ports = free_port(), free_port()
     with Worker(
         "benchmarks.workers.cluster", "1", *map(str, ports), **environment(**SETTINGS)
@@ -128,8 +132,18 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_a_deployments_options_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve = pytest.importorskip("app.ray_serve")
+@pytest.fixture
+def serve() -> Any:
+    """The module, which needs Ray."""
+    try:
+        return importlib.import_module("app.ray_serve")
+    except ModuleNotFoundError:
+        needs.absent("Ray, which requirements/dev.txt has")
+
+
+def test_a_deployments_options_follow_the_settings(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BREEDCAM_MAX_PENDING", "7")
     monkeypatch.setenv("BREEDCAM_DEADLINE_S", "1.5")
     deployment = serve.build({})._bound_deployment
@@ -144,15 +158,15 @@ def test_a_deployments_options_follow_the_settings(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("threads", "cpus", "expected"), [(0, 2.0, 2), (0, 0.5, 1), (0, 3.6, 4), (5, 2.0, 5)]
 )
-def test_a_replica_has_a_thread_for_each_cpu(threads: int, cpus: float, expected: int) -> None:
-    serve = pytest.importorskip("app.ray_serve")
+def test_a_replica_has_a_thread_for_each_cpu(
+    serve: Any, threads: int, cpus: float, expected: int
+) -> None:
     settings = serve.replica_settings(Settings(threads=threads), cpus)
     assert settings.threads == expected
     assert not settings.metrics
 
 
-def test_the_configuration_file_is_one_of_rays() -> None:
-    serve = pytest.importorskip("app.ray_serve")
+def test_the_configuration_file_is_one_of_rays(serve: Any) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     document = yaml.safe_load((PROJECT / "docs" / "ray" / "serve.yaml").read_text())
@@ -205,7 +219,14 @@ def test_the_proxies_keep_the_limits(nodes: Nodes) -> None:
             "too-many-bytes",
         )
         problem(
-            httpx.post(f"{url}/cam", content=b"x", headers=HEADERS), 415, "unsupported-media-type"
+            httpx.post(
+                f"{url}/cam",
+                content=b"x",
+                headers=HEADERS | {"Content-Type": "text/plain"},
+                timeout=LONG,
+            ),
+            415,
+            "unsupported-media-type",
         )
 
 

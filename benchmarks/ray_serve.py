@@ -6,8 +6,8 @@ All of it runs on this machine: with two replicas, they and the clients share it
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from benchmarks import document, services
@@ -17,6 +17,15 @@ from benchmarks.results import Table
 from benchmarks.timing import Spread, spread
 
 __all__ = ["main"]
+
+CASES = {
+    "alone": "`python -m app.main`, 2 threads",
+    "ray": "Ray, one replica of 2 threads",
+    "alone-1": "`python -m app.main`, 1 thread",
+    "ray-1": "Ray, one replica of 1 thread",
+    "two": "two processes of 1 thread",
+    "ray-two": "Ray, two replicas of 1 thread",
+}
 
 CLIENTS = (1, 8, 16)
 
@@ -35,37 +44,33 @@ def main(arguments: Sequence[str]) -> None:
         arguments: what follows `ray` on the command line.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks ray", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
-    print(document.markdown(_report(measure(options.rounds))))
+    if unknown := set(options.cases) - CASES.keys():
+        parser.error(f"there is no case {', '.join(sorted(unknown))}")
+    for name in options.cases or CASES:
+        results = measure(name, options.rounds)
+        print(document.markdown(_report(CASES[name], results)), flush=True)
 
 
-def measure(rounds: int) -> dict[tuple[str, int], tuple[Spread, Spread]]:
-    """Milliseconds of a request, and images per second, by case and number of clients.
+def measure(case: str, rounds: int) -> dict[int, tuple[Spread, Spread]]:
+    """Milliseconds of a request, and images per second, by number of clients.
 
-    Not in turn: an idle cluster uses the processor too.
+    One case after the other, not in turn: an idle cluster uses the processor too.
     """
-    results: dict[tuple[str, int], tuple[Spread, Spread]] = {}
-    with Worker("benchmarks.workers.load") as generator:
+    start = {
+        "alone": partial(_processes, 1, threads=2),
+        "ray": partial(_replicas, 1, cpus=2),
+        "alone-1": partial(_processes, 1, threads=1),
+        "ray-1": partial(_replicas, 1, cpus=1),
+        "two": partial(_processes, 2, threads=1),
+        "ray-two": partial(_replicas, 2, cpus=1),
+    }[case]
+    with Worker("benchmarks.workers.load") as generator, start() as ports:
         loads = Loads(generator)
         loads.keep_photos()
-        for name, start in _cases().items():
-            with start() as ports:
-                for clients in CLIENTS:
-                    results[name, clients] = _send(loads, ports, clients, rounds)
-    return results
-
-
-def _cases() -> Mapping[str, Callable[[], AbstractContextManager[Sequence[int]]]]:
-    """What starts each service, and gives its ports."""
-    return {
-        "`python -m app.main`, 2 threads": partial(_processes, 1, threads=2),
-        "one replica under Ray, 2 threads": partial(_replicas, 1, cpus=2),
-        "two processes of 1 thread": partial(_processes, 2, threads=1),
-        "two replicas under Ray of 1 thread": partial(_replicas, 2, cpus=1),
-        "`python -m app.main`, 1 thread": partial(_processes, 1, threads=1),
-        "one replica under Ray, 1 thread": partial(_replicas, 1, cpus=1),
-    }
+        return {clients: _send(loads, ports, clients, rounds) for clients in CLIENTS}
 
 
 @contextmanager
@@ -99,9 +104,6 @@ def _send(loads: Loads, ports: Sequence[int], clients: int, rounds: int) -> tupl
     return spread(times), spread(rates)
 
 
-def _report(results: Mapping[tuple[str, int], tuple[Spread, Spread]]) -> Table:
-    rows = [
-        (name, str(clients), str(times), str(rate))
-        for (name, clients), (times, rate) in results.items()
-    ]
-    return Table((f"`{PATH}`", "clients", "ms", "images/s"), rows)
+def _report(case: str, results: Mapping[int, tuple[Spread, Spread]]) -> Table:
+    rows = [(str(clients), str(times), str(rate)) for clients, (times, rate) in results.items()]
+    return Table((f"{case}: clients", "ms", "images/s"), rows)

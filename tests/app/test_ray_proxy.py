@@ -1,7 +1,7 @@
 """What stands before Ray's own application, around one that fails as Ray's does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ Replica = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @pytest.fixture
-def variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`variables(deadline_s=...)` sets them; uvicorn's protocols are put back afterwards."""
     monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "")

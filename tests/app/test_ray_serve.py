@@ -21,7 +21,7 @@ from app.settings import PROJECT, Settings
 from benchmarks.protocol import Worker
 from tests import needs
 from tests.app.conftest import JPEG, problem, untimed
-from tests.app.services import LONG, environment, free_port, serving
+from tests.app.services import LONG, free_port, serving
 
 KEY = "correct-horse-battery-staple"
 PENDING = 4
@@ -60,9 +60,8 @@ def nodes() -> Iterator[Nodes]:
     if importlib.util.find_spec("ray") is None:
         needs.absent("Ray, which requirements/dev.txt has")
     ports = free_port(), free_port()
-    with Worker(
-        "benchmarks.workers.cluster", "1", *map(str, ports), **environment(**SETTINGS)
-    ) as worker:
+    variables: Any = {f"BREEDCAM_{name.upper()}": str(value) for name, value in SETTINGS.items()}
+    with Worker("benchmarks.workers.cluster", "1", *map(str, ports), **variables) as worker:
         try:
             worker.ask("deploy", num_replicas=2)
             yield Nodes(worker, ports)

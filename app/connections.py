@@ -10,14 +10,14 @@
     still sends when it is answered                  read from for a while, so that the answer
                                                      is not lost (`Connection._close`)
 
-`Connection` serves one client with a parser of its own, `_Parser`. It hands requests over to the
-application with `receive` and `send` that keep to the client's pace. `Edge` knows all connections.
+`Connection` serves one client with a parser of its own (`app.http_parser`). It hands requests over
+to the application with `receive` and `send` that keep to the client's pace (`app.pace`). `Edge`
+knows all connections (`app.edge`).
 """
 
 import asyncio
 import contextvars
 import logging
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -31,40 +31,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from app import problems
-from app.errors import (
-    BreedCAMError,
-    HeaderTooLarge,
-    MalformedRequest,
-    RequestTimeout,
-    TooManyConnections,
-    UnsupportedCoding,
-    UnsupportedVersion,
-)
-from app.metrics import Metrics
+from app.edge import STALLED_S, Edge
+from app.errors import BreedCAMError, RequestTimeout, TooManyConnections
+from app.http_parser import Parser
+from app.pace import Pace
 from app.security import ANSWER
-from app.settings import Settings
 
-__all__ = ["Connection", "Edge"]
+__all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
-
-MAX_HEADER_BYTES = 32 * 1024
-"""Of a request's line and its header fields together."""
-
-MAX_HEADER_FIELDS = 100
-"""As Apache has it."""
-
-MIN_CHUNK = 64
-"""Mean bytes of a chunk, once there are `FREE_CHUNKS`: each costs the parser time."""
-
-FREE_CHUNKS = 4096
-"""Chunks of any size."""
-
-MIN_RATE = 1_000
-"""Bytes a second that a client sends or takes, in each period of its deadline."""
-
-STALLED_S = 1.0
-"""A client that has done so little for so long may be ended, where others need its place."""
 
 UNSENT_BYTES = 64 * 1024
 """Of an answer: so many may wait in the transport when the answer counts as sent."""
@@ -81,175 +56,27 @@ LINGER_S = 30.0
 LINGER_BODIES = 8
 """How much such a client may still send, in bodies of the largest size."""
 
-REFUSED = 64
-"""Connections beyond `max_connections` that are answered 503 at once; others are cut off."""
-
-_ABSOLUTE = re.compile(rb"https?://([^/?#@\\]+)([/?][^#]*|)", re.IGNORECASE)
-
-
-class Edge:
-    """All connections: how many there may be, and which has to go where others need its place."""
-
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
-        """Take the limits from the settings.
-
-        Args:
-            settings: all of them.
-            metrics: what is counted; default: its own.
-        """
-        self.settings = settings
-        self.metrics = metrics or Metrics()
-        self.metrics.connections(lambda: len(self._open), settings.max_connections)
-        self._open: set[Connection] = set()
-        self._refused: set[Connection] = set()
-
-    def admit(self, connection: "Connection") -> bool:
-        """Whether there is a place for one more. One that does nothing makes way for it."""
-        if len(self._open) >= self.settings.max_connections:
-            # First those that only wait for their client to close, then those that have not yet
-            # sent a request, then those between two.
-            idle = [other for other in self._open if other.may_go]
-            if not idle:
-                self._refused.add(connection)
-                return False
-            first = min(idle, key=lambda other: other.rank)
-            self._open.discard(first)
-            first.abort()
-        self._open.add(connection)
-        return True
-
-    @property
-    def overrun(self) -> bool:
-        """Whether there are too many even of those that are refused."""
-        return len(self._refused) > REFUSED
-
-    def forget(self, connection: "Connection") -> None:
-        """It is closed."""
-        self._open.discard(connection)
-        self._refused.discard(connection)
-
-    async def make_room(self, size: int) -> bool:
-        """End the request that keeps the most bytes for the longest while its client does nothing.
-
-        Args:
-            size: the bytes that are lacking.
-
-        Returns:
-            Whether there was one. None is ended where all of them together do not keep so much.
-        """
-        stalled = [
-            other for other in self._open if other.held_bytes and other.stalled_s >= STALLED_S
-        ]
-        if not stalled or sum(other.held_bytes for other in stalled) < size:
-            return False
-        worst = max(stalled, key=lambda other: other.held_bytes * other.stalled_s)
-        log.info("a slow client is ended: the memory is needed")
-        await worst.give_up()
-        return True
-
-
-class _Parser(h11.Connection):
-    """h11's parser, with more bounds than that on the bytes of a header.
-
-    Attributes:
-        fault: what was wrong with the last event, if anything.
-        held: whether the next request has to wait, since the last answer is not sent yet.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER, MAX_HEADER_BYTES)
-        self.fault = h11.RemoteProtocolError("")
-        self.held = False
-        self._chunks = self._chunk_bytes = 0
-
-    def next_event(self) -> Any:
-        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
-            return h11.PAUSED  # what follows the last request is ignored (RFC 9112, 9.6)
-        if self.held and self.their_state is h11.IDLE:
-            return h11.PAUSED
-        try:
-            event = super().next_event()
-            if isinstance(event, h11.Request):
-                self._check(event)
-                event = _in_origin_form(event)
-            elif isinstance(event, h11.Data):
-                self._count(event)
-            return event
-        except h11.RemoteProtocolError as error:
-            self.fault = error
-            raise
-
-    def _check(self, request: h11.Request) -> None:
-        if request.http_version not in (b"1.0", b"1.1"):
-            raise h11.RemoteProtocolError("unsupported version", 505)
-        size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
-        if size > MAX_HEADER_BYTES or len(request.headers) > MAX_HEADER_FIELDS:
-            raise h11.RemoteProtocolError("header too large", 431)
-        names = {name for name, _ in request.headers}
-        if {b"content-length", b"transfer-encoding"} <= names:
-            # Servers that disagree about which counts can be led to see different requests.
-            raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
-        self._chunks = self._chunk_bytes = 0
-
-    def _count(self, data: h11.Data) -> None:
-        self._chunks += data.chunk_start
-        self._chunk_bytes += len(data.data)
-        if self._chunks > FREE_CHUNKS + self._chunk_bytes // MIN_CHUNK:
-            raise h11.RemoteProtocolError("too many small chunks")
-
-
-def _in_origin_form(request: h11.Request) -> h11.Request:
-    """The request with a path for its target, and `Host` of what stood before it.
-
-    A target in absolute form has to be taken, and its authority counts (RFC 9112, 3.2.2).
-    """
-    match = _ABSOLUTE.fullmatch(request.target)
-    if match is None:
-        return request
-    authority, rest = match.groups()
-    headers = [(name, value) for name, value in request.headers if name != b"host"]
-    return h11.Request(
-        method=request.method,
-        target=rest if rest.startswith(b"/") else b"/" + rest,
-        headers=[(b"host", authority), *headers],
-        http_version=request.http_version,
-    )
-
-
-class _Pace:
-    """How a client keeps up: `MIN_RATE` in each period.
-
-    Attributes:
-        moved_at: when the last bytes came or went, by the event loop's clock.
-    """
-
-    def __init__(self, period_s: float) -> None:
-        self._period_s = period_s
-        self._moved = 0
-        self._since = self.moved_at = asyncio.get_running_loop().time()
-
-    @property
-    def until(self) -> float:
-        """When the client is too slow."""
-        return self._since + self._period_s
-
-    def move(self, count: int) -> None:
-        """So many bytes have come or gone."""
-        if count <= 0:
-            return
-        self.moved_at = asyncio.get_running_loop().time()
-        self._moved += count
-        if self._moved >= MIN_RATE * self._period_s:
-            self._moved = 0
-            self._since = self.moved_at
-
 
 class _Transport:
-    """A transport that is closed in its connection's way."""
+    """A transport that is closed in its connection's way.
+
+    Attributes:
+        holding: whether what is written waits for what is written next. An answer's header leaves
+            with the first bytes of its body: one call of the kernel in place of two.
+    """
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport
+        self._held = b""
         self.close = close
+        self.holding = False
+
+    def write(self, data: bytes) -> None:
+        data, self._held = self._held + data, b""
+        if self.holding:
+            self._held = data
+        else:
+            self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -258,7 +85,7 @@ class _Transport:
 class Connection(H11Protocol):
     """One client's connection."""
 
-    conn: _Parser
+    conn: Parser
 
     def __init__(
         self,
@@ -270,19 +97,20 @@ class Connection(H11Protocol):
     ) -> None:
         """Set it up; uvicorn calls this with all but the first argument."""
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = _Parser()
+        self.conn = Parser()
         self._edge = edge
         self._settings = edge.settings
         self._application = self.app
         self.app = self._serve
         self._raw: asyncio.Transport
+        self._wrapped: _Transport
         self._timer: asyncio.TimerHandle | None = None
         self._since = self.loop.time()
         self._served = 0
         self._unsent = False
         # Of a request in work:
         self._task: asyncio.Task[Any] | None = None
-        self._pace: _Pace | None = None
+        self._pace: Pace | None = None
         self._end: Callable[[], None] | None = None
         self._read_bytes = 0
         # Of a connection that is being closed:
@@ -335,7 +163,8 @@ class Connection(H11Protocol):
         self._raw = transport
         # Paused and resumed: the answer is not sent, and is sent.
         transport.set_write_buffer_limits(high=UNSENT_BYTES, low=0)
-        super().connection_made(cast(asyncio.Transport, _Transport(transport, self._close)))
+        self._wrapped = _Transport(transport, self._close)
+        super().connection_made(cast(asyncio.Transport, self._wrapped))
         if self._edge.admit(self):
             self._set_timer(self._settings.header_timeout_s, self._late)
         elif self._edge.overrun:
@@ -404,7 +233,7 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer that the bytes are not a request; the parser knows why."""
-        self._refuse(_error(self.conn.fault))
+        self._refuse(self.conn.error)
 
     def shutdown(self) -> None:
         """Let a request in work end, and close the connection after it."""
@@ -421,7 +250,7 @@ class Connection(H11Protocol):
         """Run the application with `receive` and `send` that keep to the client's pace."""
         self._task = asyncio.current_task()
         self._read_bytes = 0
-        pace = _Pace(self._settings.read_timeout_s)
+        pace = Pace(self._settings.read_timeout_s)
         arrived = False
 
         async def paced_receive() -> Message:
@@ -434,16 +263,18 @@ class Connection(H11Protocol):
 
         async def paced_send(message: Message) -> None:
             await self._sent()
-            if message["type"] == "http.response.start" and self._must_close(scope, message):
+            starts = message["type"] == "http.response.start"
+            if starts and self._must_close(scope, message):
                 headers = [*message.get("headers", ()), CLOSE_HEADER]
                 message = {**message, "headers": headers}
+            self._wrapped.holding = starts
             await send(message)
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
+            if not starts and not message.get("more_body", False):
                 await self._sent()
 
         await self._application(scope, paced_receive, paced_send)
 
-    async def _received(self, receive: Receive, pace: _Pace) -> Message:
+    async def _received(self, receive: Receive, pace: Pace) -> Message:
         """The next message about the body.
 
         Raises:
@@ -469,7 +300,7 @@ class Connection(H11Protocol):
         """Wait until what was written is sent; cut off a client that takes it too slowly."""
         if not self.flow.write_paused:
             return
-        self._pace = pace = _Pace(self._settings.write_timeout_s)
+        self._pace = pace = Pace(self._settings.write_timeout_s)
         self._end = self.abort
         self._read_bytes = 0
         left = self._raw.get_write_buffer_size()
@@ -552,17 +383,3 @@ class Connection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_later(seconds, then) if seconds and then else None
-
-
-def _error(fault: h11.RemoteProtocolError) -> BreedCAMError:
-    """What is wrong with a request, for its client."""
-    if fault.error_status_hint == 431:
-        return HeaderTooLarge(
-            f"The header exceeds {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields."
-        )
-    if fault.error_status_hint == 501:
-        return UnsupportedCoding("Of the transfer codings, `chunked` alone is supported.")
-    if fault.error_status_hint == 505:
-        return UnsupportedVersion("HTTP/1.0 and HTTP/1.1 are supported.")
-    reason = re.sub(r"[:,(]? *(\(expected )?bytearray\(.*", "", str(fault), flags=re.DOTALL)
-    return MalformedRequest(f"This is not a request of HTTP/1.1: {reason[:200]}.")

@@ -1,7 +1,7 @@
 """Decoding in processes that can be ended: two lanes, so that costly photos delay no others.
 
     lane     photos                              processes            a photo may take
-    quick    of up to `QUICK_PIXELS` by their    `count`              `QUICK_S`, `QUICK_BYTES`
+    quick    of up to `QUICK_COST` by their      `count`              `QUICK_S`, `QUICK_BYTES`
              header, and up to `QUICK_BYTES`
     slow     the others, and those that exceed   1, of less           `seconds`, and memory by
              the quick lane's limits             priority             `BYTES_PER_PIXEL`
@@ -49,7 +49,7 @@ __all__ = ["Decoders"]
 
 log = logging.getLogger(__name__)
 
-QUICK_PIXELS = 70_000_000
+QUICK_COST = 70_000_000
 """Cost of a photo in the quick lane, as `app.image_header` has it, at most about 0.7 s: a HEIC of
 12 megapixels, as telephones write it, costs 60 million."""
 
@@ -65,7 +65,7 @@ BYTES_PER_PIXEL = 13
 JPEG without subsampling (7 for the picture, 6 for coefficients)."""
 
 QUICK_BYTES = 128_000_000
-"""Memory for a photo in the quick lane: a JPEG of 18 megapixels, or a HEIC of 16."""
+"""Memory for a photo in the quick lane: a HEIC of 16 megapixels, or a JPEG of 50 in one scan."""
 
 NICENESS = 5
 """Of the slow lane: it gets a quarter of what a busy core gives to others."""
@@ -190,23 +190,23 @@ class Decoders:
                 f"Decoding the {header.format} would take {header.peak_bytes // 10**6} MB; the "
                 f"limit is {self._photo_bytes // 10**6} MB."
             )
-        if header.pixels <= QUICK_PIXELS and header.peak_bytes <= QUICK_BYTES:
+        if header.cost <= QUICK_COST and header.peak_bytes <= QUICK_BYTES:
             with suppress(TooCostly):
                 return await self._quick.decode(data, job, min(QUICK_S, self._seconds), clock)
             log.info("a photo exceeded the quick lane's limits; retrying in the slow lane")
-        with self._hold(header.pixels):
+        with self._hold(header.cost):
             return await self._slow.decode(data, job, self._seconds, clock)
 
     @contextmanager
-    def _hold(self, pixels: int) -> Iterator[None]:
+    def _hold(self, cost: int) -> Iterator[None]:
         # A photo that would be too much even alone is let in alone.
-        if self.pending_pixels and self.pending_pixels + pixels > self._max_pending:
+        if self.pending_pixels and self.pending_pixels + cost > self._max_pending:
             raise QueueFull("Large photos wait for their turn. Small ones are still accepted.")
-        self.pending_pixels += pixels
+        self.pending_pixels += cost
         try:
             yield
         finally:
-            self.pending_pixels -= pixels
+            self.pending_pixels -= cost
 
 
 class _Lane:
@@ -271,7 +271,10 @@ class _Lane:
             with clock.lap("decode"):
                 return await asyncio.shield(exchange)
         finally:
-            await _in_full(self._give_back(process, exchange))
+            if exchange.done() and self._keep(process):  # the usual case, without more tasks
+                self._places.release()
+            else:
+                await _in_full(self._give_back(process, exchange))
 
     def _take(self) -> "_Process":
         """One that waits, or a new one where it has ended meanwhile."""
@@ -285,6 +288,15 @@ class _Lane:
             self._busy.add(process)
             return process
 
+    def _keep(self, process: "_Process") -> bool:
+        """Whether the process has answered, and waits for the next photo."""
+        with self._lock:
+            if self._stopped or not process.usable:
+                return False
+            self._busy.discard(process)
+            self._idle.append(process)
+            return True
+
     async def _give_back(self, process: "_Process", exchange: "asyncio.Task[Decoded]") -> None:
         """Free a place, once its process is free or gone, and its memory with it."""
         try:
@@ -293,24 +305,21 @@ class _Lane:
                 process.kill()
                 await asyncio.wait({exchange})
             exchange.cancelled() or exchange.exception()  # nobody else may look at it
-            await self._put_back(process)
+            if not self._keep(process):
+                await self._replace(process)
         finally:
             self._places.release()
 
-    async def _put_back(self, process: "_Process") -> None:
-        """Keep a process that has answered; put another in the place of one that has not."""
-        usable = process.usable
-        if not usable:
+    async def _replace(self, process: "_Process") -> None:
+        """End a process, and put another in its place unless the lane is stopped."""
+        if not process.usable:
             self.ended += 1
-            await asyncio.to_thread(process.end)
+        await asyncio.to_thread(process.end)
         with self._lock:
             self._busy.discard(process)
             if not self._stopped:
                 with suppress(OSError):  # there are too many processes: `_take` tries again
-                    self._idle.append(process if usable else self._new())
-                return
-        if usable:
-            await asyncio.to_thread(process.end)
+                    self._idle.append(self._new())
 
     def _new(self) -> "_Process":
         return _Process(self._memory, self._niceness)
@@ -428,12 +437,11 @@ class _Process:
         if not self._up:
             await self._receive(len(UP))
             self._up = True
-        loop = asyncio.get_running_loop()
         head = {"job": asdict(job), "seconds": seconds, "bytes": len(data)}
-        await loop.sock_sendall(self._socket, pack(head))
-        await loop.sock_sendall(self._socket, data)
+        await self._send(pack(head))
+        await self._send(data)
         [length] = HEAD.unpack(await self._receive(HEAD.size))
-        answer = json.loads(await self._receive(min(length, HEAD_BYTES)))
+        answer = json.loads(bytes(await self._receive(min(length, HEAD_BYTES))))
         if "error" in answer:
             log.info("a photo does not decode: %s", answer["cause"])
             raise _ERRORS[answer["error"]](str(answer["detail"]))
@@ -449,21 +457,54 @@ class _Process:
             raise ValueError(f"an array of shape {shape}")
         return np.frombuffer(await self._receive(math.prod(shape)), np.uint8).reshape(shape)
 
-    async def _receive(self, count: int) -> bytearray:
+    async def _send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                size = self._socket.send(rest)
+            except BlockingIOError:
+                await self._ready(writable=True)
+            else:
+                rest = rest[size:]
+
+    async def _receive(self, count: int) -> memoryview:
         """The next bytes that it sends.
 
         Raises:
             EOFError: it ended before.
         """
-        loop = asyncio.get_running_loop()
-        received = bytearray(count)
-        rest = memoryview(received)
+        received = rest = np.empty(count, np.uint8).data
         while rest:
-            size = await loop.sock_recv_into(self._socket, rest)
-            if not size:
-                raise EOFError
-            rest = rest[size:]
+            try:
+                size = self._socket.recv_into(rest)
+            except BlockingIOError:
+                await self._ready()
+            else:
+                if not size:
+                    raise EOFError
+                rest = rest[size:]
         return received
+
+    async def _ready(self, *, writable: bool = False) -> None:
+        """Wait until the socket can be read, or written.
+
+        In place of the event loop's `sock_recv_into`: uvloop's waits even for what is there.
+        """
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        add, remove = loop.add_reader, loop.remove_reader
+        if writable:
+            add, remove = loop.add_writer, loop.remove_writer
+        add(self._socket, _resolve, ready)
+        try:
+            await ready
+        finally:
+            remove(self._socket)
+
+
+def _resolve(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:

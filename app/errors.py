@@ -174,7 +174,7 @@ class TooManyPixels(RequestError):
 
 
 class TooCostly(RequestError):
-    """Decoding the image takes more time or memory than is allowed."""
+    """Decoding the image takes more work, time or memory than is allowed."""
 
     code = "too-costly"
     status = 413

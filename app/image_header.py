@@ -10,19 +10,13 @@ off are too high. What a reduced scale saves is not counted.
 from dataclasses import dataclass, replace
 
 from app.containers import bmp, gif, isobmff, jpeg, png, signatures, tiff, webp
-from app.containers.base import Limits, Source
-from app.errors import TooManyPixels, UnsupportedMediaType
+from app.containers.base import LEAST_SIDE, Limits, Source
+from app.errors import TooCostly, UnsupportedMediaType
 
 __all__ = ["FORMATS", "Header", "Limits", "inspect", "read"]
 
 FORMATS = ("JPEG", "PNG", "WebP", "HEIC", "AVIF", "GIF", "BMP", "TIFF")
 """The supported image formats."""
-
-LEAST_SIDE = 1024
-"""Pixels of the shorter side to which formats other than JPEG are reduced at most.
-
-`settings.MAX_OVERLAY_SIZE`; decoders do without pydantic, and so start faster.
-"""
 
 _BANDS = 16_000_000
 """Bytes for the bands of rows in which pixels are converted."""
@@ -38,7 +32,7 @@ class Header:
         format: one of `FORMATS`.
         width: pixels across, as stored: its orientation is not applied.
         height: pixels down, as stored.
-        pixels: the estimated cost of decoding, in pixels of an ordinary JPEG; see above.
+        cost: the estimated cost of decoding, in pixels of an ordinary JPEG; see above.
         peak_bytes: the estimated most memory that decoding takes, the given bytes left out.
         scans: of a JPEG; else 1.
         progressive: a progressive JPEG, or an interlaced PNG or GIF.
@@ -49,7 +43,7 @@ class Header:
     format: str
     width: int
     height: int
-    pixels: int
+    cost: int
     peak_bytes: int
     scans: int
     progressive: bool
@@ -65,7 +59,8 @@ def read(data: bytes, limits: Limits = _DEFAULT) -> Header:
 
     Raises:
         UnsupportedMediaType: none of `FORMATS`; the message names the format where it is known.
-        TooManyPixels: its size, its scans or the cost of decoding exceed the limits.
+        TooManyPixels: its size exceeds the limits.
+        TooCostly: its scans or the cost of decoding exceed the limits.
         UndecodableImage: one of `FORMATS`, but cut short or damaged so that it has no picture.
     """
     source = inspect(data, limits)
@@ -88,7 +83,7 @@ def inspect(data: bytes, limits: Limits = _DEFAULT) -> Source:
     if source.format != "JPEG":
         source = replace(source, peak_bytes=_peak(source, len(data)))
     if source.cost > limits.cost:
-        raise TooManyPixels(
+        raise TooCostly(
             f"The {source.format} would take as much work as {source.cost // 1_000_000} megapixels "
             f"of an ordinary JPEG; the limit is {limits.cost // 1_000_000}."
         )

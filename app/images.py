@@ -17,10 +17,11 @@ from PIL import AvifImagePlugin, ExifTags, Image, ImageFile
 
 from app import colour, image_header
 from app.containers import png
-from app.containers.base import Source
+from app.containers.base import LEAST_SIDE, Source, reduction
 from app.errors import (
     BoxOutsideImage,
     RequestError,
+    TooCostly,
     TooManyPixels,
     UndecodableImage,
     UnsupportedMediaType,
@@ -32,6 +33,7 @@ __all__ = [
     "SUFFIXES",
     "Box",
     "Photo",
+    "TooCostly",
     "TooManyPixels",
     "UndecodableImage",
     "UnsupportedMediaType",
@@ -122,7 +124,8 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, side: int = SIDE) -> Ph
 
     Raises:
         UnsupportedMediaType: none of `FORMATS`.
-        TooManyPixels: more than `max_pixels`, or more work than `image_header` allows.
+        TooManyPixels: more than `max_pixels`.
+        TooCostly: more work than `image_header` allows.
         UndecodableImage: one of `FORMATS` by its first bytes, but broken.
     """
     source = image_header.inspect(data, image_header.Limits(pixels=max_pixels))
@@ -148,7 +151,7 @@ def _upright(source: Source, side: int) -> Photo:
             _load(image, source)
             _check_size(image, source)
             width, height = image.size
-            scale = _reduction(width, height, max(side, image_header.LEAST_SIDE))
+            scale = reduction(width, height, max(side, LEAST_SIDE))
         if not source.ended and source.format == "JPEG":
             _check_all_rows(source, image)
         orientation = source.orientation
@@ -184,12 +187,6 @@ def _check_size(image: Image.Image, source: Source) -> None:
 def _open(source: Source, parts: Sequence[bytes | memoryview]) -> Image.Image:
     data = b"".join(parts)
     return Image.open(io.BytesIO(data), formats=(_PILLOW_NAMES[source.format],))
-
-
-def _reduction(width: int, height: int, side: int) -> int:
-    """The largest of 8, 4, 2 and 1 that leaves the shorter side at or over `side`."""
-    scale = min(width, height) // side
-    return next(factor for factor in (8, 4, 2, 1) if factor <= max(1, scale))
 
 
 def _load(image: Image.Image, source: Source) -> None:
@@ -248,6 +245,8 @@ def _in_rgb(image: Image.Image, source: Source, scale: int) -> Pixels:
     if source.transparent and source.bits == 16 and image.mode == "RGB":
         low_bytes = _low_bytes(source)
     rows = max(1, _BAND // (image.width * scale)) * scale
+    if rows >= image.height and not source.transparent:  # as most photos: without another copy
+        return np.asarray(_flatten(image, None, transform, scale))
     pixels = np.empty((-(-image.height // scale), -(-image.width // scale), 3), np.uint8)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(image.height, top + rows))
@@ -286,7 +285,8 @@ def _flatten(
         transform = None
     if scale > 1:
         image = image.reduce(scale)
-    return colour.to_srgb(image, transform).convert("RGB")
+    image = colour.to_srgb(image, transform)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _opacity(
@@ -348,8 +348,10 @@ def squash(pixels: Pixels, size: int, resample: str = "bilinear") -> Pixels:
         resample: `bilinear` or `bicubic`, each with antialiasing.
 
     Returns:
-        uint8 RGB `[size, size, 3]`.
+        uint8 RGB `[size, size, 3]`; `pixels` itself where it has that size.
     """
+    if pixels.shape[:2] == (size, size):
+        return pixels
     image = Image.fromarray(pixels).resize((size, size), _FILTERS[resample])
     return np.asarray(image)
 

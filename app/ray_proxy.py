@@ -26,10 +26,11 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
-from app import logs, problems, security
+from app import heap, logs, problems, security
 from app.admission import Admission
 from app.clock import deadline
-from app.connections import Connection, Edge
+from app.connections import Connection
+from app.edge import Edge
 from app.errors import (
     BreedCAMError,
     ClientGone,
@@ -83,6 +84,7 @@ def middlewares() -> list[Middleware]:
     """
     settings = Settings()
     logs.configure(settings.log_format, settings.log_level, log_context)
+    heap.bound()
     edge = Edge(settings)
     admission = Admission(settings.max_pending, settings.max_pending_bytes)
     admission.make_room = edge.make_room

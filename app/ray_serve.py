@@ -14,7 +14,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 
-from app import logs
+from app import heap, logs
 from app.explainer import Explainer
 from app.main import create_app
 from app.settings import Settings
@@ -78,6 +78,7 @@ def _application() -> FastAPI:
     """The application of one replica, in its process."""
     settings = replica_settings(Settings(), _cpus())
     logs.configure(settings.log_format, settings.log_level, log_context)
+    heap.bound()
     return create_app(settings, end=end_process)
 
 

@@ -8,14 +8,22 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from starlette.types import Receive, Scope, Send
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import problems
 from app.admission import Admission
 from app.bodies import read_image
 from app.clock import deadline
-from app.errors import ClientGone, DeadlineExceeded, NotReady, RequestError, RequestTimeout
+from app.errors import (
+    BreedCAMError,
+    ClientGone,
+    DeadlineExceeded,
+    NotReady,
+    RequestError,
+    RequestTimeout,
+)
 from app.explainer import Explainer
 from app.negotiation import negotiate
 from app.overlay import MEDIA_TYPES
@@ -34,7 +42,7 @@ from app.schemas import (
     PredictResponse,
 )
 
-__all__ = ["router"]
+__all__ = ["Room", "router"]
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -94,19 +102,7 @@ def _read(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
     return add
 
 
-async def _room(request: Request) -> None:
-    """Refuse a request before its parameters are parsed, if there is no place for it.
-
-    What refusals cost is lost to the requests that are answered.
-
-    Raises:
-        NotReady: the service is starting or stopping.
-        QueueFull: every place is taken.
-    """
-    _explainer(request).admission.check_room()
-
-
-_PHOTO: dict[str, Any] = {"openapi_extra": _BODY, "dependencies": [Depends(_room)]}
+_PHOTO: dict[str, Any] = {"openapi_extra": _BODY}
 
 
 @router.post("/predict", response_model=PredictResponse, responses=_PREDICT_STATUSES, **_PHOTO)
@@ -162,7 +158,7 @@ async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> 
 @_read("/model", responses=problems.responses(503))
 async def model(request: Request) -> ModelInfo:
     """The model in service, its numbers, and the engine that runs it."""
-    return _explainer(request).describe()
+    return _explainer(request.app).describe()
 
 
 @_read("/livez", responses=problems.responses(503))
@@ -177,8 +173,38 @@ async def livez(request: Request) -> dict[str, str]:
 @_read("/readyz", responses=problems.responses(503))
 async def readyz(request: Request) -> dict[str, str]:
     """The model is loaded and warm, and its worker lives."""
-    _explainer(request)
+    _explainer(request.app)
     return {"status": "ready"}
+
+
+class Room:
+    """ASGI middleware: answers a photo's request 429 before it is routed, if every place is taken.
+
+    What refusals cost is lost to the requests that are answered: of a refusal, routing and parsing
+    the parameters would be more than half.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap `app`."""
+        self._app = app
+        self._routes = {
+            route.path: route
+            for route in router.routes
+            if isinstance(route, APIRoute) and "POST" in (route.methods or ())
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it before its body is read."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            if route := self._routes.get(path):
+                try:
+                    _explainer(scope["app"]).admission.check_room()
+                except BreedCAMError as error:
+                    scope["route"] = route  # for the log and the metrics
+                    await problems.answer(error)(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
 
 
 async def _explain(request: Request, query: ExplainQuery) -> Response:
@@ -213,7 +239,7 @@ async def _photo(request: Request) -> AsyncIterator[tuple[Explainer, bytes]]:
     for name in set(request.query_params) - {"box"}:
         if len(request.query_params.getlist(name)) > 1:
             raise RequestError(f"`{name}` is given more than once.")
-    explainer = _explainer(request)
+    explainer = _explainer(request.app)
     seconds = explainer.settings.deadline_s
     begun, upload_s = time.monotonic(), math.inf
     try:
@@ -309,8 +335,8 @@ def _panel_figures(explanation: Explanation, localization: Localization | None) 
     return headers
 
 
-def _explainer(request: Request) -> Explainer:
-    explainer: Explainer | None = getattr(request.app.state, "explainer", None)
+def _explainer(app: FastAPI) -> Explainer:
+    explainer: Explainer | None = getattr(app.state, "explainer", None)
     if explainer is None:
         raise NotReady("The service is starting or stopping.")
     explainer.check_alive()

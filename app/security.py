@@ -20,7 +20,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import SecretStr
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,6 +57,8 @@ ANSWER = {
     "X-Content-Type-Options": "nosniff",
 }
 """On every answer, unless it has another value of its own."""
+
+_ANSWER = [(name.lower().encode(), value.encode()) for name, value in ANSWER.items()]
 
 PAGE = {
     # It runs nothing and shows nothing that does not come from here or from its user's machine.
@@ -172,9 +174,10 @@ class AnswerHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in ANSWER.items():
-                    headers.setdefault(name, value)
+                headers = list(message.get("headers", ()))
+                own = {name.lower() for name, _ in headers}
+                headers += [field for field in _ANSWER if field[0] not in own]
+                message["headers"] = headers
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

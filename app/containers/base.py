@@ -5,12 +5,28 @@ from dataclasses import dataclass
 
 from app.errors import TooManyPixels, UndecodableImage
 
-__all__ = ["CUT", "MAX_PROFILE", "Budget", "Limits", "Source", "check_size", "orientation"]
+__all__ = [
+    "CUT",
+    "LEAST_SIDE",
+    "MAX_PROFILE",
+    "Budget",
+    "Limits",
+    "Source",
+    "check_size",
+    "orientation",
+    "reduction",
+]
 
 MAX_PROFILE = 4 << 20
 """Bytes of the largest ICC profile that is used; those of presses have up to 3 MB."""
 
 CUT = "The image is cut short: its header is not complete."
+
+LEAST_SIDE = 1024
+"""Pixels of the shorter side that a picture is not reduced below for the service.
+
+`settings.MAX_OVERLAY_SIZE`; decoders do without pydantic, and so start faster.
+"""
 
 _ELEMENTS, _BYTES_EACH = 2_000, 64
 """Elements that any file may have, and the bytes that pay for another."""
@@ -28,7 +44,7 @@ class Limits:
         side: pixels of the longer side. Wider rows than this cost memory and time out of
             proportion to their pixels.
         scans: of a JPEG. Encoders write up to 12, optimisers up to about 30.
-        cost: of decoding, as `image_header.Header.pixels` has it.
+        cost: of decoding; see `image_header`.
     """
 
     pixels: int = 50_000_000
@@ -73,7 +89,7 @@ class Source:
         width: pixels across, as stored.
         height: pixels down, as stored.
         parts: joined, a file of that format without metadata: what the decoder is given.
-        cost: of decoding, in pixels; see `image_header.Header`.
+        cost: of decoding; see `image_header`.
         peak_bytes: the most memory that the decoder takes; see `image_header.Header`.
         orientation: EXIF's, 1 to 8, that the decoder does not apply itself.
         profile: ICC profile, if there is one of at most `MAX_PROFILE` bytes.
@@ -124,6 +140,12 @@ def check_size(width: int, height: int, limits: Limits) -> None:
         raise TooManyPixels(
             f"The image has {width} x {height} pixels; the limit is {limits.side} on a side."
         )
+
+
+def reduction(width: int, height: int, side: int) -> int:
+    """The largest of 8, 4, 2 and 1 that leaves the shorter side at or over `side`."""
+    scale = min(width, height) // side
+    return next(factor for factor in (8, 4, 2, 1) if factor <= max(1, scale))
 
 
 def orientation(exif: bytes | memoryview) -> int:

@@ -5,8 +5,18 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from app.containers.base import CUT, MAX_PROFILE, Budget, Limits, Source, check_size, orientation
-from app.errors import TooManyPixels, UndecodableImage
+from app.containers.base import (
+    CUT,
+    LEAST_SIDE,
+    MAX_PROFILE,
+    Budget,
+    Limits,
+    Source,
+    check_size,
+    orientation,
+    reduction,
+)
+from app.errors import TooCostly, UndecodableImage
 
 __all__ = ["inspect"]
 
@@ -75,66 +85,101 @@ def inspect(data: bytes, limits: Limits) -> Source:
     """Read a JPEG's structure.
 
     Raises:
-        TooManyPixels: its size or its scans exceed the limits.
+        TooManyPixels: its size exceeds the limits.
+        TooCostly: its scans do.
         UndecodableImage: it has no frame or no scan.
     """
-    view = memoryview(data)
-    parts: list[bytes | memoryview] = [b"\xff\xd8"]
-    frame: _Frame | None = None
-    exif: bytes | None = None
-    profile = dict[int, bytes]()
-    first_scan, stop, ended = 0, len(data), False
-    for marker, start, end in _segments(data):
-        body = data[start + 4 : end]
-        if marker in (_EOI, _SOI) or (first_scan and end > len(data)):
-            # A second picture (SOI) or a trailer may stand where EOI is missing.
-            stop, ended = start, marker == _EOI
+    structure = _Structure(data, limits)
+    for segment in _segments(data):
+        if not structure.take(*segment):
             break
-        if frame and frame.scans == 1 and frame.single:
-            stop = start  # a trailer after the one scan
-            break
-        if end > len(data) or (marker == _SOS and not frame):
+    return structure.source()
+
+
+class _Structure:
+    """What the segments of a JPEG say, up to the one that ends the picture."""
+
+    def __init__(self, data: bytes, limits: Limits) -> None:
+        self._data, self._view, self._limits = data, memoryview(data), limits
+        self._parts: list[bytes | memoryview] = [b"\xff\xd8"]
+        self._frame: _Frame | None = None
+        self._exif: bytes | None = None
+        self._profile = dict[int, bytes]()
+        # Where the entropy-coded data begin and end, and whether their end is marked.
+        self._first_scan, self._stop, self._ended = 0, len(data), False
+
+    def take(self, marker: int, start: int, end: int) -> bool:
+        """Note a segment; returns whether those behind it matter."""
+        if self._is_end(marker, start, end):
+            return False
+        if end > len(self._data) or (marker == _SOS and not self._frame):
             raise UndecodableImage(CUT)
+        body = self._data[start + 4 : end]
         if marker == _SOS:
-            assert frame is not None
-            first_scan = first_scan or start
-            frame.scan(body)
-            if frame.scans == 1 and frame.single and data.endswith(b"\xff\xd9"):
-                # The file ends as it should, and decoders read no other scan: search no further.
-                stop, ended = len(data) - 2, True
-                break
-            if frame.scans > limits.scans:
-                raise TooManyPixels(
-                    f"The JPEG has more than {limits.scans} scans, the limit: each is as much "
-                    "work as a picture."
-                )
-        elif marker in _FRAMES:
-            if frame:
+            return self._scan(start, body)
+        self._note(marker, body)
+        if marker in _KEPT and not self._first_scan:
+            self._parts.append(self._view[start:end])
+        return True
+
+    def _is_end(self, marker: int, start: int, end: int) -> bool:
+        """Whether the picture's data end before a segment."""
+        if marker in (_EOI, _SOI) or (self._first_scan and end > len(self._data)):
+            # A second picture (SOI) or a trailer may stand where EOI is missing.
+            self._stop, self._ended = start, marker == _EOI
+            return True
+        if self._frame and self._frame.scans == 1 and self._frame.single:
+            self._stop = start  # a trailer after the one scan
+            return True
+        return False
+
+    def _scan(self, start: int, body: bytes) -> bool:
+        """Note a start of scan; returns whether what follows matters."""
+        frame = self._frame
+        assert frame is not None
+        self._first_scan = self._first_scan or start
+        frame.scan(body)
+        if frame.scans == 1 and frame.single and self._data.endswith(b"\xff\xd9"):
+            # The file ends as it should, and decoders read no other scan: search no further.
+            self._stop, self._ended = len(self._data) - 2, True
+            return False
+        if frame.scans > self._limits.scans:
+            raise TooCostly(
+                f"The JPEG has more than {self._limits.scans} scans, the limit: each is as much "
+                "work as a picture."
+            )
+        return True
+
+    def _note(self, marker: int, body: bytes) -> None:
+        """Note the frame header and what metadata matter."""
+        if marker in _FRAMES:
+            if self._frame:
                 raise UndecodableImage("The JPEG has two frame headers.")
-            frame = _frame(marker, body, limits)
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0") and exif is None:
-            exif = body[6:]
+            self._frame = _frame(marker, body, self._limits)
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0") and self._exif is None:
+            self._exif = body[6:]
         elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14:
-            profile.setdefault(body[12], body[14:])
-        if marker in _KEPT and not first_scan:
-            parts.append(view[start:end])
-    if not (frame and first_scan):
-        raise UndecodableImage(CUT)
-    parts += [view[first_scan:stop], b"\xff\xd9"]
-    return Source(
-        format="JPEG",
-        width=frame.width,
-        height=frame.height,
-        parts=parts,
-        cost=_cost(frame, stop - first_scan, twice=not ended),
-        peak_bytes=_peak(frame),
-        orientation=1 if exif is None else orientation(exif),
-        profile=_joined(profile),
-        scans=frame.scans,
-        progressive=frame.progressive,
-        ended=ended,
-        complete=ended or frame.complete,
-    )
+            self._profile.setdefault(body[12], body[14:])
+
+    def source(self) -> Source:
+        """The picture, once all segments that matter are taken."""
+        frame, ended = self._frame, self._ended
+        if not (frame and self._first_scan):
+            raise UndecodableImage(CUT)
+        return Source(
+            format="JPEG",
+            width=frame.width,
+            height=frame.height,
+            parts=[*self._parts, self._view[self._first_scan : self._stop], b"\xff\xd9"],
+            cost=_cost(frame, self._stop - self._first_scan, twice=not ended),
+            peak_bytes=_peak(frame),
+            orientation=1 if self._exif is None else orientation(self._exif),
+            profile=_joined(self._profile),
+            scans=frame.scans,
+            progressive=frame.progressive,
+            ended=ended,
+            complete=ended or frame.complete,
+        )
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -218,6 +263,8 @@ def _cost(frame: _Frame, size: int, *, twice: bool) -> int:
 
 
 def _peak(frame: _Frame) -> int:
-    """Bytes: the picture, and where there are several scans all coefficients."""
+    """Bytes: the picture, reduced as it is decoded; where there are several scans, coefficients."""
     coefficients = 2 * frame.all_samples if frame.scans > 1 or frame.progressive else 0
-    return 7 * frame.width * frame.height + coefficients
+    scale = reduction(frame.width, frame.height, LEAST_SIDE)
+    pixels = -(-frame.width // scale) * -(-frame.height // scale)
+    return 7 * pixels + coefficients

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from app.containers.base import CUT, MAX_PROFILE, Budget, Limits, Source, check_size, orientation
 from app.errors import UndecodableImage
@@ -43,72 +44,109 @@ def inspect(data: bytes, limits: Limits) -> Source:
         TooManyPixels: its size exceeds the limits.
         UndecodableImage: its header is wrong, or it has no pixel data.
     """
-    view = memoryview(data)
-    width, height, depth, colour, interlaced = _header(data, limits)
-    parts: list[bytes | memoryview] = [view[:33]]
-    exif: memoryview | None = None
-    profile: memoryview | None = None
-    opacity: memoryview | None = None
-    transparent, frames = None, 1
-    first, start_of_last, last = 0, 0, 0  # of the chunks of pixel data
-    for kind, start, end in _chunks(data):
-        body = view[start + 8 : end - 4]
-        if kind == b"IDAT":
-            if first and last != start:
-                break  # not consecutive: the decoder would stop here too
-            first, start_of_last, last = first or start, start, end
-        elif kind == b"PLTE" and not first:
-            parts.append(view[start:end])
-        elif kind == b"tRNS" and not first and opacity is None:
-            opacity = body
-            if not _intact(data, start, end):
-                continue
-            if colour == 3:
-                parts.append(_chunk(b"tRNS", bytes(body[:256])))
-            elif len(body) >= 2 * _SAMPLES[colour] and colour in (0, 2):
-                transparent = struct.unpack_from(f">{_SAMPLES[colour]}H", body)
-        elif kind == b"iCCP" and profile is None:
-            profile = body
-        elif kind == b"eXIf" and exif is None:
-            exif = body
+    structure = _Structure(data, _header(data, limits))
+    for chunk in _chunks(data):
+        if not structure.take(*chunk):
+            break
+    return structure.source()
+
+
+class _Header(NamedTuple):
+    """The chunk IHDR; `depth` is bits per sample, `colour` a key of `_SAMPLES`."""
+
+    width: int
+    height: int
+    depth: int
+    colour: int
+    interlaced: bool
+
+
+class _Structure:
+    """What the chunks of a PNG say, up to the end of the pixel data."""
+
+    def __init__(self, data: bytes, header: _Header) -> None:
+        self._data, self._view, self._header = data, memoryview(data), header
+        self._parts: list[bytes | memoryview] = [self._view[:33]]
+        self._exif: memoryview | None = None
+        self._profile: memoryview | None = None
+        self._opacity: memoryview | None = None
+        self._transparent: tuple[int, ...] | None = None
+        self._frames = 1
+        # Of the chunks of pixel data: where the first begins, where the last does, where it ends.
+        self._first, self._start_of_last, self._last = 0, 0, 0
+
+    def take(self, kind: bytes, start: int, end: int) -> bool:
+        """Note a chunk; returns whether those behind it matter."""
+        if kind != b"IDAT":
+            self._note(kind, start, end)
+            return True
+        if self._first and self._last != start:
+            return False  # not consecutive: the decoder would stop here too
+        self._first, self._start_of_last, self._last = self._first or start, start, end
+        return True
+
+    def _note(self, kind: bytes, start: int, end: int) -> None:
+        """Note a palette, or the ancillary chunks that matter."""
+        body = self._view[start + 8 : end - 4]
+        if kind == b"PLTE" and not self._first:
+            self._parts.append(self._view[start:end])
+        elif kind == b"tRNS" and not self._first and self._opacity is None:
+            self._opacity = body
+            if _intact(self._data, start, end):
+                self._note_opacity(body)
+        elif kind == b"iCCP" and self._profile is None:
+            self._profile = body
+        elif kind == b"eXIf" and self._exif is None:
+            self._exif = body
         elif kind == b"acTL" and len(body) >= 4:
-            frames = int.from_bytes(body[:4], "big") or 1
-    if not first:
-        raise UndecodableImage(CUT)
-    parts.append(view[first:last])
-    # Behind a chunk that is cut short, the decoder would take an end for pixel data.
-    ended = struct.unpack_from(">I", data, start_of_last)[0] + 12 == last - start_of_last
-    if ended:
-        parts.append(_END)
-    pixels = width * height
-    return Source(
-        format="PNG",
-        width=width,
-        height=height,
-        parts=parts,
-        cost=_cost(width * height, _SAMPLES[colour], depth, last - first, transparent),
-        peak_bytes=(_PEAK_TWICE if transparent and depth == 16 else _PEAK) * pixels,
-        orientation=1 if exif is None else orientation(exif),
-        packed_profile=profile,
-        progressive=bool(interlaced),
-        frames=frames,
-        ended=ended,
-        transparent=transparent,
-        bits=depth,
-    )
+            self._frames = int.from_bytes(body[:4], "big") or 1
+
+    def _note_opacity(self, body: memoryview) -> None:
+        """Note a palette's opacities, or the one transparent colour."""
+        colour = self._header.colour
+        if colour == 3:
+            self._parts.append(_chunk(b"tRNS", bytes(body[:256])))
+        elif colour in (0, 2) and len(body) >= 2 * _SAMPLES[colour]:
+            self._transparent = struct.unpack_from(f">{_SAMPLES[colour]}H", body)
+
+    def source(self) -> Source:
+        """The picture, once all chunks that matter are taken."""
+        if not self._first:
+            raise UndecodableImage(CUT)
+        header, transparent = self._header, self._transparent
+        parts = [*self._parts, self._view[self._first : self._last]]
+        # Behind a chunk that is cut short, the decoder would take an end for pixel data.
+        length = struct.unpack_from(">I", self._data, self._start_of_last)[0]
+        ended = length + 12 == self._last - self._start_of_last
+        if ended:
+            parts.append(_END)
+        twice = transparent and header.depth == 16
+        return Source(
+            format="PNG",
+            width=header.width,
+            height=header.height,
+            parts=parts,
+            cost=_cost(header, self._last - self._first, transparent),
+            peak_bytes=(_PEAK_TWICE if twice else _PEAK) * header.width * header.height,
+            orientation=1 if self._exif is None else orientation(self._exif),
+            packed_profile=self._profile,
+            progressive=header.interlaced,
+            frames=self._frames,
+            ended=ended,
+            transparent=transparent,
+            bits=header.depth,
+        )
 
 
-def _cost(
-    pixels: int, samples: int, depth: int, size: int, transparent: tuple[int, ...] | None
-) -> int:
+def _cost(header: _Header, size: int, transparent: tuple[int, ...] | None) -> int:
     """5 ns a byte of the rows and 26 ns a byte of the file; see `image_header`."""
-    work = pixels * samples * max(8, depth) // 16 + 26 * size // 10
+    samples = _SAMPLES[header.colour]
+    work = header.width * header.height * samples * max(8, header.depth) // 16 + 26 * size // 10
     # Of 16 bits a colour, Pillow keeps 8: the others take a second decode.
-    return 2 * work if transparent and depth == 16 and samples == 3 else work
+    return 2 * work if transparent and header.depth == 16 and samples == 3 else work
 
 
-def _header(data: bytes, limits: Limits) -> tuple[int, int, int, int, int]:
-    """Width, height, bit depth, colour type, and whether it is interlaced."""
+def _header(data: bytes, limits: Limits) -> _Header:
     if len(data) < 33:
         raise UndecodableImage(CUT)
     if data[8:16] != b"\0\0\0\x0dIHDR" or not _intact(data, 8, 33):
@@ -119,7 +157,7 @@ def _header(data: bytes, limits: Limits) -> tuple[int, int, int, int, int]:
     check_size(width, height, limits)
     if depth not in _DEPTHS.get(colour, ()) or method or filters or interlaced > 1:
         raise UndecodableImage("The PNG's header names a kind of PNG that does not exist.")
-    return width, height, depth, colour, interlaced
+    return _Header(width, height, depth, colour, bool(interlaced))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

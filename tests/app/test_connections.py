@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -13,13 +14,16 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from app import connections
+from app.connections import _Transport
+from app.edge import STALLED_S
+from app.pace import MIN_RATE
 from tests import needs
 from tests.app.attacks import (
     HEAD,
@@ -36,6 +40,7 @@ from tests.app.attacks import (
     upload,
 )
 from tests.app.conftest import JPEG, encode
+from tests.app.exposition import Scrape
 from tests.app.services import LONG, Service, serving
 
 HEADER_S = 1.0
@@ -203,6 +208,17 @@ def test_the_rest_of_a_small_body_is_read_for_the_connection(service: Service) -
         assert answer_to(client, JPEG[1:] + upload("/predict", JPEG)).status == 200
 
 
+def test_an_answers_header_leaves_with_its_body() -> None:
+    written: list[bytes] = []
+    transport = _Transport(SimpleNamespace(write=written.append), lambda: None)  # type: ignore[arg-type]
+    transport.holding = True
+    transport.write(b"head")
+    transport.holding = False
+    transport.write(b"body")
+    transport.write(b"more")
+    assert written == [b"headbody", b"more"]
+
+
 def test_a_body_is_asked_for(service: Service) -> None:
     head = upload("/predict", b"", len(JPEG)).replace(b"Host", b"Expect: 100-continue\r\nHost")
     with plug(service) as client:
@@ -306,7 +322,7 @@ def test_a_body_has_to_arrive(service: Service) -> None:
         head = upload("/predict", b"", len(JPEG)).replace(b"Host", b"Connection: close\r\nHost")
         steady.sendall(head)
         step = len(JPEG) // 20
-        assert 10 * step > 1.5 * connections.MIN_RATE  # bytes a second
+        assert 10 * step > 1.5 * MIN_RATE  # bytes a second
         for index in range(20):
             send(slow, JPEG[index : index + 1])
             steady.sendall(JPEG[index * step : (index + 1) * step])
@@ -372,17 +388,34 @@ def wait_for_room(service: Service) -> int:
     return tries
 
 
+def wait_for_bytes(service: Service, count: int) -> None:
+    """Until the service holds so many."""
+    until = time.monotonic() + LONG
+    held = 0.0
+    while held < count:
+        assert time.monotonic() < until
+        scrape = Scrape(httpx.get(f"{service.url}/metrics", timeout=LONG).text)
+        held = scrape.value("breedcam_held_bytes")
+
+
 @pytest.mark.slow
 def test_uploads_that_stop(service: Service) -> None:
     """They fill the memory; the one that has kept the most for longest makes way."""
     part = upload("/predict", bytes(9_000_000), 10_000_000)
     with ExitStack() as stack, unharmed(service, ROOM / 1e6 + 60, full=True):
         stopped = []
-        for _ in range(8):
-            stopped.append(stack.enter_context(plug(service)))
-            send(stopped[-1], part)
-            time.sleep(0.3)
-        # Three fit in. The first makes way when it has done nothing for a second.
+        waiting: set[socket.socket] = set()
+        for index in range(8):
+            if index in (3, 6):  # three fit in, and may be ended when they have stalled
+                time.sleep(1.1 * STALLED_S)
+            client = stack.enter_context(plug(service))
+            stopped.append(client)
+            waiting.add(client)
+            send(client, part)
+            if index == 2:
+                wait_for_bytes(service, 27_000_000)
+            elif index > 2:  # somebody makes way for it, or it is refused
+                waiting -= set(select.select(list(waiting), [], [], LONG)[0])
         assert "the memory is needed" in service.log.read_text()
         assert status(receive(stopped[0])) == 408
         ends = Counter(status(receive(client)) for client in stopped[1:])
@@ -433,6 +466,6 @@ def test_slow_headers_on_every_connection(default_service: Service) -> None:
         for _ in range(600):
             client = stack.enter_context(plug(default_service))
             send(client, b"GET / HTTP/1.1\r\nHost: x\r\n")
-        time.sleep(2 * connections.STALLED_S)
+        time.sleep(2 * STALLED_S)
         with unharmed(default_service, 30):
             time.sleep(5)

@@ -62,7 +62,7 @@ async def running(count: int = 1, seconds: float = 10.0, **changes: int) -> Asyn
 
 def quick(data: bytes) -> Header:
     """Its header, but as if it cost next to nothing."""
-    return replace(image_header.read(data), pixels=1, peak_bytes=1)
+    return replace(image_header.read(data), cost=1, peak_bytes=1)
 
 
 async def decoded(decoders: Decoders, data: bytes, job: Job = JOB) -> Decoded:
@@ -224,7 +224,7 @@ async def test_what_would_take_too_much_memory_is_not_begun() -> None:
 
 
 async def test_costly_photos_are_admitted_by_pixels() -> None:
-    cost = image_header.read(SLOW).pixels
+    cost = image_header.read(SLOW).cost
     async with running(max_pending=2 * cost) as decoders:
         slow = [asyncio.ensure_future(decoded(decoders, SLOW)) for _ in range(2)]
         await asyncio.sleep(0)
@@ -572,11 +572,23 @@ async def test_what_is_stopped_takes_no_photo(others: set[int]) -> None:
 def test_a_telephone_s_photo_is_quick() -> None:
     """The commonest formats of 12 megapixels, at a usual size of file."""
     header = image_header.read(encode(Image.new("RGB", (4032, 3024)), "HEIF"))
-    assert header.pixels + 24 * 1_500_000 <= decoding.QUICK_PIXELS
+    assert header.cost + 24 * 1_500_000 <= decoding.QUICK_COST
     assert header.peak_bytes <= decoding.QUICK_BYTES
     header = image_header.read(encode(picture(4032, 3024), quality=95))
-    assert header.pixels <= decoding.QUICK_PIXELS
+    assert header.cost <= decoding.QUICK_COST
     assert header.peak_bytes <= decoding.QUICK_BYTES
+
+
+async def test_a_jpeg_in_one_scan_is_quick_up_to_the_limit() -> None:
+    """It is decoded at a reduced scale, so that it takes less memory than other formats."""
+    photo = encode(Image.new("RGB", (8_000, 6_000), "tan"))
+    header = image_header.read(photo)
+    assert header.cost + 2 * 12_000_000 <= decoding.QUICK_COST  # beside it, a usual size of file
+    async with running(max_pending=0) as decoders:
+        decoded_ = await decoders.decode(photo, replace(JOB, overlay=1024), header, Clock())
+        assert decoded_.width == 8_000
+        assert decoders.ended == 0
+        assert header.peak_bytes <= decoding.QUICK_BYTES
 
 
 def test_a_decoder_imports_little(tmp_path: Path) -> None:

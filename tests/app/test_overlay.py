@@ -198,6 +198,15 @@ class TestEncode:
         with Image.open(io.BytesIO(encode(view))) as image:
             np.testing.assert_array_equal(np.asarray(image), view)
 
+    def test_a_png_is_about_as_small_as_other_encoders_write_it(self) -> None:
+        rng = np.random.default_rng(6)
+        noise = rng.normal(0, 4, (120, 160, 3))
+        ramp = np.linspace(0, 200, 160)[None, :, None]
+        pixels = (ramp + noise + 20).clip(0, 255).astype(np.uint8)
+        other = io.BytesIO()
+        Image.fromarray(pixels).save(other, "PNG")
+        assert len(encode(pixels)) < 1.15 * len(other.getvalue())
+
     @pytest.mark.parametrize("media_type", MEDIA_TYPES)
     def test_each_media_type_is_what_it_says_and_shows_the_picture(self, media_type: str) -> None:
         row = np.linspace(0, 255, 64)

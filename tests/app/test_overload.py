@@ -1,8 +1,17 @@
-"""Ten times more requests than the service can answer, sent whether or not it answers."""
+"""Ten times more requests than the service can answer, sent whether or not it answers.
+
+Service and clients have processor cores of their own, so that a refusal costs the service what it
+costs the service, on any machine.
+"""
 
 import asyncio
+import multiprocessing
+import os
 import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,17 +19,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import needs
 from tests.app.conftest import encode
-from tests.app.services import LONG, serving
+from tests.app.services import LONG, Service, serving
 
 PEAK_CLIENTS = 16
 
 GOODPUT = 0.5
-"""Of the peak rate, at least. The clients share two cores with the service, and each request that
-is refused costs both of them time: 0.69 measured. With clients elsewhere it would be more."""
+"""Of the peak rate, at least. Where two cores share one's parts, as virtual ones may, the clients
+slow the service down without a request: by a third, measured."""
 
-SECONDS = 12.0
-WARM_UP_S = 2.0
+ROUNDS = 3
+"""Peak and overload take turns, so that what else the machine does concerns both."""
+
+SECONDS = 6.0
+"""Of either, in each round."""
+
+WARM_UP_S = 1.0
+
+PLACES = 16
+"""`max_pending`: half the default, for half the machine."""
 
 
 @dataclass
@@ -32,9 +50,16 @@ class Tally:
     statuses: Counter[int] = field(default_factory=Counter)
     without_retry_after: int = 0
 
-    def rate(self, begin: float, end: float) -> float:
-        """Requests answered 200 a second."""
+    def rate(self, begun: float) -> float:
+        """Requests answered 200 a second, between the warm-up and the end."""
+        begin, end = begun + WARM_UP_S, begun + SECONDS
         return sum(begin <= at < end for at, _ in self.accepted) / (end - begin)
+
+    def add(self, other: "Tally") -> None:
+        """Count another's too."""
+        self.accepted += other.accepted
+        self.statuses += other.statuses
+        self.without_retry_after += other.without_retry_after
 
 
 class Clients:
@@ -84,30 +109,83 @@ class Clients:
             writer.close()
 
 
-async def closed_loop(port: int, photo: bytes, until: float) -> Tally:
-    """A fixed number of clients, each of which waits for its answer."""
-    clients = Clients(port, photo)
+async def closed_loop(port: int, photo: bytes) -> float:
+    """The rate of a fixed number of clients, each of which waits for its answer."""
+    clients, begun = Clients(port, photo), time.monotonic()
 
     async def client() -> None:
-        while time.monotonic() < until:
+        while time.monotonic() < begun + SECONDS:
             await clients.send()
 
     await asyncio.gather(*(client() for _ in range(PEAK_CLIENTS)))
     clients.close()
-    return clients.tally
+    assert set(clients.tally.statuses) == {200}
+    return clients.tally.rate(begun)
 
 
-async def open_loop(port: int, photo: bytes, rate: float, until: float) -> Tally:
-    """Requests at random times, `rate` a second, whatever becomes of the earlier ones."""
+async def open_loop(port: int, photo: bytes, rate: float) -> tuple[float, Tally]:
+    """Requests at random times, `rate` a second, whatever becomes of the earlier ones.
+
+    Returns:
+        The rate of those answered 200, and what else came back.
+    """
     clients, rng = Clients(port, photo), np.random.default_rng(0)
+    begun = due = time.monotonic()
     async with asyncio.timeout(LONG), asyncio.TaskGroup() as group:
-        due = time.monotonic()
-        while due < until:
+        while due < begun + SECONDS:
             due += rng.exponential(1 / rate)
             await asyncio.sleep(due - time.monotonic())
             group.create_task(clients.send())
     clients.close()
-    return clients.tally
+    return clients.tally.rate(begun), clients.tally
+
+
+def peak_rate(port: int, photo: bytes) -> float:
+    return asyncio.run(closed_loop(port, photo))
+
+
+def overload(port: int, photo: bytes, rate: float) -> tuple[float, Tally]:
+    return asyncio.run(open_loop(port, photo, rate))
+
+
+# -- the arrangement
+
+PINNED = """
+import os, runpy
+os.sched_setaffinity(0, {cores})
+runpy.run_module("app.main", run_name="__main__")
+"""
+
+
+def halves() -> tuple[set[int], set[int]]:
+    """The cores of the service, and those of the clients."""
+    if not hasattr(os, "sched_setaffinity"):
+        needs.absent("processes that can be pinned to cores")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        needs.absent("two cores: one for the service, one for its clients")
+    half = len(cores) // 2
+    return set(cores[:half]), set(cores[half:])
+
+
+@contextmanager
+def apart(directory: Path) -> Iterator[tuple[Service, ProcessPoolExecutor]]:
+    """A service with its decoders and threads on one half of the cores, clients on the other."""
+    own, others = halves()
+    code = PINNED.format(cores=own)
+    settings = {
+        "max_batch": 8,
+        "max_pending": PLACES,
+        "keep_alive_s": 60,
+        "threads": len(own),
+    }
+    with (
+        serving(directory, "-c", code, **settings) as service,
+        ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), os.sched_setaffinity, (0, others)
+        ) as clients,
+    ):
+        yield service, clients
 
 
 @pytest.mark.slow
@@ -115,20 +193,20 @@ def test_ten_times_too_many_requests(tmp_path: Path) -> None:
     """Goodput stays near the peak, what is accepted is quick, the rest hears when to retry."""
     coarse = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     photo = encode(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC), "JPEG")
-    with serving(tmp_path, max_batch=8, keep_alive_s=60) as service:
-        begun = time.monotonic()
-        ended = begun + SECONDS
-        peak_tally = asyncio.run(closed_loop(service.port, photo, ended))
-        peak = peak_tally.rate(begun + WARM_UP_S, ended)
-        assert set(peak_tally.statuses) == {200}
-
-        begun = time.monotonic()
-        ended = begun + SECONDS
-        tally = asyncio.run(open_loop(service.port, photo, 10 * peak, ended))
-        goodput = tally.rate(begun + WARM_UP_S, ended)
-        p99 = float(np.quantile([took for _, took in tally.accepted], 0.99))
-        print(f"peak {peak:.1f}/s, goodput {goodput:.1f}/s, p99 {p99:.2f} s, {tally.statuses}")
-        assert set(tally.statuses) == {200, 429}
-        assert tally.without_retry_after == 0
-        assert goodput >= GOODPUT * peak
-        assert p99 < 2.0
+    peaks: list[float] = []
+    goodputs: list[float] = []
+    tally = Tally()
+    with apart(tmp_path) as (service, clients):
+        for _ in range(ROUNDS):
+            peaks.append(clients.submit(peak_rate, service.port, photo).result())
+            rate = 10 * peaks[-1]
+            goodput, more = clients.submit(overload, service.port, photo, rate).result()
+            goodputs.append(goodput)
+            tally.add(more)
+    p99 = float(np.quantile([took for _, took in tally.accepted], 0.99))
+    share = sum(goodputs) / sum(peaks)
+    print(f"peaks {peaks}, goodputs {goodputs}: {share:.2f}, p99 {p99:.2f} s, {tally.statuses}")
+    assert set(tally.statuses) == {200, 429}
+    assert tally.without_retry_after == 0
+    assert share >= GOODPUT
+    assert p99 < 2.0

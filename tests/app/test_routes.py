@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +9,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from pydantic import SecretStr
 
 from app.bundle import Method, ModelCard
 from app.engines import Batch, Cut
+from app.security import ANSWER
 from app.settings import PROJECT
 from tests import needs
 from tests.app.conftest import (
@@ -21,15 +24,18 @@ from tests.app.conftest import (
     Answer,
     Arrays,
     Borrowed,
+    Held,
     Painted,
     Serve,
     ask,
     encode,
     overlay,
     picture,
+    post,
     problem,
     untimed,
 )
+from tests.app.exposition import Scrape
 
 pytestmark = pytest.mark.anyio
 
@@ -411,3 +417,36 @@ async def test_docs_need_no_other_server(client: httpx.AsyncClient) -> None:
     assert answers["openapi.json"].json()["info"]["title"] == "BreedCAM"
     assert b"SwaggerUIBundle=" in answers["docs/swagger-ui-bundle.js"].content
     problem(await client.get("/docs/nothing.js"), 404, "not-found")
+
+
+# -- a full service
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+async def test_a_full_service_refuses_after_keys_and_hosts_and_before_all_else(
+    serve: Serve, engine: Borrowed, caplog: pytest.LogCaptureFixture
+) -> None:
+    held, key = Held(engine), {"Authorization": f"Bearer {KEY}"}
+    options = {"api_keys": (SecretStr(KEY),), "trusted_hosts": ("test",), "root_path": "/dogs"}
+    async with serve(engine=held, max_pending=1, **options) as client:
+        first = asyncio.create_task(post(client, "/predict", headers=key))
+        assert await asyncio.to_thread(held.busy.wait, 20)
+        problem(await post(client, "/gradcam"), 401, "unauthorized")
+        problem(await post(client, "/gradcam", headers=key | {"Host": "x"}), 421, "unknown-host")
+        problem(await post(client, "/nowhere", headers=key), 404, "not-found")
+        problem(await client.get("/gradcam", headers=key), 405, "method-not-allowed")
+        with caplog.at_level(logging.INFO, "app.access"):
+            mine = key | {"X-Request-ID": "mine"}
+            refused = await post(client, "/gradcam", headers=mine, top_k=0)
+        problem(refused, 429, "queue-full")
+        assert refused.headers["Retry-After"] == "1"
+        assert {name: refused.headers[name] for name in ANSWER} == ANSWER
+        assert re.search(r"POST /dogs/gradcam 429 .* mine .*error=queue-full", caplog.text)
+        problem(await post(client, "/dogs/gradcam", headers=key), 429, "queue-full")
+        counted = Scrape((await client.get("/metrics", headers=key)).text)
+        held.go.set()
+        assert (await first).status_code == 200
+    labels = {"method": "POST", "route": "/gradcam"}
+    assert counted.value("breedcam_requests_total", status="429", **labels) == 2
+    assert counted.value("breedcam_rejections_total", reason="queue-full") == 2

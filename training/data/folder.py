@@ -322,6 +322,7 @@ def _decode(path: Path) -> _Decoded | Exception:
         photo = images.decode(data, side=1)
     except (
         OSError,
+        images.TooCostly,
         images.TooManyPixels,
         images.UndecodableImage,
         images.UnsupportedMediaType,

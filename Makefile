@@ -16,13 +16,14 @@ $(error VENV is empty)
 endif
 
 run := $(VENV)/bin/python
-stamps := $(addprefix $(VENV)/.,serve otel gpu train dev)
+stamps := $(addprefix $(VENV)/.,serve otel ray gpu train dev)
 
 # Which sets of requirements another one contains, with the same pins.
 covers.otel := serve
+covers.ray := serve
 covers.gpu := serve
 covers.train := serve
-covers.dev := serve otel train
+covers.dev := serve otel ray train
 
 # Wheels only, but for what tensorflow-datasets needs and its author publishes as source alone.
 sources.train := --no-binary promise
@@ -90,11 +91,12 @@ compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 
 .PHONY: requirements
 requirements: $(VENV)/.dev ## pin what pyproject.toml asks for; UPGRADE=1 takes newer versions
-	$(compile) --extra train --extra otel --extra dev -o requirements/dev.txt
+	$(compile) --extra train --extra otel --extra ray --extra dev -o requirements/dev.txt
 	$(compile) --extra train -c requirements/dev.txt -o requirements/train.txt
 	$(compile) --extra gpu -c requirements/dev.txt -o requirements/gpu.txt
 	$(compile) -c requirements/dev.txt -o requirements/serve.txt
 	$(compile) --extra otel -c requirements/dev.txt -o requirements/otel.txt
+	$(compile) --extra ray -c requirements/dev.txt -o requirements/ray.txt
 
 .PHONY: clean
 clean: ## remove caches; the virtual environment, runs/ and models/ stay

@@ -114,7 +114,7 @@ def measure(generator: Worker, service: services.Service, clients: int) -> Load:
     requests = 32 * max(4, clients // 2)
     loop, decoders = _processor_s(service)
     result = generator.ask(
-        "send", port=service.port, path=PATH, photo="photo", clients=clients, requests=requests
+        "send", ports=[service.port], path=PATH, photo="photo", clients=clients, requests=requests
     )
     loop_after, decoders_after = _processor_s(service)
     return Load(

@@ -405,7 +405,8 @@ def test_options_that_are_named_exist() -> None:
 
     assert len(subcommands) == len(Training.model_fields)
     assert "--checkpoint-minutes" in named
-    assert named - options <= {"--help", "--build", "--build-arg", "--profile", "--data-binary"}
+    of_others = {"--build", "--build-arg", "--profile", "--data-binary"}  # Docker's, and curl's
+    assert named - options <= {"--help", *of_others, "--head", "--address", "--port"}  # Ray's
 
 
 def test_benchmark_commands_exist() -> None:
@@ -414,7 +415,7 @@ def test_benchmark_commands_exist() -> None:
     used = readme.commands(EVERYTHING, "-m benchmarks")
     assert used
     for words in used:
-        assert words[0] in {"boxes", *PARTS}, words
+        assert words[0] in {"boxes", "ray", *PARTS}, words
         assert set(words[1:]) <= {"--data-dir", "DIR", "--limit", "N"}, words
 
 

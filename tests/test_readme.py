@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
+from app.batch import cli as batch
 from app.bundle import Bundle
 from app.errors import BreedCAMError, QueueFull, StartupError
 from app.main import create_app
@@ -382,6 +383,14 @@ def test_training_commands_parse() -> None:
     assert {words[0] for words in parsed} == set(Training.model_fields)
 
 
+def test_batch_commands_parse() -> None:
+    used = readme.commands(EVERYTHING, "-m app.batch")
+
+    assert len(used) >= 2
+    for words in used:
+        assert batch.parser().parse_args(words)
+
+
 def make_arguments(target: str) -> list[list[str]]:
     """What `make TARGET ARGS="..."` passes on."""
     return [
@@ -401,6 +410,7 @@ def test_options_that_are_named_exist() -> None:
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     ]
     options = {f"--{name.replace('_', '-')}" for kind in subcommands for name in kind.model_fields}
+    options |= set(re.findall(r"--[a-z][a-z-]*", batch.parser().format_help()))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", EVERYTHING))
 
     assert len(subcommands) == len(Training.model_fields)

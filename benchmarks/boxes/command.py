@@ -15,6 +15,7 @@ from app import engines, images
 from app.bundle import Bundle
 from app.engines import Engine
 from app.images import Box
+from app.progress import bar
 from app.settings import Settings
 from benchmarks import document
 from benchmarks.boxes import maps
@@ -27,7 +28,6 @@ from training.data.loading import load_for_model
 from training.evaluation.metrics import CONSTANT_BOX, FULL_FRAME, best_iou, estimate, mean, resample
 from training.evaluation.schema import Interval
 from training.export.survey import choose
-from training.progress import bar
 
 __all__ = ["BEGIN", "END", "main", "measure", "written"]
 

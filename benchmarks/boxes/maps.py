@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from app.bundle import Bundle, Method
 from app.engines import Batch, Cut, Engine, layer_output
+from app.progress import bar
 from benchmarks.boxes.crossfit import Directions, Half, find_directions
 from benchmarks.boxes.forward import Forward
 from training.data.dataset import Example
 from training.evaluation.inference import squashed
 from training.export.foreground import Projection, fused_layers
-from training.progress import bar
 
 __all__ = ["MIRRORED", "Photos", "foreground_layers", "larger", "name", "raw_maps"]
 

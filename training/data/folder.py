@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app import images
+from app.photo_files import is_photo
+from app.progress import bar
 from training.data.annotations import PixelBox
 from training.data.boxes import ANNOTATION_FOLDERS, read_boxes, relative_box
 from training.data.classes import check_distinct, kept_classes, label
 from training.data.dataset import Dataset, Example
 from training.data.skipped import Skipped
 from training.data.splits import SPLIT_NAMES, hash_split, subsample
-from training.data.tree import Tree, is_photo
+from training.data.tree import Tree
 from training.errors import DataError
-from training.progress import bar
 
 __all__ = ["load_folder"]
 

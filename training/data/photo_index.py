@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
+from app.photo_files import PHOTO_SUFFIXES
 from training.data.splits import SPLIT_NAMES
-from training.data.tree import PHOTO_SUFFIXES
 
 __all__ = ["PhotoIndex"]
 

@@ -4,33 +4,12 @@ import os
 import stat
 from pathlib import Path
 
-from app import images
+from app.photo_files import SYSTEM_FOLDERS, is_photo
 from training.data.skipped import Skipped
 
-__all__ = ["PHOTO_SUFFIXES", "Tree", "is_photo"]
-
-PHOTO_SUFFIXES = frozenset(
-    (*images.SUFFIXES, ".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw")
-)
-"""Suffixes, in lower case, of files that are meant as photos, in a format that can be read or not.
-"""
-
-_SYSTEM_FOLDERS = frozenset(
-    (
-        *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
-        *("@recycle", "@recently-snapshot"),  # QNAP
-        *("$recycle.bin", "system volume information"),  # Windows
-        *("__macosx", "lost+found", "lost.dir", "thumbnails"),
-    )
-)
-"""Names (in lower case) of folders that programs make: thumbnails, deleted files, metadata."""
+__all__ = ["Tree"]
 
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
-
-
-def is_photo(path: Path) -> bool:
-    """Whether a file is meant as a photo, by its suffix."""
-    return path.suffix.casefold() in PHOTO_SUFFIXES
 
 
 class Tree:
@@ -65,7 +44,7 @@ class Tree:
                 self._skipped.add(kind, self.name(path), _unreadable(error))
                 continue
             if stat.S_ISDIR(mode):
-                if path.name.casefold() in _SYSTEM_FOLDERS:
+                if path.name.casefold() in SYSTEM_FOLDERS:
                     self._skipped.add("folder", self.name(path), "thumbnails or system files")
                 else:
                     folders.append(path)

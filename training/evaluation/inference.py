@@ -14,9 +14,9 @@ from app import images
 from app.bundle import Method, ModelCard, Rule
 from app.engines import Batch, Cut, Engine
 from app.evidence import Evidence, MethodAtLayers, enlarged, find, foreground_of
+from app.progress import bar
 from training.data.dataset import Example
 from training.evaluation import workers
-from training.progress import bar
 
 __all__ = ["FUSED", "Explained", "explain", "layer_sets", "squashed"]
 

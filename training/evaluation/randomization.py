@@ -12,10 +12,10 @@ from app import heatmaps
 from app.bundle import Bundle, ModelCard
 from app.evidence import MethodAtLayers, heatmap_of
 from app.heatmaps import Heatmap
+from app.progress import bar
 from training.data.dataset import Example
 from training.evaluation.inference import BATCH, squashed
 from training.evaluation.similarity import rank_correlation, structural_similarity
-from training.progress import bar
 
 __all__ = ["Cascade", "Similarities", "randomization", "stages"]
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.bundle import Label
+from app.progress import bar
 from training.config import Source
 from training.data.batches import inference_batches
 from training.data.dataset import Example
@@ -30,7 +31,6 @@ from training.export.novelty import Residual, residual
 from training.graph import gradients
 from training.graph.network import Network
 from training.networks.preprocessing import Preprocessing
-from training.progress import bar
 
 __all__ = ["ENOUGH_BOXES", "Survey", "TrainingPhotos", "choose", "survey"]
 

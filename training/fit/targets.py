@@ -15,6 +15,7 @@ from app import engines
 from app.bundle import Bundle, BundleError, Label
 from app.confidence import probabilities
 from app.engines import Batch, Cut, Engine, EngineUnavailable
+from app.progress import bar
 from training.data.classes import matching_index
 from training.data.dataset import Example
 from training.errors import DataError
@@ -22,7 +23,6 @@ from training.evaluation.inference import BATCH, squashed
 from training.files import replacement
 from training.fit.checkpoints import writing
 from training.fit.devices import Devices
-from training.progress import bar
 
 __all__ = ["answers", "check_teachers", "mixed_targets", "stored_answers"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.data.skipped import Skipped
-from training.data.tree import Tree, is_photo
+from training.data.tree import Tree
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -139,10 +139,3 @@ def test_relative_root(
 
     assert names == ["beagle/a.jpg"]
     assert "beagle/up: a link to ., which is read already" in errors
-
-
-def test_photos_by_suffix() -> None:
-    for name in ("a.jpg", "a.JPEG", "a.heic", "a.b.Png", "a.CR2"):
-        assert is_photo(Path(name))
-    for name in ("jpg", "a.txt", "a.jpg.xml", ".jpg"):
-        assert not is_photo(Path(name))

@@ -1,0 +1,282 @@
+"""The command `python -m app.batch`."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import signal
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from app import bundle as bundles
+from app import evidence, heap, logs
+from app.batch import coco
+from app.batch.errors import BatchError
+from app.batch.inputs import Source, open_input
+from app.batch.output import Manifest, Output
+from app.batch.work import QUERIES, Work
+from app.bundle import ModelCard
+from app.errors import BreedCAMError, RequestError
+from app.evidence import MethodAtLayers
+from app.progress import bar
+from app.schemas import ExplainQuery, GradcamQuery, PredictQuery
+from app.service import Service
+from app.settings import Settings
+from app.watchdog import end_process
+
+__all__ = ["main", "parser"]
+
+log = logging.getLogger(__name__)
+
+EXIT_USAGE = 2
+
+_QUERY_OPTIONS = [
+    name for name in GradcamQuery.model_fields if name not in ("box", "curve", "overlay")
+]
+
+_SETTINGS = {
+    *("engine", "device", "precision", "max_bytes", "max_pixels", "decode_s", "overlay_size"),
+}
+"""Those on which an answer depends."""
+
+_EPILOG = """\
+IN is a folder; a text file with a path on each line; a COCO file (.json); or a Parquet file with
+the column path, or bytes. The settings are those of the service: BREEDCAM_* variables.
+
+A run that was ended in any way goes on where it was when the same command is given again."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error that a user can fix ends in one line.
+
+    Args:
+        arguments: default: those of this process.
+    """
+    options = parser().parse_args(arguments)
+    signals = _Signals()
+    try:
+        with signals.handled():
+            _run(options, Settings())
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. The same command goes on with the parts that are missing.\n")
+        sys.exit(128 + signals.last)
+    except ValidationError as error:
+        for fault in error.errors():
+            name = str(fault["loc"][0])
+            option = f"--{name.replace('_', '-')}"
+            if name not in _QUERY_OPTIONS:
+                option = f"BREEDCAM_{name.upper()}"
+            sys.stderr.write(f"error: {option}: {_message(fault)}\n")
+        sys.exit(EXIT_USAGE)
+    except (BatchError, BreedCAMError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'the output'}: {error.strerror}")
+
+
+class _Signals:
+    """Has SIGTERM interrupt as SIGINT does, and remembers which of them came last."""
+
+    def __init__(self) -> None:
+        self.last = int(signal.SIGINT)
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Do so while the block runs."""
+        before = signal.signal(signal.SIGTERM, self._terminate)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self.last = number
+        signal.raise_signal(signal.SIGINT)
+
+
+def _message(fault: Any) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "the endpoint has no such parameter"
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def parser() -> ArgumentParser:
+    """The command's options."""
+    options = ArgumentParser(
+        prog="python -m app.batch",
+        description="Explain many photos: a row for each, in files that resume where they were.",
+        epilog=_EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    options.add_argument("input", metavar="IN", type=Path, help="the photos")
+    options.add_argument("output", metavar="OUT", type=Path, help="folder of the output")
+    options.add_argument(
+        "--endpoint",
+        choices=QUERIES,
+        default="gradcam",
+        help="whose answers the rows have (default: gradcam)",
+    )
+    options.add_argument(
+        "--rows",
+        choices=("jsonl", "parquet"),
+        default="jsonl",
+        help="format of the rows (default: jsonl)",
+    )
+    options.add_argument(
+        "--overlays", action="store_true", help="write each photo's overlay, a PNG"
+    )
+    options.add_argument("--coco", action="store_true", help=f"write the boxes as {coco.NAME}")
+    options.add_argument(
+        "--part-photos",
+        type=_positive,
+        default=256,
+        metavar="N",
+        help="photos of a part, which is written as a whole (default: 256)",
+    )
+    options.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="run on a Ray cluster; without an address, on one that is started here",
+    )
+    options.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="with --ray: how many processes, each with a model (default: one for each GPU, else "
+        "one for each machine)",
+    )
+    group = options.add_argument_group("parameters of the endpoint")
+    for name in _QUERY_OPTIONS:
+        field = GradcamQuery.model_fields[name]
+        help_text = field.description or ", ".join(get_args(field.annotation))
+        option = f"--{name.replace('_', '-')}"
+        group.add_argument(option, metavar="X", help=help_text.replace("%", "%%"))
+    return options
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _run(options: Namespace, settings: Settings) -> None:
+    logged = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    logs.configure(settings.log_format, logged)
+    if unknown := Settings.unknown(os.environ):
+        log.warning("no such setting: %s", ", ".join(unknown))
+    query = _query(options)
+    if options.coco and not isinstance(query, ExplainQuery):
+        raise BatchError("--coco needs boxes, which predict does not give.")
+    if options.workers and not options.ray:
+        raise BatchError("--workers has no effect without --ray.")
+    if options.output.resolve().is_relative_to(options.input.resolve()):
+        raise BatchError("The output must not lie in the input.")
+    card = bundles.load(settings.model_path).card
+    _check(card, query)
+    source = open_input(options.input)
+    if not len(source):
+        raise BatchError(f"There are no photos in {options.input}.")
+    output = Output(options.output, _manifest(options, settings, card, query, source))
+    with output.held():
+        missing = output.missing()
+        if missing:
+            _write(options, settings, source, output, missing)
+        if options.coco:
+            coco.write(output)
+        _say(output.summarise())
+
+
+def _query(options: Namespace) -> PredictQuery:
+    """The endpoint's parameters.
+
+    Raises:
+        ValidationError: one of them cannot be right.
+    """
+    values = {name: getattr(options, name) for name in _QUERY_OPTIONS}
+    chosen = {name: value for name, value in values.items() if value is not None}
+    if options.endpoint != "predict":
+        chosen["overlay"] = options.overlays
+    elif options.overlays:
+        raise BatchError("--overlays needs a heatmap, which predict does not give.")
+    return QUERIES[options.endpoint].model_validate(chosen)
+
+
+def _check(card: ModelCard, query: PredictQuery) -> None:
+    """Refuse at once what would be refused with every photo.
+
+    Raises:
+        RequestError: the model has no such method, layer, rule or class.
+    """
+    if isinstance(query, ExplainQuery):
+        spec = MethodAtLayers.parse(card, query.method, query.layers)
+        evidence.fused_rule(card, spec, query.rule)
+        for option, name in (("--target", query.target), ("--versus", query.versus)):
+            if name is not None and len(card.classes_named(name)) != 1:
+                raise RequestError(f"{option}: {name!r} is not the name of one class of the model.")
+
+
+def _manifest(
+    options: Namespace, settings: Settings, card: ModelCard, query: PredictQuery, source: Source
+) -> Manifest:
+    digest = hashlib.sha256(card.model_dump_json().encode()).hexdigest()
+    return Manifest(
+        photos=len(source),
+        input=source.digest(),
+        model={"name": card.name, "version": card.version, "sha256": digest},
+        endpoint=options.endpoint,
+        query=query.model_dump(mode="json", exclude={"box", "curve"}),
+        settings=settings.model_dump(mode="json", include=_SETTINGS),
+        part_photos=options.part_photos,
+        rows=options.rows,
+        overlays=options.overlays,
+    )
+
+
+def _write(
+    options: Namespace, settings: Settings, source: Source, output: Output, missing: list[int]
+) -> None:
+    """Write the parts that are missing, with progress on standard error."""
+    bounds = map(output.manifest.bounds, missing)
+    done = len(source) - sum(stop - start for start, stop in bounds)
+    # A part of photos that is not written is done anew: the bar begins with those that are.
+    with bar("photos", total=len(source), initial=done) as progress:
+        if options.ray:
+            from app.batch.cluster import run
+
+            run(source, output, settings, missing, options.ray, options.workers, progress.update)
+        else:
+            asyncio.run(_explain(settings, source, output, missing, progress.update))
+
+
+async def _explain(
+    settings: Settings,
+    source: Source,
+    output: Output,
+    missing: list[int],
+    advance: Callable[[int], object],
+) -> None:
+    heap.bound()
+    service = Service.open(settings)
+    async with service.running(end_process) as explainer:
+        await Work(explainer, source, output, advance).run(missing)
+
+
+def _say(summary: dict[str, Any]) -> None:
+    problems = summary["photos"] - summary["answered"]
+    line = f"{summary['photos']:,} photos: {summary['answered']:,} answered, {problems:,} refused"
+    kinds = ", ".join(
+        f"{kind.rpartition(':')[2]} {count:,}" for kind, count in summary["problems"].items()
+    )
+    sys.stderr.write(f"{line} ({kinds}).\n" if kinds else f"{line}.\n")

@@ -114,9 +114,7 @@ async def _limited(
         yield chunk
 
 
-async def _unless_text(
-    body: AsyncIterator[bytes], content_type: str
-) -> AsyncIterator[bytes]:
+async def _unless_text(body: AsyncIterator[bytes], content_type: str) -> AsyncIterator[bytes]:
     """The chunks of a body that does not begin as text does; of its beginning, one chunk.
 
     Raises:
@@ -267,7 +265,9 @@ def _decoded(data: bytearray, encoding: str) -> bytes:
         try:
             return binascii.a2b_base64(data)
         except binascii.Error as error:
-            raise MalformedRequest("The part's content is not base64, as its header says.") from error
+            raise MalformedRequest(
+                "The part's content is not base64, as its header says."
+            ) from error
     raise RequestError(
         f"The part's Content-Transfer-Encoding is {encoding[:40]!r}. Send the bytes as they are."
     )

@@ -16,9 +16,7 @@ MAX_LENGTH = 4096
 _RANGE = re.compile(r"\*|[^\s/]+/[^\s/]+")
 _ANY = {"*": "*/*"}  # Java sends both
 _WEIGHT = re.compile(r"\d+\.?\d*|\.\d+")  # wider than the RFC's grammar: Java sends `.2`
-_HAS_RANGE = re.compile(r"\*|[^\s/]+/[^\s/]+")
-_ANY = {"*": "*/*"}  # Java sends both
-_WEIGHT = re.compile(r";\s*q\s*=", re.IGNORECASE)
+_HAS_WEIGHT = re.compile(r";\s*q\s*=", re.IGNORECASE)
 
 
 def negotiate(accept: Sequence[str], offers: Sequence[str]) -> str:

@@ -62,9 +62,9 @@ def _one_each(values: object) -> object:
     Raises:
         ValueError: they did.
     """
-    if isinstance(values, list) and len(values) == 4:
-        if all(re.fullmatch(_NUMBER, str(value)) for value in values):
-            raise ValueError("a box is one parameter: box=xmin,ymin,xmax,ymax")
+    edges = values if isinstance(values, list) and len(values) == 4 else [""]
+    if all(re.fullmatch(_NUMBER, str(edge)) for edge in edges):
+        raise ValueError("a box is one parameter: box=xmin,ymin,xmax,ymax")
     return values
 
 

@@ -94,7 +94,8 @@ def _joined(place: str, words: Sequence[str]) -> str:
         choices = [phrase.removeprefix("must be ") for phrase in words]
         return f"{place} must be {', or '.join(choices)}"
     phrase = "; ".join(words)
-    return f"{place} {phrase}" if phrase.startswith(("must ", "may ", "is ")) else f"{place}: {phrase}"
+    colon = "" if phrase.startswith(("must ", "may ", "is ")) else ":"
+    return f"{place}{colon} {phrase}"
 
 
 def listed(name: str, names: Iterable[str], word: str = "and") -> str:

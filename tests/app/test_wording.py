@@ -77,8 +77,12 @@ def test_unknown_parameters_are_one_sentence_that_names_those_that_there_are() -
             "max_pending_bytes: 5 is less than BREEDCAM_MAX_BYTES, 20000000: no photo of that size "
             "fits in",
         ),
-        ("api_keys", "abcd" * 9, "api_keys: key 1 is weak: it repeats 4 character(s); choose it at "
-         "random, as `openssl rand -hex 32` does"),
+        (
+            "api_keys",
+            "abcd" * 9,
+            "api_keys: key 1 is weak: it repeats 4 character(s); choose it at "
+            "random, as `openssl rand -hex 32` does",
+        ),
     ],
 )
 def test_a_setting_that_is_wrong_is_one_sentence(
@@ -104,8 +108,6 @@ def test_near_names() -> None:
     assert near("nothing", ["predict", "compare"]) == []
 
 
-@pytest.mark.parametrize(
-    ("names", "text"), [([], ""), (["a"], "'a'"), (["a", "b"], "'a' or 'b'")]
-)
+@pytest.mark.parametrize(("names", "text"), [([], ""), (["a"], "'a'"), (["a", "b"], "'a' or 'b'")])
 def test_names_in_a_row(names: list[str], text: str) -> None:
     assert listed("'{}'", names, "or") == text

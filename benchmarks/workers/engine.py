@@ -73,39 +73,16 @@ def _reach_inside(engine: Any, streams: int | None, count_operations: bool) -> N
 
 
 def _profile(engine: Any, cut: Cut, inputs: Batch, count: int) -> dict[str, float]:
-    """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`.
-
-    OpenVINO gives the mean over all calls so far. The first, in which kernels are compiled for the
-    shapes, is taken out of it.
-    """
+    """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`."""
+    total: dict[str, float] = {}
     engine.run(cut, inputs)
     requests = engine._bound(cut, padded(len(inputs))).requests
-    first = _counted(requests)
     for _ in range(count):
         engine.run(cut, inputs)
-    return later_mean(first, _counted(requests), count)
-
-
-def _counted(requests: list[Any]) -> dict[str, float]:
-    """OpenVINO's mean milliseconds of each kind of operation, over all calls so far."""
-    total: dict[str, float] = {}
-    for node in [node for request in requests for node in request.get_profiling_info()]:
-        milliseconds = node.real_time.total_seconds() * 1000
-        total[node.node_type] = total.get(node.node_type, 0.0) + milliseconds
+        for node in [node for request in requests for node in request.get_profiling_info()]:
+            milliseconds = node.real_time.total_seconds() * 1000 / count
+            total[node.node_type] = total.get(node.node_type, 0.0) + milliseconds
     return total
-
-
-def later_mean(first: dict[str, float], mean: dict[str, float], count: int) -> dict[str, float]:
-    """The mean over the calls after the first.
-
-    Args:
-        first: milliseconds of the first call, by kind of operation.
-        mean: those of all calls.
-        count: calls after the first.
-    """
-    return {
-        kind: ((count + 1) * value - first.get(kind, 0.0)) / count for kind, value in mean.items()
-    }
 
 
 if __name__ == "__main__":

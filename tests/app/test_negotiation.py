@@ -58,9 +58,7 @@ def test_the_offer_of_the_greatest_weight(accept: str, expected: str) -> None:
     ],
 )
 def test_nothing_acceptable(accept: str) -> None:
-    with pytest.raises(
-        NotAcceptable, match="json, image/png, image/webp or image/jpeg"
-    ):
+    with pytest.raises(NotAcceptable, match="json, image/png, image/webp or image/jpeg"):
         negotiate([accept], OFFERS)
 
 

@@ -114,11 +114,12 @@ async def _http(request: Request, error: Exception) -> Response:
 
 def _no_such_path(request: Request) -> str:
     """What to say of it: the path that was most likely meant, or all that there are."""
-    prefix = request.scope.get("root_path", "")
+    scope = request.scope
+    prefix = scope.get("app_root_path", scope.get("root_path", ""))  # the latter also a mount's
     paths = dict.fromkeys(
         str(route.path) for route in iter_route_contexts(request.app.routes) if route.methods
     )
-    path = "/" + request.scope["path"].removeprefix(prefix)[:_LONGEST].lower().strip("/")
+    path = "/" + scope["path"].removeprefix(prefix)[:_LONGEST].lower().strip("/")
     guesses = [path, f"/{path.rpartition('/')[2]}"]  # `/predict/`, `/v1/predict`
     meant = [guess for guess in guesses if guess in paths and guess != "/"]
     meant = meant or [similar for guess in guesses for similar in near(guess, paths)]

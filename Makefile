@@ -34,11 +34,11 @@ sound = test ! -e $(VENV)/.unfinished && $(run) -c 'import pip' 2>/dev/null
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=...          the Python to make the virtual environment with; now $(PYTHON)"
 	@echo "  VENV=...            where the virtual environment is; now $(VENV)"
-	@echo "  ARGS=\"...\"          passed on by test, test-slow, soak, train and bench"
+	@echo "  ARGS=\"...\"          passed on by test, test-slow, soak, container-check, train and bench"
 
 .PHONY: serve
 serve: $(VENV)/.serve ## serve on http://127.0.0.1:8000; BREEDCAM_* variables are its settings
@@ -56,6 +56,10 @@ test-slow: $(VENV)/.dev ## run the slow tests only
 soak: $(VENV)/.dev ## attack a service for half an hour beside honest clients
 	BREEDCAM_SOAK_S=1800 $(run) -m pytest -s tests/app/test_soak.py $(ARGS)
 
+.PHONY: container-check
+container-check: $(VENV)/.dev ## build the image and run it; as root on Debian, installs and starts Docker
+	CI=1 .ci/with-engine $(run) -m pytest -m slow tests/deploy/test_containers.py $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## check style, types, imports, YAML and the Dockerfile
 	$(run) -m ruff check .
@@ -63,6 +67,7 @@ lint: $(VENV)/.dev ## check style, types, imports, YAML and the Dockerfile
 	$(run) -m mypy
 	$(run) -m mypy .ci/smoke.py
 	$(run) -m mypy .ci/audit.py
+	$(run) -m mypy deploy/probe.py
 	$(VENV)/bin/lint-imports
 	$(run) -m yamllint --strict .
 	$(VENV)/bin/hadolint Dockerfile

@@ -368,17 +368,6 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-def test_compose_services_and_profiles_exist() -> None:
-    compose = (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")
-    used = readme.commands(EVERYTHING, "docker compose")
-
-    assert len(used) >= 4
-    for words in used:
-        names = [word for word in words if not word.startswith("-") and word != "up"]
-        for name in names:
-            assert re.search(rf"^  {name}:|profiles: \[{name}\]", compose, re.M), words
-
-
 def test_training_commands_parse() -> None:
     """With all their options; files and directories need not exist."""
     from training.cli import Training

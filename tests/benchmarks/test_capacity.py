@@ -1,7 +1,6 @@
 """Costs from measurements, and what follows from them."""
 
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -12,9 +11,8 @@ from benchmarks.queueing import Costs, Machine, simulate
 STAGES = {"decode": 0.004, "queue": 0.0002, "inference": 0.010, "render": 0.003}
 
 
-def load(**changes: float) -> Load:
-    whole = Load(40.0, 0.024, 0.001, 0.003, 0.0035, STAGES)
-    return replace(whole, **changes)
+def load(latency_s: float = 0.024, loop_s: float = 0.003) -> Load:
+    return Load(40.0, latency_s, 0.001, loop_s, 0.0035, STAGES)
 
 
 def test_costs_are_the_medians_and_the_rest_of_the_latency() -> None:

@@ -416,7 +416,7 @@ def test_benchmark_commands_exist() -> None:
     assert used
     for words in used:
         assert words[0] in {"boxes", "ray", *PARTS}, words
-        assert set(words[1:]) <= {"--data-dir", "DIR", "--limit", "N"}, words
+        assert set(words[1:]) <= {"--data-dir", "DIR", "--limit", "N", "alone", "two"}, words
 
 
 # -- examples

@@ -15,7 +15,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app import problems, security, server
+from app import __version__, problems, security, server
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
 from app.routes import Room, router
@@ -60,7 +60,7 @@ def create_app(
     app = FastAPI(
         title="BreedCAM",
         summary="Dog breeds with their reasons: predictions, heatmaps and boxes.",
-        version="0.1.0",
+        version=__version__,
         lifespan=serving,
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,

@@ -195,7 +195,9 @@ def test_tensorflow_that_is_not_installed(
         importlib.util, "find_spec", lambda name: None if name == "tensorflow" else real(name)
     )
 
-    with pytest.raises(EngineUnavailable, match="TensorFlow is not installed"):
+    with pytest.raises(
+        EngineUnavailable, match=r"TensorFlow is not installed: run `make .venv/.train`"
+    ):
         engines.create(shipped_bundle, engine="tensorflow")
 
 

@@ -411,6 +411,7 @@ def test_options_that_are_named_exist() -> None:
         *("--retry", "--retry-connrefused", "--retry-delay"),
         *("--head", "--address", "--port"),  # Ray's
         *("--cpu-list", "--oldest"),  # taskset's and pkill's
+        "--core-hour",  # the benchmarks'
     }
     assert named - options <= {"--help", *of_others}
 

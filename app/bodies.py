@@ -86,8 +86,9 @@ async def read_image(
 
 
 def _unsupported(content_type: str) -> UnsupportedMediaType:
-    what = f"Content type {content_type!r}" if content_type else "Text without a content type"
-    return UnsupportedMediaType(f"{what} is not supported. {_HOW_TO_SEND}")
+    if content_type in UNSPECIFIC:
+        return UnsupportedMediaType(f"The body is text, not a photo. {_HOW_TO_SEND}")
+    return UnsupportedMediaType(f"Content type {content_type!r} is not supported. {_HOW_TO_SEND}")
 
 
 def _has_body(request: Request) -> bool:

@@ -65,13 +65,14 @@ HINTS = frozenset(
 )
 """Header fields by which a client could tell Ray for how long, and where, its request runs."""
 
-_RAYS_ERRORS: dict[int, BreedCAMError] = {
-    404: NotReady("No model is deployed yet."),
-    408: DeadlineExceeded("There was no answer in time."),
-    429: QueueFull("The service is handling as many requests as it allows."),
-    503: NotReady("No replica is ready."),
+_RAYS_ERRORS: dict[int, tuple[type[BreedCAMError], str]] = {
+    404: (NotReady, "No model is deployed yet."),
+    408: (DeadlineExceeded, "There was no answer in time."),
+    429: (QueueFull, "The service is handling as many requests as it allows."),
+    503: (NotReady, "No replica is ready."),
 }
-"""What Ray's proxy answers by itself, in plain text."""
+"""What Ray's proxy answers by itself, in plain text. Classes, since an error that is raised again
+and again holds the frames of each time, with their bodies."""
 
 
 def middlewares() -> list[Middleware]:
@@ -233,9 +234,10 @@ class _Attempt:
         media_type = Headers(raw=[(k.lower(), v) for k, v in start["headers"]]).get("content-type")
         if status >= 400 and media_type != problems.MEDIA_TYPE:
             log.warning("Ray's proxy answered %d", status)
-            raise _RAYS_ERRORS.get(status) or BreedCAMError(
-                "The service failed to handle the request."
+            kind, detail = _RAYS_ERRORS.get(
+                status, (BreedCAMError, "The service failed to handle the request.")
             )
+            raise kind(detail)
 
     async def _receive(self) -> Message:
         if self._body is not None:

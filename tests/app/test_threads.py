@@ -54,6 +54,9 @@ async def test_a_cancelled_step_never_begins_or_is_waited_for() -> None:
     with suppress(asyncio.CancelledError):
         await waiting
     assert not running.done()  # its thread still holds what it works on
+    running.cancel()
+    await asyncio.sleep(0.01)
+    assert not running.done()
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -3,12 +3,27 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Threads"]
+__all__ = ["Threads", "outlast"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+async def outlast(work: asyncio.Future[Any]) -> bool:
+    """Wait for the end of the work, even while this is cancelled, as often as it may be.
+
+    Returns:
+        Whether it was. The caller looks at the work's result, and cancels itself.
+    """
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled
 
 
 class Threads:
@@ -33,13 +48,7 @@ class Threads:
         # Waiting here rather than in the pool's queue, a step that is cancelled is gone at once.
         async with self._free:
             work = asyncio.wrap_future(self._pool.submit(step, *args, **kwargs))
-            cancelled = False
-            while not work.done():
-                try:
-                    await asyncio.wait({work})
-                except asyncio.CancelledError:
-                    cancelled = True
-            if cancelled:
+            if await outlast(work):
                 work.exception()  # nobody else looks at it
                 raise asyncio.CancelledError
             return work.result()

@@ -18,7 +18,7 @@ import pytest
 from tests import needs
 from tests.app.attacks import HARMLESS, PHOTOS, hang_up
 from tests.app.conftest import JPEG, encode, picture, problem
-from tests.app.services import LONG, Service, family, resident_mb, serving
+from tests.app.services import LONG, Service, family, processor_s, resident_mb, serving
 
 ANSWERED_S, ALIVE_S = 2.0, 0.5
 """How long an ordinary photo and `GET /livez` may take while others do harm; more on a machine so
@@ -142,11 +142,7 @@ def watch(rest_s: float) -> Watch:
 
 def spent_s(service: Service) -> float:
     """Processor seconds of the service and its decoders so far."""
-    ticks = 0
-    for pid in family(service.process.pid):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(processor_s(pid) for pid in family(service.process.pid))
 
 
 # -- attacks
@@ -240,9 +236,7 @@ def busy_decoder(service: Service) -> int:
         for pid in family(service.process.pid)[1:]:
             with suppress(OSError):  # it has ended meanwhile
                 *_, niceness = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks = int(fields[11]) + int(fields[12])
-                if niceness != "0" and ticks > 0.6 * os.sysconf("SC_CLK_TCK"):
+                if niceness != "0" and processor_s(pid) > 0.6:
                     return pid
         time.sleep(0.01)
     pytest.fail("no decoder is busy")

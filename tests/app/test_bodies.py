@@ -15,6 +15,7 @@ from app import bodies
 from tests.app.conftest import (
     ENDPOINTS,
     JPEG,
+    LONG,
     Serve,
     ask,
     encode,
@@ -30,9 +31,6 @@ TINY = encode(picture(32, 32))
 WRONG_TYPE, NO = "unsupported-media-type", "not-acceptable"
 
 UNSPECIFIC = ("application/octet-stream", *bodies.UNSPECIFIC)
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

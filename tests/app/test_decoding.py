@@ -32,12 +32,9 @@ from app.errors import (
 from app.image_header import Header
 from app.settings import PROJECT
 from tests import needs
-from tests.app.conftest import JPEG, encode, picture
+from tests.app.conftest import JPEG, LONG, encode, picture
 
 pytestmark = pytest.mark.anyio
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 JOB = Job(max_pixels=50_000_000, size=224, resize="bilinear", overlay=512)
 WIDTH = 6000

@@ -5,11 +5,9 @@ from contextlib import suppress
 import pytest
 
 from app.threads import Threads
+from tests.app.conftest import LONG
 
 pytestmark = pytest.mark.anyio
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 
 async def test_steps_run_beside_the_event_loop() -> None:

@@ -152,12 +152,16 @@ class Decoders:
         """Start the processes that do not run; blocks for less than a second.
 
         Raises:
-            StartupError: they do not start here.
+            StartupError: they do not start here. None is left then.
         """
-        for lane in (self._quick, self._slow):
-            lane.start()
-        for lane in (self._quick, self._slow):
-            lane.wait_until_up()
+        try:
+            for lane in (self._quick, self._slow):
+                lane.start()
+            for lane in (self._quick, self._slow):
+                lane.wait_until_up()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End the processes, with what they decode."""

@@ -1,7 +1,6 @@
 """The command `python -m app.batch`."""
 
 import asyncio
-import hashlib
 import logging
 import os
 import signal
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from pydantic import ValidationError
 
@@ -20,7 +19,7 @@ from app import evidence, heap, logs
 from app.batch import coco
 from app.batch.errors import BatchError
 from app.batch.inputs import Source, open_input
-from app.batch.output import Manifest, Output
+from app.batch.output import Manifest, Output, model_id
 from app.batch.work import QUERIES, Work
 from app.bundle import ModelCard
 from app.errors import BreedCAMError, RequestError
@@ -30,6 +29,7 @@ from app.schemas import ExplainQuery, GradcamQuery, PredictQuery
 from app.service import Service
 from app.settings import Settings
 from app.watchdog import end_process
+from app.wording import sentences
 
 __all__ = ["main", "parser"]
 
@@ -60,21 +60,14 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: default: those of this process.
     """
     options = parser().parse_args(arguments)
+    settings = _settings()
     signals = _Signals()
     try:
         with signals.handled():
-            _run(options, Settings())
+            _run(options, settings, _query(options))
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. The same command goes on with the parts that are missing.\n")
         sys.exit(128 + signals.last)
-    except ValidationError as error:
-        for fault in error.errors():
-            name = str(fault["loc"][0])
-            option = f"--{name.replace('_', '-')}"
-            if name not in _QUERY_OPTIONS:
-                option = f"BREEDCAM_{name.upper()}"
-            sys.stderr.write(f"error: {option}: {_message(fault)}\n")
-        sys.exit(EXIT_USAGE)
     except (BatchError, BreedCAMError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -99,12 +92,6 @@ class _Signals:
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self.last = number
         signal.raise_signal(signal.SIGINT)
-
-
-def _message(fault: Any) -> str:
-    if fault["type"] == "extra_forbidden":
-        return "the endpoint has no such parameter"
-    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def parser() -> ArgumentParser:
@@ -142,11 +129,10 @@ def parser() -> ArgumentParser:
         help="photos of a part, which is written as a whole (default: 256)",
     )
     options.add_argument(
-        "--ray",
-        nargs="?",
-        const="local",
-        metavar="ADDRESS",
-        help="run on a Ray cluster; without an address, on one that is started here",
+        "--ray", action="store_true", help="run on a Ray cluster, which is started here by default"
+    )
+    options.add_argument(
+        "--ray-address", metavar="ADDRESS", help="with --ray: address of a cluster that runs"
     )
     options.add_argument(
         "--workers",
@@ -159,8 +145,7 @@ def parser() -> ArgumentParser:
     for name in _QUERY_OPTIONS:
         field = GradcamQuery.model_fields[name]
         help_text = field.description or ", ".join(get_args(field.annotation))
-        option = f"--{name.replace('_', '-')}"
-        group.add_argument(option, metavar="X", help=help_text.replace("%", "%%"))
+        group.add_argument(_option(name), metavar="X", help=help_text.replace("%", "%%"))
     return options
 
 
@@ -171,16 +156,16 @@ def _positive(text: str) -> int:
     return value
 
 
-def _run(options: Namespace, settings: Settings) -> None:
+def _run(options: Namespace, settings: Settings, query: PredictQuery) -> None:
     logged = settings.log_level if "log_level" in settings.model_fields_set else "warning"
     logs.configure(settings.log_format, logged)
     if unknown := Settings.unknown(os.environ):
         log.warning("no such setting: %s", ", ".join(unknown))
-    query = _query(options)
     if options.coco and not isinstance(query, ExplainQuery):
         raise BatchError("--coco needs boxes, which predict does not give.")
-    if options.workers and not options.ray:
-        raise BatchError("--workers has no effect without --ray.")
+    for name in ("workers", "ray_address"):
+        if getattr(options, name) and not options.ray:
+            raise BatchError(f"{_option(name)} has no effect without --ray.")
     if options.output.resolve().is_relative_to(options.input.resolve()):
         raise BatchError("The output must not lie in the input.")
     card = bundles.load(settings.model_path).card
@@ -192,17 +177,31 @@ def _run(options: Namespace, settings: Settings) -> None:
     with output.held():
         missing = output.missing()
         if missing:
+            for path in (output.summary_path, output.folder / coco.NAME):
+                path.unlink(missing_ok=True)  # of a run whose parts were deleted afterwards
             _write(options, settings, source, output, missing)
+            if missing := output.missing():
+                name = output.part(missing[0]).name
+                raise BatchError(f"{name} is not written: the same command goes on with it.")
         if options.coco:
             coco.write(output)
         _say(output.summarise())
 
 
+def _settings() -> Settings:
+    """The settings; ends the process where one of them cannot be right."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [{**fault, "loc": (str(fault["loc"][0]).upper(),)} for fault in error.errors()]
+        _refuse(sentences(faults, "BREEDCAM_{}"))
+
+
 def _query(options: Namespace) -> PredictQuery:
-    """The endpoint's parameters.
+    """The endpoint's parameters; ends the process where one of them cannot be right.
 
     Raises:
-        ValidationError: one of them cannot be right.
+        BatchError: the endpoint has no overlays.
     """
     values = {name: getattr(options, name) for name in _QUERY_OPTIONS}
     chosen = {name: value for name, value in values.items() if value is not None}
@@ -210,7 +209,23 @@ def _query(options: Namespace) -> PredictQuery:
         chosen["overlay"] = options.overlays
     elif options.overlays:
         raise BatchError("--overlays needs a heatmap, which predict does not give.")
-    return QUERIES[options.endpoint].model_validate(chosen)
+    kind = QUERIES[options.endpoint]
+    try:
+        return kind.model_validate(chosen)
+    except ValidationError as error:
+        faults = [{**fault, "loc": (_option(str(fault["loc"][0])),)} for fault in error.errors()]
+        names = [_option(name) for name in _QUERY_OPTIONS if name in kind.model_fields]
+        _refuse(sentences(faults, names=names))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _refuse(reasons: list[str]) -> NoReturn:
+    for reason in reasons:
+        sys.stderr.write(f"error: {reason}.\n")
+    sys.exit(EXIT_USAGE)
 
 
 def _check(card: ModelCard, query: PredictQuery) -> None:
@@ -230,11 +245,10 @@ def _check(card: ModelCard, query: PredictQuery) -> None:
 def _manifest(
     options: Namespace, settings: Settings, card: ModelCard, query: PredictQuery, source: Source
 ) -> Manifest:
-    digest = hashlib.sha256(card.model_dump_json().encode()).hexdigest()
     return Manifest(
         photos=len(source),
         input=source.digest(),
-        model={"name": card.name, "version": card.version, "sha256": digest},
+        model=model_id(card),
         endpoint=options.endpoint,
         query=query.model_dump(mode="json", exclude={"box", "curve"}),
         settings=settings.model_dump(mode="json", include=_SETTINGS),
@@ -255,7 +269,8 @@ def _write(
         if options.ray:
             from app.batch.cluster import run
 
-            run(source, output, settings, missing, options.ray, options.workers, progress.update)
+            address, workers = options.ray_address, options.workers
+            run(source, output, settings, missing, address, workers, progress.update)
         else:
             asyncio.run(_explain(settings, source, output, missing, progress.update))
 
@@ -270,12 +285,13 @@ async def _explain(
     heap.bound()
     service = Service.open(settings)
     async with service.running(end_process) as explainer:
-        await Work(explainer, source, output, advance).run(missing)
+        await Work(explainer, source, output.manifest, output, advance).run(missing)
 
 
 def _say(summary: dict[str, Any]) -> None:
     problems = summary["photos"] - summary["answered"]
-    line = f"{summary['photos']:,} photos: {summary['answered']:,} answered, {problems:,} refused"
+    photos = "1 photo" if summary["photos"] == 1 else f"{summary['photos']:,} photos"
+    line = f"{photos}: {summary['answered']:,} answered, {problems:,} refused"
     kinds = ", ".join(
         f"{kind.rpartition(':')[2]} {count:,}" for kind, count in summary["problems"].items()
     )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 
-from app.batch.output import Output, written_whole
+from app.batch.output import Output
 from app.batch.rows import Row
 
 __all__ = ["NAME", "result", "write"]
@@ -31,9 +31,8 @@ def result(row: Row) -> dict[str, object] | None:
 
 def write(output: Output) -> None:
     """Write the results of a finished run, if they are not there."""
-    path = output.folder / NAME
-    if not path.exists():
-        with written_whole(path) as file:
+    if not (output.folder / NAME).exists():
+        with output.written(NAME) as file:
             file.writelines(_lines(output.rows()))
 
 

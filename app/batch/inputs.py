@@ -7,12 +7,16 @@
     Parquet, `.parquet` column `id`, else its path, else column `image_id`, else running number
                         running number
 
-Paths in a file are relative to its folder. Running numbers start with 0.
+Paths in a file are relative to its folder. Running numbers start with 0. The input has to stay as
+it is during a run, and all machines have to see the same: what differs ends the run.
 """
 
+import codecs
+import errno
 import hashlib
 import json
 import os
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,20 +36,27 @@ _ROWS = 16
 _BYTES_COLUMNS = ("bytes", "image")
 _PATH_COLUMNS = ("path", "file_name")
 
+_FAULTS_OF_PATHS = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+)
+"""Errors that the next try would meet too. Others are those of a machine or its storage."""
+
 
 @dataclass(frozen=True, slots=True)
 class Photo:
     """A photo that has not been read, or the bytes of one.
 
     Attributes:
-        id: unique in the input.
+        id: unique in the input; text that UTF-8 can express.
         image_id: the number by which COCO results name it.
         content: its file, or what the file holds.
+        listed_size: of the file when the run began, in bytes; None where it could not be read.
     """
 
     id: str
     image_id: int
     content: Path | bytes
+    listed_size: int | None = None
 
     def size(self, most: int) -> int:
         """Bytes of the encoded photo.
@@ -54,43 +65,83 @@ class Photo:
             most: how many it may have.
 
         Raises:
-            MissingImage: there is nothing to read.
+            MissingImage: there is nothing to read, and was not when the run began.
             TooManyBytes: there are more.
+            BatchError: the file is not what it was when the run began.
+            OSError: the storage fails.
         """
         if isinstance(self.content, bytes):
             size = len(self.content)
         else:
-            try:
-                status = self.content.stat()
-            except (OSError, ValueError) as error:
-                raise _unreadable(error) from error
-            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-                raise MissingImage("The path is not that of a file.")
-            size = status.st_size
+            size = self._file_size(self.content)
         if size > most:
             raise TooManyBytes(f"The photo exceeds the limit of {most} bytes.")
         if not size:
             raise MissingImage("The image is empty: there are no bytes in it.")
         return size
 
+    def _file_size(self, path: Path) -> int:
+        try:
+            size = _measure(path)
+        except MissingImage:
+            if self.listed_size is None:
+                raise
+            size = -1
+        if size != self.listed_size:
+            raise _changed(path)
+        return size
+
     def read(self, size: int) -> bytes:
-        """The encoded photo, or as much of it as had been there when its size was read.
+        """The encoded photo, whose size is known.
 
         Raises:
-            MissingImage: it cannot be read.
+            BatchError: the file is not what it was.
+            OSError: it cannot be read.
         """
         if isinstance(self.content, bytes):
             return self.content
         try:
             with self.content.open("rb") as file:
-                return file.read(size)
-        except OSError as error:
-            raise _unreadable(error) from error
+                data = file.read(size + 1)
+        except OSError as error:  # those of `read` do not name the file
+            raise OSError(error.errno, error.strerror, str(self.content)) from error
+        if len(data) != size:
+            raise _changed(self.content)
+        return data
 
 
-def _unreadable(error: OSError | ValueError) -> MissingImage:
-    reason = error.strerror if isinstance(error, OSError) else "its name is none"
-    return MissingImage(f"The file cannot be read: {reason}.")
+def _changed(path: Path) -> BatchError:
+    return BatchError(
+        f"{path} has changed since the run began, or differs on {socket.gethostname()}."
+    )
+
+
+def _measure(path: Path) -> int:
+    """Bytes of a file that can be read.
+
+    Raises:
+        MissingImage: there is no such file.
+        OSError: the storage fails.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise MissingImage("The path is not that of a file.")
+        path.open("rb").close()
+    except ValueError as error:
+        raise MissingImage("The file cannot be read: the path is malformed.") from error
+    except OSError as error:
+        if error.errno not in _FAULTS_OF_PATHS:
+            raise
+        raise MissingImage(f"The file cannot be read: {error.strerror}.") from error
+    return status.st_size
+
+
+def _listed_size(path: Path) -> int | None:
+    try:
+        return _measure(path)
+    except MissingImage:
+        return None
 
 
 class Source(Protocol):
@@ -113,51 +164,59 @@ class Files:
     """Photos in files of their own."""
 
     def __init__(
-        self, root: Path, names: Sequence[str], image_ids: Sequence[int] | None = None
+        self,
+        root: Path,
+        names: Sequence[str],
+        image_ids: Sequence[int] | None = None,
+        ids: Sequence[str] | None = None,
     ) -> None:
         """Photos below `root`, or anywhere where their names are absolute paths.
 
         Args:
             root: what names are relative to.
-            names: of the files; the photos' ids.
+            names: of the files.
             image_ids: default: running numbers.
+            ids: of the photos; default: the names, with bytes that are not UTF-8 escaped.
 
         Raises:
-            BatchError: a name or an image id is there twice.
+            BatchError: an id or an image id is there twice.
+            OSError: the storage fails.
         """
-        _check_unique("photo", names)
+        self._ids = list(map(_printable, names)) if ids is None else ids
+        _check_unique("photo", self._ids)
         if image_ids is not None:
             _check_unique("image id", image_ids)
         self._root = root
         self._names = names
         self._image_ids = range(len(names)) if image_ids is None else image_ids
+        self._sizes = [_listed_size(root / name) for name in names]
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self._names)
 
     def digest(self) -> str:
-        """sha256 of names, image ids and sizes."""
+        """sha256 of ids, names, image ids and sizes."""
         digest = hashlib.sha256()
-        for name, image_id in zip(self._names, self._image_ids, strict=True):
-            try:
-                size = (self._root / name).stat().st_size
-            except (OSError, ValueError):
-                size = -1
-            digest.update(json.dumps([name, image_id, size]).encode())
+        for entry in zip(self._ids, self._names, self._image_ids, self._sizes, strict=True):
+            digest.update(json.dumps(entry).encode())
         return digest.hexdigest()
 
     def batches(self, start: int, stop: int) -> Iterator[list[Photo]]:
         """All of them at once: their files are not read yet."""
-        names, image_ids = self._names[start:stop], self._image_ids[start:stop]
         yield [
-            Photo(name, image_id, self._root / name)
-            for name, image_id in zip(names, image_ids, strict=True)
+            Photo(
+                self._ids[place],
+                self._image_ids[place],
+                self._root / self._names[place],
+                self._sizes[place],
+            )
+            for place in range(start, stop)
         ]
 
 
 class Parquet:
-    """Photos in the rows of a Parquet file: their bytes, or their paths.
+    """Photos whose bytes are in the rows of a Parquet file.
 
     A column of structures with the field `bytes`, as Hugging Face's datasets write images, will do.
     """
@@ -166,31 +225,27 @@ class Parquet:
         """Read the file's footer.
 
         Raises:
-            BatchError: it is no Parquet file, or holds no photos.
+            BatchError: it is no Parquet file, or has no column of bytes.
         """
         self._path = path
-        parquet = _pyarrow_parquet()
-        try:
-            self._file = parquet.ParquetFile(path)
-        except (OSError, ValueError) as error:  # pyarrow's errors are among these
-            raise BatchError(f"{path} cannot be read as Parquet: {error}") from error
+        self._file = _parquet_file(path)
         names = self._file.schema_arrow.names
-        self._bytes = next((name for name in _BYTES_COLUMNS if name in names), None)
-        self._paths = next((name for name in _PATH_COLUMNS if name in names), None)
-        if self._bytes is None and self._paths is None:
+        bytes_column = _first_of(_BYTES_COLUMNS, names)
+        if bytes_column is None:
             raise BatchError(
                 f"{path} has no column of photos: call it {' or '.join(_BYTES_COLUMNS)} for "
                 f"bytes, {' or '.join(_PATH_COLUMNS)} for paths."
             )
-        self._id = "id" if "id" in names else self._paths
-        self._image_id = "image_id" if "image_id" in names else None
+        self._bytes = bytes_column
+        self._id = _first_of(("id", *_PATH_COLUMNS), names)
+        self._image_id = _first_of(("image_id",), names)
         # A stream of rows, and the row that it gives next.
         self._stream: Iterator[Photo] = iter(())
         self._next = -1
 
-    def __reduce__(self) -> tuple[type["Parquet"], tuple[Path]]:
+    def __reduce__(self) -> tuple[Any, tuple[Path, str]]:
         """Other processes open the file anew."""
-        return Parquet, (self._path,)
+        return _reopened, (self._path, self._footer_digest())
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -204,10 +259,10 @@ class Parquet:
         """
         for column, kind in ((self._id, "photo"), (self._image_id, "image id")):
             if column is not None:
-                values = self._file.read(columns=[column]).column(0).to_pylist()
-                if None in values:
-                    raise BatchError(f"{self._path}: row {values.index(None)} has no {column}.")
-                _check_unique(kind, values)
+                _check_unique(kind, _column(self._path, self._file, column))
+        return self._footer_digest()
+
+    def _footer_digest(self) -> str:
         with self._path.open("rb") as file:
             file.seek(-8, os.SEEK_END)
             length = int.from_bytes(file.read(4), "little")
@@ -219,7 +274,10 @@ class Parquet:
         if start != self._next:
             self._stream, self._next = self._rows(start), start
         while self._next < stop:
-            photos = list(islice(self._stream, min(_ROWS, stop - self._next)))
+            try:
+                photos = list(islice(self._stream, min(_ROWS, stop - self._next)))
+            except (OSError, ValueError) as error:  # pyarrow's errors are among these
+                raise BatchError(f"{self._path} cannot be read as Parquet: {error}") from error
             self._next += len(photos)
             yield photos
 
@@ -231,7 +289,7 @@ class Parquet:
             if start < first + rows:
                 break
             first += rows
-        columns = {self._bytes or self._paths, self._id, self._image_id} - {None}
+        columns = {name for name in (self._bytes, self._id, self._image_id) if name is not None}
         batches = self._file.iter_batches(
             batch_size=_ROWS, row_groups=list(groups[group:]), columns=sorted(columns)
         )
@@ -244,13 +302,16 @@ class Parquet:
     def _photo(self, number: int, row: dict[str, Any]) -> Photo:
         photo_id = str(number if self._id is None else row[self._id])
         image_id = number if self._image_id is None else int(row[self._image_id])
-        content: Path | bytes
-        if self._bytes is None:
-            content = self._path.parent / str(row[self._paths])
-        else:
-            value = row[self._bytes]
-            content = (value.get("bytes") if isinstance(value, dict) else value) or b""
+        value = row[self._bytes]
+        content = (value.get("bytes") if isinstance(value, dict) else value) or b""
         return Photo(photo_id, image_id, content)
+
+
+def _reopened(path: Path, footer: str) -> Parquet:
+    source = Parquet(path)
+    if source._footer_digest() != footer:
+        raise BatchError(f"{path} differs on {socket.gethostname()}.")
+    return source
 
 
 def open_input(path: Path) -> Source:
@@ -262,24 +323,61 @@ def open_input(path: Path) -> Source:
     Raises:
         BatchError: it cannot be used.
     """
+    path = path.absolute()  # the same in the processes of a cluster; links stay as they are
     if path.is_dir():
         return Files(path, list(_below(path)))
     kind = path.suffix.casefold()
     if kind == ".parquet":
+        return _parquet(path)
+    try:
+        data = path.read_bytes()
+        if kind == ".json":
+            return _coco(path, data)
+    except OSError as error:
+        raise BatchError(f"{path} cannot be read: {error.strerror}.") from error
+    if b"\0" in data:
+        raise BatchError(f"{path} cannot be read: it is not a text with a path on each line.")
+    text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return Files(path.parent, [line for line in lines if line.strip()])
+
+
+def _parquet(path: Path) -> Source:
+    file = _parquet_file(path)
+    names = file.schema_arrow.names
+    paths = _first_of(_PATH_COLUMNS, names)
+    if paths is None or _first_of(_BYTES_COLUMNS, names):
         return Parquet(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
-        raise BatchError(f"{path} cannot be read: {reason}.") from error
-    if kind == ".json":
-        return _coco(path, text)
-    return Files(path.parent, [line for line in text.splitlines() if line.strip()])
+    image_ids = _column(path, file, "image_id") if "image_id" in names else None
+    ids = list(map(str, _column(path, file, "id"))) if "id" in names else None
+    return Files(path.parent, list(map(str, _column(path, file, paths))), image_ids, ids)
 
 
-def _coco(path: Path, text: str) -> Files:
+def _parquet_file(path: Path) -> Any:
     try:
-        images = json.loads(text)["images"]
+        from pyarrow import parquet
+    except ImportError:
+        raise BatchError("Parquet needs the package pyarrow: pip install pyarrow") from None
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are among these
+        raise BatchError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _column(path: Path, file: Any, name: str) -> list[Any]:
+    values: list[Any] = file.read(columns=[name]).column(0).to_pylist()
+    if None in values:
+        raise BatchError(f"{path}: row {values.index(None)} has no {name}.")
+    return values
+
+
+def _first_of(names: Sequence[str], present: Sequence[str]) -> str | None:
+    return next((name for name in names if name in present), None)
+
+
+def _coco(path: Path, data: bytes) -> Files:
+    try:
+        images = json.loads(data)["images"]
         names = [str(image["file_name"]) for image in images]
         return Files(path.parent, names, [int(image["id"]) for image in images])
     except (ValueError, KeyError, TypeError) as error:
@@ -320,9 +418,6 @@ def _check_unique(kind: str, values: Sequence[object]) -> None:
         known.add(value)
 
 
-def _pyarrow_parquet() -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise BatchError("Parquet needs the package pyarrow: pip install pyarrow") from None
-    return parquet
+def _printable(name: str) -> str:
+    r"""A file's name as text that UTF-8 can express: `\udcff` stands for the byte 255."""
+    return name.encode("utf-8", "backslashreplace").decode()

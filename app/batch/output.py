@@ -1,4 +1,4 @@
-"""The output folder: every file in it is whole, or not there.
+"""The output folder: every file in it is whole, or not there. One process writes to it.
 
     run.json             what the run is of: another input, model or option is refused
     part-00000.jsonl     the rows of the first part's photos, or .parquet
@@ -6,7 +6,7 @@
     summary.json         how many photos, and what was wrong with how many; the run is finished
     coco_results.json    the boxes, where that was requested
 
-Until a file is whole, it is a draft of another name.
+Until a file is whole, it is a draft in `.drafts`.
 """
 
 import fcntl
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,16 +27,15 @@ from pydantic import BaseModel, ConfigDict
 
 from app.batch.errors import BatchError
 from app.batch.rows import Row, arrow_schema
+from app.bundle import ModelCard
 
-__all__ = ["Manifest", "Output", "overlay_name", "written_whole"]
+__all__ = ["Manifest", "Output", "model_id", "overlay_name"]
 
 _LAYOUT = 1
 """Changes with the files' layout, and with what a row has."""
 
-_DRAFT = ".draft-"
-
 _SAFE = " !#$&'()+,-.;=@[]^_`{}~"
-"""Signs besides letters and digits that an overlay's name takes over from the photo's id."""
+"""Characters besides letters and digits that an overlay's name takes over from the photo's id."""
 
 _MAX_NAME = 200
 """Bytes of a part of a path; file systems take 255."""
@@ -80,9 +80,15 @@ class Manifest(BaseModel):
         return start, min(start + self.part_photos, self.photos)
 
 
+def model_id(card: ModelCard) -> dict[str, str | int]:
+    """Name, version and digest of a model."""
+    digest = hashlib.sha256(card.model_dump_json().encode()).hexdigest()
+    return {"name": card.name, "version": card.version, "sha256": digest}
+
+
 @dataclass(frozen=True)
 class Output:
-    """The output folder of a run; any process of any machine may write to it."""
+    """The output folder of a run; threads may write to it at once."""
 
     folder: Path
     manifest: Manifest
@@ -101,19 +107,22 @@ class Output:
             except BlockingIOError:
                 raise BatchError(f"Another process is writing to {self.folder}.") from None
             self._begin()
-            yield
+            try:
+                yield
+            finally:
+                shutil.rmtree(self._drafts, ignore_errors=True)
 
     def _begin(self) -> None:
-        path, drafts = self.folder / "run.json", self._drafts()
+        path = self.folder / "run.json"
         if path.exists():
             self._compare(path)
-        elif {*self.folder.iterdir()} - {self.folder / ".lock", *drafts}:
+        elif {*self.folder.iterdir()} - {self.folder / ".lock", self._drafts}:
             raise BatchError(f"{self.folder} is not empty and holds no run: choose another folder.")
-        else:
-            with written_whole(path) as file:
+        shutil.rmtree(self._drafts, ignore_errors=True)  # what a killed process has left
+        self._drafts.mkdir()
+        if not path.exists():
+            with self.written(path.name) as file:
                 file.write(self.manifest.model_dump_json(indent=2).encode() + b"\n")
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
 
     def _compare(self, path: Path) -> None:
         """Refuse a run that is of something else."""
@@ -129,9 +138,38 @@ class Output:
                 "choose another folder, or repeat its input, model, settings and options."
             )
 
-    def _drafts(self) -> list[Path]:
-        """What a killed process has left."""
-        return list(self.folder.rglob(f"{_DRAFT}{'[0-9a-f]' * 16}"))
+    # -- files
+
+    @property
+    def _drafts(self) -> Path:
+        return self.folder / ".drafts"
+
+    @contextmanager
+    def written(self, name: str, *, synced: bool = True) -> Iterator[BinaryIO]:
+        """A file to write to, which takes the place of `name` at the end of the block.
+
+        After an exception, `name` stays as it was.
+
+        Args:
+            name: of the file, in the output folder.
+            synced: whether it withstands a power cut from then on, which takes milliseconds.
+        """
+        path, draft = self.folder / name, self._drafts / secrets.token_hex(8)
+        try:
+            with draft.open("wb") as file:
+                yield file
+                if synced:  # before the name points to it: it could be empty otherwise
+                    file.flush()
+                    os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        if synced:
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
 
     # -- parts
 
@@ -145,8 +183,10 @@ class Output:
         return [part for part in self.manifest.parts if self.part(part).name not in written]
 
     def write_part(self, number: int, rows: Sequence[Row]) -> None:
-        """Write a part; blocks until it is on disk."""
-        with written_whole(self.part(number)) as file:
+        """Write a part, whose overlays are written; blocks until all of it is on disk."""
+        if self.manifest.overlays:
+            os.sync()  # once for all: a call of fsync for each would take longer than the model
+        with self.written(self.part(number).name) as file:
             if self.manifest.rows == "jsonl":
                 file.writelines(row.model_dump_json().encode() + b"\n" for row in rows)
             else:
@@ -178,9 +218,8 @@ class Output:
     def write_overlay(self, photo_id: str, picture: bytes) -> str:
         """Write a photo's overlay; returns its path within the folder."""
         name = overlay_name(photo_id)
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with self.written(name, synced=False) as file:
             file.write(picture)
         return name
 
@@ -207,7 +246,7 @@ class Output:
             "answered": answered,
             "problems": dict(problems.most_common()),
         }
-        with written_whole(self.summary_path) as file:
+        with self.written(self.summary_path.name) as file:
             file.write(json.dumps(summary, indent=2).encode() + b"\n")
         return summary
 
@@ -215,17 +254,17 @@ class Output:
 def overlay_name(photo_id: str) -> str:
     """The path of a photo's overlay within the output folder, which it cannot leave.
 
-    Folders of the id are folders there. Signs that file systems or shells may not take are quoted
-    by `%`, and so are `.` and `..` and the slashes around nothing; what is too long is cut, and
-    ends in a digest.
+    Folders of the id are folders there. Characters that file systems or shells may not take are
+    quoted by `%`, and so are `.` and `..` and the slashes around nothing; what is too long is cut,
+    and ends in a digest.
     """
     return "/".join(["overlays", *map(_safe_name, photo_id.split("/"))]) + ".png"
 
 
 def _safe_name(name: str) -> str:
     quoted = "".join(
-        sign if sign.isalnum() or sign in _SAFE else quote(sign, safe="", errors="surrogateescape")
-        for sign in name
+        character if character.isalnum() or character in _SAFE else quote(character, safe="")
+        for character in name
     )
     if not quoted.strip("."):  # empty, `.` or `..`
         quoted = "%2E" * len(quoted) or "%"
@@ -234,26 +273,3 @@ def _safe_name(name: str) -> str:
         digest = hashlib.sha256(encoded).hexdigest()[:32]
         quoted = f"{encoded[: _MAX_NAME - 33].decode(errors='ignore')}%{digest}"
     return quoted
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` at the end of the block.
-
-    After an exception, `path` stays as it was.
-    """
-    draft = path.with_name(f"{_DRAFT}{secrets.token_hex(8)}")
-    try:
-        with draft.open("wb") as file:
-            yield file
-            # On disk before the name points to it: a power cut would leave an empty file otherwise.
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -1,21 +1,21 @@
 """Photos through the `Explainer`, and their rows into parts."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from app.batch.errors import BatchError
 from app.batch.inputs import Photo, Source
-from app.batch.output import Output
+from app.batch.output import Manifest
 from app.batch.rows import OverlayFile, Row
-from app.errors import BreedCAMError, EngineDown, NotReady, QueueFull
+from app.errors import EngineFailed, NotReady, QueueFull, RequestError
 from app.explainer import Explainer
 from app.overlay import MEDIA_TYPES
 from app.schemas import CamQuery, ExplainQuery, GradcamQuery, PredictQuery
 
-__all__ = ["QUERIES", "Work"]
-
-log = logging.getLogger(__name__)
+__all__ = ["QUERIES", "Sink", "Work"]
 
 QUERIES: dict[str, type[PredictQuery]] = {
     "predict": PredictQuery,
@@ -24,11 +24,20 @@ QUERIES: dict[str, type[PredictQuery]] = {
 }
 """Parameters, by endpoint."""
 
-_PAUSE_S = 0.05
-"""Before another try where large photos, or the bytes of all, leave no room."""
-
 _TRIES = 3
 """For a photo whose decoders the system has ended: memory may have been short for a while."""
+
+
+class Sink(Protocol):
+    """Takes what has been made; its methods are called from threads."""
+
+    def write_overlay(self, photo_id: str, picture: bytes) -> str:
+        """Keep a photo's overlay; returns its path within the output folder."""
+        ...
+
+    def write_part(self, number: int, rows: Sequence[Row]) -> None:
+        """Keep a part, whose overlays are there."""
+        ...
 
 
 @dataclass(slots=True)
@@ -41,7 +50,7 @@ class _Part:
 
 
 class Work:
-    """Explains photos, many at a time, and writes parts as they are done.
+    """Explains photos, many at a time, and hands over parts as they are done.
 
     There is no deadline: nobody waits, and a photo's time is bounded by what may stop it, the
     decoders' limits and the watchdog. So an answer does not depend on the photos beside it.
@@ -51,7 +60,8 @@ class Work:
         self,
         explainer: Explainer,
         source: Source,
-        output: Output,
+        manifest: Manifest,
+        sink: Sink,
         advance: Callable[[int], object] = lambda _: None,
     ) -> None:
         """Set it up.
@@ -59,23 +69,28 @@ class Work:
         Args:
             explainer: of a service that runs.
             source: the photos.
-            output: takes the parts; its manifest has the query.
+            manifest: what the run is of.
+            sink: takes overlays and parts.
             advance: called with the number of photos that are done.
         """
         self._explainer = explainer
         self._source = source
-        self._output = output
+        self._manifest = manifest
+        self._sink = sink
         self._advance = advance
-        manifest = output.manifest
         self._query = QUERIES[manifest.endpoint].model_validate(manifest.query)
         self._places = asyncio.Semaphore(explainer.settings.max_pending)
+        self._turn = asyncio.Lock()  # of the photo that waits for memory longest
+        self._changed = asyncio.Condition()
+        self._finished = 0
 
     async def run(self, parts: Iterable[int]) -> None:
-        """Write these parts; those in work overlap, so that the model always has photos.
+        """Do these parts; those in work overlap, so that the model always has photos.
 
         Raises:
+            BatchError: the input has changed, or the system keeps ending decoders.
             EngineDown: the model hangs.
-            OSError: a file cannot be written.
+            OSError: a file cannot be read or written.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -86,7 +101,7 @@ class Work:
 
     async def _begin(self, number: int, group: asyncio.TaskGroup) -> None:
         """Start the work at a part's photos, each when there is a place for it."""
-        start, stop = self._output.manifest.bounds(number)
+        start, stop = self._manifest.bounds(number)
         part = _Part(number, stop - start)
         place = start
         batches = self._source.batches(start, stop)
@@ -97,7 +112,7 @@ class Work:
                 place += 1
 
     async def _complete(self, part: _Part, place: int, photo: Photo) -> None:
-        """Add a photo's row to its part, and write the part when it was the last."""
+        """Add a photo's row to its part, and hand the part over when it was the last."""
         try:
             part.rows[place] = await self._row(photo)
         finally:
@@ -106,55 +121,65 @@ class Work:
         part.lacking -= 1
         if not part.lacking:
             rows = [part.rows[place] for place in sorted(part.rows)]
-            await asyncio.to_thread(self._output.write_part, part.number, rows)
+            await asyncio.to_thread(self._sink.write_part, part.number, rows)
 
     async def _row(self, photo: Photo) -> Row:
-        """The photo's row, whatever is wrong with the photo."""
-        try:
-            return await self._answer(photo)
-        except (EngineDown, OSError):
-            raise
-        except BreedCAMError as error:
-            return Row.refused(photo, error)
-        except Exception:
-            log.exception("an unexpected error with photo %r", photo.id)
-            return Row.refused(photo, BreedCAMError("An unexpected error occurred."))
+        """The photo's row. A fault of the photo is a row too; any other ends the run.
 
-    async def _answer(self, photo: Photo) -> Row:
+        The other faults may be gone when the run is resumed, but a row is for good.
+        """
+        try:
+            size = await asyncio.to_thread(photo.size, self._explainer.settings.max_bytes)
+            async with self._room(size):
+                return await self._answer(photo, await asyncio.to_thread(photo.read, size))
+        except (RequestError, EngineFailed) as error:
+            return Row.refused(photo, error)
+        except Exception as error:
+            error.add_note(f"while explaining the photo {photo.id!r}")
+            raise
+
+    @asynccontextmanager
+    async def _room(self, size: int) -> AsyncIterator[None]:
+        """Hold a place and memory for a photo while the block runs, under the service's bounds."""
+        admission, most = self._explainer.admission, self._explainer.settings.max_pending_bytes
+        try:
+            with admission.admit(), admission.hold_bytes() as take:
+                async with self._turn, self._changed:
+                    await self._changed.wait_for(lambda: admission.held_bytes + size <= most)
+                    await take(size)
+                yield
+        finally:
+            async with self._changed:
+                self._finished += 1
+                self._changed.notify_all()
+
+    async def _answer(self, photo: Photo, data: bytes) -> Row:
         tries = 0
         while True:
+            finished = self._finished
             try:
-                return await self._try(photo)
-            except QueueFull:  # there will be room when others are done
-                await asyncio.sleep(_PAUSE_S)
+                return await self._try(photo, data)
+            except QueueFull:  # other large photos are being decoded
+                async with self._changed:
+                    await self._changed.wait_for(lambda: self._finished > finished)  # noqa: B023
             except NotReady as error:
                 tries += 1
                 if tries == _TRIES:
-                    raise
+                    raise BatchError(f"{photo.id}: {error}") from error
                 await asyncio.sleep(error.retry_after_s or 0)
 
-    async def _try(self, photo: Photo) -> Row:
-        """One photo, under the same bounds as a request's.
+    async def _try(self, photo: Photo, data: bytes) -> Row:
+        """One photo.
 
         Raises:
             BreedCAMError: what HTTP would answer.
         """
         explainer, query = self._explainer, self._query
-        admission = explainer.admission
-        with admission.hold_bytes() as take, admission.admit():
-            size = await asyncio.to_thread(photo.size, explainer.settings.max_bytes)
-            await take(size)
-            data = await asyncio.to_thread(photo.read, size)
-            if isinstance(query, ExplainQuery):
-                return await self._explained(photo, data, query)
+        if not isinstance(query, ExplainQuery):
             return Row.answered(photo, await explainer.predict(data, query))
-
-    async def _explained(self, photo: Photo, data: bytes, query: ExplainQuery) -> Row:
-        picture_as = MEDIA_TYPES[0] if query.overlay else None
-        answer = await self._explainer.explain(data, query, picture_as)
+        answer = await explainer.explain(data, query, MEDIA_TYPES[0] if query.overlay else None)
         drawn, overlay = answer.response.overlay, None
         if drawn is not None:
-            file = await asyncio.to_thread(self._output.write_overlay, photo.id, answer.body)
-            sizes = drawn.model_dump(exclude={"data"})
-            overlay = OverlayFile(**sizes, file=file)
+            file = await asyncio.to_thread(self._sink.write_overlay, photo.id, answer.body)
+            overlay = OverlayFile(**drawn.model_dump(exclude={"data"}), file=file)
         return Row.answered(photo, answer.response, overlay)

@@ -3,23 +3,28 @@
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from app.batch.cli import main
+from app.batch.cli import main, parser
+from app.batch.inputs import Source
+from app.batch.output import Output
+from app.batch.rows import Row
+from app.errors import UndecodableImage
+from app.schemas import PredictQuery
 from tests.app.batch.runs import (
     ENDING,
     SETTINGS,
-    check_alike,
     rows,
     run,
     running,
     wait_for_parts,
+    write_dogs,
     write_photos,
 )
 from tests.app.services import LONG
-
-EXACT = {"precision": "float32"}
 
 
 @pytest.fixture(autouse=True)
@@ -31,46 +36,42 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
-    """SIGKILL in mid-write of a part, Ctrl-C in that of another, and the rest."""
+    """SIGKILL in mid-write of a part, SIGTERM in that of another, and the rest."""
     photos, out = tmp_path / "in", tmp_path / "out"
     names = write_photos(photos, 40)
     (photos / "b" / "0001.jpg").write_bytes(b"no photo")
     command = (photos, out, "--part-photos", 8, "--coco")
 
     # `run.json` takes calls 1 and 2; the first part 3 and 4, the second 5.
-    status, _ = run(*command, code=("-c", ENDING.format(call=5, signal="SIGKILL")), **EXACT)
+    status, _ = run(*command, code=("-c", ENDING.format(call=5, signal="SIGKILL")))
     assert status == -signal.SIGKILL
     assert 1 <= len(list(out.glob("part-*.jsonl"))) < 5
     first = [path.stat().st_mtime_ns for path in out.glob("part-*")]
 
-    status, errors = run(*command, code=("-c", ENDING.format(call=1, signal="SIGINT")), **EXACT)
-    assert status == 128 + signal.SIGINT
+    status, errors = run(*command, code=("-c", ENDING.format(call=1, signal="SIGTERM")))
+    assert status == 128 + signal.SIGTERM
     assert "Interrupted" in errors
     assert "Traceback" not in errors
     assert not (out / "summary.json").exists()
 
-    status, errors = run(*command, **EXACT)
+    status, errors = run(*command)
     assert status == 0, errors
     assert "40 photos: 39 answered, 1 refused (unsupported-media-type 1)." in errors
     assert [row["id"] for row in rows(out)] == names
-    assert not list(out.glob(".draft-*"))
+    assert not (out / ".drafts").exists()
     assert first[0] in [path.stat().st_mtime_ns for path in out.glob("part-*")]
     boxes = [row for row in rows(out) if row["explanation"] and row["explanation"]["box"]]
     results = json.loads((out / "coco_results.json").read_text())
     assert [result["image_id"] for result in results] == [row["image_id"] for row in boxes]
-
-    status, errors = run(photos, tmp_path / "whole", "--part-photos", 8, **EXACT)
-    assert status == 0, errors
-    check_alike(rows(out), rows(tmp_path / "whole"), 1e-4)
 
 
 def test_a_finished_run_is_left_alone(
     capsys: pytest.CaptureFixture[str], finished: tuple[Path, Path]
 ) -> None:
     photos, out = finished
-    before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.name != ".lock"}
     main([str(photos), str(out)])
-    assert "1 photos: 1 answered" in capsys.readouterr().err
+    assert "1 photo: 1 answered" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in before}
     main([str(photos), str(out), "--coco"])  # can be made of what is there
     assert (out / "coco_results.json").exists()
@@ -109,13 +110,18 @@ def test_other_options_are_refused(
 @pytest.mark.parametrize(
     ("options", "status", "reason"),
     [
-        (["--top-k", "many"], 2, "--top-k: Input should be a valid integer"),
-        (["--endpoint", "cam", "--layers", "last6"], 2, "--layers: the endpoint has no such"),
+        (["--top-k", "many"], 2, "--top-k must be a whole number."),
+        (
+            ["--endpoint", "cam", "--layers", "last6"],
+            2,
+            "--layers: there is no such parameter. There are --top-k,",
+        ),
         (["--target", "cat"], 1, "--target: 'cat'"),
         (["--layers", "conv9"], 1, "does not expose 'conv9'"),
         (["--endpoint", "predict", "--coco"], 1, "--coco needs boxes"),
         (["--endpoint", "predict", "--overlays"], 1, "--overlays needs a heatmap"),
-        (["--workers", "2"], 1, "no effect without --ray"),
+        (["--workers", "2"], 1, "--workers has no effect without --ray"),
+        (["--ray-address", "here:1"], 1, "--ray-address has no effect without --ray"),
         (["--part-photos", "0"], 2, "--part-photos"),
     ],
 )
@@ -144,10 +150,64 @@ def test_no_photos_and_no_place(tmp_path: Path) -> None:
             main([str(tmp_path / "in"), str(tmp_path / out)])
 
 
+def test_ray_takes_no_other_argument() -> None:
+    options = parser().parse_args(["--ray", "photos", "out"])
+    assert (options.ray, options.input, options.output) == (True, Path("photos"), Path("out"))
+
+
+def test_settings_that_cannot_be_right_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BREEDCAM_MAX_BATCH", "none")
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: BREEDCAM_MAX_BATCH must be a whole number.\n"
+
+
+def test_a_bug_is_not_reported_as_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.batch.cli.open_input", lambda _: PredictQuery(top_k=-1))
+    with pytest.raises(ValidationError):
+        main([str(tmp_path / "in"), str(tmp_path / "out")])
+
+
+def test_a_part_that_is_lost_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is one that somebody deletes after the run: nothing that is made of it is stale."""
+    photos, out = tmp_path / "in", tmp_path / "out"
+    write_photos(photos, 3)
+    lost = {0}
+
+    def write(
+        options: Any, settings: Any, source: Source, output: Output, parts: list[int]
+    ) -> None:
+        for part in set(parts) - lost:
+            [photos] = source.batches(*output.manifest.bounds(part))
+            rows = [Row.refused(photo, UndecodableImage("no")) for photo in photos]
+            output.write_part(part, rows)
+
+    monkeypatch.setattr("app.batch.cli._write", write)
+    command = [str(photos), str(out), "--part-photos", "2", "--coco"]
+    with pytest.raises(SystemExit, match=r"error: part-00000\.jsonl is not written"):
+        main(command)
+    assert {path.name for path in out.iterdir()} == {".lock", "run.json", "part-00001.jsonl"}
+
+    (out / "summary.json").write_text("{}")
+    (out / "coco_results.json").write_text("stale")
+    lost.clear()
+    main(command)
+    assert "3 photos: 0 answered, 3 refused (undecodable-image 3)." in capsys.readouterr().err
+    assert json.loads((out / "summary.json").read_text())["photos"] == 3
+    assert json.loads((out / "coco_results.json").read_text()) == []
+
+
 @pytest.mark.slow
 def test_2000_photos_killed_twice(tmp_path: Path) -> None:
     photos, out = tmp_path / "in", tmp_path / "out"
-    names = write_photos(photos, 2000)
+    names = write_dogs(photos, 2000)
     command = (photos, out, "--part-photos", 100)
     for parts in (3, 8):
         with running(*command, max_batch=8) as process:
@@ -157,14 +217,10 @@ def test_2000_photos_killed_twice(tmp_path: Path) -> None:
         assert len(rows(out)) < 2000
     with running(*command, max_batch=8) as process:
         wait_for_parts(process, out, 12)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(LONG) == 128 + signal.SIGTERM
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LONG) == 128 + signal.SIGINT
     status, errors = run(*command, max_batch=8)
     assert status == 0, errors
+    assert "2,000 photos: 2,000 answered, 0 refused." in errors
     assert [row["id"] for row in rows(out)] == names
-    assert not list(out.glob(".draft-*"))
-
-    status, errors = run(photos, tmp_path / "whole", max_batch=8)
-    assert status == 0, errors
-    # Arithmetic in bfloat16 has three digits.
-    check_alike(rows(out), rows(tmp_path / "whole"), 0.1)
+    assert not (out / ".drafts").exists()

@@ -1,10 +1,13 @@
 import json
+import os
+import pickle
+import resource
 from pathlib import Path
 
 import pytest
 
 from app.batch.errors import BatchError
-from app.batch.inputs import Files, Parquet, Photo, Source, open_input
+from app.batch.inputs import Files, Photo, Source, open_input
 from app.errors import MissingImage, TooManyBytes
 from tests import needs
 
@@ -28,7 +31,7 @@ def test_a_folder_has_its_photos_in_order(tmp_path: Path) -> None:
 
     assert ids(source) == ["c.webp", "a/z/3.heic", "b/1.jpg", "b/2.PNG", "b/raw.cr2"]
     [[photo]] = source.batches(2, 3)
-    assert photo == Photo("b/1.jpg", 2, tmp_path / "b/1.jpg")
+    assert photo == Photo("b/1.jpg", 2, tmp_path / "b/1.jpg", len("b/1.jpg"))
 
 
 def test_a_list_has_its_lines(tmp_path: Path) -> None:
@@ -66,6 +69,7 @@ def test_a_coco_file_has_ids_of_its_own(tmp_path: Path) -> None:
             "id 1",
         ),
         ("x.parquet", "no", "cannot be read as Parquet"),
+        ("1.jpg", "\0", "not a text with a path on each line"),
     ],
 )
 def test_what_is_no_input_is_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
@@ -97,20 +101,86 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         (absent, "No such file"),
         (empty, "no bytes in it"),
         (folder, "not that of a file"),
-        (nameless, "its name is none"),
+        (nameless, "the path is malformed"),
     ]:
         with pytest.raises(MissingImage, match=reason):
             photo.size(5)
 
 
-def parquet(path: Path, columns: dict[str, list[object]], **options: int) -> Parquet:
+@pytest.mark.parametrize("change", ["gone", "longer", "unreadable", "new"])
+def test_photos_that_change_end_the_run(tmp_path: Path, change: str) -> None:
+    touch(tmp_path, "1.jpg")
+    [[photo, absent]] = Files(tmp_path, ["1.jpg", "absent.jpg"]).batches(0, 2)
+    size, file = photo.size(100), tmp_path / "1.jpg"
+    if change in ("gone", "unreadable"):
+        file.unlink()
+    if change == "unreadable":
+        file.mkdir()
+    if change == "longer":
+        file.write_bytes(b"longer than before")
+        with pytest.raises(BatchError, match=r"1\.jpg has changed"):
+            photo.read(size)
+    if change == "new":
+        photo = absent
+        touch(tmp_path, "absent.jpg")
+    with pytest.raises(BatchError, match="jpg has changed since the run began, or differs on"):
+        photo.size(100)
+
+
+def test_errors_of_the_machine_are_not_the_photos(tmp_path: Path) -> None:
+    """Without any file to be opened, in the list, and later; for each, it is another try."""
+    touch(tmp_path, "1.jpg")
+    [[photo]] = Files(tmp_path, ["1.jpg"]).batches(0, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        for attempt in (
+            lambda: photo.size(100),
+            lambda: photo.read(5),
+            lambda: Files(tmp_path, ["1.jpg"]),
+        ):
+            with pytest.raises(OSError, match=r"Too many open files.*1\.jpg"):
+                attempt()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert photo.read(photo.size(100)) == b"1.jpg"
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / name).write_bytes(b"photo")
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(b"caf\xe9.jpg\n")
+    for source in (open_input(tmp_path), open_input(listed)):
+        [[photo]] = source.batches(0, 1)
+        assert photo.id == "caf\\udce9.jpg"
+        assert photo.id.encode()
+        assert photo.read(photo.size(100)) == b"photo"
+        assert source.digest()
+
+
+def test_relative_paths_hold_in_other_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "in/1.jpg")
+    monkeypatch.chdir(tmp_path)
+    source = open_input(Path("in"))
+    monkeypatch.chdir("/")
+    [[photo]] = source.batches(0, 1)
+    assert photo.content == tmp_path / "in" / "1.jpg"
+    assert photo.size(100)
+
+
+def parquet(path: Path, columns: dict[str, list[object]], **options: int) -> Source:
     try:
         import pyarrow as pa
         from pyarrow.parquet import write_table
     except ImportError:
         needs.absent("the package pyarrow")
     write_table(pa.table(columns), path, **options)
-    return Parquet(path)
+    return open_input(path)
 
 
 def test_parquet_gives_each_row_once_from_anywhere(tmp_path: Path) -> None:
@@ -152,3 +222,12 @@ def test_parquet_is_checked(tmp_path: Path) -> None:
     one = parquet(tmp_path / "c.parquet", {"bytes": [b"1", b"2"]}).digest()
     other = parquet(tmp_path / "d.parquet", {"bytes": [b"1", b"3"]}).digest()
     assert one != other
+
+
+def test_parquet_that_differs_elsewhere(tmp_path: Path) -> None:
+    source = parquet(tmp_path / "a.parquet", {"bytes": [b"1", b"2"]})
+    elsewhere = pickle.dumps(source)
+    assert ids(pickle.loads(elsewhere)) == ["0", "1"]
+    parquet(tmp_path / "a.parquet", {"bytes": [b"1", b"3"]})
+    with pytest.raises(BatchError, match="differs on"):
+        pickle.loads(elsewhere)

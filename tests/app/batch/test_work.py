@@ -1,3 +1,5 @@
+import asyncio
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,17 +9,20 @@ import numpy as np
 import pytest
 
 from app.batch import coco
+from app.batch.errors import BatchError
 from app.batch.inputs import Files, Source, open_input
 from app.batch.output import Manifest, Output
 from app.batch.rows import Row
 from app.batch.work import Work
 from app.engines import Batch, Cut, Engine
-from app.errors import EngineDown
+from app.errors import EngineDown, NotReady, QueueFull
 from app.service import Service
 from tests import needs
 from tests.app.attacks import flat_png
 from tests.app.batch.runs import rows, write_photos
 from tests.app.conftest import JPEG, Arrays, Borrowed, Serve, ask, encode, picture, post
+
+pytestmark = pytest.mark.anyio
 
 MakeService = Callable[..., Service]
 
@@ -41,7 +46,7 @@ def plan(out: Path, photos: int, **changes: Any) -> Output:
 async def write(service: Service, source: Source, output: Output) -> None:
     with output.held():
         async with service.running() as explainer:
-            await Work(explainer, source, output).run(output.missing())
+            await Work(explainer, source, output.manifest, output).run(output.missing())
             assert explainer.admission.admitted == explainer.admission.held_bytes == 0
 
 
@@ -168,13 +173,45 @@ async def test_parquet_rows_are_those_of_jsonl(tmp_path: Path, make_service: Mak
 
 
 async def test_photos_wait_where_there_is_no_room(
-    tmp_path: Path, make_service: MakeService
+    tmp_path: Path, make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photos(tmp_path / "in", 12)
     most = max(path.stat().st_size for path in (tmp_path / "in").rglob("*.jpg"))
     service = make_service(max_pending_bytes=most + 10)  # one at a time
+    explain, held = service.explainer.explain, list[int]()
+
+    async def watched(*arguments: Any) -> Any:
+        held.append(service.admission.held_bytes)
+        return await explain(*arguments)
+
+    monkeypatch.setattr(service.explainer, "explain", watched)
     await write(service, open_input(tmp_path / "in"), plan(tmp_path / "out", 12))
     assert [row["problem"] for row in rows(tmp_path / "out")] == [None] * 12
+    assert len(held) == 12
+    assert max(held) <= most + 10
+
+
+async def test_large_photos_wait_for_others(
+    tmp_path: Path, make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(tmp_path / "in", 12)
+    service = make_service()
+    explain, lane, refused = service.explainer.explain, asyncio.Lock(), list[int]()
+
+    async def crowded(*arguments: Any) -> Any:
+        if lane.locked():
+            refused[-1] += 1
+            raise QueueFull("Large photos wait for their turn.")
+        async with lane:
+            refused.append(0)
+            await asyncio.sleep(0.1)  # time enough for others to try again and again
+            return await explain(*arguments)
+
+    monkeypatch.setattr(service.explainer, "explain", crowded)
+    await write(service, open_input(tmp_path / "in"), plan(tmp_path / "out", 12))
+    assert [row["problem"] for row in rows(tmp_path / "out")] == [None] * 12
+    assert len(refused) == 12
+    assert all(count < 12 for count in refused)
 
 
 class Fussy(Borrowed):
@@ -209,35 +246,33 @@ def flat_white() -> bytes:
     return encode(Image.new("RGB", (64, 64), "white"), "PNG")
 
 
-async def test_a_model_that_is_down_ends_the_run(
-    tmp_path: Path, make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (EngineDown("It hangs."), EngineDown),
+        (NotReady("The system ended the decoder twice."), BatchError),
+        (OSError(errno.EIO, "Input/output error"), OSError),
+        (ZeroDivisionError(), ZeroDivisionError),
+    ],
+)
+async def test_what_is_no_fault_of_the_photo_ends_the_run(
+    tmp_path: Path,
+    make_service: MakeService,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    raised: type[Exception],
 ) -> None:
+    monkeypatch.setattr(NotReady, "retry_after_s", 0)
     write_photos(tmp_path / "in", 9)
     service = make_service()
 
-    async def down(*_: object) -> None:
-        raise EngineDown("it hangs")
+    async def fail(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr(service.explainer, "explain", down)
-    with pytest.raises(EngineDown):
+    monkeypatch.setattr(service.explainer, "explain", fail)
+    with pytest.raises(raised, match=r"while explaining the photo '[ab]/\d+.jpg'"):
         await write(service, open_input(tmp_path / "in"), plan(tmp_path / "out", 9))
     assert rows(tmp_path / "out") == []
-
-
-async def test_what_nobody_foresaw_is_a_row(
-    tmp_path: Path, make_service: MakeService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_photos(tmp_path / "in", 1)
-    service = make_service()
-
-    async def broken(*_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(service.explainer, "explain", broken)
-    await write(service, open_input(tmp_path / "in"), plan(tmp_path / "out", 1))
-    [row] = rows(tmp_path / "out")
-    assert row["problem"]["status"] == 500
-    assert "ZeroDivision" not in json.dumps(row)
 
 
 async def test_coco_results_have_the_boxes(tmp_path: Path, make_service: MakeService) -> None:
@@ -261,5 +296,6 @@ async def test_coco_results_have_the_boxes(tmp_path: Path, make_service: MakeSer
 def test_coco_results_may_be_none(tmp_path: Path) -> None:
     output = plan(tmp_path, 1)
     assert coco.result(Row(id="a", image_id=1)) is None
-    coco.write(output)
+    with output.held():
+        coco.write(output)
     assert json.loads((tmp_path / "coco_results.json").read_text()) == []

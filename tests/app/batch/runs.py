@@ -86,7 +86,7 @@ def run(*arguments: object, **options: Any) -> tuple[int, str]:
 
 
 @contextmanager
-def running(*arguments: object, **settings: object) -> Iterator[subprocess.Popen[str]]:
+def running(*arguments: object, **settings: Any) -> Iterator[subprocess.Popen[str]]:
     process = start(*arguments, **settings)
     try:
         yield process

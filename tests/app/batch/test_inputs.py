@@ -3,6 +3,7 @@ import os
 import pickle
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,7 +174,7 @@ def test_relative_paths_hold_in_other_folders(
     assert photo.size(100)
 
 
-def parquet(path: Path, columns: dict[str, list[object]], **options: int) -> Source:
+def parquet(path: Path, columns: dict[str, Any], **options: int) -> Source:
     try:
         import pyarrow as pa
         from pyarrow.parquet import write_table
@@ -206,7 +207,7 @@ def test_parquet_of_paths_and_of_datasets(tmp_path: Path) -> None:
     assert first == Photo("a.jpg", 0, tmp_path / "a.jpg")
     assert second.content == Path("/b.jpg")
 
-    images: list[object] = [{"bytes": b"one", "path": None}, {"bytes": None, "path": "x"}]
+    images = [{"bytes": b"one", "path": None}, {"bytes": None, "path": "x"}]
     dataset = parquet(tmp_path / "d.parquet", {"image": images, "id": ["x", "y"]})
     [[first, second]] = dataset.batches(0, 2)
     assert first == Photo("x", 0, b"one")

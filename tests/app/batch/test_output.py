@@ -92,11 +92,18 @@ def test_overlays_reach_the_disk_with_their_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for name in ("sync", "fsync"):
-        call = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *file, name=name, call=call: (calls.append(name), call(*file))
-        )
+    sync, fsync = os.sync, os.fsync
+
+    def count_sync() -> None:
+        calls.append("sync")
+        sync()
+
+    def count_fsync(file: int) -> None:
+        calls.append("fsync")
+        fsync(file)
+
+    monkeypatch.setattr(os, "sync", count_sync)
+    monkeypatch.setattr(os, "fsync", count_fsync)
     output = Output(tmp_path, MANIFEST.model_copy(update={"overlays": True}))
     with output.held():
         calls.clear()

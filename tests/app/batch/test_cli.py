@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from app.batch import cli
 from app.batch.cli import main, parser
 from app.batch.inputs import Source
 from app.batch.output import Output
@@ -65,13 +66,23 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert [result["image_id"] for result in results] == [row["image_id"] for row in boxes]
 
 
+def refuse_all(
+    options: Any, settings: Any, source: Source, output: Output, parts: list[int]
+) -> None:
+    """In place of the model's work, where it does not matter."""
+    for part in parts:
+        [photos] = source.batches(*output.manifest.bounds(part))
+        rows = [Row.refused(photo, UndecodableImage("no")) for photo in photos]
+        output.write_part(part, rows)
+
+
 def test_a_finished_run_is_left_alone(
     capsys: pytest.CaptureFixture[str], finished: tuple[Path, Path]
 ) -> None:
     photos, out = finished
     before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.name != ".lock"}
     main([str(photos), str(out)])
-    assert "1 photo: 1 answered" in capsys.readouterr().err
+    assert "1 photo: 0 answered, 1 refused" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in before}
     main([str(photos), str(out), "--coco"])  # can be made of what is there
     assert (out / "coco_results.json").exists()
@@ -81,8 +92,12 @@ def test_a_finished_run_is_left_alone(
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("finished")
     write_photos(folder / "in", 1)
-    status, errors = run(folder / "in", folder / "out")
-    assert status == 0, errors
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.logs.configure", lambda *_: None)
+        patch.setattr(cli, "_write", refuse_all)
+        for name, value in SETTINGS.items():
+            patch.setenv(f"BREEDCAM_{name.upper()}", str(value))
+        main([str(folder / "in"), str(folder / "out")])
     return folder / "in", folder / "out"
 
 
@@ -168,7 +183,7 @@ def test_settings_that_cannot_be_right_are_refused(
 def test_a_bug_is_not_reported_as_an_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.batch.cli.open_input", lambda _: PredictQuery(top_k=-1))
+    monkeypatch.setattr(cli, "open_input", lambda _: PredictQuery(top_k=-1))
     with pytest.raises(ValidationError):
         main([str(tmp_path / "in"), str(tmp_path / "out")])
 
@@ -179,17 +194,7 @@ def test_a_part_that_is_lost_is_noticed(
     """And so is one that somebody deletes after the run: nothing that is made of it is stale."""
     photos, out = tmp_path / "in", tmp_path / "out"
     write_photos(photos, 3)
-    lost = {0}
-
-    def write(
-        options: Any, settings: Any, source: Source, output: Output, parts: list[int]
-    ) -> None:
-        for part in set(parts) - lost:
-            [photos] = source.batches(*output.manifest.bounds(part))
-            rows = [Row.refused(photo, UndecodableImage("no")) for photo in photos]
-            output.write_part(part, rows)
-
-    monkeypatch.setattr("app.batch.cli._write", write)
+    monkeypatch.setattr(cli, "_write", lambda *run: refuse_all(*run[:-1], [1]))  # of 0 and 1
     command = [str(photos), str(out), "--part-photos", "2", "--coco"]
     with pytest.raises(SystemExit, match=r"error: part-00000\.jsonl is not written"):
         main(command)
@@ -197,7 +202,7 @@ def test_a_part_that_is_lost_is_noticed(
 
     (out / "summary.json").write_text("{}")
     (out / "coco_results.json").write_text("stale")
-    lost.clear()
+    monkeypatch.setattr(cli, "_write", refuse_all)
     main(command)
     assert "3 photos: 0 answered, 3 refused (undecodable-image 3)." in capsys.readouterr().err
     assert json.loads((out / "summary.json").read_text())["photos"] == 3

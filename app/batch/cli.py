@@ -285,7 +285,7 @@ async def _explain(
     heap.bound()
     service = Service.open(settings)
     async with service.running(end_process) as explainer:
-        await Work(explainer, source, output.manifest, output, advance).run(missing)
+        await Work(explainer, source, output.manifest, advance).run(missing, output)
 
 
 def _say(summary: dict[str, Any]) -> None:

@@ -207,8 +207,9 @@ class _Worker:
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._unusable: Exception | None = None
         try:
-            self._source: Source = ray.get(source)
-            self._explainer: Explainer = self._await(self._start(settings))
+            opened: Source = ray.get(source)
+            explainer: Explainer = self._await(self._start(settings))
+            self._work = Work(explainer, opened, manifest)
         except (BatchError, BreedCAMError, ray.exceptions.RayError) as error:
             self._unusable = error  # Ray would wrap what is raised here in pages of its own
 
@@ -229,10 +230,7 @@ class _Worker:
         try:
             if self._unusable is not None:
                 raise self._unusable
-            self._await(self._explain(part, parcel))
+            self._await(self._work.run([part], parcel))
         except (BatchError, BreedCAMError, OSError) as error:
             return _columns(part, [""], [b""], f"{socket.gethostname()}: {error}")
         return parcel.columns
-
-    async def _explain(self, part: int, parcel: _Parcel) -> None:
-        await Work(self._explainer, self._source, self._manifest, parcel).run([part])

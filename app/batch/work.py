@@ -42,8 +42,9 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class _Part:
-    """A part in work: its rows by place, and how many are lacking."""
+    """A part in work: its rows by place, how many are lacking, and who takes it."""
 
+    sink: Sink
     number: int
     lacking: int
     rows: dict[int, Row] = field(default_factory=dict)
@@ -61,7 +62,6 @@ class Work:
         explainer: Explainer,
         source: Source,
         manifest: Manifest,
-        sink: Sink,
         advance: Callable[[int], object] = lambda _: None,
     ) -> None:
         """Set it up.
@@ -70,22 +70,27 @@ class Work:
             explainer: of a service that runs.
             source: the photos.
             manifest: what the run is of.
-            sink: takes overlays and parts.
             advance: called with the number of photos that are done.
         """
         self._explainer = explainer
         self._source = source
         self._manifest = manifest
-        self._sink = sink
         self._advance = advance
         self._query = QUERIES[manifest.endpoint].model_validate(manifest.query)
+        self._reading = asyncio.Lock()  # a source is read by one at a time
         self._places = asyncio.Semaphore(explainer.settings.max_pending)
         self._turn = asyncio.Lock()  # of the photo that waits for memory longest
         self._changed = asyncio.Condition()
         self._finished = 0
 
-    async def run(self, parts: Iterable[int]) -> None:
+    async def run(self, parts: Iterable[int], sink: Sink) -> None:
         """Do these parts; those in work overlap, so that the model always has photos.
+
+        Calls may overlap too.
+
+        Args:
+            parts: their numbers.
+            sink: takes overlays and parts.
 
         Raises:
             BatchError: the input has changed, or the system keeps ending decoders.
@@ -95,35 +100,36 @@ class Work:
         try:
             async with asyncio.TaskGroup() as group:
                 for number in parts:
-                    await self._begin(number, group)
+                    await self._begin(number, sink, group)
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def _begin(self, number: int, group: asyncio.TaskGroup) -> None:
+    async def _begin(self, number: int, sink: Sink, group: asyncio.TaskGroup) -> None:
         """Start the work at a part's photos, each when there is a place for it."""
         start, stop = self._manifest.bounds(number)
-        part = _Part(number, stop - start)
+        part = _Part(sink, number, stop - start)
         place = start
-        batches = self._source.batches(start, stop)
-        while (photos := await asyncio.to_thread(next, batches, None)) is not None:
-            for photo in photos:
-                await self._places.acquire()
-                group.create_task(self._complete(part, place, photo))
-                place += 1
+        async with self._reading:
+            batches = self._source.batches(start, stop)
+            while (photos := await asyncio.to_thread(next, batches, None)) is not None:
+                for photo in photos:
+                    await self._places.acquire()
+                    group.create_task(self._complete(part, place, photo))
+                    place += 1
 
     async def _complete(self, part: _Part, place: int, photo: Photo) -> None:
         """Add a photo's row to its part, and hand the part over when it was the last."""
         try:
-            part.rows[place] = await self._row(photo)
+            part.rows[place] = await self._row(photo, part.sink)
         finally:
             self._places.release()
         self._advance(1)
         part.lacking -= 1
         if not part.lacking:
             rows = [part.rows[place] for place in sorted(part.rows)]
-            await asyncio.to_thread(self._sink.write_part, part.number, rows)
+            await asyncio.to_thread(part.sink.write_part, part.number, rows)
 
-    async def _row(self, photo: Photo) -> Row:
+    async def _row(self, photo: Photo, sink: Sink) -> Row:
         """The photo's row. A fault of the photo is a row too; any other ends the run.
 
         The other faults may be gone when the run is resumed, but a row is for good.
@@ -131,7 +137,8 @@ class Work:
         try:
             size = await asyncio.to_thread(photo.size, self._explainer.settings.max_bytes)
             async with self._room(size):
-                return await self._answer(photo, await asyncio.to_thread(photo.read, size))
+                data = await asyncio.to_thread(photo.read, size)
+                return await self._answer(photo, data, sink)
         except (RequestError, EngineFailed) as error:
             return Row.refused(photo, error)
         except Exception as error:
@@ -153,12 +160,12 @@ class Work:
                 self._finished += 1
                 self._changed.notify_all()
 
-    async def _answer(self, photo: Photo, data: bytes) -> Row:
+    async def _answer(self, photo: Photo, data: bytes, sink: Sink) -> Row:
         tries = 0
         while True:
             finished = self._finished
             try:
-                return await self._try(photo, data)
+                return await self._try(photo, data, sink)
             except QueueFull:  # other large photos are being decoded
                 async with self._changed:
                     await self._changed.wait_for(lambda: self._finished > finished)  # noqa: B023
@@ -168,7 +175,7 @@ class Work:
                     raise BatchError(f"{photo.id}: {error}") from error
                 await asyncio.sleep(error.retry_after_s or 0)
 
-    async def _try(self, photo: Photo, data: bytes) -> Row:
+    async def _try(self, photo: Photo, data: bytes, sink: Sink) -> Row:
         """One photo.
 
         Raises:
@@ -180,6 +187,6 @@ class Work:
         answer = await explainer.explain(data, query, MEDIA_TYPES[0] if query.overlay else None)
         drawn, overlay = answer.response.overlay, None
         if drawn is not None:
-            file = await asyncio.to_thread(self._sink.write_overlay, photo.id, answer.body)
+            file = await asyncio.to_thread(sink.write_overlay, photo.id, answer.body)
             overlay = OverlayFile(**drawn.model_dump(exclude={"data"}), file=file)
         return Row.answered(photo, answer.response, overlay)

@@ -46,7 +46,7 @@ def plan(out: Path, photos: int, **changes: Any) -> Output:
 async def write(service: Service, source: Source, output: Output) -> None:
     with output.held():
         async with service.running() as explainer:
-            await Work(explainer, source, output.manifest, output).run(output.missing())
+            await Work(explainer, source, output.manifest).run(output.missing(), output)
             assert explainer.admission.admitted == explainer.admission.held_bytes == 0
 
 
@@ -189,6 +189,26 @@ async def test_photos_wait_where_there_is_no_room(
     assert [row["problem"] for row in rows(tmp_path / "out")] == [None] * 12
     assert len(held) == 12
     assert max(held) <= most + 10
+
+
+async def test_calls_overlap_within_the_same_bounds(
+    tmp_path: Path, make_service: MakeService
+) -> None:
+    """As a worker of a cluster makes them, from a source that is one stream."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        needs.absent("the package pyarrow")
+    data = [encode(picture(seed=number)) for number in range(25)]
+    parquet.write_table(pa.table({"bytes": data}), tmp_path / "in.parquet")
+    output = plan(tmp_path / "out", 25)
+    with output.held():
+        async with make_service(max_pending=4).running() as explainer:
+            work = Work(explainer, open_input(tmp_path / "in.parquet"), output.manifest)
+            await asyncio.gather(*(work.run([part], output) for part in (3, 0, 4, 1, 2)))
+    assert [row["id"] for row in rows(tmp_path / "out")] == [str(number) for number in range(25)]
+    assert [row["problem"] for row in rows(tmp_path / "out")] == [None] * 25
 
 
 async def test_large_photos_wait_for_others(

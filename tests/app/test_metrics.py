@@ -643,7 +643,7 @@ async def test_expressions_name_what_there_is(live: Scrape) -> None:
 
 
 async def test_values_that_are_matched_occur(live: Scrape) -> None:
-    """Of reasons, routes, stages and levels of confidence: a wrong one would match nothing, ever."""
+    """Of reasons, routes, stages and confidence: a wrong one would match nothing, ever."""
     values = {
         "reason": {dict(key)["reason"] for key in live.samples["breedcam_rejections_total"]},
         "route": set(ENDPOINTS),

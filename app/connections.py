@@ -5,6 +5,7 @@
     sends no whole header in `header_timeout_s`      answered 408
     sends its body slower than `MIN_RATE`            answered 408
     takes its answer slower than `MIN_RATE`          disconnected
+    sends a photo while every place is taken         answered 429 (`app.refusal`)
     is one more than `max_connections`               answered 503, or takes an idle one's place
     does nothing while the memory is spent           answered 408 or disconnected (`Edge.make_room`)
     still sends when it is answered                  read from for a while, so that the answer
@@ -35,6 +36,7 @@ from app.edge import STALLED_S, Edge
 from app.errors import BreedCAMError, RequestTimeout, TooManyConnections
 from app.http_parser import Parser
 from app.pace import Pace
+from app.refusal import Refusal
 from app.security import ANSWER
 
 __all__ = ["Connection"]
@@ -99,6 +101,7 @@ class Connection(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn = Parser()
         self._edge = edge
+        self._refusal: Refusal | None = app_state.get("refusal")
         self._settings = edge.settings
         self._application = self.app
         self.app = self._serve
@@ -113,6 +116,8 @@ class Connection(H11Protocol):
         self._pace: Pace | None = None
         self._end: Callable[[], None] | None = None
         self._read_bytes = 0
+        # Of a request that is refused by its header:
+        self._unread_bytes = 0
         # Of a connection that is being closed:
         self._lingering = False
         self._dropped_bytes = 0
@@ -122,6 +127,11 @@ class Connection(H11Protocol):
     @property
     def _in_work(self) -> bool:
         return self.cycle is not None and (not self.cycle.response_complete or self._unsent)
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether nothing of a next request is with the parser."""
+        return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
 
     @property
     def may_go(self) -> bool:
@@ -186,7 +196,16 @@ class Connection(H11Protocol):
             if self._dropped_bytes > LINGER_BODIES * self._settings.max_bytes:
                 self.abort()
             return
-        super().data_received(data)
+        if self._unread_bytes:
+            size = min(self._unread_bytes, len(data))
+            self._unread_bytes -= size
+            data = data[size:]
+        elif self._refusal and self._at_rest and not self.flow.write_paused:
+            data = self._refuse_early(self._refusal, data)
+        if data:
+            super().data_received(data)
+        else:
+            self._set_deadline()
 
     def resume_writing(self) -> None:
         """All of the answer is with the kernel."""
@@ -202,11 +221,14 @@ class Connection(H11Protocol):
     def handle_events(self) -> None:
         """Take the parser's events, and set the deadline for what comes next."""
         super().handle_events()
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
         if self._in_work:
             self._set_timer(None)
         elif self._lingering or self._raw.is_closing():
             pass  # it has its deadline, or needs none
-        elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+        elif self._at_rest and not self._unread_bytes:
             self._set_timer(None)
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -328,6 +350,24 @@ class Connection(H11Protocol):
         known = length.isdigit() and int(length) <= KEEP_BYTES
         return self.cycle.waiting_for_100_continue or not known
 
+    # -- a request that is refused by its header
+
+    def _refuse_early(self, refusal: Refusal, data: bytes) -> bytes:
+        """Answer 429 if the service is full; what is left of `data` is the parser's."""
+        if (head := refusal.head(data)) is None:
+            return data
+        close = head.close or head.body_bytes > KEEP_BYTES
+        self._raw.write(refusal.answer(head, self.client, self.server_state.default_headers, close))
+        end = head.size + head.body_bytes
+        self._unread_bytes = max(0, end - len(data))
+        self._served += 1
+        self._since = self.loop.time()
+        self._set_timer(None)
+        if close:
+            self._close()
+            return b""
+        return data[end:]
+
     # -- the end of the connection
 
     def _late(self) -> None:
@@ -369,7 +409,7 @@ class Connection(H11Protocol):
             return
         self._set_timer(None)
         self._unset_keepalive_if_required()
-        unread = self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+        unread = self._unread_bytes or self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
         if not (linger or unread or self._raw.get_write_buffer_size()):
             self._raw.close()
             return

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -19,6 +20,7 @@ from app import problems, security, server
 from app.explainer import Explainer
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
+from app.refusal import Refusal
 from app.routes import Room, router
 from app.settings import Settings
 from app.telemetry import RequestLog, log_context
@@ -54,7 +56,7 @@ def create_app(
     tracing = Tracing.from_environment()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         service = explainer or Explainer.open(settings, metrics=metrics)
         if tracing:
             service.observers.append(tracing.stages)
@@ -70,8 +72,10 @@ def create_app(
                 info.precision,
                 info.device,
             )
+            # A trace has a span of each request, which early refusals do without.
+            refusal = None if tracing else Refusal.of(settings, service)
             try:
-                yield
+                yield {"refusal": refusal}  # for `Connection`
             finally:
                 app.state.explainer = None
         if tracing:

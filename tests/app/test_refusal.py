@@ -1,0 +1,467 @@
+"""Early refusals beside the ordinary ones: the same application behind two kinds of connections."""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+import pytest
+import uvicorn
+from pydantic import SecretStr
+from uvicorn.server import ServerState
+
+from app.connections import KEEP_BYTES, UNSENT_BYTES, Connection
+from app.edge import Edge
+from app.explainer import Explainer
+from app.http_parser import Parser
+from app.main import create_app
+from app.refusal import Refusal
+from app.settings import Settings
+from tests.app.conftest import ENDPOINTS, JPEG
+from tests.app.exposition import Scrape
+from tests.app.services import LONG
+
+pytestmark = pytest.mark.anyio
+
+MakeExplainer = Callable[..., Explainer]
+
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@dataclass
+class Answer:
+    status_line: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        return int(self.status_line.split()[1])
+
+    def without_id(self) -> tuple[str, dict[str, str], dict[str, Any]]:
+        """All of it, once it is checked that the body has the header's id."""
+        headers, document = dict(self.headers), json.loads(self.body)
+        assert document.pop("request_id") == headers.pop("x-request-id") != ""
+        assert int(headers["content-length"]) == len(self.body)
+        return self.status_line, headers, document
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, data: bytes = b"") -> Answer:
+        """The next answer, after these bytes are sent."""
+        self.writer.write(data)
+        async with asyncio.timeout(LONG):
+            status_line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+            fields = [line.partition(": ") for line in lines if line]
+            headers = {name.lower(): value for name, _, value in fields}
+            assert len(headers) == len(fields)
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        return Answer(status_line, headers, body)
+
+    async def closed(self) -> bool:
+        async with asyncio.timeout(LONG):
+            return await self.reader.read() == b""
+
+
+@dataclass
+class Service:
+    """An application whose only place is taken, behind connections that refuse early or do not."""
+
+    explainer: Explainer
+    accept: Callable[[bool], Connection]
+    connections: list[Connection] = field(default_factory=list)
+    ports: dict[bool, int] = field(default_factory=dict)
+    clients: list[Client] = field(default_factory=list)
+
+    async def client(self, *, early: bool = True) -> Client:
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.ports[early]))
+        self.clients.append(client)
+        return client
+
+    @property
+    def was_early(self) -> bool:
+        """Whether the newest connection has had no request that went through the application."""
+        return self.connections[-1].cycle is None
+
+    def scrape(self) -> Scrape:
+        document, _ = self.explainer.metrics.expose("text/plain")
+        return Scrape(document.decode())
+
+
+@asynccontextmanager
+async def full(make_explainer: MakeExplainer, **changes: Any) -> AsyncIterator[Service]:
+    explainer = make_explainer(max_pending=1, **changes)
+    settings = explainer.settings
+    app = create_app(settings, explainer)
+    state = ServerState(default_headers=[(b"server", b"uvicorn"), (b"date", b"today")])
+    edge = Edge(settings, explainer.metrics)
+    loop = asyncio.get_running_loop()
+    async with app.router.lifespan_context(app) as lifespan:
+        assert lifespan is not None
+
+        def accept(early: bool) -> Connection:
+            options: dict[str, Any] = {"timeout_keep_alive": settings.keep_alive_s}
+            config = uvicorn.Config(app, ws="none", log_config=None, **options)
+            app_state = dict(lifespan) if early else {}
+            connection = Connection(edge, config, state, app_state)
+            service.connections.append(connection)
+            return connection
+
+        service = Service(explainer, accept)
+        servers = []
+        for early in (True, False):
+            server = await loop.create_server(lambda e=early: accept(e), "127.0.0.1", 0)
+            service.ports[early] = server.sockets[0].getsockname()[1]
+            servers.append(server)
+        try:
+            with explainer.admission.admit():
+                yield service
+        finally:
+            for server in servers:
+                server.close()
+            for connection in service.connections:
+                connection.abort()
+            for client in service.clients:
+                client.writer.close()
+            await asyncio.sleep(0)
+
+
+def upload(path: str = "/gradcam", *fields: str, length: int = 0, body: bytes = b"") -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        f"Content-Length: {length or len(body)}",
+        "Content-Type: image/jpeg",
+        *fields,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+# -- the answer
+
+ORDINARY = {
+    **{path: upload(path, body=JPEG) for path in ENDPOINTS},
+    "no body": upload(),
+    "no length": b"POST /cam HTTP/1.1\r\nHost: x\r\n\r\n",
+    "query": upload("/gradcam?size=1024&target=%F0&top_k=0", body=JPEG),
+    "id": upload("/cam", "X-Request-ID: mine:1.2_3-4", body=JPEG),
+    "long id": upload("/cam", f"X-REQUEST-ID:\t {'a' * 64} ", body=JPEG),
+    "bad id": upload("/cam", "X-Request-ID: <b>", body=JPEG),
+    "keep-alive": upload("/predict", "Connection: Keep-Alive", "Accept: */*", body=JPEG),
+    "close": upload("/predict", "Connection: close", body=JPEG),
+    "an origin": upload("/predict", "Origin: https://example.org", body=JPEG),
+    "30 kB": upload(body=bytes(30_000)),
+    "the most that is read": upload(length=KEEP_BYTES),
+    "20 MB": upload(length=20_000_000),
+    "more than is taken": upload(length=99_999_999_999),
+}
+
+
+def id_after(request: bytes, answer: Answer) -> bool:
+    """Whether the answer has the id of the request, or one of its own."""
+    offered = dict(
+        line.lower().split(b":", 1) for line in request.split(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    ).get(b"x-request-id", b"-")
+    chosen, known = answer.headers["x-request-id"], offered.strip().decode()
+    return chosen == known if known.isprintable() and known[0] not in "-<" else len(chosen) == 32
+
+
+async def test_it_is_the_ordinary_answer(
+    make_explainer: MakeExplainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Header by header, in the log field by field, and in the metrics."""
+    lines, answers = [], []
+    for early in (True, False):
+        async with full(make_explainer) as service:
+            before = service.scrape().samples
+            for request in ORDINARY.values():
+                caplog.clear()
+                with caplog.at_level(logging.INFO, "app.access"):
+                    client = await service.client(early=early)
+                    answer = await client.ask(request)
+                    while not (records := [r for r in caplog.records if r.name == "app.access"]):
+                        await asyncio.sleep(0.01)
+                assert answer.status == 429
+                assert id_after(request, answer)
+                assert service.was_early is early
+                answers.append((early, answer.without_id()))
+                [record] = records
+                fields = dict(record.fields)  # type: ignore[attr-defined]
+                assert fields.pop("request_id") == answer.headers["x-request-id"]
+                assert f" {answer.headers['x-request-id']} client=" in record.getMessage()
+                assert fields.pop("duration_ms") >= 0
+                lines.append((early, record.levelno, record.msg, fields))
+            after = service.scrape().samples
+        counted = {
+            (name, labels): value - before.get(name, {}).get(labels, 0.0)
+            for name, series in after.items()
+            for labels, value in series.items()
+            if name.endswith(("_total", "_count", "_in_progress"))
+            and not name.startswith(("process_", "python_"))
+        }
+        answers.append((early, counted))  # type: ignore[arg-type]
+    for compared in (lines, answers):
+        first = [item[1:] for item in compared if item[0]]
+        assert first == [item[1:] for item in compared if not item[0]]
+        assert len(first) >= len(ORDINARY)
+
+
+async def test_without_a_full_house_all_is_as_ever(make_explainer: MakeExplainer) -> None:
+    explainer = make_explainer(max_pending=2)
+    refusal = Refusal(explainer.settings, explainer)
+    assert refusal.head(upload()) is None
+    explainer.start()
+    with explainer.admission.admit(), explainer.admission.admit():
+        assert refusal.head(upload()) is not None
+        explainer.stop()
+        assert refusal.head(upload()) is None  # it is 503 now
+    assert refusal.head(upload()) is None
+
+
+# -- all else
+
+UNUSUAL = {
+    "chunked": b"POST /cam HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "both": upload("/cam", "Transfer-Encoding: chunked"),
+    "expect": upload("/cam", "Expect: 100-continue", length=4),
+    "upgrade": upload("/cam", "Connection: Upgrade", "Upgrade: h2c"),
+    "forwarded": upload("/cam", "X-Forwarded-For: 192.0.2.7"),
+    "forwarded twice": upload("/cam", "x-forwarded-for: a", "x-forwarded-for: 192.0.2.7"),
+    "1.0": b"POST /cam HTTP/1.0\r\nHost: x\r\n\r\n",
+    "2.0": b"POST /cam HTTP/2.0\r\nHost: x\r\n\r\n",
+    "no host": b"POST /cam HTTP/1.1\r\n\r\n",
+    "two hosts": upload("/cam", "Host: y"),
+    "two lengths": upload("/cam", "Content-Length: 1"),
+    "the same length twice": upload("/cam", "Content-Length: 0"),
+    "a list of lengths": b"POST /cam HTTP/1.1\r\nHost: x\r\nContent-Length: 0, 0\r\n\r\n",
+    "a signed length": b"POST /cam HTTP/1.1\r\nHost: x\r\nContent-Length: +0\r\n\r\n",
+    "a folded line": upload("/cam", "A: b", " c"),
+    "a space before the colon": upload("/cam", "A : b"),
+    "no colon": upload("/cam", "A"),
+    "a control character": upload("/cam", "A: \x00"),
+    "beyond ASCII": upload("/cam", "A: é"),
+    "bare line feeds": upload("/cam").replace(b"\r\n", b"\n"),
+    "a bare carriage return": upload("/cam", "A: b\rContent-Length: 9"),
+    "absolute form": upload("http://other/cam"),
+    "an escaped path": upload("/c%61m"),
+    "another path": upload("/nowhere"),
+    "another method": upload("/cam").replace(b"POST", b"PUT"),
+    "two ids": upload("/cam", "X-Request-ID: a", "X-Request-ID: b"),
+    "a long header": upload("/cam", f"A: {'b' * 5000}"),
+    "too long a header": upload("/cam", f"A: {'b' * 50_000}"),
+    "many fields": upload("/cam", *(f"A{index}: b" for index in range(80))),
+    "too many fields": upload("/cam", *(f"A{index}: b" for index in range(200))),
+    "no request": b"POST\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+async def test_whatever_is_unusual_goes_the_ordinary_way(
+    shipped: Explainer, name: str, settings: Settings
+) -> None:
+    assert refusing(shipped, settings).head(UNUSUAL[name]) is None
+
+
+class _Full:
+    """An explainer that is ready and has no place."""
+
+    def __init__(self, explainer: Explainer) -> None:
+        self.metrics = explainer.metrics
+        self.ready = self.full = True
+        self.admission = self
+
+
+def refusing(explainer: Explainer, settings: Settings) -> Refusal:
+    return Refusal(settings, _Full(explainer))  # type: ignore[arg-type]
+
+
+async def test_unusual_requests_are_answered(make_explainer: MakeExplainer) -> None:
+    """As without early refusals, on both kinds of connections."""
+    async with full(make_explainer, header_timeout_s=5) as service:
+        for name, request in UNUSUAL.items():
+            answers = []
+            for early in (True, False):
+                client = await service.client(early=early)
+                answers.append((await client.ask(request)).without_id())
+            assert answers[0] == answers[1], name
+            assert int(answers[0][0].split()[1]) in (400, 404, 405, 429, 431, 505), name
+
+
+def test_no_header_is_read_in_another_way_than_by_the_parser(
+    shipped: Explainer, settings: Settings
+) -> None:
+    """A request that a proxy sees otherwise could smuggle another."""
+    refusal, rng = refusing(shipped, settings), random.Random(0)
+    tokens = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b"0", b"9", b"\x00", b"\x80", b"\x0b"]
+    tokens += [
+        b"Content-Length: 7",
+        b"Transfer-Encoding: chunked",
+        b"Host: y",
+        b"close",
+        b"-",
+        b";",
+    ]
+    seeds = [upload("/cam?a=b", "Connection: close", length=12), *ORDINARY.values()]
+    seeds = [seed.split(b"\r\n\r\n")[0] + b"\r\n\r\n" for seed in seeds]
+    accepted = 0
+    for _ in range(20_000):
+        data = rng.choice(seeds)
+        for _ in range(rng.randint(1, 3)):
+            start = rng.randrange(len(data))
+            end = start + rng.choice((0, 0, 1, 2))
+            data = data[:start] + rng.choice(tokens) + data[end:]
+        head = refusal.head(data)
+        if head is None:
+            continue
+        accepted += 1
+        parser = Parser()
+        parser.receive_data(data)
+        request = parser.next_event()
+        assert isinstance(request, h11.Request)
+        fields = dict(request.headers)
+        assert len(fields) == len(list(request.headers))
+        assert request.method == b"POST"
+        assert request.http_version == b"1.1"
+        assert request.target.partition(b"?")[0] == head.path.encode()
+        assert head.body_bytes == int(fields.get(b"content-length", b"0"))
+        assert head.close == (fields.get(b"connection", b"").lower() == b"close")
+        assert head.request_id.encode() == fields.get(b"x-request-id", b"")
+        assert data[head.size :] == parser.trailing_data[0]
+        assert b"transfer-encoding" not in fields
+    assert 2000 < accepted < 18_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"api_keys": (SecretStr("0123456789abcdef0123456789abcdef"),)}, 401),
+        ({"trusted_hosts": ("example.org",)}, 421),
+    ],
+)
+async def test_keys_and_hosts_are_checked_first(
+    make_explainer: MakeExplainer, changes: dict[str, Any], status: int
+) -> None:
+    async with full(make_explainer, **changes) as service:
+        assert (await (await service.client()).ask(upload())).status == status
+
+
+async def test_an_origin_is_answered_for_where_origins_are_named(
+    make_explainer: MakeExplainer,
+) -> None:
+    origin = "https://example.org"
+    async with full(make_explainer, cors_origins=(origin,)) as service:
+        answer = await (await service.client()).ask(upload("/cam", f"Origin: {origin}"))
+        assert answer.status == 429
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert (await (await service.client()).ask(upload("/cam"))).status == 429
+        assert service.was_early
+
+
+async def test_a_prefix_may_be_there_or_not(
+    make_explainer: MakeExplainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with full(make_explainer, root_path="/dogs") as service:
+        with caplog.at_level(logging.INFO, "app.access"):
+            for path in ("/cam", "/dogs/cam"):
+                assert (await (await service.client()).ask(upload(path))).status == 429
+                assert service.was_early
+        assert (await (await service.client()).ask(upload("/dogs/dogs/cam"))).status == 404
+    assert caplog.text.count("POST /dogs/cam 429 ") == 2
+
+
+# -- bodies
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 30_000, KEEP_BYTES])
+async def test_the_connection_goes_on_after_the_body(
+    make_explainer: MakeExplainer, early: bool, size: int
+) -> None:
+    async with full(make_explainer, keep_alive_s=60) as service:
+        client = await service.client(early=early)
+        for _ in range(3):
+            answer = await client.ask(upload(length=size))
+            assert answer.status == 429
+            assert "connection" not in answer.headers
+            client.writer.write(bytes(size // 2))
+            await client.writer.drain()
+            client.writer.write(bytes(size - size // 2))
+            assert service.was_early is early
+        assert (await client.ask(GET)).status == 200
+        assert (await client.ask(upload(body=bytes(size)) + GET)).status == 429
+        assert (await client.ask()).status == 200
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_clients_that_send_all_first_get_the_answer(
+    make_explainer: MakeExplainer, early: bool
+) -> None:
+    async with full(make_explainer) as service:
+        client = await service.client(early=early)
+        answer = await client.ask(upload(body=bytes(20_000_000)))
+        assert answer.status == 429
+        assert answer.headers["connection"] == "close"
+        await client.writer.drain()
+        client.writer.write_eof()
+        assert await client.closed()
+        assert service.was_early is early
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_body_that_does_not_come_ends_the_connection(
+    make_explainer: MakeExplainer, early: bool
+) -> None:
+    async with full(make_explainer, header_timeout_s=0.3, keep_alive_s=60) as service:
+        client = await service.client(early=early)
+        assert (await client.ask(upload(length=100))).status == 429
+        client.writer.write(bytes(99))
+        assert await client.closed()
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_the_time_between_requests_begins_after_the_body(
+    make_explainer: MakeExplainer, early: bool
+) -> None:
+    async with full(make_explainer, header_timeout_s=60, keep_alive_s=0.3) as service:
+        client = await service.client(early=early)
+        assert (await client.ask(upload(length=100))).status == 429
+        client.writer.write(bytes(100))
+        assert await client.closed()
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_client_that_wants_to_close(make_explainer: MakeExplainer, early: bool) -> None:
+    """What it sends behind its request is no request."""
+    async with full(make_explainer) as service:
+        client = await service.client(early=early)
+        answer = await client.ask(upload("/cam", "Connection: close", body=JPEG) + GET)
+        assert answer.status == 429
+        assert answer.headers["connection"] == "close"
+        assert await client.closed()
+
+
+async def test_answers_that_are_not_taken_do_not_pile_up(make_explainer: MakeExplainer) -> None:
+    async with full(make_explainer) as service:
+        client = await service.client()
+        request = upload(body=bytes(10))
+        until = asyncio.get_running_loop().time() + LONG
+        connection: Connection | None = None
+        # The client reads nothing; one request a packet, so that each could be refused early.
+        client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        while connection is None or not connection.flow.write_paused:
+            client.writer.write(request)
+            await asyncio.sleep(0)
+            connection = service.connections[-1] if service.connections else None
+            assert asyncio.get_running_loop().time() < until
+        for _ in range(2000):
+            client.writer.write(request)
+            await asyncio.sleep(0)
+        assert connection.held_bytes < UNSENT_BYTES + 10_000

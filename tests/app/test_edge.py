@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import h11
 import pytest
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
@@ -219,9 +220,11 @@ async def test_a_request_waits_until_an_early_answer_is_taken() -> None:
         reader, writer = await service.plug(upload("/large", b"", 10))
         await until(lambda: bool(service.connections and service.connections[0]._unsent))
         writer.write(bytes(10) + upload("/", b"", 5))
-        await asyncio.sleep(0.2)
+        [connection] = service.connections
+        await until(lambda: connection.conn.trailing_data[0].startswith(b"POST"))
         assert await status(reader) == 200
-        await asyncio.sleep(0.6)
+        await until(lambda: connection._in_work and not connection._unsent)
+        assert connection.timeout_keep_alive_task is None
         writer.write(bytes(5))
         assert await status(reader) == 200
         writer.write(GET)
@@ -232,10 +235,12 @@ async def test_a_connection_stays_open_after_the_rest_of_a_body() -> None:
     async with serving(header_timeout_s=0.3, keep_alive_s=5) as service:
         reader, writer = await service.plug(upload("/early", b"", 10))
         assert await status(reader) == 200
+        [connection] = service.connections
+        assert connection._timer is not None
         writer.write(bytes(4))
-        await asyncio.sleep(0.1)
         writer.write(bytes(6))
-        await asyncio.sleep(0.6)
+        await until(lambda: connection.conn.their_state is h11.IDLE)
+        assert connection._timer is None
         writer.write(GET)
         assert await status(reader) == 200
 

@@ -200,7 +200,7 @@ class Connection(H11Protocol):
             size = min(self._unread_bytes, len(data))
             self._unread_bytes -= size
             data = data[size:]
-        elif self._refusal and self._at_rest and not self.flow.write_paused:
+        if data and self._refusal and self._at_rest and not self.flow.write_paused:
             data = self._refuse_early(self._refusal, data)
         if data:
             super().data_received(data)

@@ -4,9 +4,11 @@ import asyncio
 import json
 import logging
 import random
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,7 +124,7 @@ async def full(make_explainer: MakeExplainer, **changes: Any) -> AsyncIterator[S
         service = Service(explainer, accept)
         servers = []
         for early in (True, False):
-            server = await loop.create_server(lambda e=early: accept(e), "127.0.0.1", 0)
+            server = await loop.create_server(partial(accept, early), "127.0.0.1", 0)
             service.ports[early] = server.sockets[0].getsockname()[1]
             servers.append(server)
         try:
@@ -442,18 +444,24 @@ async def test_a_client_that_wants_to_close(make_explainer: MakeExplainer, early
 
 async def test_answers_that_are_not_taken_do_not_pile_up(make_explainer: MakeExplainer) -> None:
     async with full(make_explainer) as service:
-        client = await service.client()
-        request = upload(body=bytes(10))
-        until = asyncio.get_running_loop().time() + LONG
-        connection: Connection | None = None
-        # The client reads nothing; one request a packet, so that each could be refused early.
-        client.reader._transport.pause_reading()  # type: ignore[attr-defined]
-        while connection is None or not connection.flow.write_paused:
-            client.writer.write(request)
-            await asyncio.sleep(0)
-            connection = service.connections[-1] if service.connections else None
-            assert asyncio.get_running_loop().time() < until
-        for _ in range(2000):
-            client.writer.write(request)
-            await asyncio.sleep(0)
+        plug = socket.socket()
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plug.connect(("127.0.0.1", service.ports[True]))
+        client = Client(*await asyncio.open_connection(sock=plug))
+        service.clients.append(client)
+        async with asyncio.timeout(LONG):
+            while not service.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            [connection] = service.connections
+            accepted = connection.transport.get_extra_info("socket")
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            # One request a packet, so that each could be refused early.
+            while not connection.flow.write_paused:
+                client.writer.write(upload())
+                await asyncio.sleep(0)
+            for _ in range(1000):
+                client.writer.write(upload())
+                await asyncio.sleep(0)
         assert connection.held_bytes < UNSENT_BYTES + 10_000
+        assert not service.was_early

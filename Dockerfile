@@ -1,21 +1,14 @@
-# CPU:  docker build -t breedcam:cpu .
-# GPU:  docker build -t breedcam:gpu --build-arg REQUIREMENTS=gpu .
+# Targets, of which a build without one takes `cpu`:
+#   docker build --target cpu -t breedcam:cpu .             OpenVINO
+#   docker build --target gpu -t breedcam:gpu .             TensorFlow and CUDA
+#   docker build --target training -t breedcam:training .   TensorFlow; see docs/containers.md
 # With traces: --build-arg REQUIREMENTS=otel
 ARG PYTHON=3.12
 
-FROM python:${PYTHON}-slim AS packages
-ARG REQUIREMENTS=serve
-COPY requirements/${REQUIREMENTS}.txt /tmp/requirements.txt
-# OpenVINO reports each start to its maker where openvino-telemetry is there, and does without it.
-RUN python -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
-      --require-hashes --only-binary :all: -r /tmp/requirements.txt \
- && /opt/venv/bin/pip uninstall --yes openvino-telemetry
-
-FROM python:${PYTHON}-slim
-# The code is under the MIT licence. The models in the image are under terms of their own.
+FROM python:${PYTHON}-slim AS base
+# The code is under the MIT licence. The model in the image is under terms of its own.
 LABEL org.opencontainers.image.title="BreedCAM" \
-      org.opencontainers.image.description="Dog breeds with visual explanations. The code is under the MIT licence; the models are derived from ImageNet photos: for non-commercial research and education." \
+      org.opencontainers.image.description="Dog breeds with visual explanations. The code is under the MIT licence; the model is derived from ImageNet photos: for non-commercial research and education." \
       org.opencontainers.image.licenses="MIT" \
       org.breedcam.model.terms="Derived from ImageNet photos: for non-commercial research and education."
 # The last two are read by the NVIDIA container runtime, and by nothing without it.
@@ -28,12 +21,69 @@ ENV PATH=/opt/venv/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin breedcam
-COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/breedcam
-COPY models models
+
+# OpenVINO reports each start to its maker where openvino-telemetry is there, and does without it.
+FROM python:${PYTHON}-slim AS cpu-packages
+ARG REQUIREMENTS=serve
+COPY requirements/${REQUIREMENTS}.txt /tmp/requirements.txt
+COPY deploy/slim.sh /tmp/slim.sh
+RUN python -m venv /opt/venv \
+ && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
+      --require-hashes --only-binary :all: -r /tmp/requirements.txt \
+ && /opt/venv/bin/pip uninstall --yes openvino-telemetry \
+ && sh /tmp/slim.sh /opt/venv
+
+FROM base AS cpu
+COPY --from=cpu-packages /opt/venv /opt/venv
+COPY models/dogs120 models/dogs120
+COPY deploy/probe.py ./
 COPY app app
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-  CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['BREEDCAM_PORT']), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "probe.py"]
 CMD ["python", "-m", "app.main"]
+
+FROM python:${PYTHON}-slim AS gpu-packages
+ARG REQUIREMENTS=gpu
+COPY requirements/${REQUIREMENTS}.txt /tmp/requirements.txt
+COPY deploy/slim.sh /tmp/slim.sh
+RUN python -m venv /opt/venv \
+ && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
+      --require-hashes --only-binary :all: -r /tmp/requirements.txt \
+ && /opt/venv/bin/pip uninstall --yes openvino-telemetry \
+ && sh /tmp/slim.sh /opt/venv
+
+# XLA compiles every graph for every batch size before it is ready: hence the long start.
+FROM base AS gpu
+COPY --from=gpu-packages /opt/venv /opt/venv
+COPY models/dogs120 models/dogs120
+COPY deploy/probe.py ./
+COPY app app
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 CMD ["python", "probe.py"]
+CMD ["python", "-m", "app.main"]
+
+FROM python:${PYTHON}-slim AS training-packages
+# "train gpu" trains on NVIDIA GPUs.
+ARG REQUIREMENTS=train
+COPY requirements /tmp/requirements
+RUN python -m venv /opt/venv \
+ && for set in ${REQUIREMENTS}; do \
+      /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
+        --only-binary :all: --no-binary promise -r "/tmp/requirements/${set}.txt" || exit 1; \
+    done \
+ && /opt/venv/bin/pip uninstall --yes openvino-telemetry
+
+FROM base AS training
+COPY --from=training-packages /opt/venv /opt/venv
+COPY models/dogs120 models/dogs120
+COPY app app
+COPY training training
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "training"]
+CMD ["--help"]
+
+# hadolint ignore=DL3006
+FROM cpu

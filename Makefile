@@ -16,13 +16,14 @@ $(error VENV is empty)
 endif
 
 run := $(VENV)/bin/python
-stamps := $(addprefix $(VENV)/.,serve otel gpu train dev)
+stamps := $(addprefix $(VENV)/.,serve otel ray gpu train dev)
 
 # Which sets of requirements another one contains, with the same pins.
 covers.otel := serve
+covers.ray := serve
 covers.gpu := serve
 covers.train := serve
-covers.dev := serve otel train
+covers.dev := serve otel ray train
 
 # Wheels only, but for what tensorflow-datasets needs and its author publishes as source alone.
 sources.train := --no-binary promise
@@ -33,11 +34,11 @@ sound = test ! -e $(VENV)/.unfinished && $(run) -c 'import pip' 2>/dev/null
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=...          the Python to make the virtual environment with; now $(PYTHON)"
 	@echo "  VENV=...            where the virtual environment is; now $(VENV)"
-	@echo "  ARGS=\"...\"          passed on by test, test-slow, soak, train and bench"
+	@echo "  ARGS=\"...\"          passed on by test, test-slow, soak, container-check, train and bench"
 
 .PHONY: serve
 serve: $(VENV)/.serve ## serve on http://127.0.0.1:8000; BREEDCAM_* variables are its settings
@@ -55,6 +56,10 @@ test-slow: $(VENV)/.dev ## run the slow tests only
 soak: $(VENV)/.dev ## attack a service for half an hour beside honest clients
 	BREEDCAM_SOAK_S=1800 $(run) -m pytest -s tests/app/test_soak.py $(ARGS)
 
+.PHONY: container-check
+container-check: $(VENV)/.dev ## build the image and run it; as root on Debian, installs and starts Docker
+	CI=1 .ci/with-engine $(run) -m pytest -m slow tests/deploy/test_containers.py $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## check style, types, imports, YAML and the Dockerfile
 	$(run) -m ruff check .
@@ -62,6 +67,7 @@ lint: $(VENV)/.dev ## check style, types, imports, YAML and the Dockerfile
 	$(run) -m mypy
 	$(run) -m mypy .ci/smoke.py
 	$(run) -m mypy .ci/audit.py
+	$(run) -m mypy deploy/probe.py
 	$(VENV)/bin/lint-imports
 	$(run) -m yamllint --strict .
 	$(VENV)/bin/hadolint Dockerfile
@@ -85,11 +91,12 @@ compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 
 .PHONY: requirements
 requirements: $(VENV)/.dev ## pin what pyproject.toml asks for; UPGRADE=1 takes newer versions
-	$(compile) --extra train --extra otel --extra dev -o requirements/dev.txt
+	$(compile) --extra train --extra otel --extra ray --extra dev -o requirements/dev.txt
 	$(compile) --extra train -c requirements/dev.txt -o requirements/train.txt
 	$(compile) --extra gpu -c requirements/dev.txt -o requirements/gpu.txt
 	$(compile) -c requirements/dev.txt -o requirements/serve.txt
 	$(compile) --extra otel -c requirements/dev.txt -o requirements/otel.txt
+	$(compile) --extra ray -c requirements/dev.txt -o requirements/ray.txt
 
 .PHONY: clean
 clean: ## remove caches; the virtual environment, runs/ and models/ stay

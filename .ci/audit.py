@@ -2,10 +2,10 @@
 
     .venv/bin/python .ci/audit.py
 
-Findings in what is served (requirements/serve.txt, otel.txt) fail, unless `.ci/audit-ignore.txt`
-lists them with a reason; findings in the others are printed. Where the database does not answer, a
-line says what was not checked, and that is no failure. Whatever else keeps pip-audit from checking
-is one.
+Findings in what is served (requirements/serve.txt, otel.txt, ray.txt) fail, unless
+`.ci/audit-ignore.txt` lists them with a reason; findings in the others are printed. Where the
+database does not answer, a line says what was not checked, and that is no failure. Whatever else
+keeps pip-audit from checking is one.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
-SERVED = ("serve", "otel")
+SERVED = ("serve", "otel", "ray")
 OTHERS = ("gpu", "train", "dev")
 IGNORED = PROJECT / ".ci" / "audit-ignore.txt"
 PATIENCE_S = 90.0

@@ -6,7 +6,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app import problems, security, server
-from app.explainer import Explainer
+from app import __version__, problems, security, server
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
 from app.refusal import Refusal
 from app.routes import Room, router
+from app.service import Service
 from app.settings import Settings
 from app.telemetry import RequestLog, log_context
 from app.tracing import Tracing
@@ -36,7 +36,7 @@ _STATIC = Path(__file__).resolve().parent / "static"
 
 def create_app(
     settings: Settings | None = None,
-    explainer: Explainer | None = None,
+    service: Service | None = None,
     *,
     end: Callable[[], None] | None = None,
 ) -> FastAPI:
@@ -44,66 +44,88 @@ def create_app(
 
     Args:
         settings: default: from the environment.
-        explainer: a model already loaded; default: loaded when the application starts.
+        service: with a model already loaded; default: opened when the application starts.
         end: ends the process when the model hangs; None leaves that to whoever asks `/livez`.
 
     Returns:
         An ASGI application that serves from the start of its lifespan to the end. Its metrics are
-        the explainer's.
+        the service's.
     """
     settings = settings or Settings()
-    metrics = explainer.metrics if explainer else Metrics()
+    metrics = service.metrics if service else Metrics()
     tracing = Tracing.from_environment()
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        service = explainer or Explainer.open(settings, metrics=metrics)
-        if tracing:
-            service.observers.append(tracing.stages)
-        async with service.in_service(end):
-            app.state.explainer = service
-            info = service.engine.info
-            log.info(
-                "serving %s version %d with %s %s in %s on %s",
-                service.card.name,
-                service.card.version,
-                info.name,
-                info.version,
-                info.precision,
-                info.device,
-            )
-            # A trace has a span of each request, which early refusals do without.
-            refusal = None if tracing else Refusal.of(settings, service)
-            try:
-                yield {"refusal": refusal}  # for `Connection`
-            finally:
-                app.state.explainer = None
-        if tracing:
-            await asyncio.to_thread(tracing.close)
+    def serving(app: FastAPI) -> AbstractAsyncContextManager[dict[str, Any]]:
+        opened = service or Service.open(settings, metrics=metrics)
+        return _serving(app, opened, tracing, end)
 
     app = FastAPI(
         title="BreedCAM",
         summary="Dog breeds with their reasons: predictions, heatmaps and boxes.",
-        version="0.1.0",
-        lifespan=lifespan,
+        version=__version__,
+        lifespan=serving,
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
+    _add_routes(app, settings, metrics)
+    _add_layers(app, settings, metrics, tracing)
+    return app
+
+
+@asynccontextmanager
+async def _serving(
+    app: FastAPI, service: Service, tracing: Tracing | None, end: Callable[[], None] | None
+) -> AsyncIterator[dict[str, Any]]:
+    """Answer requests while the block runs; gives what `Connection` is to know."""
+    if tracing:
+        service.explainer.observers.append(tracing.stages)
+    async with service.running(end) as explainer:
+        card, info = service.model.card, service.model.engine.info
+        log.info(
+            "serving %s version %d with %s %s in %s on %s",
+            card.name,
+            card.version,
+            info.name,
+            info.version,
+            info.precision,
+            info.device,
+        )
+        app.state.explainer = explainer
+        # A trace has a span of each request, which early refusals do without.
+        refusal = None if tracing else Refusal.of(service.settings, service)
+        try:
+            yield {"refusal": refusal}
+        finally:
+            app.state.explainer = None
+    if tracing:
+        await asyncio.to_thread(tracing.close)
+
+
+def _add_routes(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """The API and the pages beside it."""
     app.include_router(router)
     if settings.docs:
         _add_docs(app)
     _add_page(app)
     if settings.metrics:
         _add_metrics(app, metrics)
+
+
+def _add_layers(
+    app: FastAPI, settings: Settings, metrics: Metrics, tracing: Tracing | None
+) -> None:
+    """What a request passes before the routes, from the inside out: the last to be added is first.
+
+    Around all else is the trace, so that the line in the log has its id.
+    """
     app.add_middleware(Room)  # innermost: keys and hosts are checked first
     problems.add_handlers(app)
     security.protect(app, settings)
     app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)
     if tracing:
-        app.add_middleware(tracing.middleware)  # around the other, whose line has the trace's id
-    return app
+        app.add_middleware(tracing.middleware)
 
 
 def _add_docs(app: FastAPI) -> None:

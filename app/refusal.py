@@ -16,9 +16,9 @@ from typing import Self
 from app import problems, telemetry
 from app.admission import NO_PLACE
 from app.errors import QueueFull
-from app.explainer import Explainer
 from app.routes import PHOTO_ROUTES
 from app.security import ANSWER
+from app.service import Service
 from app.settings import Settings
 
 __all__ = ["Head", "Refusal"]
@@ -67,9 +67,9 @@ class Head:
 class Refusal:
     """Recognises ordinary requests for photos while every place is taken, and answers them 429."""
 
-    def __init__(self, settings: Settings, explainer: Explainer) -> None:
+    def __init__(self, settings: Settings, service: Service) -> None:
         """Prepare the answer; see `of`."""
-        self._explainer = explainer
+        self._service = service
         self._root_path = settings.root_path
         self._paths = {
             prefix.encode() + path.encode(): path
@@ -86,11 +86,11 @@ class Refusal:
         self._fields = _lines(response.raw_headers)
 
     @classmethod
-    def of(cls, settings: Settings, explainer: Explainer) -> Self | None:
+    def of(cls, settings: Settings, service: Service) -> Self | None:
         """With these settings; None where other checks come first, those of keys and hosts."""
         if settings.keys or "*" not in settings.trusted_hosts:
             return None
-        return cls(settings, explainer)
+        return cls(settings, service)
 
     def head(self, data: bytes) -> Head | None:
         """The header with which `data` begins, if its request is to be refused here.
@@ -98,7 +98,7 @@ class Refusal:
         Returns:
             None where the service has a place or is not ready, and for all but ordinary requests.
         """
-        if not (self._explainer.admission.full and self._explainer.ready):
+        if not (self._service.admission.full and self._service.model.ready):
             return None
         match = _HEAD.match(data, 0, MAX_BYTES)
         path = self._paths.get(match[1].partition(b"?")[0]) if match else None
@@ -142,7 +142,7 @@ class Refusal:
             default_headers: of every answer of the server: its name and the date.
             close: whether the connection is closed after it.
         """
-        metrics = self._explainer.metrics
+        metrics = self._service.metrics
         metrics.request_begun()
         exchange = telemetry.Exchange.begin(head.request_id)
         request_id = exchange.id.encode()

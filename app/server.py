@@ -1,7 +1,6 @@
 """The process that serves: its start, its signals, its end."""
 
 import asyncio
-import ctypes
 import logging
 import math
 import os
@@ -18,23 +17,20 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp
 from uvicorn.server import HANDLED_SIGNALS
 
-from app import logs
+from app import heap, logs
 from app.connections import Connection
 from app.edge import Edge
 from app.errors import StartupError
-from app.explainer import Explainer
+from app.service import Service
 from app.settings import Settings
 
 __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
-_MALLOC = {-1: 16 << 20, -3: 4 << 20}
-"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, bytes."""
-
 
 def run(
-    create_app: Callable[[Settings, Explainer], ASGIApp],
+    create_app: Callable[[Settings, Service], ASGIApp],
     log_context: Callable[[], Mapping[str, str]],
 ) -> None:
     """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line.
@@ -43,7 +39,7 @@ def run(
     at once. SIGHUP does nothing.
 
     Args:
-        create_app: makes the application of settings and a loaded model.
+        create_app: makes the application of settings and a service with its model loaded.
         log_context: what log records are to say of the request being handled.
     """
     if hasattr(signal, "SIGHUP"):
@@ -63,43 +59,21 @@ def run(
         log.warning("no such setting: %s", ", ".join(unknown))
     if problem := _cannot_listen(settings):  # before the model takes its time
         sys.exit(f"error: BREEDCAM_HOST, BREEDCAM_PORT: {problem}")
-    _bound_heap()
+    heap.bound()
     try:
-        explainer = Explainer.open(settings)
+        service = Service.open(settings)
     except StartupError as error:
         sys.exit(f"error: {error}")
     # `Connection` says more of it.
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: "Invalid HTTP" not in str(record.msg)
     )
-    edge = Edge(settings, explainer.metrics)
-    explainer.admission.make_room = edge.make_room
-    server = _Server(_config(create_app(settings, explainer), settings, edge))
+    edge = Edge(settings, service.metrics)
+    service.admission.make_room = edge.make_room
+    server = _Server(_config(create_app(settings, service), settings, edge))
     server.run()
     if not server.started:
         sys.exit("error: the service did not start")
-
-
-def _bound_heap() -> None:
-    """Have glibc give large blocks back when they are freed.
-
-    By itself it raises its threshold to 32 MB with use, and bodies and answers of that size leave
-    holes in the heap: several hundred megabytes after a burst.
-    """
-    if (mallopt := _libc("mallopt")) is not None:
-        for option, size in _MALLOC.items():
-            mallopt(option, size)
-
-
-def _trim_heap() -> None:
-    """Give back what compiling the model has left in glibc's heap: some 50 megabytes."""
-    if (trim := _libc("malloc_trim")) is not None:
-        trim(0)
-
-
-def _libc(name: str) -> Callable[..., int] | None:
-    """A function of glibc; None where there is none."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def _cannot_listen(settings: Settings) -> str | None:
@@ -141,7 +115,7 @@ class _Server(uvicorn.Server):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP has no effect")
         await super().startup(sockets)
-        _trim_heap()
+        heap.trim()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal ends the process."""

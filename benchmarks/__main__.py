@@ -24,11 +24,21 @@ def main() -> None:
         from benchmarks import revision
 
         return revision.main(sys.argv[2:])
+    if sys.argv[1:2] == ["capacity"]:
+        from benchmarks import capacity
+
+        return capacity.main(sys.argv[2:])
+    if sys.argv[1:2] == ["ray"]:
+        from benchmarks import ray_serve
+
+        return ray_serve.main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="Two more commands have a --help of their own: `boxes` compares rules for the box, "
-        "for docs/localization.md; `revision` compares the service with an earlier revision.",
+        epilog="Four more commands have a --help of their own: `boxes` compares rules for the "
+        "box, for docs/localization.md; `revision` compares the service with an earlier revision; "
+        "`capacity` simulates more clients, cores and machines, for docs/capacity.md; `ray` "
+        "measures the service under Ray Serve, for docs/ray.md.",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--rounds", type=int, help="rounds of each part; each has its own default")

@@ -68,7 +68,7 @@ def run(rounds: int) -> Part:
 
 def _send(load: Worker, service: Service, path: str, clients: int = 1, requests: int = 1) -> None:
     load.ask(
-        "send", port=service.port, path=path, photo="photo", clients=clients, requests=requests
+        "send", ports=[service.port], path=path, photo="photo", clients=clients, requests=requests
     )
 
 

@@ -1,7 +1,7 @@
 """The service over HTTP, beside the engine alone and beside a plain FastAPI service."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,11 +50,20 @@ class Loads:
             self.generator.ask("keep", name=name, data=data)
 
     def send(
-        self, case: str, service: services.Service, path: str, photo: str, **options: Any
+        self,
+        case: str,
+        service: services.Service | Sequence[int],
+        path: str,
+        photo: str,
+        **options: Any,
     ) -> tuple[list[float], float]:
-        """Send `requests` from `clients`; returns milliseconds of each, and images per second."""
+        """Send `requests` from `clients`; returns milliseconds of each, and images per second.
+
+        Clients take the ports in turn, where there are several.
+        """
+        ports = [service.port] if isinstance(service, services.Service) else list(service)
         load = {"clients": 1, "requests": BURST if photo == "224 px" else FEW} | options
-        result = self.generator.ask("send", port=service.port, path=path, photo=photo, **load)
+        result = self.generator.ask("send", ports=ports, path=path, photo=photo, **load)
         self.stages.setdefault(case, []).append(result["timings_ms"])
         self.cpu_ms.append(result["cpu_s"] * 1000 / load["requests"])
         return result["times_ms"], load["requests"] / result["wall_s"]

@@ -64,7 +64,7 @@ def measure(root: Path, rounds: int) -> dict[str, tuple[Spread, Spread]]:
             load.ask("keep", name=name, data=data)
 
         def sends(service: services.Service, path: str, photo: str) -> Call:
-            request = {"port": service.port, "path": path, "photo": photo}
+            request = {"ports": [service.port], "path": path, "photo": photo}
             return lambda: load.ask("send", clients=1, requests=1, **request)["times_ms"]
 
         spreads = {}

@@ -15,7 +15,7 @@ from urllib.error import URLError
 
 from benchmarks.protocol import PROJECT, WorkerFailed
 
-__all__ = ["Service", "ours", "plain"]
+__all__ = ["Service", "free_port", "ours", "plain"]
 
 PATIENCE_S = 120.0
 
@@ -58,7 +58,7 @@ def ours(root: Path = PROJECT, **settings: object) -> Iterator[Service]:
         root: where the code is; another revision's, perhaps.
         settings: by their names.
     """
-    port = _free_port()
+    port = free_port()
     environment = {f"BREEDCAM_{name.upper()}": str(value) for name, value in settings.items()}
     environment["BREEDCAM_PORT"] = str(port)
     with _running(["-m", "app.main"], port, environment, root) as service:
@@ -68,7 +68,7 @@ def ours(root: Path = PROJECT, **settings: object) -> Iterator[Service]:
 @contextmanager
 def plain(weights: Path) -> Iterator[Service]:
     """The plain FastAPI service of `benchmarks.workers.plain`."""
-    port = _free_port()
+    port = free_port()
     arguments = ["-m", "benchmarks.workers.plain", "--port", str(port), "--weights", str(weights)]
     with _running(arguments, port, {"TF_CPP_MIN_LOG_LEVEL": "3"}, PROJECT) as service:
         yield service
@@ -112,7 +112,8 @@ def _ready(port: int) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -368,17 +368,6 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-def test_compose_services_and_profiles_exist() -> None:
-    compose = (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")
-    used = readme.commands(EVERYTHING, "docker compose")
-
-    assert len(used) >= 4
-    for words in used:
-        names = [word for word in words if not word.startswith("-") and word != "up"]
-        for name in names:
-            assert re.search(rf"^  {name}:|profiles: \[{name}\]", compose, re.M), words
-
-
 def test_training_commands_parse() -> None:
     """With all their options; files and directories need not exist."""
     from training.cli import Training
@@ -416,7 +405,8 @@ def test_options_that_are_named_exist() -> None:
 
     assert len(subcommands) == len(Training.model_fields)
     assert "--checkpoint-minutes" in named
-    assert named - options <= {"--help", "--build", "--build-arg", "--profile", "--data-binary"}
+    of_others = {"--build", "--build-arg", "--profile", "--data-binary"}  # Docker's, and curl's
+    assert named - options <= {"--help", *of_others, "--head", "--address", "--port"}  # Ray's
 
 
 def test_benchmark_commands_exist() -> None:
@@ -425,7 +415,7 @@ def test_benchmark_commands_exist() -> None:
     used = readme.commands(EVERYTHING, "-m benchmarks")
     assert used
     for words in used:
-        assert words[0] in {"boxes", *PARTS}, words
+        assert words[0] in {"boxes", "ray", *PARTS}, words
         assert set(words[1:]) <= {"--data-dir", "DIR", "--limit", "N"}, words
 
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvloop
@@ -25,11 +25,11 @@ def make() -> dict[str, Callable[..., Any]]:
         photos[name] = base64.b64decode(data)
 
     def send(
-        port: int, path: str, photo: str, clients: int, requests: int, raw: bool = False
+        ports: list[int], path: str, photo: str, clients: int, requests: int, raw: bool = False
     ) -> dict[str, Any]:
         message = _message(path, photos[photo], raw)
         start, cpu = time.perf_counter(), time.process_time()
-        times, last = uvloop.run(_loop(port, message, clients, requests))
+        times, last = uvloop.run(_loop(ports, message, clients, requests))
         answers[:] = [last]
         return {
             "times_ms": times,
@@ -59,14 +59,14 @@ def _message(path: str, photo: bytes, raw: bool) -> bytes:
 
 
 async def _loop(
-    port: int, message: bytes, clients: int, requests: int
+    ports: Sequence[int], message: bytes, clients: int, requests: int
 ) -> tuple[list[float], bytes]:
     """Send a message `requests` times; returns the milliseconds of each, and the last body."""
     times: list[float] = []
     last = b""
     left = requests
 
-    async def client() -> None:
+    async def client(port: int) -> None:
         nonlocal left, last
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
         while left > 0:
@@ -79,7 +79,7 @@ async def _loop(
         await writer.wait_closed()
 
     async with asyncio.timeout(TIMEOUT_S):
-        await asyncio.gather(*(client() for _ in range(clients)))
+        await asyncio.gather(*(client(ports[number % len(ports)]) for number in range(clients)))
     return times, last
 
 

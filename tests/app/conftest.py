@@ -25,8 +25,9 @@ from app.bundle import (
 )
 from app.decoding import Decoders
 from app.engines import Batch, Cut, Engine, EngineInfo, output_names
-from app.explainer import Explainer
 from app.main import create_app
+from app.model import Model
+from app.service import Service
 from app.settings import PROJECT, Settings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 Arrays = dict[str, npt.NDArray[Any]]
 Answer = dict[str, Any]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
-"""`serve(engine=..., **settings)` and `serve(explainer=...)` give a client of a running service."""
+"""`serve(engine=..., **settings)` and `serve(service)` give a client of a running service."""
 
 
 class Borrowed:
@@ -209,11 +210,11 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def shipped(settings: Settings) -> Iterator[Explainer]:
-    """The shipped model, loaded and warm; never started: services borrow its engine."""
-    explainer = Explainer.open(settings)
-    yield explainer
-    explainer.stop()
+def shipped(settings: Settings) -> Iterator[Model]:
+    """The shipped model, loaded and compiled; never started: services borrow its engine."""
+    model = Model.load(settings)
+    yield model
+    model.close()
 
 
 class _Borrowed(Decoders):
@@ -233,12 +234,12 @@ def decoders(settings: Settings) -> Iterator[Decoders]:
 
 
 @pytest.fixture
-def engine(shipped: Explainer) -> Borrowed:
+def engine(shipped: Model) -> Borrowed:
     return Borrowed(shipped.engine)
 
 
 @pytest.fixture
-def card(shipped: Explainer) -> ModelCard:
+def card(shipped: Model) -> ModelCard:
     return shipped.card
 
 
@@ -276,35 +277,31 @@ def calibrated(uncalibrated: ModelCard) -> ModelCard:
 
 
 @pytest.fixture
-def make_explainer(
-    shipped: Explainer, settings: Settings, decoders: Decoders
-) -> Callable[..., Explainer]:
-    """`make_explainer(engine=..., card=..., **settings)`; not started.
+def make_service(shipped: Model, settings: Settings, decoders: Decoders) -> Callable[..., Service]:
+    """`make_service(engine=..., card=..., **settings)`; not started.
 
     The card is the painted engine's where there is one, else the shipped model's.
     """
 
     def make(
         engine: Engine | None = None, card: ModelCard | None = None, **changes: Any
-    ) -> Explainer:
+    ) -> Service:
         painted = engine.card if isinstance(engine, Painted) else None
-        return Explainer(
-            Bundle(settings.model_path, card or painted or shipped.card),
-            engine or Borrowed(shipped.engine),
-            settings.model_copy(update=changes),
-            decoders=decoders,
-        )
+        bundle = Bundle(settings.model_path, card or painted or shipped.card)
+        changed = settings.model_copy(update=changes)
+        model = Model(bundle, engine or Borrowed(shipped.engine), changed)
+        return Service(model, changed, decoders=decoders)
 
     return make
 
 
 @pytest.fixture
-def serve(make_explainer: Callable[..., Explainer]) -> Serve:
+def serve(make_service: Callable[..., Service]) -> Serve:
     @asynccontextmanager
     async def serving(
-        explainer: Explainer | None = None, **changes: Any
+        service: Service | None = None, **changes: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
-        service = explainer or make_explainer(**changes)
+        service = service or make_service(**changes)
         app = create_app(service.settings, service)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (

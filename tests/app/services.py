@@ -20,6 +20,12 @@ from tests import needs
 LONG = 60.0
 """Seconds; a test that comes near it has failed."""
 
+ENDLESS = {
+    name: 600
+    for name in ("deadline_s", "header_timeout_s", "read_timeout_s", "keep_alive_s", "stuck_s")
+}
+"""Settings of a service that gives up on no client within `LONG`: what ends is ended otherwise."""
+
 
 @dataclass
 class Service:
@@ -44,7 +50,8 @@ class Service:
 
     def peak_mb(self) -> float:
         """The most memory that it has had in use, since `forget_peak` or its start."""
-        [line] = [line for line in self._status() if line.startswith("VmHWM:")]
+        status = self._read("status").splitlines()
+        [line] = [line for line in status if line.startswith("VmHWM:")]
         return int(line.split()[1]) / 1e3
 
     def forget_peak(self) -> float:
@@ -52,11 +59,16 @@ class Service:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
         return self.peak_mb()
 
-    def _status(self) -> list[str]:
-        path = Path(f"/proc/{self.process.pid}/status")
+    def _read(self, name: str) -> str:
+        path = Path(f"/proc/{self.process.pid}/{name}")
         if not path.exists():
-            needs.absent("/proc, where memory is read")
-        return path.read_text().splitlines()
+            needs.absent("/proc, where memory and processor time are read")
+        return path.read_text()
+
+    def processor_s(self) -> float:
+        """Processor seconds of the process so far, all its threads together."""
+        fields = self._read("stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(sent)

@@ -24,8 +24,8 @@ from app.engines.base import (
 )
 from app.engines.openvino import CORE, OpenVINOEngine, _Bound, _ports
 from app.errors import BundleError, EngineUnavailable
-from app.explainer import Explainer
-from app.settings import PROJECT
+from app.model import Model
+from app.settings import PROJECT, Settings
 
 ENGINES_THAT_COME_AND_GO = """
 import signal, sys, threading
@@ -292,16 +292,39 @@ def test_weights_that_are_not_finite_are_named(
         check_weights(shipped_bundle, [*sound, ("kernel", spoilt)])
 
 
-def test_after_warming_up_nothing_is_left_to_compile(shipped: Explainer) -> None:
+def test_after_warming_up_nothing_is_left_to_compile(shipped: Model, settings: Settings) -> None:
     engine = shipped.engine
     assert isinstance(engine, OpenVINOEngine)
     warmed = dict(engine._models), dict(engine._requests)
     assert {cut for cut, _ in engine._requests} == {Cut.EXPLAIN, Cut.EXPLAIN_DEEP}
     size = shipped.card.input.size
-    for rows in range(1, shipped.settings.max_batch + 1):
+    for rows in range(1, settings.max_batch + 1):
         for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
             engine.run(cut, Batch.of(np.zeros((rows, size, size, 3), np.uint8)))
     assert (engine._models, engine._requests) == warmed
+
+
+def test_earlier_layers_take_memory_for_few_photos(shipped: Model) -> None:
+    """Each stream and each size of a batch costs some."""
+    engine = shipped.engine
+    assert isinstance(engine, OpenVINOEngine)
+    assert [streams for cut, streams in engine._models if cut is Cut.EXPLAIN_DEEP] == [1]
+    assert {rows for cut, rows in engine._requests if cut is Cut.EXPLAIN_DEEP} == {1, 2}
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_earlier_layers_of_a_batch_are_those_of_its_photos(shipped: Model, rows: int) -> None:
+    engine, size = shipped.engine, shipped.card.input.size
+    images = np.random.default_rng(rows).integers(0, 256, (rows, size, size, 3), np.uint8)
+    batch = Batch.of(images, np.arange(rows, dtype=np.int32))
+    together = engine.run(Cut.EXPLAIN_DEEP, batch)
+    for row in range(rows):
+        alone = engine.run(Cut.EXPLAIN_DEEP, batch.rows([row]))
+        for name, array in alone.items():
+            scale = np.abs(array).max()
+            np.testing.assert_allclose(
+                together[name][row], array[0], rtol=1e-3, atol=1e-4 * scale, err_msg=name
+            )
 
 
 MAPS = {"cam", "gradcam", "gradcampp", "layercam", "hirescam", "foreground"}

@@ -10,8 +10,8 @@ import pytest
 
 from app.bundle import BundleError
 from app.errors import BreedCAMError, EngineUnavailable
-from app.explainer import Explainer
 from app.main import create_app
+from app.service import Service
 from app.settings import PROJECT, Settings
 from tests.app.conftest import JPEG, Borrowed, Held, Serve, post, problem
 
@@ -44,20 +44,20 @@ async def test_the_lifespan_opens_and_closes_the_model(settings: Settings) -> No
 
 
 async def test_the_model_is_closed_when_the_service_is_cut_off(
-    make_explainer: Callable[..., Explainer], engine: Borrowed
+    make_service: Callable[..., Service], engine: Borrowed
 ) -> None:
-    explainer = make_explainer(engine=engine)
-    app = create_app(explainer.settings, explainer)
+    service = make_service(engine=engine)
+    app = create_app(service.settings, service)
 
     async def serve_until_cut_off() -> None:
         async with app.router.lifespan_context(app):
-            assert explainer.ready
+            assert service.model.ready
             assert not engine.closed
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
         await serve_until_cut_off()
-    assert not explainer.ready
+    assert not service.model.ready
     assert engine.closed
 
 
@@ -86,19 +86,19 @@ async def test_a_model_that_cannot_be_served_stops_the_start(
 @pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ZeroDivisionError, OSError])
 async def test_what_nobody_foresaw_is_logged_and_does_not_leak(
     serve: Serve,
-    make_explainer: Callable[..., Explainer],
+    make_service: Callable[..., Service],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     kind: type[Exception],
 ) -> None:
-    explainer = make_explainer(max_pending=1)
+    service = make_service(max_pending=1)
 
     def fail(*_: object) -> None:
         raise kind(f"secret of {PROJECT}")
 
-    async with serve(explainer) as client:
+    async with serve(service) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(explainer, "_decode", fail)
+            patch.setattr(service.explainer, "_decode", fail)
             with caplog.at_level(logging.INFO, "app.access"):
                 response = await post(client, "/cam", headers={"X-Request-ID": "mine"})
         detail = problem(response, 500, "internal-error")
@@ -112,11 +112,11 @@ async def test_what_nobody_foresaw_is_logged_and_does_not_leak(
 
 
 async def test_an_unforeseen_error_reaches_the_server_that_logs_it(
-    make_explainer: Callable[..., Explainer], monkeypatch: pytest.MonkeyPatch
+    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    explainer = make_explainer()
-    monkeypatch.setattr(explainer, "_decode", lambda *_: 1 / 0)
-    app = create_app(explainer.settings, explainer)
+    service = make_service()
+    monkeypatch.setattr(service.explainer, "_decode", lambda *_: 1 / 0)
+    app = create_app(service.settings, service)
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with (
         app.router.lifespan_context(app),
@@ -128,11 +128,11 @@ async def test_an_unforeseen_error_reaches_the_server_that_logs_it(
 
 @pytest.mark.parametrize("after_body", [False, True], ids=["in the body", "after the body"])
 async def test_a_client_that_hangs_up_is_no_failure_and_costs_no_more(
-    make_explainer: Callable[..., Explainer], engine: Borrowed, after_body: bool
+    make_service: Callable[..., Service], engine: Borrowed, after_body: bool
 ) -> None:
     held = Held(engine)
-    explainer = make_explainer(engine=held, max_pending=1)
-    app = create_app(explainer.settings, explainer)
+    service = make_service(engine=held, max_pending=1)
+    app = create_app(service.settings, service)
     sent: list[int] = []
     chunk = JPEG if after_body else JPEG[:100]
     messages: list[dict[str, object]] = [
@@ -160,5 +160,5 @@ async def test_a_client_that_hangs_up_is_no_failure_and_costs_no_more(
         await app(scope, receive, send)  # type: ignore[arg-type]
         assert sent == [499]
         assert held.busy.is_set() == after_body
-        with explainer.admission.admit():  # the one place, while the model is still at it
+        with service.admission.admit():  # the one place, while the model is still at it
             held.go.set()

@@ -28,9 +28,9 @@ from pydantic import SecretStr
 from app.bundle import NOVELTY_BOUNDS, PROBABILITY_BOUNDS, ModelCard, Reference
 from app.engines import Batch, Cut
 from app.errors import BreedCAMError
-from app.explainer import Explainer
 from app.main import create_app
 from app.metrics import Metrics
+from app.service import Service
 from tests.app.conftest import (
     ENDPOINTS,
     JPEG,
@@ -51,7 +51,7 @@ from tests.readme import DOCS, Table
 
 pytestmark = pytest.mark.anyio
 
-MakeExplainer = Callable[..., Explainer]
+MakeService = Callable[..., Service]
 
 PNG = encode(picture(), "PNG")
 CUT = PNG[: len(PNG) // 2]
@@ -137,10 +137,10 @@ async def test_metrics_that_are_turned_off(serve: Serve) -> None:
 
 
 async def test_durations_are_those_of_the_requests(
-    serve: Serve, make_explainer: MakeExplainer, engine: Borrowed
+    serve: Serve, make_service: MakeService, engine: Borrowed
 ) -> None:
     held = Held(engine)
-    async with serve(make_explainer(engine=held)) as client:
+    async with serve(make_service(engine=held)) as client:
         begun = time.monotonic()
         task = asyncio.create_task(ask(client, "/predict"))
         await asyncio.to_thread(held.busy.wait, 20)
@@ -187,11 +187,11 @@ async def test_rejections_are_counted_by_their_code(serve: Serve) -> None:
 
 
 async def test_unforeseen_errors_are_counted_and_end(
-    serve: Serve, make_explainer: MakeExplainer, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    explainer = make_explainer()
-    monkeypatch.setattr(explainer, "_decode", lambda *_: 1 / 0)
-    async with serve(explainer) as client:
+    service = make_service()
+    monkeypatch.setattr(service.explainer, "_decode", lambda *_: 1 / 0)
+    async with serve(service) as client:
         problem(await post(client, "/cam"), 500, "internal-error")
         counted = await scrape(client)
     requests = counted.by("breedcam_requests_total", "route", "status")
@@ -246,7 +246,7 @@ async def test_a_photo_that_does_not_decode_has_its_time_counted(serve: Serve) -
 
 
 async def test_waiting_past_the_deadline_is_counted_as_queue(
-    serve: Serve, make_explainer: MakeExplainer, engine: Borrowed
+    serve: Serve, make_service: MakeService, engine: Borrowed
 ) -> None:
     finished = threading.Event()
 
@@ -258,7 +258,7 @@ async def test_waiting_past_the_deadline_is_counted_as_queue(
                 finished.set()
 
     held = Finishing(engine)
-    async with serve(make_explainer(engine=held, deadline_s=0.2)) as client:
+    async with serve(make_service(engine=held, deadline_s=0.2)) as client:
         problem(await post(client, "/predict"), 504, "deadline-exceeded")
         counted = await scrape(client)
         held.go.set()
@@ -269,14 +269,12 @@ async def test_waiting_past_the_deadline_is_counted_as_queue(
     assert counted.by("breedcam_rejections_total", "reason") == {("deadline-exceeded",): 1}
 
 
-async def test_load_and_batches(
-    serve: Serve, make_explainer: MakeExplainer, engine: Borrowed
-) -> None:
+async def test_load_and_batches(serve: Serve, make_service: MakeService, engine: Borrowed) -> None:
     held = Held(engine)
-    explainer = make_explainer(
+    service = make_service(
         engine=held, max_batch=4, max_pending=7, max_bytes=999_999, max_pending_bytes=999_999
     )
-    async with serve(explainer) as client:
+    async with serve(service) as client:
         tasks = [asyncio.create_task(ask(client, "/predict"))]
         await asyncio.to_thread(held.busy.wait, 20)  # the first is with the model
         tasks += [asyncio.create_task(ask(client, "/predict")) for _ in range(6)]
@@ -337,7 +335,7 @@ async def test_answers_are_counted_as_they_are_given(
 )
 async def test_novelty_is_counted_over_its_limit(
     serve: Serve,
-    make_explainer: MakeExplainer,
+    make_service: MakeService,
     engine: Borrowed,
     calibrated: ModelCard,
     novelty: float,
@@ -346,7 +344,7 @@ async def test_novelty_is_counted_over_its_limit(
 ) -> None:
     """The limit of the card `calibrated` is 7; the logits of `Painted` are log(1), log(2), ..."""
     painted = Painted(engine, calibrated, {"novelty": novelty})
-    async with serve(make_explainer(engine=painted)) as client:
+    async with serve(make_service(engine=painted)) as client:
         await ask(client, "/predict")
         counted = await scrape(client)
     ratios = counted.buckets("breedcam_novelty_ratio")
@@ -364,9 +362,9 @@ async def test_novelty_is_counted_over_its_limit(
 
 
 async def test_a_model_without_calibration_answers_with_unknown_confidence(
-    serve: Serve, make_explainer: MakeExplainer, engine: Borrowed, uncalibrated: ModelCard
+    serve: Serve, make_service: MakeService, engine: Borrowed, uncalibrated: ModelCard
 ) -> None:
-    async with serve(make_explainer(engine=Painted(engine, uncalibrated))) as client:
+    async with serve(make_service(engine=Painted(engine, uncalibrated))) as client:
         await ask(client, "/predict")
         counted = await scrape(client)
     assert counted.by("breedcam_answers_total", "confidence") == {("unknown",): 1}
@@ -375,7 +373,7 @@ async def test_a_model_without_calibration_answers_with_unknown_confidence(
 
 
 async def test_the_model_and_its_calibration(
-    serve: Serve, make_explainer: MakeExplainer, engine: Borrowed, calibrated: ModelCard
+    serve: Serve, make_service: MakeService, engine: Borrowed, calibrated: ModelCard
 ) -> None:
     classes = len(calibrated.labels)
     reference = Reference(
@@ -389,7 +387,7 @@ async def test_the_model_and_its_calibration(
     card = calibrated.replace(confidence=limits)
     assert ModelCard.model_validate_json(card.model_dump_json()) == card
     painted = Painted(engine, card)
-    async with serve(make_explainer(engine=painted)) as client:
+    async with serve(make_service(engine=painted)) as client:
         model = (await client.get("/model")).json()
         counted = await scrape(client)
     info = {name: model["engine"][name] for name in ("precision", "device")} | {
@@ -478,9 +476,9 @@ async def test_metrics_are_there_before_the_model() -> None:
     assert "breedcam_model_info" not in counted.samples
 
 
-async def test_a_service_that_stops_is_not_ready(make_explainer: MakeExplainer) -> None:
-    explainer = make_explainer()
-    app = create_app(explainer.settings, explainer)
+async def test_a_service_that_stops_is_not_ready(make_service: MakeService) -> None:
+    service = make_service()
+    app = create_app(service.settings, service)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         async with app.router.lifespan_context(app):

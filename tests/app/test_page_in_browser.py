@@ -374,6 +374,7 @@ def test_nothing_sticks_out_or_jumps(
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.slow
 def test_a_model_without_cam_that_doubts_the_photo(
     open_page: Callable[..., Page], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from app.bundle import ModelCard
 from app.engines import Batch, Cut
-from app.explainer import Explainer
+from app.service import Service
 from tests.app.conftest import (
     ENDPOINTS,
     JPEG,
@@ -112,12 +112,18 @@ async def test_paths_and_verbs_that_do_not_exist(client: httpx.AsyncClient) -> N
         assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
-async def test_no_more_requests_than_places(serve: Serve, engine: Borrowed) -> None:
+async def test_no_more_requests_than_places(
+    serve: Serve, make_service: Callable[..., Service], engine: Borrowed
+) -> None:
     held = Held(engine)
-    async with serve(engine=held, max_pending=len(ENDPOINTS)) as client:
+    service = make_service(engine=held, max_pending=len(ENDPOINTS))
+    async with serve(service) as client:
         requests = [asyncio.create_task(post(client, path)) for path in ENDPOINTS]
         assert await asyncio.to_thread(held.busy.wait, 20)
-        await asyncio.sleep(0.1)  # for the others to take their places
+        for _ in range(10_000):
+            if service.admission.admitted == len(ENDPOINTS):
+                break
+            await asyncio.sleep(0.001)
         for path in ENDPOINTS:
             refused = await post(client, path)
             problem(refused, 429, "queue-full")
@@ -133,20 +139,20 @@ async def test_no_more_requests_than_places(serve: Serve, engine: Borrowed) -> N
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 async def test_no_answer_past_the_deadline(
-    serve: Serve, make_explainer: Callable[..., Explainer], engine: Borrowed, path: str
+    serve: Serve, make_service: Callable[..., Service], engine: Borrowed, path: str
 ) -> None:
     held = Held(engine)
-    async with serve(make_explainer(engine=held, deadline_s=0.5)) as client:
+    async with serve(make_service(engine=held, deadline_s=0.5)) as client:
         problem(await post(client, path), 504, "deadline-exceeded")
         held.go.set()
 
 
 async def test_nothing_is_served_before_the_start_and_after_the_stop(
-    serve: Serve, make_explainer: Callable[..., Explainer]
+    serve: Serve, make_service: Callable[..., Service]
 ) -> None:
-    explainer = make_explainer()
-    assert not explainer.ready
-    async with serve(explainer) as client:
+    service = make_service()
+    assert not service.model.ready
+    async with serve(service) as client:
         assert (await client.get("/readyz")).json() == {"status": "ready"}
         transport = client._transport
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

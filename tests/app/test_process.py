@@ -19,7 +19,7 @@ import pytest
 from app.bundle import CARD_PATH, ModelCard, checksums, find_version
 from app.settings import PROJECT, Settings
 from tests.app.conftest import ENDPOINTS, JPEG, pixels, problem
-from tests.app.services import LONG, Service, environment, serving
+from tests.app.services import ENDLESS, LONG, Service, environment, serving
 
 WITHOUT_TENSORFLOW = """
 import sys
@@ -41,14 +41,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def test_the_first_answer_is_as_quick_as_those_after(service: Service) -> None:
     """Of all tests here the first, which finds the service as it was when it became ready."""
-    times = []
+    spent = []
     with httpx.Client(base_url=service.url, timeout=LONG) as client:
         for _ in range(7):
-            begun = time.monotonic()
+            before = service.processor_s()
             answer = client.post("/compare", content=JPEG, headers={"Content-Type": "image/jpeg"})
-            times.append(time.monotonic() - begun)
+            spent.append(service.processor_s() - before)
             assert answer.status_code == 200
-    first, *others = times
+    first, *others = spent
     # What compiles a graph takes 20 times as long.
     assert first < 5 * sorted(others)[len(others) // 2]
 
@@ -141,7 +141,14 @@ def test_tensorflow_is_not_imported(service: Service) -> None:
 def test_the_service_does_without_tensorflow_and_stops_after_its_last_answer(
     tmp_path: Path,
 ) -> None:
-    with serving(tmp_path, "-c", WITHOUT_TENSORFLOW, engine="auto") as service:
+    """Connections that are idle, or have sent half a header, do not delay the end."""
+    with (
+        serving(tmp_path, "-c", WITHOUT_TENSORFLOW, **(ENDLESS | {"engine": "auto"})) as service,
+        httpx.Client(base_url=service.url, timeout=LONG) as idle,
+        socket.create_connection(("127.0.0.1", service.port)) as silent,
+    ):
+        silent.sendall(b"GET / HTTP/1.1\r\n")
+        assert idle.get("/livez").status_code == 200
         connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=LONG)
         connection.putrequest("POST", "/gradcam?layers=last6&overlay=false")
         connection.putheader("Content-Type", "image/jpeg")
@@ -207,20 +214,14 @@ def copy(tmp_path: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("spoil", ["flip", "cut", "remove", "add", "card"])
+@pytest.mark.parametrize("spoil", ["flip", "card"])
 def test_an_altered_model_is_not_served(copy: Path, tmp_path: Path, spoil: str) -> None:
+    """`test_bundle` has the other ways of altering it."""
     path = copy / "variables" / "variables.index"
     if spoil == "flip":
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-    elif spoil == "cut":
-        path.write_bytes(path.read_bytes()[:-1])
-    elif spoil == "remove":
-        path.unlink()
-    elif spoil == "add":
-        path = copy / "variables" / "extra.bin"
-        path.write_bytes(b"")
     else:
         path = copy / CARD_PATH
         path.write_text('{"name": "dogs"}')
@@ -246,13 +247,7 @@ def test_a_model_that_does_not_fit_its_card_is_not_served(copy: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("port", "eighty"),
-        ("engine", "onnx"),
-        ("deadline_s", "0"),
-        ("max_bytes", "1"),
-        ("log_level", "loud"),
-    ],
+    [("port", "eighty"), ("max_bytes", "1")],  # `test_settings` has all of them
 )
 def test_a_bad_setting_is_named(tmp_path: Path, name: str, value: str) -> None:
     one_line(start(tmp_path, **{name: value}), f"BREEDCAM_{name.upper()}")

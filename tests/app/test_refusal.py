@@ -21,11 +21,11 @@ from uvicorn.server import ServerState
 from app.admission import Admission
 from app.connections import KEEP_BYTES, UNSENT_BYTES, Connection
 from app.edge import Edge
-from app.explainer import Explainer
 from app.http_parser import Parser
 from app.main import create_app
 from app.metrics import Metrics
 from app.refusal import Refusal
+from app.service import Service as Served
 from app.settings import Settings
 from tests.app.conftest import ENDPOINTS, JPEG
 from tests.app.exposition import Scrape
@@ -33,7 +33,7 @@ from tests.app.services import LONG
 
 pytestmark = pytest.mark.anyio
 
-MakeExplainer = Callable[..., Explainer]
+MakeService = Callable[..., Served]
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -80,7 +80,7 @@ class Client:
 class Service:
     """An application whose only place is taken, behind connections that refuse early or do not."""
 
-    explainer: Explainer
+    served: Served
     accept: Callable[[bool], Connection]
     connections: list[Connection] = field(default_factory=list)
     ports: dict[bool, int] = field(default_factory=dict)
@@ -97,18 +97,18 @@ class Service:
         return self.connections[-1].cycle is None
 
     def scrape(self) -> Scrape:
-        document, _ = self.explainer.metrics.expose("text/plain")
+        document, _ = self.served.metrics.expose("text/plain")
         return Scrape(document.decode())
 
 
 @asynccontextmanager
-async def full(make_explainer: MakeExplainer, **changes: Any) -> AsyncIterator[Service]:
-    explainer = make_explainer(max_pending=1, **changes)
-    settings = explainer.settings
-    app = create_app(settings, explainer)
+async def full(make_service: MakeService, **changes: Any) -> AsyncIterator[Service]:
+    served = make_service(max_pending=1, **changes)
+    settings = served.settings
+    app = create_app(settings, served)
     state = ServerState()
     state.default_headers = [(b"server", b"uvicorn"), (b"date", b"today")]
-    edge = Edge(settings, explainer.metrics)
+    edge = Edge(settings, served.metrics)
     loop = asyncio.get_running_loop()
     async with app.router.lifespan_context(app) as lifespan:
         assert lifespan is not None
@@ -121,14 +121,14 @@ async def full(make_explainer: MakeExplainer, **changes: Any) -> AsyncIterator[S
             service.connections.append(connection)
             return connection
 
-        service = Service(explainer, accept)
+        service = Service(served, accept)
         servers = []
         for early in (True, False):
             server = await loop.create_server(partial(accept, early), "127.0.0.1", 0)
             service.ports[early] = server.sockets[0].getsockname()[1]
             servers.append(server)
         try:
-            with explainer.admission.admit():
+            with served.admission.admit():
                 yield service
         finally:
             for server in servers:
@@ -176,12 +176,12 @@ OFFERED = {"id": "mine:1.2_3-4", "long id": "a" * 64}
 
 
 async def test_it_is_the_ordinary_answer(
-    make_explainer: MakeExplainer, caplog: pytest.LogCaptureFixture
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Header by header, in the log field by field, and in the metrics."""
     seen: dict[bool, dict[str, Any]] = {True: {}, False: {}}
     for early, compared in seen.items():
-        async with full(make_explainer) as service:
+        async with full(make_service) as service:
             before = counts(service)
             for name, request in ORDINARY.items():
                 caplog.clear()
@@ -225,14 +225,14 @@ def counts(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
     }
 
 
-async def test_without_a_full_house_all_is_as_ever(make_explainer: MakeExplainer) -> None:
-    explainer = make_explainer(max_pending=2)
-    refusal = Refusal(explainer.settings, explainer)
+async def test_without_a_full_house_all_is_as_ever(make_service: MakeService) -> None:
+    served = make_service(max_pending=2)
+    refusal = Refusal(served.settings, served)
     assert refusal.head(upload()) is None
-    explainer.start()
-    with explainer.admission.admit(), explainer.admission.admit():
+    served.start()
+    with served.admission.admit(), served.admission.admit():
         assert refusal.head(upload()) is not None
-        explainer.stop()
+        served.stop()
         assert refusal.head(upload()) is None  # it is 503 now
     assert refusal.head(upload()) is None
 
@@ -282,13 +282,14 @@ async def test_whatever_is_unusual_goes_the_ordinary_way(name: str) -> None:
 def refusing() -> Refusal:
     """For a service that is ready and has no place."""
     admission = Admission(max_pending=0, max_bytes=0)
-    explainer = SimpleNamespace(admission=admission, ready=True, metrics=Metrics())
-    return Refusal(Settings(), explainer)  # type: ignore[arg-type]
+    model = SimpleNamespace(ready=True)
+    served = SimpleNamespace(admission=admission, model=model, metrics=Metrics())
+    return Refusal(Settings(), served)  # type: ignore[arg-type]
 
 
-async def test_unusual_requests_are_answered(make_explainer: MakeExplainer) -> None:
+async def test_unusual_requests_are_answered(make_service: MakeService) -> None:
     """As without early refusals, on both kinds of connections."""
-    async with full(make_explainer, header_timeout_s=5) as service:
+    async with full(make_service, header_timeout_s=5) as service:
         for name, request in UNUSUAL.items():
             answers = []
             for early in (True, False):
@@ -341,17 +342,17 @@ def test_no_header_is_read_in_another_way_than_by_the_parser() -> None:
     ],
 )
 async def test_keys_and_hosts_are_checked_first(
-    make_explainer: MakeExplainer, changes: dict[str, Any], status: int
+    make_service: MakeService, changes: dict[str, Any], status: int
 ) -> None:
-    async with full(make_explainer, **changes) as service:
+    async with full(make_service, **changes) as service:
         assert (await (await service.client()).ask(upload())).status == status
 
 
 async def test_an_origin_is_answered_for_where_origins_are_named(
-    make_explainer: MakeExplainer,
+    make_service: MakeService,
 ) -> None:
     origin = "https://example.org"
-    async with full(make_explainer, cors_origins=(origin,)) as service:
+    async with full(make_service, cors_origins=(origin,)) as service:
         answer = await (await service.client()).ask(upload("/cam", f"Origin: {origin}"))
         assert answer.status == 429
         assert answer.headers["access-control-allow-origin"] == origin
@@ -360,9 +361,9 @@ async def test_an_origin_is_answered_for_where_origins_are_named(
 
 
 async def test_a_prefix_may_be_there_or_not(
-    make_explainer: MakeExplainer, caplog: pytest.LogCaptureFixture
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with full(make_explainer, root_path="/dogs") as service:
+    async with full(make_service, root_path="/dogs") as service:
         with caplog.at_level(logging.INFO, "app.access"):
             for path in ("/cam", "/dogs/cam"):
                 assert (await (await service.client()).ask(upload(path))).status == 429
@@ -377,9 +378,9 @@ async def test_a_prefix_may_be_there_or_not(
 @pytest.mark.parametrize("early", [True, False])
 @pytest.mark.parametrize("size", [0, 1, 30_000, KEEP_BYTES])
 async def test_the_connection_goes_on_after_the_body(
-    make_explainer: MakeExplainer, early: bool, size: int
+    make_service: MakeService, early: bool, size: int
 ) -> None:
-    async with full(make_explainer, keep_alive_s=60) as service:
+    async with full(make_service, keep_alive_s=60) as service:
         client = await service.client(early=early)
         for _ in range(3):
             answer = await client.ask(upload(length=size))
@@ -396,9 +397,9 @@ async def test_the_connection_goes_on_after_the_body(
 
 @pytest.mark.parametrize("early", [True, False])
 async def test_clients_that_send_all_first_get_the_answer(
-    make_explainer: MakeExplainer, early: bool
+    make_service: MakeService, early: bool
 ) -> None:
-    async with full(make_explainer) as service:
+    async with full(make_service) as service:
         client = await service.client(early=early)
         answer = await client.ask(upload(body=bytes(20_000_000)))
         assert answer.status == 429
@@ -411,9 +412,9 @@ async def test_clients_that_send_all_first_get_the_answer(
 
 @pytest.mark.parametrize("early", [True, False])
 async def test_a_body_that_does_not_come_ends_the_connection(
-    make_explainer: MakeExplainer, early: bool
+    make_service: MakeService, early: bool
 ) -> None:
-    async with full(make_explainer, header_timeout_s=0.3, keep_alive_s=60) as service:
+    async with full(make_service, header_timeout_s=0.3, keep_alive_s=60) as service:
         client = await service.client(early=early)
         assert (await client.ask(upload(length=100))).status == 429
         client.writer.write(bytes(99))
@@ -422,9 +423,9 @@ async def test_a_body_that_does_not_come_ends_the_connection(
 
 @pytest.mark.parametrize("early", [True, False])
 async def test_the_time_between_requests_begins_after_the_body(
-    make_explainer: MakeExplainer, early: bool
+    make_service: MakeService, early: bool
 ) -> None:
-    async with full(make_explainer, header_timeout_s=60, keep_alive_s=0.3) as service:
+    async with full(make_service, header_timeout_s=60, keep_alive_s=0.3) as service:
         client = await service.client(early=early)
         assert (await client.ask(upload(length=100))).status == 429
         client.writer.write(bytes(100))
@@ -432,9 +433,9 @@ async def test_the_time_between_requests_begins_after_the_body(
 
 
 @pytest.mark.parametrize("early", [True, False])
-async def test_a_client_that_wants_to_close(make_explainer: MakeExplainer, early: bool) -> None:
+async def test_a_client_that_wants_to_close(make_service: MakeService, early: bool) -> None:
     """What it sends behind its request is no request."""
-    async with full(make_explainer) as service:
+    async with full(make_service) as service:
         client = await service.client(early=early)
         answer = await client.ask(upload("/cam", "Connection: close", body=JPEG) + GET)
         assert answer.status == 429
@@ -442,8 +443,8 @@ async def test_a_client_that_wants_to_close(make_explainer: MakeExplainer, early
         assert await client.closed()
 
 
-async def test_answers_that_are_not_taken_do_not_pile_up(make_explainer: MakeExplainer) -> None:
-    async with full(make_explainer) as service:
+async def test_answers_that_are_not_taken_do_not_pile_up(make_service: MakeService) -> None:
+    async with full(make_service) as service:
         plug = socket.socket()
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         plug.connect(("127.0.0.1", service.ports[True]))

@@ -6,9 +6,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.explainer import Explainer
 from app.main import create_app
 from app.security import ANSWER, EXPOSED, OPEN, PAGE
+from app.service import Service
 from app.settings import Settings
 from tests.app.conftest import ENDPOINTS, Serve, post, problem
 
@@ -92,10 +92,10 @@ async def test_a_key_belongs_in_its_header(locked: httpx.AsyncClient, where: str
 
 
 async def test_a_refusal_reads_nothing_of_the_body(
-    make_explainer: Callable[..., Explainer],
+    make_service: Callable[..., Service],
 ) -> None:
-    explainer = make_explainer(api_keys=(SecretStr(KEYS[0]),))
-    app = create_app(explainer.settings, explainer)
+    service = make_service(api_keys=(SecretStr(KEYS[0]),))
+    app = create_app(service.settings, service)
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -211,19 +211,19 @@ async def test_a_preflight_needs_no_key(locked: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("origin", [ORIGIN, OTHER, "null", f"{ORIGIN}.evil.example", None])
 async def test_every_answer_tells_the_named_origin_alone(
     serve: Serve,
-    make_explainer: Callable[..., Explainer],
+    make_service: Callable[..., Service],
     monkeypatch: pytest.MonkeyPatch,
     origin: str | None,
 ) -> None:
     """Errors too: without these headers a browser hides even their status."""
-    explainer = make_explainer(
+    service = make_service(
         api_keys=(SecretStr(KEYS[0]),),
         cors_origins=(ORIGIN,),
         trusted_hosts=("test",),
         max_bytes=9999,
     )
     headers = bearer(KEYS[0]) | ({"Origin": origin} if origin else {})
-    async with serve(explainer) as client:
+    async with serve(service) as client:
         answers = [
             await post(client, "/predict", headers=headers),
             await post(client, "/predict", headers=headers | bearer("wrong")),
@@ -234,7 +234,7 @@ async def test_every_answer_tells_the_named_origin_alone(
             await client.get("/livez", headers=headers),
             await client.get("/static/app.js", headers=headers),
         ]
-        monkeypatch.setattr(explainer, "_decode", lambda *_: 1 / 0)
+        monkeypatch.setattr(service.explainer, "_decode", lambda *_: 1 / 0)
         answers.append(await post(client, "/predict", headers=headers))
     assert [answer.status_code for answer in answers] == [
         200,
@@ -329,10 +329,10 @@ async def test_any_host_is_answered_by_default(client: httpx.AsyncClient) -> Non
 
 
 async def test_every_answer_has_its_headers(
-    serve: Serve, make_explainer: Callable[..., Explainer], monkeypatch: pytest.MonkeyPatch
+    serve: Serve, make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    explainer = make_explainer(root_path="/pets")
-    async with serve(explainer) as client:
+    service = make_service(root_path="/pets")
+    async with serve(service) as client:
         answers = [
             await client.get("/model"),
             await client.get("/livez"),
@@ -343,7 +343,7 @@ async def test_every_answer_has_its_headers(
             await post(client, "/gradcam", headers={"Accept": "image/webp"}),
             await post(client, "/predict", b"?"),
         ]
-        monkeypatch.setattr(explainer, "_decode", lambda *_: 1 / 0)
+        monkeypatch.setattr(service.explainer, "_decode", lambda *_: 1 / 0)
         answers.append(await post(client, "/predict"))
     statuses = [answer.status_code for answer in answers]
     assert statuses == [200, 200, 404, 308, 200, 200, 200, 415, 500]
@@ -377,7 +377,7 @@ async def test_nothing_at_docs_names_another_host(client: httpx.AsyncClient) -> 
 
 
 async def test_the_documentation_can_be_turned_off(
-    serve: Serve, make_explainer: Callable[..., Explainer]
+    serve: Serve, make_service: Callable[..., Service]
 ) -> None:
     async with serve(docs=False) as client:
         for path in ("/docs", "/docs/swagger-ui.css", "/openapi.json"):

@@ -44,9 +44,9 @@ two cores it was 0.7 to 2.6 s beside one other job, and 7 s with a load average 
 ALIVE_P99_S = 0.5
 """99 of 100 `GET /livez` are answered within this time."""
 
-MEMORY_MB = 2200.0
-"""Resident, of the service and its decoders together: 970 when it is warm, `max_pending_bytes`, and
-what the decoders hold of the costliest photos."""
+MEMORY_MB = 1850.0
+"""Resident, of the service and its decoders together: 660 when it is warm, up to 256 of bodies and
+answers, 780 for a costly photo, and two decoders at work. On two cores it was 1,659."""
 
 COUNTED, UNCOUNTED = ("/predict", "/gradcam", "/compare"), "/cam"
 """Clients that leave before their answer send to the last alone: they cannot know its status."""

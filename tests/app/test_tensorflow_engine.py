@@ -1,6 +1,7 @@
 """The GPU's graph, half precision compiled by XLA, run on a CPU beside the one in float32."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,33 +15,43 @@ from app.engines.tensorflow import TensorFlowEngine, _ports, _weights, retyped
 from app.errors import BundleError
 
 
-# Relative errors allowed: of the logits, and of the maps.
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dtype", "of_logits", "of_maps"),
-    [(tf.float32, 1e-4, 1e-4), (tf.float16, 0.002, 0.01), (tf.bfloat16, 0.03, 0.06)],
-)
-def test_compiled_half_precision_agrees(
-    shipped_bundle: Bundle,
-    dtype: tf.DType,
-    of_logits: float,
-    of_maps: float,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plain, half = (
-        TensorFlowEngine(shipped_bundle, device="cpu", precision="float32") for _ in range(2)
-    )
-    logits = half._tensors["logits"].partition(":")[0]
-    monkeypatch.setattr(half, "_graph", retyped(half._graph, dtype, logits))
-    monkeypatch.setattr(half, "on_gpu", True)  # compiled by XLA, as for one
+@pytest.fixture(scope="module")
+def batch(shipped_bundle: Bundle) -> Batch:
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     size = shipped_bundle.card.input.size
     cell = np.arange(size) * 8 // size  # of each pixel, by row and by column
     image = coarse[:, cell][:, :, cell]
-    batch = Batch(image, np.array([-1, 3], np.int32), np.array([-1, 5], np.int32))
+    return Batch(image, np.array([-1, 3], np.int32), np.array([-1, 5], np.int32))
 
-    expected, actual = plain.run(Cut.EXPLAIN, batch), half.run(Cut.EXPLAIN, batch)
+
+@pytest.fixture(scope="module")
+def expected(shipped_bundle: Bundle, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+    plain = TensorFlowEngine(shipped_bundle, device="cpu", precision="float32")
+    return plain.run(Cut.EXPLAIN, batch)
+
+
+# Relative errors allowed: of the logits, and of the maps.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "of_logits", "of_maps"),
+    [(tf.float16, 0.002, 0.01), (tf.bfloat16, 0.03, 0.06)],
+)
+def test_compiled_half_precision_agrees(
+    shipped_bundle: Bundle,
+    batch: Batch,
+    expected: dict[str, npt.NDArray[Any]],
+    dtype: tf.DType,
+    of_logits: float,
+    of_maps: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    half = TensorFlowEngine(shipped_bundle, device="cpu", precision="float32")
+    logits = half._tensors["logits"].partition(":")[0]
+    monkeypatch.setattr(half, "_graph", retyped(half._graph, dtype, logits))
+    monkeypatch.setattr(half, "on_gpu", True)  # compiled by XLA, as for one
+
+    actual = half.run(Cut.EXPLAIN, batch)
 
     np.testing.assert_array_equal(actual["target_index"], expected["target_index"])
     for name in set(expected) - {"target_index", "probabilities"}:

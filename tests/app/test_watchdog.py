@@ -38,16 +38,3 @@ async def test_work_that_hangs_is_abandoned(caplog: pytest.LogCaptureFixture) ->
     assert "has not answered for 0.1 s" in line.getMessage()
     go.set()
     assert await asyncio.to_thread(batcher.stop)
-
-
-async def test_many_short_calls_are_none_that_hangs() -> None:
-    def work(key: str, items: Sequence[int]) -> list[int]:
-        time.sleep(0.02)
-        return list(items)
-
-    batcher: Batcher[str, int, int] = Batcher(work, max_batch=1, max_pending=99)
-    batcher.start()
-    async with Watchdog(batcher, limit_s=5).watching():
-        await asyncio.gather(*[batcher.submit("a", item) for item in range(40)])
-    assert batcher.down is None
-    assert await asyncio.to_thread(batcher.stop)

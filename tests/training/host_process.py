@@ -42,15 +42,32 @@ class _RunWithLastWeights(Run):
 
 
 def main(run: str, weights: str, replicas: str, batch_norm: str, precision: str) -> None:
+    """Run it from the command line."""
+    train(
+        Path(run),
+        Path(weights),
+        _devices(int(replicas)),
+        batch_norm=batch_norm == "True",
+        precision=precision,
+    )
+
+
+def train(
+    run: Path,
+    weights: Path,
+    devices: Devices,
+    *,
+    batch_norm: bool = False,
+    precision: str = "float32",
+) -> None:
     """Train two epochs of two steps each."""
-    devices = _devices(int(replicas))
     config = TrainConfig.model_validate(CONFIG.model_dump() | {"precision": precision})
 
     def build(_config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
-        return tiny_net(len(labels), batch_norm=batch_norm == "True")
+        return tiny_net(len(labels), batch_norm=batch_norm)
 
     training = _RunWithLastWeights(
-        Path(run), config, dataset(train=8, held_out=5), devices=devices, build=build
+        run, config, dataset(train=8, held_out=5), devices=devices, build=build
     )
     training.fit()
     arrays: dict[str, Any] = training.last | {"replicas": np.array(training.devices.replicas)}

@@ -45,7 +45,11 @@ def get_model(model: Path) -> dict[str, Any]:
 
 async def _served(model: Path, use: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
     """Start the service, and pass a client for it to `use`."""
-    app = create_app(Settings(model=model, engine="openvino", precision="float32"))
+    # Small, so that it starts quickly.
+    settings = Settings(
+        model=model, engine="openvino", precision="float32", max_batch=1, decoders=1
+    )
+    app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,

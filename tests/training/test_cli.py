@@ -85,7 +85,8 @@ def test_finished_run_says_so(
 
     monkeypatch.setattr(trainable, "build", lambda _config, labels: tiny_net(len(labels)))
     run = ["--run", str(tmp_path / "run")]
-    cli.main([*TRAIN, *OPTIONS, *run, "--data-dir", str(prepared)])
+    train = [*TRAIN[:3], "--stages", "32x1", *TRAIN[5:]]
+    cli.main([*train, *OPTIONS, *run, "--data-dir", str(prepared)])
     stderr = capsys.readouterr().err
     python, _, rest = hint(stderr).partition(" ")
     assert Path(python).absolute() == Path(sys.executable)
@@ -93,7 +94,7 @@ def test_finished_run_says_so(
 
     cli.main(["train", *run, "--resume"])
 
-    assert "This run is finished: 18 of 18 steps." in capsys.readouterr().err
+    assert "This run is finished: 9 of 9 steps." in capsys.readouterr().err
 
 
 def test_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """The plain network from training to HTTP: no global average pooling, and so no CAM."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from app import engines
 from app.bundle import Architecture, Bundle, Method, load
 from app.engines import Batch, Cut
+from app.engines.tensorflow import TensorFlowEngine
 from tests import needs
 from tests.training.pictures import dataset
 from tests.training.service_client import post_photo
@@ -80,20 +83,27 @@ def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
     assert Method.CAM not in mean_iou
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_openvino_agrees_with_tensorflow(exported: Bundle, precision: str) -> None:
-    from app.engines.tensorflow import TensorFlowEngine
-
-    with needs.precision():
-        engine = engines.create(exported, engine="openvino", precision=precision)
+@pytest.fixture(scope="module")
+def batch() -> Batch:
     rng = np.random.default_rng(0)
     image = np.repeat(np.repeat(rng.integers(0, 256, (4, 8, 8, 3), np.uint8), 4, 1), 4, 2)
-    index = np.array([-1, 0, 1, 1], np.int32), np.full(4, -1, np.int32)
+    return Batch(image, np.array([-1, 0, 1, 1], np.int32), np.full(4, -1, np.int32))
 
-    expected = TensorFlowEngine(exported, device="cpu", precision="float32").run(
-        Cut.EXPLAIN_DEEP, Batch(image, *index)
-    )
-    actual = engine.run(Cut.EXPLAIN_DEEP, Batch(image, *index))
+
+@pytest.fixture(scope="module")
+def expected(exported: Bundle, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+    engine = TensorFlowEngine(exported, device="cpu", precision="float32")
+    return engine.run(Cut.EXPLAIN_DEEP, batch)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_openvino_agrees_with_tensorflow(
+    exported: Bundle, batch: Batch, expected: dict[str, npt.NDArray[Any]], precision: str
+) -> None:
+    with needs.precision():
+        engine = engines.create(exported, engine="openvino", precision=precision)
+
+    actual = engine.run(Cut.EXPLAIN_DEEP, batch)
 
     # In bfloat16 maxima become equal and activations cross zero, which moves single gradients.
     limit = 2e-3 if precision == "float32" else 0.3

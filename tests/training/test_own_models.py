@@ -18,7 +18,7 @@ from training import cli
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder without boxes."""
     directory = tmp_path_factory.mktemp("photos")
-    write_photos(directory, 20)
+    write_photos(directory, 10)
     return directory
 
 
@@ -62,6 +62,7 @@ def test_keras_classifier_is_calibrated_on_a_folder_without_boxes(
     assert cam.json()["explanation"]["threshold"] == 0.3
 
 
+@pytest.mark.slow
 def test_network_trained_on_a_folder_without_boxes(photos: Path, tmp_path: Path) -> None:
     source = ("--source", "folder", "--data-dir", str(photos))
     run, version = tmp_path / "run", tmp_path / "mine" / "1"

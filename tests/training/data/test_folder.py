@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import httpx
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,13 +14,16 @@ from app import bundle as bundles
 from app import heatmaps
 from tests.app.services import serving
 from tests.needs import shared
-from tests.training.command_line import hint, shell, training
+from tests.training.command_line import hint
 from tests.training.folders import CLASSES, pixel_box, voc, write_photos
 from tests.training.pictures import photo
+from tests.training.small_networks import small_resnet
+from training import cli
 from training.data.dataset import Dataset
 from training.data.folder import load_folder
 from training.errors import DataError
 from training.hints import command
+from training.networks import architectures
 
 
 def _names(dataset: Dataset) -> dict[str, set[str]]:
@@ -452,28 +456,39 @@ def test_folders_that_went_wrong(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(tmp_path: Path) -> None:
+def test_from_raw_files_with_voc_boxes_to_a_model_that_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a small network, in this process; `test_cli` trains the real one in processes."""
+
+    def small(architecture: str, classes: int, *_: object, **__: object) -> keras.Model:
+        return small_resnet(size=64, classes=classes)
+
+    def run_line(*arguments: str | Path) -> None:
+        cli.main([str(argument) for argument in arguments])
+
+    monkeypatch.setattr(architectures, "build", small)
     photos, run, models = tmp_path / "my photos", tmp_path / "run", tmp_path / "models"
     for path in write_photos(photos, 8):
         label, index = map(int, path.stem.split("-"))
         path.with_suffix(".xml").write_text(voc(pixel_box(label, index)))
     source = ("--source", "folder", "--data-dir", photos)
 
-    output = training(
-        *("train", *source, "--run", run, "--preset", "scratch", "--stages", "32x1"),
+    run_line(
+        *("train", *source, "--run", run, "--preset", "scratch", "--stages", "64x1"),
         *("--learning-rate", "0.02"),
         *("--input-size", "64", "--batch-size", "4", "--precision", "float32"),
     )
+    output = capsys.readouterr().out
     assert "most confused" in output or "accuracy 1.000" in output
     assert (run / "confusion.png").is_file()
     assert json.loads((run / "summary.json").read_text())["photos"] == 2
-    export = command("export", "--run", run, "--models-dir", models, "--name", "colours")
+    run_line("export", "--run", run, "--models-dir", models, "--name", "colours")
     version = models / "colours" / "1"
-    calibrate = hint(shell(export).stderr)
-    assert calibrate == command("calibrate", "--model", version, *source)
-    shell(calibrate)
-    training("evaluate", "--model", version, *source, "--out", tmp_path / "figures.json")
+    calibrate = ("calibrate", "--model", version, *source)
+    assert hint(capsys.readouterr().err) == command(*calibrate)
+    run_line(*calibrate)
+    run_line("evaluate", "--model", version, *source, "--out", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_bytes())
 
     card = bundles.load(version).card

@@ -17,7 +17,7 @@ from training.evaluation import workers
 if __name__ == "__main__":
     with workers.processes() as pool:
         print(pool.submit(os.getpid).result(), flush=True)
-        time.sleep(60)
+        time.sleep(600)
 """
 
 
@@ -47,7 +47,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         worker = int(parent.stdout.readline())
         assert _runs(worker)
         parent.send_signal(signal.SIGKILL)
-    for _ in range(100):
+    for _ in range(600):
         if not _runs(worker):
             break
         time.sleep(0.1)

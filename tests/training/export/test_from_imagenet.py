@@ -81,6 +81,7 @@ def test_logits_are_the_breeds_columns(
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_exported_model(
     weights: Path,
     tmp_path: Path,

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 from app.settings import PROJECT
+from tests.training.host_process import train
 from tests.training.pictures import dataset, one_hot
 from training.data.batches import train_batches
 from training.errors import RunError
@@ -93,9 +95,10 @@ def _two_hosts(directory: Path, *, batch_norm: bool) -> tuple[Weights, Weights]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
-    """One process on one device."""
+    """One device, in this process."""
     directory = tmp_path_factory.mktemp("alone")
-    _end([_start(directory / "run", directory / "weights.npz")])
+    one = Devices(tf.distribute.OneDeviceStrategy("CPU:0"))
+    train(directory / "run", directory / "weights.npz", one)
     return directory / "run", _load(directory / "weights.npz")
 
 
@@ -124,6 +127,7 @@ def test_two_hosts_end_as_one_process_does(alone: tuple[Path, Weights], tmp_path
     ]
 
 
+@pytest.mark.slow
 def test_two_devices_of_a_host_end_as_one_does(alone: tuple[Path, Weights], tmp_path: Path) -> None:
     run, expected = alone
 

@@ -8,6 +8,7 @@ from PIL import Image
 from app import images
 from app.bundle import Label
 from tests.training.pictures import LABELS, dataset
+from tests.training.small_networks import tiny_net
 from training.config import Stage, TrainConfig
 from training.fit.run import Run
 from training.fit.summary import confusion, figures, plot, summarise, table
@@ -121,7 +122,12 @@ def test_summary_is_of_the_best_weights_and_the_served_decoding(tmp_path: Path) 
         batch_size=4,
         precision="float32",
     )
-    run = Run(tmp_path / "run", config, dataset(train=4, held_out=6))
+    run = Run(
+        tmp_path / "run",
+        config,
+        dataset(train=4, held_out=6),
+        build=lambda _config, labels: tiny_net(len(labels)),
+    )
     run.model.save_weights(run.directory / "best.weights.h5")
     photos = np.stack(
         [

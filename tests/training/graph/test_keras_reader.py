@@ -73,7 +73,13 @@ def test_every_operation_computes_what_keras_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "application", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "DenseNet121"]
+    "application",
+    [
+        "MobileNetV2",
+        "MobileNetV3Small",
+        "EfficientNetB0",
+        pytest.param("DenseNet121", marks=pytest.mark.slow),
+    ],
 )
 def test_networks_of_keras_applications_are_read(application: str) -> None:
     backbone = getattr(keras.applications, application)(

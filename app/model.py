@@ -1,0 +1,172 @@
+"""A model version that runs: loaded and compiled, fed batches by a thread of its own, watched.
+
+    load       bundle -> engine, compiled                  before it takes photos
+    watched    the event loop looks whether it hangs       while it takes them
+    start      the inference thread
+    run        a photo -> its outputs, batched with others
+    stop       what waits is finished, the engine freed
+
+It is started and stopped by itself. What the service has besides is in `app.service`.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from app import bundle as bundles
+from app import engines
+from app.batching import Batcher, Outcome
+from app.bundle import Bundle
+from app.engines import Batch, Cut, Engine
+from app.errors import EngineDown, EngineFailed
+from app.evidence import Outputs
+from app.settings import Settings
+from app.watchdog import Watchdog
+
+__all__ = ["NO_CLASS", "Classes", "Model", "Row"]
+
+NO_CLASS = -1
+"""In a `Batch`: as `class_index`, the row's own top-1; as `versus_index`, none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The classes to explain, by index; `NO_CLASS` where none is named."""
+
+    target: int = NO_CLASS
+    versus: int = NO_CLASS
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a `Batch`: the model's input, uint8 RGB `[S, S, 3]`, and the classes."""
+
+    image: npt.NDArray[np.uint8]
+    classes: Classes
+
+
+class Model:
+    """A model version, and what runs it.
+
+    Attributes:
+        card: what it is.
+        engine: with the version loaded.
+        observers: called on the inference thread with the number of photos of every batch.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings) -> None:
+        """Put an engine behind a batcher; `start` starts its thread.
+
+        Args:
+            bundle: the model version.
+            engine: with the version loaded.
+            settings: how photos are batched, and when a call hangs.
+        """
+        self.card = bundle.card
+        self.engine = engine
+        self.observers: list[Callable[[int], None]] = []
+        self._stuck_s = settings.stuck_s
+        self._batcher: Batcher[Cut, Row, Outputs] = Batcher(
+            self._run_batch,
+            max_batch=settings.max_batch,
+            max_pending=settings.max_pending,
+            wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
+        )
+
+    @classmethod
+    def load(cls, settings: Settings) -> Self:
+        """Verify the version that the settings name, load it and compile it.
+
+        Raises:
+            StartupError: it cannot be served; the message says what to fix.
+        """
+        bundle = bundles.load(settings.model_path)
+        engine = engines.create(bundle, **settings.engine_options)
+        engine.warm_up(settings.max_batch)
+        return cls(bundle, engine, settings)
+
+    def watched(self, end: Callable[[], None] | None) -> AbstractAsyncContextManager[None]:
+        """Look after it while a block runs, from before its start until it has stopped.
+
+        Args:
+            end: ends the process where it hangs; see `Watchdog`.
+        """
+        return Watchdog(self._batcher, limit_s=self._stuck_s, end=end).watching()
+
+    def start(self) -> None:
+        """Start taking photos."""
+        self._batcher.start()
+
+    def stop(self, patience_s: float) -> bool:
+        """Take no more photos, and finish those that wait; blocks until it has.
+
+        Args:
+            patience_s: how long a photo may wait. Those that wait for a call have come before it,
+                so the time that the call has taken counts.
+
+        Returns:
+            Whether its thread has ended. If not, it still runs, though nobody waits for its answer
+            any more.
+        """
+        return self._batcher.stop(max(0.0, patience_s - self._batcher.running_s))
+
+    def close(self) -> None:
+        """Free the model, when it has stopped."""
+        self.engine.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes photos."""
+        return self._batcher.alive
+
+    @property
+    def queued(self) -> int:
+        """Photos that wait for a call."""
+        return self._batcher.depth
+
+    def check_alive(self) -> None:
+        """Check that it can go on.
+
+        Raises:
+            EngineDown: the process has to be restarted: a call hangs, or the thread has died.
+        """
+        if self._batcher.down is not None:
+            raise EngineDown(self._batcher.down)
+
+    async def run(self, cut: Cut, row: Row) -> Outcome[Outputs]:
+        """One photo's outputs, from a batch with other requests' photos.
+
+        Raises:
+            QueueFull: too many wait.
+            NotReady: it is not started, or stopping.
+            EngineDown: it hangs, or its thread has died.
+            EngineFailed: it fails on this photo, or its answer is not finite.
+        """
+        return await self._batcher.submit(cut, row)
+
+    def _run_batch(self, cut: Cut, rows: Sequence[Row]) -> list[Outputs | Exception]:
+        """Run a batch on the inference thread and cut the result into rows.
+
+        A row without finite logits and probabilities is no answer. A map that is not finite is one
+        (its `status` says so).
+        """
+        batch = Batch(
+            np.stack([row.image for row in rows]),
+            np.array([row.classes.target for row in rows], np.int32),
+            np.array([row.classes.versus for row in rows], np.int32),
+        )
+        for observe in self.observers:
+            observe(len(rows))
+        arrays = self.engine.run(cut, batch)
+        scores = np.concatenate([arrays["logits"], arrays["probabilities"]], axis=1)
+        finite: list[bool] = np.isfinite(scores).all(axis=1).tolist()  # by row
+        return [
+            {name: array[row] for name, array in arrays.items()}
+            if sound
+            else EngineFailed("The model's answer for this image is not finite.")
+            for row, sound in enumerate(finite)
+        ]

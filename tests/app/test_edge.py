@@ -1,6 +1,7 @@
 """`app.edge` and `app.connections` on the test's own event loop: what depends on order."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -90,7 +91,11 @@ class Service:
         return connection
 
     async def plug(self, data: bytes = b"") -> Streams:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        plug = socket.socket()
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # does not grow
+        plug.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(plug, ("127.0.0.1", self.port))
+        reader, writer = await asyncio.open_connection(sock=plug)
         self.clients.append((reader, writer))
         writer.write(data)
         return reader, writer
@@ -236,8 +241,8 @@ async def test_a_connection_stays_open_after_the_rest_of_a_body() -> None:
         reader, writer = await service.plug(upload("/early", b"", 10))
         assert await status(reader) == 200
         [connection] = service.connections
-        assert connection._timer is not None
         writer.write(bytes(4))
+        await until(lambda: connection._timer is not None)
         writer.write(bytes(6))
         await until(lambda: connection.conn.their_state is h11.IDLE)
         assert connection._timer is None

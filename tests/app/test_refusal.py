@@ -226,7 +226,7 @@ def counts(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
 
 
 async def test_without_a_full_house_all_is_as_ever(make_service: MakeService) -> None:
-    served = make_service(max_pending=2)
+    served = make_service(max_pending=2, deadline_s=0.2)  # which `stop` waits for
     refusal = Refusal(served.settings, served)
     assert refusal.head(upload()) is None
     served.start()

@@ -9,7 +9,15 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData, State
 
-from app.errors import ClientGone, MissingImage, RequestError, TooManyBytes, UnsupportedMediaType
+from app.containers.signatures import is_text
+from app.errors import (
+    ClientGone,
+    MalformedRequest,
+    MissingImage,
+    RequestError,
+    TooManyBytes,
+    UnsupportedMediaType,
+)
 from app.settings import Settings
 
 __all__ = ["read_image"]
@@ -19,8 +27,17 @@ _HOW_TO_SEND = (
     "application/octet-stream."
 )
 
+UNSPECIFIC = ("", "application/x-www-form-urlencoded", "text/plain")
+"""Content types that clients send by themselves, whatever the body: it decides."""
+
+START = 64
+"""Bytes of such a body by which text is told from a photo."""
+
 MAX_PARTS = 16
 """Of a multipart body. A request has one; the rest is for the sake of a precise refusal."""
+
+MAX_NAME = 1000
+"""Characters of text that may be the name of a file."""
 
 MAX_PART_HEADER = 16 * 1024
 """Bytes of a part's header."""
@@ -41,30 +58,36 @@ async def read_image(
 
     Raises:
         QueueFull: bodies in work take all the memory there is for them.
-        UnsupportedMediaType: a body of another content type.
+        UnsupportedMediaType: a body of another content type, or text where that says nothing.
         TooManyBytes: over the limit, by the header or as counted.
         MissingImage: no body, no `file`, or nothing in it.
         ClientGone: the client hung up.
-        RequestError: a multipart body that is malformed, or that holds more than the photo.
+        MalformedRequest: a multipart body that is malformed.
+        RequestError: a multipart body that holds more than the photo.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     multipart = content_type == "multipart/form-data"
-    if not (
-        multipart or content_type.startswith("image/") or content_type == "application/octet-stream"
-    ):
+    named = content_type.startswith("image/") or content_type == "application/octet-stream"
+    if not (multipart or named):
         if not _has_body(request):
             raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
-        raise UnsupportedMediaType(
-            f"Content type {content_type or '(none)'!r} is not supported. {_HOW_TO_SEND}"
-        )
+        if content_type not in UNSPECIFIC:
+            raise _unsupported(content_type)
     try:
         body = _limited(request, settings.max_bytes, take)
+        if content_type in UNSPECIFIC:
+            body = _unless_text(body, content_type)
         data = await (_file_field(request, body) if multipart else _joined(body))
     except ClientDisconnect as error:
         raise ClientGone("The connection was closed before the end of the body.") from error
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
     return data
+
+
+def _unsupported(content_type: str) -> UnsupportedMediaType:
+    what = f"Content type {content_type!r}" if content_type else "Text without a content type"
+    return UnsupportedMediaType(f"{what} is not supported. {_HOW_TO_SEND}")
 
 
 def _has_body(request: Request) -> bool:
@@ -89,6 +112,28 @@ async def _limited(
             raise TooManyBytes(message)
         await take(len(chunk))
         yield chunk
+
+
+async def _unless_text(body: AsyncIterator[bytes], content_type: str) -> AsyncIterator[bytes]:
+    """The chunks of a body that does not begin as text does; of its beginning, one chunk.
+
+    Raises:
+        UnsupportedMediaType: it is text.
+    """
+    start = b""
+    async for chunk in body:
+        if len(start) >= START:
+            yield chunk
+            continue
+        start += chunk
+        if len(start) >= START:
+            if is_text(start[:START]):
+                raise _unsupported(content_type)
+            yield start
+    if len(start) < START:
+        if is_text(start):
+            raise _unsupported(content_type)
+        yield start
 
 
 async def _joined(body: AsyncIterator[bytes]) -> bytes:
@@ -121,11 +166,11 @@ class _Form:
         """Start.
 
         Raises:
-            RequestError: the content type has no boundary that can be used.
+            MalformedRequest: the content type has no boundary that can be used.
         """
         boundary = parse_options_header(content_type)[1].get("boundary", "")
         if not 0 < len(boundary) <= 256 or not boundary.isascii():
-            raise RequestError(
+            raise MalformedRequest(
                 "The multipart body is malformed: its Content-Type has no boundary, or one that "
                 "is not ASCII or is longer than 256 characters."
             )
@@ -133,6 +178,7 @@ class _Form:
         self._photo = bytearray()
         self._encoding = ""
         self._photos = 0
+        self._filename: str | None = None
         self._in_photo = False
         self._others: set[str] = set()
 
@@ -140,7 +186,8 @@ class _Form:
         """Parse the next bytes; None ends them.
 
         Raises:
-            RequestError: the body is malformed.
+            MalformedRequest: it is malformed.
+            RequestError: it has too many parts.
         """
         decoder = self._decoder
         try:
@@ -155,9 +202,9 @@ class _Form:
         except RequestEntityTooLarge as error:
             raise RequestError(f"The multipart body has more than {MAX_PARTS} parts.") from error
         except ValueError as error:
-            raise RequestError(f"The multipart body is malformed: {self._fault()}.") from error
+            raise MalformedRequest(f"The multipart body is malformed: {self._fault()}.") from error
         if decoder.state is State.PART and len(decoder.buffer) > MAX_PART_HEADER:
-            raise RequestError(
+            raise MalformedRequest(
                 f"The multipart body is malformed: a part's header exceeds {MAX_PART_HEADER} bytes."
             )
 
@@ -167,6 +214,7 @@ class _Form:
         if self._in_photo:
             self._photos += 1
             self._encoding = part.headers.get("content-transfer-encoding", "").strip().lower()
+            self._filename = part.filename if isinstance(part, File) else None
             self._in_photo = self._photos == 1
         else:
             self._others.add(str(part.name)[:40])
@@ -184,8 +232,10 @@ class _Form:
 
         Raises:
             MissingImage: there is none.
-            RequestError: the body is malformed, holds more than the photo, or the photo is encoded
-                in a way that is not undone.
+            UnsupportedMediaType: it is a line of text.
+            MalformedRequest: the body is malformed.
+            RequestError: it holds more than the photo, or the photo is encoded in a way that is not
+                undone.
         """
         self.receive(None)
         if not self._photos:
@@ -197,6 +247,11 @@ class _Form:
             )
         if self._photos > 1:
             raise RequestError("The multipart body has several files; send one at a time.")
+        if not self._filename and 0 < len(self._photo) <= MAX_NAME and is_text(bytes(self._photo)):
+            raise UnsupportedMediaType(
+                "The field `file` holds text, not a photo. If that is the photo's name, put `@` "
+                "before it: `curl -F file=@photo.jpg`."
+            )
         return _decoded(self._photo, self._encoding)
 
 
@@ -210,7 +265,9 @@ def _decoded(data: bytearray, encoding: str) -> bytes:
         try:
             return binascii.a2b_base64(data)
         except binascii.Error as error:
-            raise RequestError("The part's content is not base64, as its header says.") from error
+            raise MalformedRequest(
+                "The part's content is not base64, as its header says."
+            ) from error
     raise RequestError(
         f"The part's Content-Transfer-Encoding is {encoding[:40]!r}. Send the bytes as they are."
     )

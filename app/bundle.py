@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from app.errors import BundleError
+from app.wording import listed, near
 
 __all__ = [
     "CARD_PATH",
@@ -50,6 +51,7 @@ __all__ = [
     "comparable",
     "find_version",
     "load",
+    "near_classes",
 ]
 
 CARD_PATH = Path("assets.extra/model.json")
@@ -345,6 +347,10 @@ class ModelCard(_Strict):
         exact = names.exact.get(_composed(name.strip()))
         return names.folded.get(comparable(name), []) if exact is None else [exact]
 
+    def near(self, name: str) -> list[str]:
+        """The classes that a name which is none's may have been meant for: see `near_classes`."""
+        return near_classes(name, self.labels)
+
     def threshold(self, method: Method, layer_set: str) -> float:
         """The calibrated threshold, or `DEFAULT_THRESHOLD` where there is none."""
         return self.thresholds.get(method, {}).get(layer_set, DEFAULT_THRESHOLD)
@@ -376,11 +382,19 @@ def find_version(path: Path) -> Path:
     if (path / CARD_PATH).is_file() or (path / "saved_model.pb").is_file():
         return path
     if not path.is_dir():
-        raise BundleError(f"There is no model at {path}.")
+        raise BundleError(f"There is no model at {path}.{_others(path)}")
     versions = [child for child in path.iterdir() if child.is_dir() and child.name.isdecimal()]
     if not versions:
         raise BundleError(f"{path} holds no model version (a directory named by a number).")
     return max(versions, key=lambda child: int(child.name))
+
+
+def _others(path: Path) -> str:
+    """The models, or versions of the model, that stand where this one does not."""
+    pattern = "*" if path.name.isdecimal() else "*/*"
+    places = path.parent.glob(f"{pattern}/{CARD_PATH}")
+    names = {place.relative_to(path.parent).parts[0] for place in places}
+    return f" {path.parent} has {listed('{}', sorted(names))}." if names else ""
 
 
 def load(path: Path) -> Bundle:
@@ -463,6 +477,15 @@ def comparable(name: str) -> str:
     Underscores, and hyphens that follow a letter or digit, count as spaces; `-1` is not class 1.
     """
     return " ".join(re.sub(r"_|(?<=\w)-", " ", _composed(name.casefold())).split())
+
+
+def near_classes(name: str, labels: Sequence[Label]) -> list[str]:
+    """At most five classes: those whose name has these words, then similar spellings."""
+    key = comparable(name)
+    names = {comparable(label.name): label.name for label in labels}
+    names |= {label.synset: f"{label.synset} ({label.name})" for label in labels if label.synset}
+    containing = [spelling for spelling in names if key and f" {key} " in f" {spelling} "]
+    return [names[spelling] for spelling in dict.fromkeys([*containing, *near(key, names, 5)])][:5]
 
 
 def checksums(version_dir: Path) -> dict[str, str]:

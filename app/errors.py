@@ -93,7 +93,7 @@ class RequestError(BreedCAMError):
 
 
 class MalformedRequest(RequestError):
-    """The bytes are not a request of HTTP/1.1."""
+    """The bytes are not a request of HTTP/1.1, or the body is not what its content type says."""
 
     code = "malformed-request"
     title = "Malformed request"

@@ -312,9 +312,11 @@ class Explainer:
             fitting = ", ".join(f"{index} ({self._card.labels[index].name})" for index in indexes)
             raise UnknownTarget(f"`{parameter}`: {name!r} may mean any of the classes {fitting}.")
         if not indexes:
+            near = self._card.near(name)
             raise UnknownTarget(
-                f"`{parameter}`: the model has no class {name!r}; GET /model lists its "
-                f"{len(self._card.labels)}."
+                f"`{parameter}`: the model has no class {name!r}; "
+                + (f"near: {', '.join(near)}. " if near else "")
+                + f"GET /model lists its {len(self._card.labels)}."
             )
         return indexes[0]
 

@@ -114,6 +114,6 @@ def _source(data: bytes, limits: Limits) -> Source:
     if name is None and data[:2] == b"BM":
         return bmp.inspect(data, limits)
     raise UnsupportedMediaType(
-        f"The image is {name or 'of an unknown format'}; {', '.join(FORMATS[:-1])} and "
+        f"The file is {name or 'of an unknown format'}; {', '.join(FORMATS[:-1])} and "
         f"{FORMATS[-1]} are supported."
     )

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from werkzeug.http import parse_list_header, parse_options_header
 
 from app.errors import NotAcceptable
+from app.wording import listed
 
 __all__ = ["negotiate"]
 
 MAX_LENGTH = 4096
 """Characters of the header that are read: no client sends more, and parsing takes its time."""
 
+_RANGE = re.compile(r"\*|[^\s/]+/[^\s/]+")
+_ANY = {"*": "*/*"}  # Java sends both
 _WEIGHT = re.compile(r"\d+\.?\d*|\.\d+")  # wider than the RFC's grammar: Java sends `.2`
 _HAS_WEIGHT = re.compile(r";\s*q\s*=", re.IGNORECASE)
 
@@ -20,28 +23,28 @@ def negotiate(accept: Sequence[str], offers: Sequence[str]) -> str:
     """The offer that `Accept` prefers; the first of them on a tie.
 
     The most specific range that matches an offer gives its weight; of equally specific ones, the
-    last. A range whose weight is not a number from 0 to 1 is malformed and left out. Other
-    parameters (`;charset=utf-8`) do not matter, as offers have none.
+    last. What is no range (`garbage`), or has a weight that is not a number from 0 to 1, is left
+    out. Other parameters (`;charset=utf-8`) do not matter, as offers have none.
 
     Args:
-        accept: the values of every `Accept` header of the request; none accepts anything.
+        accept: the values of every `Accept` header of the request; without a range in them,
+            anything is accepted.
         offers: media types, without parameters.
 
     Raises:
         NotAcceptable: it allows none.
     """
-    header = ",".join(accept)
-    if not header.strip():
-        return offers[0]
     weights: dict[str, float] = {}  # by range
-    for item in parse_list_header(header[:MAX_LENGTH]):
+    for item in parse_list_header(",".join(accept)[:MAX_LENGTH]):
         media_range, options = parse_options_header(item)
         weight = _weight(item, options)
-        if weight is not None:
-            weights[media_range.lower()] = weight
+        if weight is not None and _RANGE.fullmatch(media_range):
+            weights[_ANY.get(media_range, media_range.lower())] = weight
+    if not weights:
+        return offers[0]
     best = max(offers, key=lambda offer: _quality(weights, offer))
     if _quality(weights, best) <= 0:
-        raise NotAcceptable(f"This endpoint returns {' or '.join(offers)}.")
+        raise NotAcceptable(f"This endpoint returns {listed('{}', offers, 'or')}.")
     return best
 
 

@@ -4,18 +4,19 @@ Each kind of exception that can reach the edge has a handler here: the error tre
 refusals of parameters, Starlette's of paths and verbs, and whatever nobody foresaw.
 """
 
-import re
 import uuid
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.errors import BreedCAMError, RequestError
 from app.schemas import Problem
 from app.telemetry import REQUEST_ID_HEADER, answered_with, request_id
+from app.wording import listed, near, sentences
 
 __all__ = ["MEDIA_TYPE", "add_handlers", "answer", "responses"]
 
@@ -36,6 +37,14 @@ _DESCRIPTIONS = {
     503: "Starting or stopping, too many connections, or the engine is down",
     504: "Past the deadline",
 }
+
+_HOW_TO_POST = (
+    "Send the photo as the body, as `curl -X POST -T photo.jpg URL` or "
+    "`curl -F file=@photo.jpg URL` do."
+)
+
+_LONGEST = 100
+"""Characters of an unknown path that are compared with the known ones."""
 
 # Errors that Starlette raises; any other status is `http-<status>`.
 _HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
@@ -66,7 +75,10 @@ def add_handlers(app: FastAPI) -> None:
 
 def answer(error: BreedCAMError) -> Response:
     """The problem document of an error of the tree."""
-    return _response(error.status, error.code, error.title, str(error), error.headers)
+    detail = str(error)
+    if error.retry_after_s is not None:
+        detail += f" Try again in {error.retry_after_s} s."
+    return _response(error.status, error.code, error.title, detail, error.headers)
 
 
 async def _known(_: Request, error: Exception) -> Response:
@@ -74,30 +86,46 @@ async def _known(_: Request, error: Exception) -> Response:
     return answer(error)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    detail = "; ".join(
-        # The first part of a location is where the parameter stands: `query`.
-        f"`{'.'.join(str(part) for part in fault['loc'][1:])}`: {_in_plain_words(fault)}"
-        for fault in error.errors()
-    )
-    return _response(RequestError.status, RequestError.code, RequestError.title, detail)
+    # The first part of a location is where the parameter stands: `query`.
+    faults = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]
+    query = get_type_hints(request.scope["endpoint"])["query"]
+    detail = "; ".join(sentences(faults, "`{}`", list(query.model_fields)))
+    return _response(RequestError.status, RequestError.code, RequestError.title, f"{detail}.")
 
 
-def _in_plain_words(fault: dict[str, Any]) -> str:
-    """What pydantic says, for people who do not know pydantic."""
-    if fault["type"] == "extra_forbidden":
-        return "there is no such parameter; /docs lists them"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", message)  # an enum's member: its value alone
-
-
-async def _http(_: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, f"http-{error.status_code}")
     title = code.replace("-", " ").capitalize()
-    headers = dict(error.headers) if error.headers else None
-    return _response(error.status_code, code, title, str(error.detail), headers)
+    headers = dict(error.headers) if error.headers else {}
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = _no_such_path(request)
+    elif error.status_code == 405:
+        # Files (`StaticFiles`) say nothing of what they allow.
+        allowed = headers.setdefault("Allow", "GET, HEAD").split(", ")
+        detail = f"Here, the method is {listed('{}', sorted(allowed), 'or')}."
+        if allowed == ["POST"]:
+            detail += f" {_HOW_TO_POST}"
+    return _response(error.status_code, code, title, detail, headers)
+
+
+def _no_such_path(request: Request) -> str:
+    """What to say of it: the path that was most likely meant, or all that there are."""
+    scope = request.scope
+    prefix = scope.get("app_root_path", scope.get("root_path", ""))  # the latter also a mount's
+    paths = dict.fromkeys(
+        str(route.path) for route in iter_route_contexts(request.app.routes) if route.methods
+    )
+    path = "/" + scope["path"].removeprefix(prefix)[:_LONGEST].lower().strip("/")
+    guesses = [path, f"/{path.rpartition('/')[2]}"]  # `/predict/`, `/v1/predict`
+    meant = [guess for guess in guesses if guess in paths and guess != "/"]
+    meant = meant or [similar for guess in guesses for similar in near(guess, paths)]
+    if meant:
+        return f"There is no such path. Did you mean `{prefix}{meant[0]}`?"
+    return f"There is no such path. There are {listed(f'`{prefix}{{}}`', paths)}."
 
 
 async def _unknown(_: Request, error: Exception) -> Response:

@@ -58,6 +58,9 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
         "required": True,
+        "description": "The photo. It is also taken without a content type, or with one that "
+        "clients send by themselves: `application/x-www-form-urlencoded` (curl, urllib) or "
+        "`text/plain`. The file's content decides.",
         "content": {
             "multipart/form-data": {
                 "schema": {

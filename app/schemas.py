@@ -56,6 +56,18 @@ def _parse_box(value: object) -> object:
     return edges
 
 
+def _one_each(values: object) -> object:
+    """Boxes, unless four numbers came as four of them.
+
+    Raises:
+        ValueError: they did.
+    """
+    edges = values if isinstance(values, list) and len(values) == 4 else [""]
+    if all(re.fullmatch(_NUMBER, str(edge)) for edge in edges):
+        raise ValueError("a box is one parameter: box=xmin,ymin,xmax,ymax")
+    return values
+
+
 class _Query(BaseModel):
     """Unknown parameters are refused: a typing error is not to pass in silence."""
 
@@ -69,7 +81,7 @@ class PredictQuery(_Query):
         5,
         ge=1,
         le=1000,
-        description="how many classes to list; at most as many as the model has",
+        description="how many classes to list; all of them where it is more than the model has",
     )
 
 
@@ -86,7 +98,9 @@ class CompareQuery(PredictQuery):
     versus: str | None = Field(
         None, min_length=1, max_length=100, description="explain the target against this class"
     )
-    box: list[Annotated[Box, BeforeValidator(_parse_box)]] = Field(
+    box: Annotated[
+        list[Annotated[Box, BeforeValidator(_parse_box)]], BeforeValidator(_one_each)
+    ] = Field(
         [],
         max_length=100,
         description="`xmin,ymin,xmax,ymax` in pixels of the upright photo; repeatable",
@@ -106,8 +120,8 @@ class CompareQuery(PredictQuery):
         None,
         ge=16,
         le=MAX_OVERLAY_SIZE,
-        description="longest side of the overlay, side by side of each, pixels; never more than "
-        "the photo's",
+        description="longest side of the overlay, pixels, or of each picture of `/compare`; an "
+        "overlay is never larger than the photo",
     )
     overlay: bool = Field(True, description="false: the figures alone")
     rule: Rule | None = Field(

@@ -116,7 +116,12 @@ class Keys:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before its body is read."""
         if scope["type"] == "http" and not _among(OPEN, _path(scope)):
-            scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            fields = Headers(scope=scope).getlist("authorization")
+            if len(fields) > 1:
+                error = Unauthorized("The request has more than one `Authorization` header.")
+                await _refuse(error, scope, receive, send)
+                return
+            scheme, _, key = "".join(fields).partition(" ")
             if scheme.lower() != "bearer":
                 error = Unauthorized("The service needs an API key: `Authorization: Bearer KEY`.")
                 await _refuse(error, scope, receive, send)

@@ -58,11 +58,20 @@ def _keys(value: object) -> object:
                     "key {number} has characters other than ASCII letters, digits and ._~+/-",
                     number=number,
                 )
-            if len(text) < MIN_KEY_LENGTH or len(set(text)) < _MIN_KEY_ALPHABET:
+            if len(text) < MIN_KEY_LENGTH:
                 raise _refuse(
-                    "key {number} is weak: it needs {length} characters, chosen at random",
+                    "key {number} is weak: it has {count} characters; {least} are needed, chosen "
+                    "at random",
                     number=number,
-                    length=MIN_KEY_LENGTH,
+                    count=len(text),
+                    least=MIN_KEY_LENGTH,
+                )
+            if len(set(text)) < _MIN_KEY_ALPHABET:
+                raise _refuse(
+                    "key {number} is weak: it repeats {count} character(s); choose it at random, "
+                    "as `openssl rand -hex 32` does",
+                    number=number,
+                    count=len(set(text)),
                 )
     return keys
 
@@ -188,7 +197,6 @@ class Settings(BaseSettings):
     max_batch: int = Field(8, ge=1, le=64, description="photos in one call of the model")
     max_pending_bytes: Annotated[int, AfterValidator(_room_for_one)] = Field(
         256_000_000,
-        ge=1024,
         validate_default=True,
         description="bytes of the bodies that are being read or in work, and of the answers that "
         "are being sent; at least `BREEDCAM_MAX_BYTES`",

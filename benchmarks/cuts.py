@@ -1,6 +1,6 @@
 """The engine's cuts beside each other: predict, explain, explain_deep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from app import bundle as bundles
 from app import engines
@@ -43,18 +43,21 @@ def run(rounds: int) -> Part:
         "calls in turn, this is the median, and the quartiles.",
     )
     lines: list[tuple[str, ...]] = []
+    ratios: dict[int, dict[Cut, float]] = {}
     for rows in ROWS:
+        ratios[rows] = {}
         runs = [_in_a_process(rounds, rows) for _ in range(PROCESSES)]
         for cut in Cut:
             milliseconds = spread([medians[cut] / rows for medians in runs])
             ratio = spread([medians[cut] / medians[Cut.PREDICT] for medians in runs])
+            ratios[rows][cut] = ratio.median
             lines.append((str(rows), f"`{cut.value}`", str(milliseconds), str(ratio)))
             if cut in LIMITS:
                 title = f"`{cut.value}` in times of `predict`, {rows} photo(s) in a call"
                 part.targets.append(Target(title, ratio.median, LIMITS[cut]))
     part.tables.append(Table(("photos in a call", "cut", "ms a photo", "times `predict`"), lines))
     if info.name == "openvino":
-        part.tables += [_profile(rows) for rows in ROWS]
+        part.tables += [_profile(rows, ratios[rows]) for rows in ROWS]
     return part
 
 
@@ -70,24 +73,36 @@ def _in_a_process(rounds: int, rows: int) -> dict[Cut, float]:
     return {cut: spreads[cut.value].median for cut in Cut}
 
 
-def _profile(rows: int) -> Table:
-    """Time by kind of operation, as OpenVINO counts it. Counting takes time of its own."""
+def _profile(rows: int, ratios: Mapping[Cut, float]) -> Table:
+    """Time by kind of operation, as OpenVINO counts it. Counting takes time of its own.
+
+    Only shares are taken from it: the counts are wall-clock times, of few calls of one cut after
+    the other.
+
+    Args:
+        rows: photos in a call.
+        ratios: each cut's time in times of `predict`'s, measured without counting.
+    """
     arguments = ("--engine", "openvino", "--count-operations")
     with Worker("benchmarks.workers.engine", *arguments) as worker:
         times = {cut: worker.ask("profile", cut=cut.value, rows=rows, count=10) for cut in Cut}
-    kinds = sorted(times[Cut.EXPLAIN_DEEP], key=lambda kind: -times[Cut.EXPLAIN_DEEP][kind])
+    return _shares(rows, times, ratios)
+
+
+def _shares(
+    rows: int, times: Mapping[Cut, Mapping[str, float]], ratios: Mapping[Cut, float]
+) -> Table:
+    """Each cut's time, in percent of `predict`'s, shared out by the times of its operations."""
+    percent = {cut: 100 * ratios[cut] / sum(times[cut].values()) for cut in Cut}
+    deep = times[Cut.EXPLAIN_DEEP]
+    kinds = sorted(deep, key=lambda kind: -deep[kind])
     lines = [
-        (kind, *(f"{100 * times[cut].get(kind, 0.0) / _total(times):.1f}" for cut in Cut))
+        (kind, *(f"{percent[cut] * times[cut].get(kind, 0.0):.1f}" for cut in Cut))
         for kind in kinds[:LARGEST]
     ]
-    sums = (f"{100 * sum(times[cut].values()) / _total(times):.1f}" for cut in Cut)
     return Table(
         ("operation", *(f"`{cut.value}`" for cut in Cut)),
-        [("all", *sums), *lines],
-        f"Where the time goes, {rows} photo(s) in a call: percent of `predict`'s, by OpenVINO's "
-        "own count of each kind of operation.",
+        [("all", *(f"{100 * ratios[cut]:.1f}" for cut in Cut)), *lines],
+        f"Where the time goes, {rows} photo(s) in a call: the times above in percent of "
+        "`predict`'s, shared out by OpenVINO's own count of each kind of operation.",
     )
-
-
-def _total(times: dict[Cut, dict[str, float]]) -> float:
-    return sum(times[Cut.PREDICT].values())

@@ -405,8 +405,15 @@ def test_options_that_are_named_exist() -> None:
 
     assert len(subcommands) == len(Training.model_fields)
     assert "--checkpoint-minutes" in named
-    of_others = {"--build", "--build-arg", "--profile", "--data-binary"}  # Docker's, and curl's
-    assert named - options <= {"--help", *of_others, "--head", "--address", "--port"}  # Ray's
+    of_others = {
+        *("--build", "--build-arg", "--profile", "--rm", "--target", "--user"),  # Docker's
+        *("--data-binary", "--fail", "--silent"),  # curl's
+        *("--retry", "--retry-connrefused", "--retry-delay"),
+        *("--head", "--address", "--port"),  # Ray's
+        *("--cpu-list", "--oldest"),  # taskset's and pkill's
+        "--core-hour",  # the benchmarks'
+    }
+    assert named - options <= {"--help", *of_others}
 
 
 def test_benchmark_commands_exist() -> None:
@@ -415,8 +422,8 @@ def test_benchmark_commands_exist() -> None:
     used = readme.commands(EVERYTHING, "-m benchmarks")
     assert used
     for words in used:
-        assert words[0] in {"boxes", "ray", *PARTS}, words
-        assert set(words[1:]) <= {"--data-dir", "DIR", "--limit", "N"}, words
+        assert words[0] in {"boxes", "capacity", "ray", *PARTS}, words
+        assert set(words[1:]) <= {"--data-dir", "DIR", "--limit", "N", "alone", "two"}, words
 
 
 # -- examples

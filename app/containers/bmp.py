@@ -3,7 +3,7 @@
 import struct
 
 from app.containers.base import CUT, Limits, Source, check_size
-from app.errors import UndecodableImage
+from app.errors import UndecodableImage, UnsupportedMediaType
 
 __all__ = ["inspect"]
 
@@ -15,7 +15,8 @@ def inspect(data: bytes, limits: Limits) -> Source:
 
     Raises:
         TooManyPixels: its size exceeds the limits.
-        UndecodableImage: it is compressed (run lengths are decoded too slowly), or cut short.
+        UnsupportedMediaType: it is compressed (run lengths are decoded too slowly).
+        UndecodableImage: it is cut short.
     """
     if len(data) < 30:
         raise UndecodableImage(CUT)
@@ -30,7 +31,7 @@ def inspect(data: bytes, limits: Limits) -> Source:
         raise UndecodableImage(CUT)
     check_size(width, height, limits)
     if compression in _COMPRESSIONS:
-        raise UndecodableImage(
+        raise UnsupportedMediaType(
             f"The BMP is compressed ({_COMPRESSIONS[compression]}); only uncompressed ones are "
             "supported."
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from app.containers.base import Budget, Limits, Source, check_size
-from app.errors import TooManyPixels, UndecodableImage
+from app.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
 
 __all__ = ["BRANDS", "inspect"]
 
@@ -47,8 +47,8 @@ def inspect(data: bytes, limits: Limits) -> Source:
 
     Raises:
         TooManyPixels: the picture or what it is made of exceeds the limits.
-        UndecodableImage: there is no picture that the file says is the one to show, or it is coded
-            by another method than HEVC and AV1.
+        UnsupportedMediaType: the picture is coded by another method than HEVC and AV1.
+        UndecodableImage: there is no picture that the file says is the one to show.
     """
     items = _items(data)
     if items.primary not in items.sizes:
@@ -61,7 +61,7 @@ def inspect(data: bytes, limits: Limits) -> Source:
         if kind in _DERIVED:
             continue
         if kind not in _CODED:
-            raise UndecodableImage(
+            raise UnsupportedMediaType(
                 f"The picture is coded as {kind.decode('ascii', 'replace')!r}; HEVC (HEIC) and "
                 "AV1 (AVIF) are supported."
             )

@@ -16,7 +16,7 @@ from app.containers.base import (
     orientation,
     reduction,
 )
-from app.errors import TooCostly, UndecodableImage
+from app.errors import TooCostly, UndecodableImage, UnsupportedMediaType
 
 __all__ = ["inspect"]
 
@@ -87,6 +87,7 @@ def inspect(data: bytes, limits: Limits) -> Source:
     Raises:
         TooManyPixels: its size exceeds the limits.
         TooCostly: its scans do.
+        UnsupportedMediaType: its frame is of a rare kind.
         UndecodableImage: it has no frame or no scan.
     """
     structure = _Structure(data, limits)
@@ -223,7 +224,7 @@ def _frame(marker: int, body: bytes, limits: Limits) -> _Frame:
     bits, height, width, count = struct.unpack_from(">BHHB", body)
     check_size(width, height, limits)
     if bits != 8 or marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) or count not in (1, 3, 4):
-        raise UndecodableImage(
+        raise UnsupportedMediaType(
             f"The JPEG is of a rare kind (frame 0x{marker:02X}, {bits} bits, {count} components) "
             "that is not supported."
         )

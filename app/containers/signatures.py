@@ -2,7 +2,9 @@
 
 import re
 
-__all__ = ["name_of"]
+__all__ = ["is_text", "name_of"]
+
+TEXT, JSON = "text", "JSON text"
 
 _AT_START = (
     (b"\xff\x0a", "a JPEG XL image"),
@@ -19,6 +21,8 @@ _AT_START = (
     (b"II\xbc\x01", "a JPEG XR image"),
     (b"II+\0", "a BigTIFF image"),
     (b"MM\0+", "a BigTIFF image"),
+    # A cursor or icon has a number of pictures there; uncompressed Targa files have zeros.
+    *((b"\0\0" + bytes([kind]) + bytes(5), "a Targa image (TGA)") for kind in (2, 3, 10, 11)),
     (b"\0\0\x01\0", "a Windows icon (ICO)"),
     (b"\0\0\x02\0", "a Windows cursor (CUR)"),
     (b"icns", "an Apple icon (ICNS)"),
@@ -86,6 +90,11 @@ def name_of(data: bytes) -> str | None:
     return _text(start)
 
 
+def is_text(data: bytes) -> bool:
+    """Whether a file is text, but for the kinds that `name_of` knows better."""
+    return name_of(data) in (TEXT, JSON)
+
+
 def _text(start: bytes) -> str | None:
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:1] == b"<":
@@ -93,7 +102,7 @@ def _text(start: bytes) -> str | None:
             if pattern.search(text):
                 return name
     if text[:1] in (b"{", b"["):
-        return "JSON text"
+        return JSON
     if text and not any(byte < 9 or 13 < byte < 32 or byte == 127 for byte in text):
-        return "text"
+        return TEXT
     return None

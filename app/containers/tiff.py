@@ -71,14 +71,14 @@ def inspect(data: bytes, limits: Limits) -> Source:
     Only what describes the pixels is handed to the decoder, in a directory written anew.
 
     Raises:
-        UnsupportedMediaType: it is a raw photo.
+        UnsupportedMediaType: it is a raw photo, or of a kind that is not supported.
         TooManyPixels: its size exceeds the limits.
-        UndecodableImage: it is cut short, or of a kind that is not supported.
+        UndecodableImage: it is cut short.
     """
     try:
         directory = _Directory(data)
         if _DNG in directory or directory.number(_SUBFILE, 0) & 1:
-            raise UnsupportedMediaType("The image is a raw photo in TIFF's form.")
+            raise UnsupportedMediaType("The file is a raw photo in TIFF's form.")
         width, height = directory.number(_WIDTH, 0), directory.number(_HEIGHT, 0)
         check_size(width, height, limits)
         samples, bits = directory.number(_SAMPLES, 1), directory.number(_BITS, 1)
@@ -109,7 +109,7 @@ def inspect(data: bytes, limits: Limits) -> Source:
 def _check_kind(directory: _Directory, samples: int, bits: int) -> None:
     compression = directory.number(_COMPRESSION, 1)
     if compression not in _COMPRESSIONS:
-        raise UndecodableImage(
+        raise UnsupportedMediaType(
             f"The TIFF's compression {compression} is not supported; none, LZW, Deflate and "
             "PackBits are."
         )
@@ -122,7 +122,7 @@ def _check_kind(directory: _Directory, samples: int, bits: int) -> None:
         or directory.number(_FORMAT, 1) != 1
         or _TILE_OFFSETS in directory
     ):
-        raise UndecodableImage(
+        raise UnsupportedMediaType(
             "The TIFF is of a kind that is not supported: it should hold strips of interleaved "
             "samples of 1, 8 or 16 bits."
         )
@@ -142,9 +142,11 @@ def _tags(directory: _Directory, height: int) -> dict[int, Sequence[int]]:
             break
         there += 1
     if there < strips:
-        raise UndecodableImage(
-            f"The image is cut short: {100 * there // strips} % of its rows are there."
-        )
+        complete = there * rows
+        if directory.number(_COMPRESSION, 1) == 1:  # and of the strip that is cut
+            complete += rows * max(0, size - offsets[there]) // max(1, counts[there])
+        share = f"{100 * complete // height} %" if complete else "not all"
+        raise UndecodableImage(f"The image is cut short: {share} of its rows are there.")
     tags: dict[int, Sequence[int]] = {
         tag: directory.numbers(tag)
         for tag in (

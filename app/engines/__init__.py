@@ -88,8 +88,8 @@ def _wants_tensorflow(engine: str, device: str) -> bool:
     if engine == "tensorflow":
         if not installed:
             raise EngineUnavailable(
-                "BREEDCAM_ENGINE=tensorflow, and TensorFlow is not installed: pip install "
-                "-r requirements/train.txt, or requirements/gpu.txt for an NVIDIA GPU."
+                "BREEDCAM_ENGINE=tensorflow, and TensorFlow is not installed: run "
+                "`make .venv/.train`, or pip install -r requirements/gpu.txt for an NVIDIA GPU."
             )
         return True
     return engine == "auto" and device != "cpu" and installed and _has_nvidia_gpu()

@@ -227,6 +227,17 @@ class TestFindVersion:
         with pytest.raises(BundleError, match=r"no model at .*absent"):
             find_version(tmp_path / "absent")
 
+    def test_those_that_are_there_are_named(self, tmp_path: Path) -> None:
+        for model, version in (("dogs", 1), ("dogs", 2), ("cats", 1)):
+            card = tmp_path / model / str(version) / CARD_PATH
+            card.parent.mkdir(parents=True)
+            card.touch()
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(BundleError, match=r"no model at .*birds\. .* has cats and dogs\.$"):
+            find_version(tmp_path / "birds")
+        with pytest.raises(BundleError, match=r"no model at .*dogs.3\. .*dogs has 1 and 2\.$"):
+            find_version(tmp_path / "dogs" / "3")
+
     def test_no_version_in_it(self, tmp_path: Path) -> None:
         (tmp_path / "latest").mkdir()
         with pytest.raises(BundleError, match="no model version"):

@@ -260,7 +260,7 @@ def test_curl_that_wishes_for_http2(service: Service) -> None:
 
 EARLY = [
     ("/predict", "image/jpeg", 413),
-    ("/predict", "text/plain", 415),
+    ("/predict", "application/json", 415),
     ("/nowhere", "image/jpeg", 404),
     ("/livez", "image/jpeg", 405),
     ("/predict?top_k=0", "image/jpeg", 400),

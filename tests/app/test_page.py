@@ -107,6 +107,15 @@ async def test_a_file_that_is_known_already_is_not_sent_again(
     assert other.content == first.content
 
 
+async def test_without_scripts_no_link_leads_to_docs_that_may_be_off(
+    client: httpx.AsyncClient,
+) -> None:
+    """The script shows the only one where they are on."""
+    text = (await client.get("/")).text
+    assert Page(text).links.count("docs") == 1
+    assert '<p id="docs" hidden><a href="docs">' in text
+
+
 async def test_there_is_nothing_else(client: httpx.AsyncClient) -> None:
     problem(await client.get("/static/nothing.js"), 404, "not-found")
     problem(await client.get("/static/"), 404, "not-found")

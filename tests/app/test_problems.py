@@ -100,15 +100,62 @@ async def test_each_endpoint_has_its_own_parameters(
     assert f"`{next(iter(params))}`: there is no such parameter" in detail
 
 
-async def test_paths_and_verbs_that_do_not_exist(client: httpx.AsyncClient) -> None:
-    problem(await client.get("/nowhere"), 404, "not-found")
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/predict/", "/predict"),
+        ("/predcit", "/predict"),
+        ("/v1/predict", "/predict"),
+        ("/api/Predict/", "/predict"),
+        ("/Grad-CAM", "/gradcam"),
+        ("/v2/models/predit", "/predict"),
+        ("/ready", "/readyz"),
+        ("/docs/nothing", None),
+        ("/static/", None),
+        ("/nowhere", None),
+        ("/" + "predict/" * 1000, None),
+    ],
+)
+async def test_a_wrong_path_gets_the_right_one(
+    client: httpx.AsyncClient, path: str, near: str | None
+) -> None:
+    for response in (await client.get(path), await client.post(path)):
+        if response.status_code == 405:  # of files
+            continue
+        detail = problem(response, 404, "not-found")
+        if near:
+            assert detail == f"There is no such path. Did you mean `{near}`?"
+        else:
+            assert "There are " in detail
+            assert "`/predict`, `/cam`, `/gradcam`, `/compare`" in detail
+            assert detail.count("`/model`") == 1
+
+
+async def test_a_path_is_suggested_under_the_prefix_and_where_it_is_served(serve: Serve) -> None:
+    async with serve(root_path="/dogs", docs=False) as client:
+        for path in ("/dogs/predict/", "/predict/"):
+            detail = problem(await client.get(path), 404, "not-found")
+            assert detail.endswith("Did you mean `/dogs/predict`?")
+        detail = problem(await client.get("/dogs/docs"), 404, "not-found")
+        assert "`/dogs/cam`" in detail
+        assert "docs`" not in detail
+
+
+async def test_verbs_that_do_not_exist(client: httpx.AsyncClient) -> None:
     for path in ENDPOINTS:
-        response = await client.get(path)
-        problem(response, 405, "method-not-allowed")
-        assert response.headers["Allow"] == "POST"
+        for method in ("GET", "PUT"):  # PUT is what `curl -T` sends
+            response = await client.request(method, path)
+            detail = problem(response, 405, "method-not-allowed")
+            assert detail.startswith("Here, the method is POST. Send the photo as the body")
+            assert "curl -X POST -T photo.jpg" in detail
+            assert response.headers["Allow"] == "POST"
+    files = await client.post("/static/app.js")
+    problem(files, 405, "method-not-allowed")
+    assert files.headers["Allow"] == "GET, HEAD"
     for path in ("/livez", "/readyz", "/model", "/"):
         response = await client.post(path)
-        problem(response, 405, "method-not-allowed")
+        detail = problem(response, 405, "method-not-allowed")
+        assert detail == "Here, the method is GET or HEAD."
         assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
@@ -126,7 +173,7 @@ async def test_no_more_requests_than_places(
             await asyncio.sleep(0.001)
         for path in ENDPOINTS:
             refused = await post(client, path)
-            problem(refused, 429, "queue-full")
+            assert problem(refused, 429, "queue-full").endswith(" Try again in 1 s.")
             assert int(refused.headers["Retry-After"]) >= 1
         assert (await client.get("/readyz")).status_code == 200
         held.go.set()
@@ -238,11 +285,13 @@ async def test_any_other_request_id_is_replaced(client: httpx.AsyncClient, offer
     ("query", "word"),
     [
         ("top_k=1&top_k=2", "`top_k` is given more than once."),
-        ("topk=1", "`topk`: there is no such parameter; /docs lists them"),
+        ("topk=1", "`topk`: there is no such parameter. Did you mean `top_k`? There are `top_k`, "),
         ("method=scorecam", "'gradcam', 'gradcampp', 'layercam' or 'hirescam'"),
-        ("box=1,2,3", "`box.0`: a box is four numbers"),
-        ("threshold=nan", "`threshold`: Input should be a finite number"),
+        ("box=1,2,3", "`box`: a box is four numbers"),
+        ("box=1&box=2&box=3&box=4", "`box`: a box is one parameter: box=xmin,ymin,xmax,ymax."),
+        ("threshold=nan", "`threshold` must be a finite number."),
         ("versus=cat", "`versus`: the model has no class 'cat'"),
+        ("target=beagel", "no class 'beagel'; near: beagle. GET /model"),
     ],
 )
 async def test_details_are_in_plain_words(client: httpx.AsyncClient, query: str, word: str) -> None:

@@ -373,7 +373,7 @@ async def test_openapi_documents_bodies_and_problems(
             parameter["name"]: parameter.get("description", "")
             for parameter in operation["parameters"]
         }
-        assert "at most as many as the model has" in descriptions["top_k"]
+        assert "all of them where it is more than the model has" in descriptions["top_k"]
         parameters = {parameter["name"]: parameter["in"] for parameter in operation["parameters"]}
         assert set(parameters.values()) == {"query"}
         common = {"top_k"}

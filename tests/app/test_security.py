@@ -46,6 +46,13 @@ async def test_without_a_key_nothing_is_told(locked: httpx.AsyncClient, method: 
             assert "Authorization: Bearer" in problem(response, 401, "unauthorized")
 
 
+async def test_two_keys_at_once_are_refused(locked: httpx.AsyncClient) -> None:
+    """A proxy in front might have looked at the other one."""
+    headers = [("Authorization", f"Bearer {key}") for key in (KEYS[0], KEYS[0])]
+    detail = problem(await locked.get("/model", headers=headers), 401, "unauthorized")
+    assert "more than one" in detail
+
+
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER "])
 async def test_each_key_opens(locked: httpx.AsyncClient, key: str, scheme: str) -> None:

@@ -202,8 +202,8 @@ class TestKeys:
         [
             ("", "there is no key"),
             (" , ", "there is no key"),
-            ("0123456789abcde", "key 1 is weak"),
-            ("abcd" * 9, "key 1 is weak"),
+            ("0123456789abcde", "key 1 is weak: it has 15 characters; 16 are needed"),
+            ("abcd" * 9, "key 1 is weak: it repeats 4 character"),
             (f"{KEY},swordfish", "key 2 is weak"),
             (f"{KEY} {KEY}", "key 1 has characters"),
             (f"{KEY}é", "key 1 has characters"),

@@ -33,3 +33,21 @@ def test_ratio_is_the_median_of_the_processes(monkeypatch: pytest.MonkeyPatch) -
         statistics.median([5 / 4, 9 / 8, 1]),
         statistics.median([2, 2, 3]),
     ]
+
+
+def test_times_of_operations_add_up_to_the_cut() -> None:
+    """Whatever counting took: predict's 50 ms and explain's 5 ms are 100 % and 106 %."""
+    times = {
+        Cut.PREDICT: {"Convolution": 40.0, "Add": 10.0},
+        Cut.EXPLAIN: {"Convolution": 4.0, "Multiply": 1.0},
+        Cut.EXPLAIN_DEEP: {"Convolution": 150.0, "Multiply": 50.0},
+    }
+    ratios = {Cut.PREDICT: 1.0, Cut.EXPLAIN: 1.06, Cut.EXPLAIN_DEEP: 2.0}
+
+    table = cuts._shares(1, times, ratios)
+
+    assert table.rows == [
+        ("all", "100.0", "106.0", "200.0"),
+        ("Convolution", "80.0", "84.8", "150.0"),
+        ("Multiply", "0.0", "21.2", "50.0"),
+    ]

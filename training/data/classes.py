@@ -4,11 +4,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
-from difflib import get_close_matches
 
 from pydantic import ValidationError
 
-from app.bundle import Label, comparable
+from app.bundle import Label, comparable, near_classes
 from training.data.dataset import Dataset, Example
 from training.errors import DataError
 
@@ -114,19 +113,9 @@ def _unknown_breeds(unknown: Sequence[str], labels: Sequence[Label]) -> str:
     """An error that names the classes whose names or synsets are near to unknown ones."""
     lines = []
     for breed in unknown:
-        near = _near(breed, labels)
+        near = near_classes(breed, labels)
         lines.append(f"No such breed: {breed}." + (f" Near: {', '.join(near)}." if near else ""))
     return "\n".join(lines)
-
-
-def _near(breed: str, labels: Sequence[Label]) -> list[str]:
-    """At most five classes: those whose name has the unknown words, then similar spellings."""
-    key = _key(breed)
-    names = {_key(own.name): own.name for own in labels}
-    names |= {own.synset: f"{own.synset} ({own.name})" for own in labels if own.synset}
-    containing = [spelling for spelling in names if key and f" {key} " in f" {spelling} "]
-    similar = get_close_matches(key, names, n=5, cutoff=0.7)
-    return [names[spelling] for spelling in dict.fromkeys([*containing, *similar])][:5]
 
 
 def check_distinct(names: Sequence[str]) -> None:

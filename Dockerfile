@@ -2,7 +2,7 @@
 #   docker build --target cpu -t breedcam:cpu .             OpenVINO
 #   docker build --target gpu -t breedcam:gpu .             TensorFlow and CUDA
 #   docker build --target training -t breedcam:training .   TensorFlow; see docs/containers.md
-# With traces: --build-arg REQUIREMENTS=otel
+# With traces (cpu): --build-arg REQUIREMENTS=otel
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS base

@@ -20,7 +20,7 @@ from app.errors import (
 )
 from app.settings import Settings
 
-__all__ = ["read_image"]
+__all__ = ["limited", "read_image"]
 
 _HOW_TO_SEND = (
     "Send a photo: as multipart/form-data in the field `file`, or by itself as image/* or "
@@ -72,22 +72,16 @@ async def read_image(
         if not _has_body(request):
             raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
         if content_type not in UNSPECIFIC:
-            raise _unsupported(content_type)
-    try:
-        body = _limited(request, settings.max_bytes, take)
-        if content_type in UNSPECIFIC:
-            body = _unless_text(body, content_type)
-        data = await (_file_field(request, body) if multipart else _joined(body))
-    except ClientDisconnect as error:
-        raise ClientGone("The connection was closed before the end of the body.") from error
+            raise UnsupportedMediaType(
+                f"Content type {content_type!r} is not supported. {_HOW_TO_SEND}"
+            )
+    body = limited(request, settings.max_bytes, take)
+    if content_type in UNSPECIFIC:
+        body = _unless_text(body)
+    data = await (_file_field(request, body) if multipart else _joined(body))
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
     return data
-
-
-def _unsupported(content_type: str) -> UnsupportedMediaType:
-    what = f"Content type {content_type!r}" if content_type else "Text without a content type"
-    return UnsupportedMediaType(f"{what} is not supported. {_HOW_TO_SEND}")
 
 
 def _has_body(request: Request) -> bool:
@@ -97,24 +91,38 @@ def _has_body(request: Request) -> bool:
     return request.headers.get("content-length", "0").strip("0") != ""
 
 
-async def _limited(
+async def limited(
     request: Request, max_bytes: int, take: Callable[[int], Awaitable[None]]
 ) -> AsyncIterator[bytes]:
-    """The body's chunks, as long as they are within the limit."""
+    """The body's chunks, as long as they are within the limit.
+
+    Args:
+        request: whose body it is.
+        max_bytes: the limit.
+        take: called with the size of a chunk before it is kept.
+
+    Raises:
+        QueueFull: `take` finds no memory.
+        TooManyBytes: they are not within it, by the header or as counted.
+        ClientGone: the client hung up.
+    """
     message = f"The upload exceeds the limit of {max_bytes} bytes."
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise TooManyBytes(message)
     total = 0
-    async for chunk in request.stream():
-        total += len(chunk)
-        if total > max_bytes:
-            raise TooManyBytes(message)
-        await take(len(chunk))
-        yield chunk
+    try:
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > max_bytes:
+                raise TooManyBytes(message)
+            await take(len(chunk))
+            yield chunk
+    except ClientDisconnect as error:
+        raise ClientGone("The connection was closed before the end of the body.") from error
 
 
-async def _unless_text(body: AsyncIterator[bytes], content_type: str) -> AsyncIterator[bytes]:
+async def _unless_text(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The chunks of a body that does not begin as text does; of its beginning, one chunk.
 
     Raises:
@@ -122,18 +130,14 @@ async def _unless_text(body: AsyncIterator[bytes], content_type: str) -> AsyncIt
     """
     start = b""
     async for chunk in body:
-        if len(start) >= START:
-            yield chunk
-            continue
         start += chunk
         if len(start) >= START:
-            if is_text(start[:START]):
-                raise _unsupported(content_type)
-            yield start
-    if len(start) < START:
-        if is_text(start):
-            raise _unsupported(content_type)
-        yield start
+            break
+    if is_text(start[:START]):
+        raise UnsupportedMediaType(f"The body is text, not a photo. {_HOW_TO_SEND}")
+    yield start
+    async for chunk in body:
+        yield chunk
 
 
 async def _joined(body: AsyncIterator[bytes]) -> bytes:

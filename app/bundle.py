@@ -347,10 +347,6 @@ class ModelCard(_Strict):
         exact = names.exact.get(_composed(name.strip()))
         return names.folded.get(comparable(name), []) if exact is None else [exact]
 
-    def near(self, name: str) -> list[str]:
-        """The classes that a name which is none's may have been meant for: see `near_classes`."""
-        return near_classes(name, self.labels)
-
     def threshold(self, method: Method, layer_set: str) -> float:
         """The calibrated threshold, or `DEFAULT_THRESHOLD` where there is none."""
         return self.thresholds.get(method, {}).get(layer_set, DEFAULT_THRESHOLD)

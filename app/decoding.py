@@ -21,10 +21,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ from app.errors import (
 )
 from app.image_header import Header
 from app.settings import PROJECT, Settings
+from app.threads import outlast
 
 __all__ = ["Decoders"]
 
@@ -151,12 +152,16 @@ class Decoders:
         """Start the processes that do not run; blocks for less than a second.
 
         Raises:
-            StartupError: they do not start here.
+            StartupError: they do not start here. None is left then.
         """
-        for lane in (self._quick, self._slow):
-            lane.start()
-        for lane in (self._quick, self._slow):
-            lane.wait_until_up()
+        try:
+            for lane in (self._quick, self._slow):
+                lane.start()
+            for lane in (self._quick, self._slow):
+                lane.wait_until_up()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End the processes, with what they decode."""
@@ -274,7 +279,11 @@ class _Lane:
             if exchange.done() and self._keep(process):  # the usual case, without more tasks
                 self._places.release()
             else:
-                await _in_full(self._give_back(process, exchange))
+                end = asyncio.create_task(self._give_back(process, exchange))
+                cancelled = await outlast(end)
+                end.result()
+                if cancelled:
+                    raise asyncio.CancelledError
 
     def _take(self) -> "_Process":
         """One that waits, or a new one where it has ended meanwhile."""
@@ -327,20 +336,6 @@ class _Lane:
 
 class _Killed(Exception):
     """A process was killed, and not by the service."""
-
-
-async def _in_full(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for the end of the work, even while this is cancelled, as often as it may be."""
-    task = asyncio.create_task(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 class _Process:

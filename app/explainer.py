@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from app import confidence, evidence, image_header, images, overlay, panels
 from app.admission import Admission
-from app.bundle import Method
+from app.bundle import Method, near_classes
 from app.clock import Clock
 from app.decoder import Decoded, Job
 from app.decoding import Decoders
@@ -312,7 +312,7 @@ class Explainer:
             fitting = ", ".join(f"{index} ({self._card.labels[index].name})" for index in indexes)
             raise UnknownTarget(f"`{parameter}`: {name!r} may mean any of the classes {fitting}.")
         if not indexes:
-            near = self._card.near(name)
+            near = near_classes(name, self._card.labels)
             raise UnknownTarget(
                 f"`{parameter}`: the model has no class {name!r}; "
                 + (f"near: {', '.join(near)}. " if near else "")

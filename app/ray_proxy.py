@@ -16,18 +16,19 @@ Ray itself is not imported.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
 from app import heap, logs, problems, security
 from app.admission import Admission
+from app.bodies import limited
 from app.clock import deadline
 from app.connections import Connection
 from app.edge import Edge
@@ -39,7 +40,6 @@ from app.errors import (
     NotReady,
     QueueFull,
     RequestTimeout,
-    TooManyBytes,
 )
 from app.settings import Settings
 from app.telemetry import REQUEST_ID_HEADER, RequestLog, log_context, request_id
@@ -65,13 +65,14 @@ HINTS = frozenset(
 )
 """Header fields by which a client could tell Ray for how long, and where, its request runs."""
 
-_RAYS_ERRORS: dict[int, BreedCAMError] = {
-    404: NotReady("No model is deployed yet."),
-    408: DeadlineExceeded("There was no answer in time."),
-    429: QueueFull("The service is handling as many requests as it allows."),
-    503: NotReady("No replica is ready."),
+_RAYS_ERRORS: dict[int, tuple[type[BreedCAMError], str]] = {
+    404: (NotReady, "No model is deployed yet."),
+    408: (DeadlineExceeded, "There was no answer in time."),
+    429: (QueueFull, "The service is handling as many requests as it allows."),
+    503: (NotReady, "No replica is ready."),
 }
-"""What Ray's proxy answers by itself, in plain text."""
+"""What Ray's proxy answers by itself, in plain text. Classes, since an error that is raised again
+and again holds the frames of each time, with their bodies."""
 
 
 def middlewares() -> list[Middleware]:
@@ -129,8 +130,8 @@ class Gate:
                 try:
                     async with deadline(self._settings.deadline_s):
                         body = bytearray()
-                        async for chunk in self._chunks(scope, receive):
-                            await take(len(chunk))
+                        request = Request(scope, receive)
+                        async for chunk in limited(request, self._settings.max_bytes, take):
                             body += chunk
                         arrived = True
                         answer = await self._answer(_outgoing(scope), receive, bytes(body))
@@ -143,29 +144,6 @@ class Gate:
                     await send(message)
         except BreedCAMError as error:
             await problems.answer(error)(scope, receive, send)
-
-    async def _chunks(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
-        """The body's chunks, as long as they are within the limit.
-
-        Raises:
-            TooManyBytes: they are not, by the header or as counted.
-            ClientGone: the client hung up.
-        """
-        max_bytes = self._settings.max_bytes
-        announced = Headers(scope=scope).get("content-length", "")
-        total = int(announced) if announced.isdecimal() else 0
-        if total <= max_bytes:
-            total, more = 0, True
-            while more and total <= max_bytes:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone("The connection was closed before the end of the body.")
-                chunk = message.get("body", b"")
-                total += len(chunk)
-                yield chunk
-                more = message.get("more_body", False)
-        if total > max_bytes:
-            raise TooManyBytes(f"The upload exceeds the limit of {max_bytes} bytes.")
 
     async def _answer(self, scope: Scope, receive: Receive, body: bytes) -> list[Message]:
         """The messages of a replica's answer.
@@ -233,9 +211,10 @@ class _Attempt:
         media_type = Headers(raw=[(k.lower(), v) for k, v in start["headers"]]).get("content-type")
         if status >= 400 and media_type != problems.MEDIA_TYPE:
             log.warning("Ray's proxy answered %d", status)
-            raise _RAYS_ERRORS.get(status) or BreedCAMError(
-                "The service failed to handle the request."
+            kind, detail = _RAYS_ERRORS.get(
+                status, (BreedCAMError, "The service failed to handle the request.")
             )
+            raise kind(detail)
 
     async def _receive(self) -> Message:
         if self._body is not None:

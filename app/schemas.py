@@ -40,7 +40,8 @@ Box = tuple[float, float, float, float]
 Colormap = Literal["jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot"]
 
 
-_NUMBER = r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *"
+# Nothing in it matches the same digits in two ways: it would try them all on what does not match.
+_NUMBER = r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *"
 _BOX_PATTERN = f"^{_NUMBER}(,{_NUMBER}){{3}}$"
 
 

@@ -36,6 +36,9 @@ _MEMBER = re.compile(r"<\w+\.\w+: ('\w+')>")  # an enum's member: only its value
 NEAR = 0.7
 """Least similarity of a suggestion, as `difflib` measures it."""
 
+SHOWN, LONGEST = 5, 40
+"""Unknown names that are repeated and compared with the known ones, and characters of each."""
+
 
 def sentences(
     faults: Iterable[Mapping[str, Any]], name: str = "{}", names: Sequence[str] = ()
@@ -69,7 +72,7 @@ def _place(loc: Sequence[int | str], faults: Sequence[Mapping[str, Any]]) -> str
     Where a setting may be of several types, pydantic names these too.
     """
     first, *rest = loc
-    items = {fault["loc"][1] for fault in faults if fault["loc"][0] == first and rest}
+    items = {fault["loc"][1] for fault in faults if fault["loc"][0] == first and fault["loc"][1:]}
     if rest and isinstance(rest[0], int) and items != {0}:
         return f"{first} {rest[0] + 1}"
     return str(first)
@@ -82,10 +85,12 @@ def _words(fault: Mapping[str, Any]) -> str:
 
 
 def _unknown(unknown: Sequence[str], name: str, names: Sequence[str]) -> str:
-    guesses = dict.fromkeys(guess for wrong in unknown for guess in near(wrong.lower(), names))
+    shown = [wrong[:LONGEST] for wrong in unknown[:SHOWN]]
+    guesses = dict.fromkeys(guess for wrong in shown for guess in near(wrong.lower(), names))
     hint = f"Did you mean {listed(name, guesses, 'or')}? " if guesses else ""
     is_none = "there is no such parameter" if len(unknown) == 1 else "there are no such parameters"
-    return f"{listed(name, unknown)}: {is_none}. {hint}There are {listed(name, names)}"
+    more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+    return f"{listed(name, shown)}{more}: {is_none}. {hint}There are {listed(name, names)}"
 
 
 def _joined(place: str, words: Sequence[str]) -> str:

@@ -11,27 +11,22 @@ from benchmarks.protocol import PROJECT, WorkerFailed
 PARTS = {"cuts": 20, "variants": 20, "explain": 12, "http": 12, "cold": 5, "int8": 40}
 """The parts, with their default number of rounds. A part is the module of that name."""
 
+COMMANDS = {
+    "boxes": "benchmarks.boxes.command",
+    "capacity": "benchmarks.capacity",
+    "ray": "benchmarks.ray_serve",
+    "revision": "benchmarks.revision",
+}
+"""Modules with a command line of their own."""
+
 RESULT = PROJECT / "docs" / "performance.json"
 
 
 def main() -> None:
     """Measure and print; with `--write`, also update `docs/performance.md`."""
-    if sys.argv[1:2] == ["boxes"]:
-        from benchmarks.boxes import command
-
-        return command.main(sys.argv[2:])
-    if sys.argv[1:2] == ["revision"]:
-        from benchmarks import revision
-
-        return revision.main(sys.argv[2:])
-    if sys.argv[1:2] == ["capacity"]:
-        from benchmarks import capacity
-
-        return capacity.main(sys.argv[2:])
-    if sys.argv[1:2] == ["ray"]:
-        from benchmarks import ray_serve
-
-        return ray_serve.main(sys.argv[2:])
+    if command := COMMANDS.get("".join(sys.argv[1:2])):
+        importlib.import_module(command).main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,

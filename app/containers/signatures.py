@@ -92,7 +92,7 @@ def name_of(data: bytes) -> str | None:
 
 def is_text(data: bytes) -> bool:
     """Whether a file is text, but for the kinds that `name_of` knows better."""
-    return name_of(data) in (TEXT, JSON)
+    return not data.startswith(b"\xff\xd8\xff") and name_of(data) in (TEXT, JSON)
 
 
 def _text(start: bytes) -> str | None:

@@ -144,7 +144,8 @@ def _tags(directory: _Directory, height: int) -> dict[int, Sequence[int]]:
     if there < strips:
         complete = there * rows
         if directory.number(_COMPRESSION, 1) == 1:  # and of the strip that is cut
-            complete += rows * max(0, size - offsets[there]) // max(1, counts[there])
+            cut = min(rows, height - complete)
+            complete += cut * max(0, size - offsets[there]) // max(1, counts[there])
         share = f"{100 * complete // height} %" if complete else "not all"
         raise UndecodableImage(f"The image is cut short: {share} of its rows are there.")
     tags: dict[int, Sequence[int]] = {

@@ -111,11 +111,17 @@ class OpenVINOEngine(LocalEngine):
         Raises:
             ValueError: an array of another shape or dtype than `Batch` has.
         """
-        if cut is not Cut.EXPLAIN_DEEP or len(batch) <= _DEEP_ROWS:
+        rows = self._rows_in_a_call(cut, len(batch))
+        if rows == len(batch):
             return self._run(cut, batch)
-        starts = range(0, len(batch), _DEEP_ROWS)
-        parts = [self._run(cut, batch.rows(slice(row, row + _DEEP_ROWS))) for row in starts]
+        starts = range(0, len(batch), rows)
+        parts = [self._run(cut, batch.rows(slice(row, row + rows))) for row in starts]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @staticmethod
+    def _rows_in_a_call(cut: Cut, rows: int) -> int:
+        """How many photos of a batch are in one call, the last call perhaps excepted."""
+        return min(rows, _DEEP_ROWS) if cut is Cut.EXPLAIN_DEEP else rows
 
     def _run(self, cut: Cut, batch: Batch) -> Arrays:
         """Run a batch in one call."""

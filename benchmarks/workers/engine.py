@@ -73,10 +73,14 @@ def _reach_inside(engine: Any, streams: int | None, count_operations: bool) -> N
 
 
 def _profile(engine: Any, cut: Cut, inputs: Batch, count: int) -> dict[str, float]:
-    """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`."""
+    """Mean milliseconds of each kind of operation, as OpenVINO counts with `PERF_COUNT=YES`.
+
+    Of a batch that runs in several calls, of the last one.
+    """
     total: dict[str, float] = {}
     engine.run(cut, inputs)
-    requests = engine._bound(cut, padded(len(inputs))).requests
+    rows = engine._rows_in_a_call(cut, len(inputs))
+    requests = engine._bound(cut, padded(rows)).requests
     for _ in range(count):
         engine.run(cut, inputs)
         for node in [node for request in requests for node in request.get_profiling_info()]:

@@ -38,6 +38,9 @@ Answer = dict[str, Any]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 """`serve(engine=..., **settings)` and `serve(service)` give a client of a running service."""
 
+LONG = 20.0
+"""Seconds; a test that comes near it has failed. Of whole processes: `tests.app.services.LONG`."""
+
 
 class Borrowed:
     """An engine that outlives the service that uses it; subclasses listen in on `run`."""

@@ -19,7 +19,7 @@ __all__ = ["least_s", "megapixels"]
 REPEATS = 5
 
 
-def least_s(call: Callable[[], object], *, enough: float = 0.0, repeats: int = REPEATS) -> float:
+def least_s(call: Callable[[], object], *, enough: float = 0.0) -> float:
     """Processor seconds of this thread in the quickest of some calls.
 
     Other threads and processes, garbage collection and a machine that stands still do not count.
@@ -27,13 +27,12 @@ def least_s(call: Callable[[], object], *, enough: float = 0.0, repeats: int = R
     Args:
         call: what is measured.
         enough: no further call is made once one has taken so little.
-        repeats: calls at most.
     """
     least = float("inf")
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(repeats):
+        for _ in range(REPEATS):
             begun = time.thread_time()
             call()
             least = min(least, time.thread_time() - begun)

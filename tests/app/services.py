@@ -67,12 +67,21 @@ class Service:
 
     def processor_s(self) -> float:
         """Processor seconds of the process so far, all its threads together."""
-        fields = self._read("stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return _processor_s(self._read("stat"))
 
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(sent)
         return self.process.wait(LONG)
+
+
+def processor_s(pid: int) -> float:
+    """Processor seconds of a process so far, all its threads together."""
+    return _processor_s(Path(f"/proc/{pid}/stat").read_text())
+
+
+def _processor_s(stat: str) -> float:
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def environment(**settings: object) -> dict[str, str]:

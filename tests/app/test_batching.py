@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from app import batching
 from app.batching import Batcher, Outcome
 from app.errors import EngineDown, EngineFailed, NotReady, QueueFull
+from tests.app.conftest import LONG
 
 pytestmark = pytest.mark.anyio
 
 Work = Callable[[str, Sequence[int]], Sequence[Any]]
 Make = Callable[..., Batcher[str, int, Any]]
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 
 class Held:

@@ -5,9 +5,7 @@ import pytest
 
 from app.clock import Clock, deadline
 from app.errors import DeadlineExceeded
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
+from tests.app.conftest import LONG
 
 
 @pytest.fixture

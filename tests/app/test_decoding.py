@@ -32,12 +32,9 @@ from app.errors import (
 from app.image_header import Header
 from app.settings import PROJECT
 from tests import needs
-from tests.app.conftest import JPEG, encode, picture
+from tests.app.conftest import JPEG, LONG, encode, picture
 
 pytestmark = pytest.mark.anyio
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 JOB = Job(max_pixels=50_000_000, size=224, resize="bilinear", overlay=512)
 WIDTH = 6000
@@ -405,10 +402,18 @@ async def test_processes_that_do_not_start_stop_the_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(decoding, "COMMAND", ("-c", "import sys; sys.exit(3)"))
-    decoders = make()
     with pytest.raises(StartupError, match="do not start"):
-        decoders.start()
-    decoders.stop()
+        make().start()
+
+
+async def test_of_processes_that_do_not_all_start_none_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The quick one ends at once, the slow one goes on; the fixture `others` looks for it."""
+    source = "import sys, time; sys.argv[-1] == '0' and sys.exit(3); time.sleep(600)"
+    monkeypatch.setattr(decoding, "COMMAND", ("-c", source, "app.decoder"))
+    with pytest.raises(StartupError, match="do not start"):
+        make().start()
 
 
 @contextmanager
@@ -531,10 +536,8 @@ async def test_a_process_that_does_not_start_says_why(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(decoding, "COMMAND", ("-m", "app.decoder", "no number"))
-    decoders = make()
     with pytest.raises(StartupError):
-        decoders.start()
-    decoders.stop()
+        make().start()
     assert "ValueError" in capfd.readouterr().err
 
 

@@ -25,14 +25,11 @@ from app.errors import (
 from app.explainer import Answer, Explainer
 from app.schemas import CamQuery, CompareQuery, ExplainQuery, GradcamQuery, PredictQuery
 from app.service import Service
-from tests.app.conftest import JPEG, Arrays, Borrowed, Held, Painted, encode, picture
+from tests.app.conftest import JPEG, LONG, Arrays, Borrowed, Held, Painted, encode, picture
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Service]
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 
 @contextmanager

@@ -454,6 +454,13 @@ class TestRefusals:
         with pytest.raises(UnsupportedMediaType, match="raw photo"):
             read(data)
 
+    @pytest.mark.parametrize(("cut", "share"), [(1, 99), (3_000, 99), (10_500, 98), (10_501, 97)])
+    def test_rows_that_are_missing_at_the_end_of_strips(self, cut: int, share: int) -> None:
+        # 46 strips of 8 rows, and one of 7, which has 7 x 1,500 bytes.
+        data = encode(smooth(500, 375), "TIFF", tiffinfo={278: 8})
+        with pytest.raises(UndecodableImage, match=f"cut short: {share} % of its rows"):
+            read(data[:-cut])
+
     @pytest.mark.parametrize("kind", ["BMP", "TIFF"])
     def test_rows_that_are_missing_are_told_as_a_share(self, kind: str) -> None:
         data = encode(Image.new("RGB", (100, 100)), kind)

@@ -13,15 +13,12 @@ from app.errors import EngineDown, EngineFailed, NotReady
 from app.model import Classes, Model, Row
 from app.service import Service
 from app.settings import Settings
-from tests.app.conftest import Arrays, Borrowed, Held, Painted
+from tests.app.conftest import LONG, Arrays, Borrowed, Held, Painted
 from tests.app.test_process import wait_for
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Service]
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 
 def row(card: ModelCard, target: int = -1) -> Row:

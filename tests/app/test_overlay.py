@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from typing import get_args
 
 import numpy as np
@@ -192,6 +194,17 @@ class TestEncode:
         with Image.open(io.BytesIO(encode(pixels))) as image:
             assert (image.format, image.mode) == ("PNG", "RGB")
             np.testing.assert_array_equal(np.asarray(image), pixels)
+
+    def test_its_window_is_as_large_as_its_header_says(self) -> None:
+        """Strict decoders take no more than that; Pillow always takes the largest."""
+        tile = np.random.default_rng(7).integers(0, 256, (8, 90, 3)).astype(np.uint8)
+        picture = encode(np.tile(tile, (20, 3, 1)))  # repeats within 270 bytes, and far beyond 512
+        start = picture.index(b"IDAT")
+        [size] = struct.unpack(">I", picture[start - 4 : start])
+        data = picture[start + 4 : start + 4 + size]
+        window_bits = 8 + (data[0] >> 4)
+        assert window_bits == 9
+        assert len(zlib.decompressobj(window_bits).decompress(data)) == 160 * (1 + 3 * 270)
 
     def test_a_view_with_gaps_is_taken(self) -> None:
         view = PHOTO[::2, ::-1]

@@ -20,6 +20,7 @@ from app.schemas import (
     Problem,
 )
 from app.settings import Settings
+from tests.app import cost
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +66,16 @@ class TestBox:
     def test_anything_else_is_refused(self, text: str) -> None:
         with pytest.raises(ValidationError, match="four numbers"):
             boxes(text)
+
+    @pytest.mark.parametrize("text", ["1" * 32_000 + "x", "1" * 32_000, "1," * 16_000])
+    def test_what_is_no_box_costs_little_however_long_it_is(self, text: str) -> None:
+        def refuse() -> None:
+            with pytest.raises(ValidationError, match="four numbers"):
+                boxes(text)
+            with pytest.raises(ValidationError, match="a box is"):
+                boxes(*[text] * 4)
+
+        assert cost.megapixels(refuse) < 5
 
     @pytest.mark.parametrize("text", ["3,2,1,4", "1,4,3,2", "3,4,1,2", "1,2,1,4", "1,2,3,2"])
     def test_edges_reversed_or_equal_are_refused(self, text: str) -> None:

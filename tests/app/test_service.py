@@ -12,16 +12,13 @@ from app.model import Model
 from app.schemas import GradcamQuery, PredictQuery
 from app.service import Service
 from app.settings import Settings
-from tests.app.conftest import JPEG, Arrays, Borrowed, Held
+from tests.app.conftest import JPEG, LONG, Arrays, Borrowed, Held
 from tests.app.exposition import Scrape
 from tests.app.test_process import wait_for
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Service]
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 
 async def ask(explainer: Explainer) -> int:

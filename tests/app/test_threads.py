@@ -5,11 +5,9 @@ from contextlib import suppress
 import pytest
 
 from app.threads import Threads
+from tests.app.conftest import LONG
 
 pytestmark = pytest.mark.anyio
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 
 async def test_steps_run_beside_the_event_loop() -> None:
@@ -54,6 +52,9 @@ async def test_a_cancelled_step_never_begins_or_is_waited_for() -> None:
     with suppress(asyncio.CancelledError):
         await waiting
     assert not running.done()  # its thread still holds what it works on
+    running.cancel()
+    await asyncio.sleep(0.01)
+    assert not running.done()
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await running

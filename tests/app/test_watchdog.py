@@ -9,11 +9,9 @@ import pytest
 from app.batching import Batcher
 from app.errors import EngineDown
 from app.watchdog import Watchdog
+from tests.app.conftest import LONG
 
 pytestmark = pytest.mark.anyio
-
-LONG = 20.0
-"""Seconds; a test that comes near it has failed."""
 
 
 async def test_work_that_hangs_is_abandoned(caplog: pytest.LogCaptureFixture) -> None:

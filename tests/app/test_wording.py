@@ -62,6 +62,13 @@ def test_unknown_parameters_are_one_sentence_that_names_those_that_there_are() -
     ]
 
 
+def test_of_many_unknown_parameters_a_few_are_named() -> None:
+    [sentence] = query_faults(**{f"{number}{'x' * 100}": 1 for number in range(1_000)})
+    assert sentence.startswith(f"`0{'x' * 39}`, ")
+    assert " and 995 more: there are no such parameters. There are `top_k`" in sentence
+    assert len(sentence) < 1_000
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [

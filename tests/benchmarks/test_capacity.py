@@ -61,11 +61,16 @@ def test_machines_for_a_rate_and_their_price() -> None:
 
 
 @pytest.mark.slow
-def test_simulated_rates_are_those_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    """Within a third on a machine that other work may share; docs/capacity.md has the figures."""
-    capacity.main(["--rounds", "2"])
+def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rates within a factor of 2.5 of those measured, since other work may come and go meanwhile.
+
+    On a quiet machine it is within 20 %: docs/capacity.md has the figures.
+    """
+    capacity.main(["--rounds", "1"])
     output = capsys.readouterr().out
-    rows = re.findall(r"^\| (\d+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|", output, re.MULTILINE)
+    loops = output.partition("Closed loops")[2].partition("One process")[0]
+    rows = re.findall(r"^\| (\d+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|", loops, re.MULTILINE)
     ratios = {int(clients): float(ratio) for clients, ratio in rows}
     assert set(ratios) == set(capacity.CLIENTS)
-    assert {n: r for n, r in ratios.items() if n in (1, 8, 32) and not 0.67 < r < 1.5} == {}
+    assert {clients: ratio for clients, ratio in ratios.items() if not 0.4 < ratio < 2.5} == {}
+    assert len(re.findall(r"^(?:\| --- )+\|$", output, re.MULTILINE)) == 5

@@ -21,12 +21,14 @@ import contextvars
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 import h11
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -53,7 +55,8 @@ KEEP_BYTES = 1_000_000
 """The rest of a body that is read for the sake of the connection, after an early answer."""
 
 LINGER_S = 30.0
-"""For a client to read its answer, after which its connection is closed."""
+"""For a client to read its answer, after which its connection is closed. While the service stops,
+it is `STALLED_S` without any progress."""
 
 LINGER_BODIES = 8
 """How much such a client may still send, in bodies of the largest size."""
@@ -101,7 +104,6 @@ class Connection(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn = Parser()
         self._edge = edge
-        self._refusal: Refusal | None = app_state.get("refusal")
         self._settings = edge.settings
         self._application = self.app
         self.app = self._serve
@@ -119,6 +121,7 @@ class Connection(H11Protocol):
         # Of a request that is refused by its header:
         self._unread_bytes = 0
         # Of a connection that is being closed:
+        self._stopping = False
         self._lingering = False
         self._dropped_bytes = 0
 
@@ -200,8 +203,9 @@ class Connection(H11Protocol):
             size = min(self._unread_bytes, len(data))
             self._unread_bytes -= size
             data = data[size:]
-        if data and self._refusal and self._at_rest and not self.flow.write_paused:
-            data = self._refuse_early(self._refusal, data)
+        refusal = self._edge.refusal
+        if data and refusal and self._at_rest and not self.flow.write_paused:
+            data = self._refuse_early(refusal, data)
         if data:
             super().data_received(data)
         else:
@@ -259,8 +263,9 @@ class Connection(H11Protocol):
 
     def shutdown(self) -> None:
         """Let a request in work end, and close the connection after it."""
+        self._stopping = True
         if self._lingering:
-            self._set_timer(STALLED_S, self.abort)
+            self._linger()
         elif self._unsent:
             self._close()
         elif not self._raw.is_closing():
@@ -357,7 +362,8 @@ class Connection(H11Protocol):
         if (head := refusal.head(data)) is None:
             return data
         close = head.close or head.body_bytes > KEEP_BYTES
-        self._raw.write(refusal.answer(head, self.client, self.server_state.default_headers, close))
+        client = self._client_of(head.forwarded_for)
+        self._raw.write(refusal.answer(head, client, self.server_state.default_headers, close))
         end = head.size + head.body_bytes
         self._unread_bytes = max(0, end - len(data))
         self._served += 1
@@ -367,6 +373,19 @@ class Connection(H11Protocol):
             self._close()
             return b""
         return data[end:]
+
+    def _client_of(self, forwarded_for: str) -> tuple[str, int] | None:
+        """The address of a request's client: the peer's, or what a trusted proxy says.
+
+        As uvicorn's middleware has it, which stands around the application.
+        """
+        proxies, peer = self._application, self.client[0] if self.client else None
+        if forwarded_for and isinstance(proxies, ProxyHeadersMiddleware):
+            trusted = proxies.trusted_hosts
+            if peer in trusted:
+                host, port = trusted.get_trusted_client_address(forwarded_for)
+                return (host, port) if host else self.client
+        return self.client
 
     # -- the end of the connection
 
@@ -392,11 +411,30 @@ class Connection(H11Protocol):
             ):
                 self._raw.write(self.conn.send(event))
             self._edge.metrics.rejected(error.code)
-            log.info("refused: %d %s %s", error.status, error, response.headers["X-Request-ID"])
+            self._log(error, response.headers["X-Request-ID"])
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._close(linger=True)
+
+    def _log(self, error: BreedCAMError, request_id: str) -> None:
+        """Write the line of a request that the application does not see."""
+        client = self.client[0] if self.client else ""
+        fields = {
+            "status": error.status,
+            "client": client,
+            "request_id": request_id,
+            "error": error.code,
+        }
+        log.info(
+            "refused: %d %s %s client=%s error=%s",
+            error.status,
+            error,
+            request_id,
+            client,
+            error.code,
+            extra={"fields": fields},
+        )
 
     def _close(self, linger: bool = False) -> None:
         """Close the connection so that the client reads its answer.
@@ -417,7 +455,22 @@ class Connection(H11Protocol):
         self._since = self.loop.time()
         self.flow.resume_reading()
         self._raw.write_eof()
-        self._set_timer(LINGER_S, self.abort)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Wait for the client; while the service stops, only as long as it takes its answer."""
+        if self._stopping:
+            left = self._raw.get_write_buffer_size()
+            self._set_timer(STALLED_S, partial(self._abort_unless_taken, left))
+        else:
+            self._set_timer(LINGER_S, self.abort)
+
+    def _abort_unless_taken(self, before: int) -> None:
+        """Cut it off unless some of the answer was sent meanwhile."""
+        if self._raw.get_write_buffer_size() < before:
+            self._linger()
+        else:
+            self.abort()
 
     def _set_timer(self, seconds: float | None, then: Callable[[], None] | None = None) -> None:
         if self._timer is not None:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -20,7 +19,7 @@ from app import __version__, problems, security, server
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
 from app.refusal import Refusal
-from app.routes import Room, router
+from app.routes import PHOTO_ROUTES, Room, router
 from app.service import Service
 from app.settings import Settings
 from app.telemetry import RequestLog, log_context
@@ -49,13 +48,13 @@ def create_app(
 
     Returns:
         An ASGI application that serves from the start of its lifespan to the end. Its metrics are
-        the service's.
+        the service's. Its `state.refusal` is for `Edge.refusal`; None where there is no `service`.
     """
     settings = settings or Settings()
     metrics = service.metrics if service else Metrics()
     tracing = Tracing.from_environment()
 
-    def serving(app: FastAPI) -> AbstractAsyncContextManager[dict[str, Any]]:
+    def serving(app: FastAPI) -> AbstractAsyncContextManager[None]:
         opened = service or Service.open(settings, metrics=metrics)
         return _serving(app, opened, tracing, end)
 
@@ -71,14 +70,20 @@ def create_app(
     )
     _add_routes(app, settings, metrics)
     _add_layers(app, settings, metrics, tracing)
+    app.state.refusal = None
+    # A trace has a span of each request, which early refusals do without.
+    if service and not tracing and Refusal.comes_first(settings):
+        app.state.refusal = Refusal(
+            settings, service.admission, metrics, PHOTO_ROUTES, lambda: service.model.ready
+        )
     return app
 
 
 @asynccontextmanager
 async def _serving(
     app: FastAPI, service: Service, tracing: Tracing | None, end: Callable[[], None] | None
-) -> AsyncIterator[dict[str, Any]]:
-    """Answer requests while the block runs; gives what `Connection` is to know."""
+) -> AsyncIterator[None]:
+    """Answer requests while the block runs."""
     if tracing:
         service.explainer.observers.append(tracing.stages)
     async with service.running(end) as explainer:
@@ -93,10 +98,8 @@ async def _serving(
             info.device,
         )
         app.state.explainer = explainer
-        # A trace has a span of each request, which early refusals do without.
-        refusal = None if tracing else Refusal.of(service.settings, service)
         try:
-            yield {"refusal": refusal}
+            yield
         finally:
             app.state.explainer = None
     if tracing:

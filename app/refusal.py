@@ -8,17 +8,16 @@ through h11 to `app.routes.Room`, whose answer is the same.
 
 import contextvars
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Self
+from typing import Any
 
 from app import problems, telemetry
-from app.admission import NO_PLACE
+from app.admission import NO_PLACE, Admission
 from app.errors import QueueFull
-from app.routes import PHOTO_ROUTES
+from app.metrics import Metrics
 from app.security import ANSWER
-from app.service import Service
 from app.settings import Settings
 
 __all__ = ["Head", "Refusal"]
@@ -34,15 +33,7 @@ _HEAD = re.compile(
 )
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
-_UNUSUAL = frozenset(
-    (
-        b"expect",
-        b"transfer-encoding",
-        b"upgrade",
-        b"x-forwarded-for",  # who the client is depends on `BREEDCAM_TRUSTED_PROXIES`
-        b"x-forwarded-proto",
-    )
-)
+_UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +43,7 @@ class Head:
     Attributes:
         path: of the route.
         request_id: as the client offers it.
+        forwarded_for: the clients that proxies name, the last one's proxy last.
         size: in bytes.
         body_bytes: that follow.
         close: whether the client wants the connection closed after the answer.
@@ -59,6 +51,7 @@ class Head:
 
     path: str
     request_id: str
+    forwarded_for: str
     size: int
     body_bytes: int
     close: bool
@@ -67,13 +60,31 @@ class Head:
 class Refusal:
     """Recognises ordinary requests for photos while every place is taken, and answers them 429."""
 
-    def __init__(self, settings: Settings, service: Service) -> None:
-        """Prepare the answer; see `of`."""
-        self._service = service
+    def __init__(
+        self,
+        settings: Settings,
+        admission: Admission,
+        metrics: Metrics,
+        routes: Mapping[str, Any],
+        ready: Callable[[], bool],
+    ) -> None:
+        """Prepare the answer.
+
+        Args:
+            settings: the service's.
+            admission: knows whether every place is taken.
+            metrics: what is counted.
+            routes: those that take a photo, by path.
+            ready: whether the service is. If not, its answer is another.
+        """
+        self._admission = admission
+        self._metrics = metrics
+        self._routes = routes
+        self._ready = ready
         self._root_path = settings.root_path
         self._paths = {
             prefix.encode() + path.encode(): path
-            for path in PHOTO_ROUTES
+            for path in routes
             for prefix in ("", settings.root_path)
         }
         self._unusual = _UNUSUAL | ({b"origin"} if settings.cors_origins else set())
@@ -85,12 +96,10 @@ class Refusal:
         self._body = bytes(response.body).split(request_id)  # another id goes between
         self._fields = _lines(response.raw_headers)
 
-    @classmethod
-    def of(cls, settings: Settings, service: Service) -> Self | None:
-        """With these settings; None where other checks come first, those of keys and hosts."""
-        if settings.keys or "*" not in settings.trusted_hosts:
-            return None
-        return cls(settings, service)
+    @staticmethod
+    def comes_first(settings: Settings) -> bool:
+        """Whether no other check does, those of keys and hosts."""
+        return not settings.keys and "*" in settings.trusted_hosts
 
     def head(self, data: bytes) -> Head | None:
         """The header with which `data` begins, if its request is to be refused here.
@@ -98,7 +107,7 @@ class Refusal:
         Returns:
             None where the service has a place or is not ready, and for all but ordinary requests.
         """
-        if not (self._service.admission.full and self._service.model.ready):
+        if not (self._admission.full and self._ready()):
             return None
         match = _HEAD.match(data, 0, MAX_BYTES)
         path = self._paths.get(match[1].partition(b"?")[0]) if match else None
@@ -122,6 +131,7 @@ class Refusal:
         return Head(
             path=path,
             request_id=fields.get(telemetry.REQUEST_ID_HEADER.lower().encode(), b"").decode(),
+            forwarded_for=fields.get(b"x-forwarded-for", b"").decode(),
             size=match.end(),
             body_bytes=int(length),
             close=connection == b"close",
@@ -142,8 +152,7 @@ class Refusal:
             default_headers: of every answer of the server: its name and the date.
             close: whether the connection is closed after it.
         """
-        metrics = self._service.metrics
-        metrics.request_begun()
+        self._metrics.request_begun()
         exchange = telemetry.Exchange.begin(head.request_id)
         request_id = exchange.id.encode()
         body = request_id.join(self._body)
@@ -152,10 +161,10 @@ class Refusal:
         scope = {
             "method": "POST",
             "path": self._root_path + head.path,
-            "route": PHOTO_ROUTES[head.path],
+            "route": self._routes[head.path],
             "client": client,
         }
-        telemetry.record(metrics, scope, exchange)
+        telemetry.record(self._metrics, scope, exchange)
         own = [
             (telemetry.REQUEST_ID_HEADER.lower().encode(), request_id),
             (b"content-length", str(len(body)).encode()),

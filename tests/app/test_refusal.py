@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import h11
@@ -25,6 +24,7 @@ from app.http_parser import Parser
 from app.main import create_app
 from app.metrics import Metrics
 from app.refusal import Refusal
+from app.routes import PHOTO_ROUTES
 from app.service import Service as Served
 from app.settings import Settings
 from tests.app.conftest import ENDPOINTS, JPEG
@@ -32,6 +32,13 @@ from tests.app.exposition import Scrape
 from tests.app.services import LONG
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The event loop of a service, and Python's own."""
+    return "asyncio", {"use_uvloop": request.param}
+
 
 MakeService = Callable[..., Served]
 
@@ -108,16 +115,18 @@ async def full(make_service: MakeService, **changes: Any) -> AsyncIterator[Servi
     app = create_app(settings, served)
     state = ServerState()
     state.default_headers = [(b"server", b"uvicorn"), (b"date", b"today")]
-    edge = Edge(settings, served.metrics)
+    edges = {early: Edge(settings, served.metrics) for early in (True, False)}
+    edges[True].refusal = app.state.refusal
     loop = asyncio.get_running_loop()
-    async with app.router.lifespan_context(app) as lifespan:
-        assert lifespan is not None
+    async with app.router.lifespan_context(app):
 
         def accept(early: bool) -> Connection:
-            options: dict[str, Any] = {"timeout_keep_alive": settings.keep_alive_s}
+            options: dict[str, Any] = {
+                "timeout_keep_alive": settings.keep_alive_s,
+                "forwarded_allow_ips": list(settings.trusted_proxies),
+            }
             config = uvicorn.Config(app, ws="none", log_config=None, **options)
-            app_state = dict(lifespan) if early else {}
-            connection = Connection(edge, config, state, app_state)
+            connection = Connection(edges[early], config, state, {})
             service.connections.append(connection)
             return connection
 
@@ -225,9 +234,9 @@ def counts(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
     }
 
 
-async def test_without_a_full_house_all_is_as_ever(make_service: MakeService) -> None:
+def test_without_a_full_house_all_is_as_ever(make_service: MakeService) -> None:
     served = make_service(max_pending=2, deadline_s=0.2)  # which `stop` waits for
-    refusal = Refusal(served.settings, served)
+    refusal = create_app(served.settings, served).state.refusal
     assert refusal.head(upload()) is None
     served.start()
     with served.admission.admit(), served.admission.admit():
@@ -244,7 +253,6 @@ UNUSUAL = {
     "both": upload("/cam", "Transfer-Encoding: chunked"),
     "expect": upload("/cam", "Expect: 100-continue", length=4),
     "upgrade": upload("/cam", "Connection: Upgrade", "Upgrade: h2c"),
-    "forwarded": upload("/cam", "X-Forwarded-For: 192.0.2.7"),
     "forwarded twice": upload("/cam", "x-forwarded-for: a", "x-forwarded-for: 192.0.2.7"),
     "1.0": b"POST /cam HTTP/1.0\r\nHost: x\r\n\r\n",
     "2.0": b"POST /cam HTTP/2.0\r\nHost: x\r\n\r\n",
@@ -275,16 +283,14 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-async def test_whatever_is_unusual_goes_the_ordinary_way(name: str) -> None:
+def test_whatever_is_unusual_goes_the_ordinary_way(name: str) -> None:
     assert refusing().head(UNUSUAL[name]) is None
 
 
 def refusing() -> Refusal:
     """For a service that is ready and has no place."""
     admission = Admission(max_pending=0, max_bytes=0)
-    model = SimpleNamespace(ready=True)
-    served = SimpleNamespace(admission=admission, model=model, metrics=Metrics())
-    return Refusal(Settings(), served)  # type: ignore[arg-type]
+    return Refusal(Settings(), admission, Metrics(), PHOTO_ROUTES, lambda: True)
 
 
 async def test_unusual_requests_are_answered(make_service: MakeService) -> None:

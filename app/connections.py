@@ -56,7 +56,7 @@ KEEP_BYTES = 1_000_000
 
 LINGER_S = 30.0
 """For a client to read its answer, after which its connection is closed. While the service stops,
-it is `STALLED_S` without any progress."""
+it is hardly more than `STALLED_S` once the answer is with the kernel."""
 
 LINGER_BODIES = 8
 """How much such a client may still send, in bodies of the largest size."""
@@ -458,16 +458,15 @@ class Connection(H11Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Wait for the client; while the service stops, only as long as it takes its answer."""
+        """Wait for the client; while the service stops, hardly longer than its answer takes."""
         if self._stopping:
-            left = self._raw.get_write_buffer_size()
-            self._set_timer(STALLED_S, partial(self._abort_unless_taken, left))
+            unsent = self._raw.get_write_buffer_size() > 0
+            self._set_timer(STALLED_S, partial(self._lingered, unsent))
         else:
             self._set_timer(LINGER_S, self.abort)
 
-    def _abort_unless_taken(self, before: int) -> None:
-        """Cut it off unless some of the answer was sent meanwhile."""
-        if self._raw.get_write_buffer_size() < before:
+    def _lingered(self, unsent: bool) -> None:
+        if unsent and self.loop.time() - self._since < LINGER_S:
             self._linger()
         else:
             self.abort()

@@ -6,7 +6,7 @@ import logging
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -92,6 +92,8 @@ class Service:
     connections: list[Connection] = field(default_factory=list)
     ports: dict[bool, int] = field(default_factory=dict)
     clients: list[Client] = field(default_factory=list)
+    place: ExitStack = field(default_factory=ExitStack)
+    """Closed, it gives the place back."""
 
     async def client(self, *, early: bool = True) -> Client:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.ports[early]))
@@ -102,6 +104,14 @@ class Service:
     def was_early(self) -> bool:
         """Whether the newest connection has had no request that went through the application."""
         return self.connections[-1].cycle is None
+
+    async def received(self, data: bytes) -> None:
+        """Until the newest connection's parser holds this of a request."""
+        async with asyncio.timeout(LONG):
+            while (  # noqa: ASYNC110
+                not self.connections or self.connections[-1].conn.trailing_data[0] != data
+            ):
+                await asyncio.sleep(0.001)
 
     def scrape(self) -> Scrape:
         document, _ = self.served.metrics.expose("text/plain")
@@ -137,7 +147,8 @@ async def full(make_service: MakeService, **changes: Any) -> AsyncIterator[Servi
             service.ports[early] = server.sockets[0].getsockname()[1]
             servers.append(server)
         try:
-            with served.admission.admit():
+            with service.place:
+                service.place.enter_context(served.admission.admit())
                 yield service
         finally:
             for server in servers:
@@ -173,6 +184,10 @@ ORDINARY = {
     "keep-alive": upload("/predict", "Connection: Keep-Alive", "Accept: */*", body=JPEG),
     "close": upload("/predict", "Connection: close", body=JPEG),
     "an origin": upload("/predict", "Origin: https://example.org", body=JPEG),
+    "forwarded": upload("/cam", "X-Forwarded-For: 198.51.100.9, 192.0.2.7 ,127.0.0.1"),
+    "forwarded by a port": upload("/cam", "x-forwarded-for: [2001:db8::7]:80"),
+    "forwarded for nobody": upload("/cam", "X-Forwarded-For:", "X-Forwarded-Proto: https"),
+    "forwarded for nonsense": upload("/cam", "X-Forwarded-For: ,<b>:c:d"),
     "30 kB": upload(body=bytes(30_000)),
     "the most that is read": upload(length=KEEP_BYTES),
     "20 MB": upload(length=20_000_000),
@@ -211,6 +226,33 @@ async def test_it_is_the_ordinary_answer(
             compared["counts"] = {key: value - before.get(key, 0) for key, value in after.items()}
     assert seen[True] == seen[False]
     assert sum(seen[True]["counts"].values()) >= 3 * len(ORDINARY)
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(
+    ("proxies", "client"),
+    [
+        (("127.0.0.0/8",), "192.0.2.7"),
+        (("127.0.0.1", "192.0.2.7"), "198.51.100.9"),
+        (("*",), "198.51.100.9"),
+        (("192.0.2.7",), "127.0.0.1"),
+        ((), "127.0.0.1"),
+    ],
+)
+async def test_the_client_is_whom_a_trusted_proxy_names(
+    make_service: MakeService,
+    caplog: pytest.LogCaptureFixture,
+    proxies: tuple[str, ...],
+    client: str,
+    early: bool,
+) -> None:
+    request = upload("/cam", "X-Forwarded-For: 198.51.100.9, 192.0.2.7")
+    async with full(make_service, trusted_proxies=proxies) as service:
+        with caplog.at_level(logging.INFO, "app.access"):
+            assert (await (await service.client(early=early)).ask(request)).status == 429
+            record = await access(caplog)
+        assert service.was_early is early
+        assert record.fields["client"] == client  # type: ignore[attr-defined]
 
 
 async def access(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
@@ -376,6 +418,79 @@ async def test_a_prefix_may_be_there_or_not(
                 assert service.was_early
         assert (await (await service.client()).ask(upload("/dogs/dogs/cam"))).status == 404
     assert caplog.text.count("POST /dogs/cam 429 ") == 2
+
+
+# -- how it arrives
+
+
+async def test_a_header_may_come_in_pieces(make_service: MakeService) -> None:
+    """Refused early or not, by whether its end has come with its start."""
+    request = upload("/cam", "X-Request-ID: mine", body=JPEG)
+    size = request.index(b"\r\n\r\n") + 4
+    async with full(make_service) as service:
+        for cut in (1, 4, 30, size - 3, size - 2, size - 1, size, size + 1, len(request) - 1):
+            client = await service.client()
+            client.writer.write(request[:cut])
+            if cut < size:
+                await service.received(request[:cut])
+                client.writer.write(request[cut:])
+            answer = await client.ask()
+            assert answer.status == 429
+            assert answer.headers["x-request-id"] == "mine"
+            assert service.was_early is (cut >= size), cut
+            if cut >= size:
+                client.writer.write(request[cut:])
+            assert (await client.ask(GET)).status == 200
+            service.connections.clear()
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("size", [1, 100, 100_000])
+async def test_requests_in_a_row_are_answered_in_a_row(
+    make_service: MakeService, early: bool, size: int
+) -> None:
+    """Those that are refused, those that are not, and none behind the last."""
+    requests = [
+        upload("/cam", "X-Request-ID: 0", body=JPEG),
+        GET.replace(b"\r\n\r\n", b"\r\nX-Request-ID: 1\r\n\r\n"),
+        upload("/gradcam", "X-Request-ID: 2", body=JPEG),
+        upload("/cam", "X-Request-ID: 3"),
+        upload("/nowhere", "X-Request-ID: 4", body=JPEG),
+        upload("/cam", "X-Request-ID: 5", "Transfer-Encoding: chunked"),
+    ]
+    requests[-1] = requests[-1].replace(b"Content-Length: 0\r\n", b"") + b"0\r\n\r\n"
+    requests += [
+        upload("/predict", "X-Request-ID: 6", "Connection: close", body=JPEG),
+        upload("/cam", "X-Request-ID: 7"),
+    ]
+    data = b"".join(requests)
+    async with full(make_service) as service:
+        client = await service.client(early=early)
+        if size == 1:  # the largest part of the bodies is left whole
+            pieces = [bytes([byte]) for byte in requests[0][:300]] + [data[300:]]
+        else:
+            pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        for piece in pieces:
+            client.writer.write(piece)
+            await asyncio.sleep(0)
+        answers = [await client.ask() for _ in range(7)]
+        assert [answer.status for answer in answers] == [429, 200, 429, 429, 404, 429, 429]
+        assert [answer.headers["x-request-id"] for answer in answers] == list("0123456")
+        assert await client.closed()
+
+
+async def test_a_refused_request_keeps_no_later_one_out(make_service: MakeService) -> None:
+    """The place becomes free while the body of a refused request arrives."""
+    async with full(make_service) as service:
+        client = await service.client()
+        assert (await client.ask(upload(length=100))).status == 429
+        client.writer.write(bytes(50))
+        service.place.close()
+        accepted = upload("/predict", "X-Request-ID: mine", body=JPEG)
+        answer = await client.ask(bytes(50) + accepted + upload("/nowhere"))
+        assert answer.status == 200
+        assert answer.headers["x-request-id"] == "mine"
+        assert (await client.ask()).status == 404
 
 
 # -- bodies

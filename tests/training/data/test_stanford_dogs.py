@@ -115,6 +115,7 @@ def test_data_out_of_reach_says_what_to_fetch_and_where_to_put_it(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_real_data() -> None:
     read = load_stanford_dogs(needs.shared("tfds120"))
 

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 
 from app.errors import QueueFull
 
-__all__ = ["Admission"]
+__all__ = ["NO_PLACE", "Admission"]
+
+NO_PLACE = "The service is handling as many requests as it allows."
 
 
 class Admission:
@@ -50,6 +52,11 @@ class Admission:
         """Whether any place is taken."""
         return self._admitted > 0
 
+    @property
+    def full(self) -> bool:
+        """Whether every place is taken."""
+        return self._admitted >= self._max_places
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Hold one of the `max_pending` places.
@@ -70,8 +77,8 @@ class Admission:
         Raises:
             QueueFull: every place is taken.
         """
-        if self._admitted >= self._max_places:
-            raise QueueFull("The service is handling as many requests as it allows.")
+        if self.full:
+            raise QueueFull(NO_PLACE)
 
     # -- bytes
 

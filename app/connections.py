@@ -5,6 +5,7 @@
     sends no whole header in `header_timeout_s`      answered 408
     sends its body slower than `MIN_RATE`            answered 408
     takes its answer slower than `MIN_RATE`          disconnected
+    sends a photo while every place is taken         answered 429 (`app.refusal`)
     is one more than `max_connections`               answered 503, or takes an idle one's place
     does nothing while the memory is spent           answered 408 or disconnected (`Edge.make_room`)
     still sends when it is answered                  read from for a while, so that the answer
@@ -20,12 +21,14 @@ import contextvars
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 import h11
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -35,6 +38,7 @@ from app.edge import STALLED_S, Edge
 from app.errors import BreedCAMError, RequestTimeout, TooManyConnections
 from app.http_parser import Parser
 from app.pace import Pace
+from app.refusal import Refusal
 from app.security import ANSWER
 
 __all__ = ["Connection"]
@@ -51,7 +55,8 @@ KEEP_BYTES = 1_000_000
 """The rest of a body that is read for the sake of the connection, after an early answer."""
 
 LINGER_S = 30.0
-"""For a client to read its answer, after which its connection is closed."""
+"""For a client to read its answer, after which its connection is closed. While the service stops,
+it is hardly more than `STALLED_S` once the answer is with the kernel."""
 
 LINGER_BODIES = 8
 """How much such a client may still send, in bodies of the largest size."""
@@ -113,7 +118,10 @@ class Connection(H11Protocol):
         self._pace: Pace | None = None
         self._end: Callable[[], None] | None = None
         self._read_bytes = 0
+        # Of a request that is refused by its header:
+        self._unread_bytes = 0
         # Of a connection that is being closed:
+        self._stopping = False
         self._lingering = False
         self._dropped_bytes = 0
 
@@ -122,6 +130,11 @@ class Connection(H11Protocol):
     @property
     def _in_work(self) -> bool:
         return self.cycle is not None and (not self.cycle.response_complete or self._unsent)
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether nothing of a next request is with the parser."""
+        return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
 
     @property
     def may_go(self) -> bool:
@@ -186,7 +199,17 @@ class Connection(H11Protocol):
             if self._dropped_bytes > LINGER_BODIES * self._settings.max_bytes:
                 self.abort()
             return
-        super().data_received(data)
+        if self._unread_bytes:
+            size = min(self._unread_bytes, len(data))
+            self._unread_bytes -= size
+            data = data[size:]
+        refusal = self._edge.refusal
+        if data and refusal and self._at_rest and not self.flow.write_paused:
+            data = self._refuse_early(refusal, data)
+        if data:
+            super().data_received(data)
+        else:
+            self._set_deadline()
 
     def resume_writing(self) -> None:
         """All of the answer is with the kernel."""
@@ -202,11 +225,14 @@ class Connection(H11Protocol):
     def handle_events(self) -> None:
         """Take the parser's events, and set the deadline for what comes next."""
         super().handle_events()
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
         if self._in_work:
             self._set_timer(None)
         elif self._lingering or self._raw.is_closing():
             pass  # it has its deadline, or needs none
-        elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+        elif self._at_rest and not self._unread_bytes:
             self._set_timer(None)
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -237,8 +263,9 @@ class Connection(H11Protocol):
 
     def shutdown(self) -> None:
         """Let a request in work end, and close the connection after it."""
+        self._stopping = True
         if self._lingering:
-            self._set_timer(STALLED_S, self.abort)
+            self._linger()
         elif self._unsent:
             self._close()
         elif not self._raw.is_closing():
@@ -328,6 +355,38 @@ class Connection(H11Protocol):
         known = length.isdigit() and int(length) <= KEEP_BYTES
         return self.cycle.waiting_for_100_continue or not known
 
+    # -- a request that is refused by its header
+
+    def _refuse_early(self, refusal: Refusal, data: bytes) -> bytes:
+        """Answer 429 if the service is full; what is left of `data` is the parser's."""
+        if (head := refusal.head(data)) is None:
+            return data
+        close = head.close or head.body_bytes > KEEP_BYTES
+        client = self._client_of(head.forwarded_for)
+        self._raw.write(refusal.answer(head, client, self.server_state.default_headers, close))
+        end = head.size + head.body_bytes
+        self._unread_bytes = max(0, end - len(data))
+        self._served += 1
+        self._since = self.loop.time()
+        self._set_timer(None)
+        if close:
+            self._close()
+            return b""
+        return data[end:]
+
+    def _client_of(self, forwarded_for: str) -> tuple[str, int] | None:
+        """The address of a request's client: the peer's, or what a trusted proxy says.
+
+        As uvicorn's middleware has it, which stands around the application.
+        """
+        proxies, peer = self._application, self.client[0] if self.client else None
+        if forwarded_for and isinstance(proxies, ProxyHeadersMiddleware):
+            trusted = proxies.trusted_hosts
+            if peer in trusted:
+                host, port = trusted.get_trusted_client_address(forwarded_for)
+                return (host, port) if host else self.client
+        return self.client
+
     # -- the end of the connection
 
     def _late(self) -> None:
@@ -352,11 +411,30 @@ class Connection(H11Protocol):
             ):
                 self._raw.write(self.conn.send(event))
             self._edge.metrics.rejected(error.code)
-            log.info("refused: %d %s %s", error.status, error, response.headers["X-Request-ID"])
+            self._log(error, response.headers["X-Request-ID"])
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._close(linger=True)
+
+    def _log(self, error: BreedCAMError, request_id: str) -> None:
+        """Write the line of a request that the application does not see."""
+        client = self.client[0] if self.client else ""
+        fields = {
+            "status": error.status,
+            "client": client,
+            "request_id": request_id,
+            "error": error.code,
+        }
+        log.info(
+            "refused: %d %s %s client=%s error=%s",
+            error.status,
+            error,
+            request_id,
+            client,
+            error.code,
+            extra={"fields": fields},
+        )
 
     def _close(self, linger: bool = False) -> None:
         """Close the connection so that the client reads its answer.
@@ -369,7 +447,7 @@ class Connection(H11Protocol):
             return
         self._set_timer(None)
         self._unset_keepalive_if_required()
-        unread = self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+        unread = self._unread_bytes or self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
         if not (linger or unread or self._raw.get_write_buffer_size()):
             self._raw.close()
             return
@@ -377,7 +455,21 @@ class Connection(H11Protocol):
         self._since = self.loop.time()
         self.flow.resume_reading()
         self._raw.write_eof()
-        self._set_timer(LINGER_S, self.abort)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Wait for the client; while the service stops, hardly longer than its answer takes."""
+        if self._stopping:
+            unsent = self._raw.get_write_buffer_size() > 0
+            self._set_timer(STALLED_S, partial(self._lingered, unsent))
+        else:
+            self._set_timer(LINGER_S, self.abort)
+
+    def _lingered(self, unsent: bool) -> None:
+        if unsent and self.loop.time() - self._since < LINGER_S:
+            self._linger()
+        else:
+            self.abort()
 
     def _set_timer(self, seconds: float | None, then: Callable[[], None] | None = None) -> None:
         if self._timer is not None:

@@ -4,6 +4,7 @@ import logging
 from typing import Protocol
 
 from app.metrics import Metrics
+from app.refusal import Refusal
 from app.settings import Settings
 
 __all__ = ["STALLED_S", "Client", "Edge"]
@@ -44,7 +45,13 @@ class Client(Protocol):
 
 
 class Edge:
-    """All connections: how many there may be, and which has to go where others need its place."""
+    """All connections: how many there may be, and which has to go where others need its place.
+
+    Attributes:
+        settings: the service's.
+        metrics: what is counted.
+        refusal: refuses requests early; None where none are.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         """Take the limits from the settings.
@@ -55,6 +62,7 @@ class Edge:
         """
         self.settings = settings
         self.metrics = metrics or Metrics()
+        self.refusal: Refusal | None = None
         self.metrics.connections(lambda: len(self._open), settings.max_connections)
         self._open: set[Client] = set()
         self._refused: set[Client] = set()

@@ -18,7 +18,8 @@ from starlette.types import Scope
 from app import __version__, problems, security, server
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
-from app.routes import Room, router
+from app.refusal import Refusal
+from app.routes import PHOTO_ROUTES, Room, router
 from app.service import Service
 from app.settings import Settings
 from app.telemetry import RequestLog, log_context
@@ -47,7 +48,7 @@ def create_app(
 
     Returns:
         An ASGI application that serves from the start of its lifespan to the end. Its metrics are
-        the service's.
+        the service's. Its `state.refusal` is for `Edge.refusal`; None where there is no `service`.
     """
     settings = settings or Settings()
     metrics = service.metrics if service else Metrics()
@@ -69,6 +70,12 @@ def create_app(
     )
     _add_routes(app, settings, metrics)
     _add_layers(app, settings, metrics, tracing)
+    app.state.refusal = None
+    # A trace has a span of each request, which early refusals do without.
+    if service and not tracing and Refusal.comes_first(settings):
+        app.state.refusal = Refusal(
+            settings, service.admission, metrics, PHOTO_ROUTES, lambda: service.model.ready
+        )
     return app
 
 

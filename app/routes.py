@@ -42,7 +42,7 @@ from app.schemas import (
     PredictResponse,
 )
 
-__all__ = ["Room", "router"]
+__all__ = ["PHOTO_ROUTES", "Room", "router"]
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -180,27 +180,30 @@ async def readyz(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
+PHOTO_ROUTES = {
+    route.path: route
+    for route in router.routes
+    if isinstance(route, APIRoute) and "POST" in (route.methods or ())
+}
+"""By path."""
+
+
 class Room:
     """ASGI middleware: answers a photo's request 429 before it is routed, if every place is taken.
 
     What refusals cost is lost to the requests that are answered: of a refusal, routing and parsing
-    the parameters would be more than half.
+    the parameters would be more than half. Most requests do not even come here: see `app.refusal`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""
         self._app = app
-        self._routes = {
-            route.path: route
-            for route in router.routes
-            if isinstance(route, APIRoute) and "POST" in (route.methods or ())
-        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before its body is read."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-            if route := self._routes.get(path):
+            if route := PHOTO_ROUTES.get(path):
                 try:
                     _explainer(scope["app"]).admission.check_room()
                 except BreedCAMError as error:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import uvicorn
 from pydantic import ValidationError
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 from uvicorn.server import HANDLED_SIGNALS
 
 from app import heap, logs
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    create_app: Callable[[Settings, Service], ASGIApp],
+    create_app: Callable[[Settings, Service], Starlette],
     log_context: Callable[[], Mapping[str, str]],
 ) -> None:
     """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line.
@@ -67,7 +67,9 @@ def run(
     )
     edge = Edge(settings, service.metrics)
     service.admission.make_room = edge.make_room
-    server = _Server(_config(create_app(settings, service), settings, edge))
+    app = create_app(settings, service)
+    edge.refusal = app.state.refusal
+    server = _Server(_config(app, settings, edge))
     server.run()
     if not server.started:
         sys.exit("error: the service did not start")
@@ -86,7 +88,7 @@ def _cannot_listen(settings: Settings) -> str | None:
     return None
 
 
-def _config(app: ASGIApp, settings: Settings, edge: Edge) -> uvicorn.Config:
+def _config(app: Starlette, settings: Settings, edge: Edge) -> uvicorn.Config:
     return uvicorn.Config(
         cast(Any, app),
         host=settings.host,

@@ -6,7 +6,7 @@ import time
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,7 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.metrics import Metrics
 from app.tracing import Tracing
 
-__all__ = ["REQUEST_ID_HEADER", "RequestLog", "answered_with", "log_context", "request_id"]
+__all__ = [
+    "REQUEST_ID_HEADER",
+    "Exchange",
+    "RequestLog",
+    "answered_with",
+    "log_context",
+    "record",
+    "request_id",
+]
 
 log = logging.getLogger("app.access")
 
@@ -29,7 +37,7 @@ _PATH_LENGTH = 256
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """A request and its answer.
 
     Attributes:
@@ -52,8 +60,14 @@ class _Exchange:
     bytes_in: int = 0
     bytes_out: int = 0
 
+    @classmethod
+    def begin(cls, offered_id: str, trace_id: str = "") -> Self:
+        """A request has arrived; its client's id is kept if it is a sane one."""
+        sane = _SAFE_ID.fullmatch(offered_id)
+        return cls(id=offered_id if sane else uuid.uuid4().hex, trace_id=trace_id)
 
-_current: ContextVar[_Exchange | None] = ContextVar("exchange", default=None)
+
+_current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 def request_id() -> str:
@@ -106,10 +120,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        exchange = _Exchange(
-            id=offered if _SAFE_ID.fullmatch(offered) else uuid.uuid4().hex,
-            trace_id=self._tracing.trace_id() if self._tracing else "",
-        )
+        exchange = Exchange.begin(offered, self._tracing.trace_id() if self._tracing else "")
         # Never reset: the handler of unforeseen errors, outside of here, reads the id too, and
         # each request has a context of its own.
         _current.set(exchange)
@@ -136,40 +147,41 @@ class RequestLog:
             self._name_span(scope, exchange)
             raise
         finally:
-            self._record(scope, exchange)
+            record(self._metrics, scope, exchange)
 
-    def _name_span(self, scope: Scope, exchange: _Exchange) -> None:
+    def _name_span(self, scope: Scope, exchange: Exchange) -> None:
         if self._tracing:
             self._tracing.answered(scope["method"], _route(scope), exchange.id, exchange.reason)
 
-    def _record(self, scope: Scope, exchange: _Exchange) -> None:
-        """Count the request and write its line."""
-        seconds = time.monotonic() - exchange.begun
-        exchange.route = _route(scope)
-        self._metrics.request_ended(
-            scope["method"],
-            exchange.route,
+
+def record(metrics: Metrics, scope: Scope, exchange: Exchange) -> None:
+    """Count a request that has ended, and write its line."""
+    seconds = time.monotonic() - exchange.begun
+    exchange.route = _route(scope)
+    metrics.request_ended(
+        scope["method"],
+        exchange.route,
+        exchange.status,
+        seconds,
+        reason=exchange.reason,
+        trace_id=exchange.trace_id,
+    )
+    if log.isEnabledFor(logging.INFO):
+        fields = _fields(scope, exchange, seconds)
+        details = ("client", "bytes_in", "bytes_out", "error", "trace_id")
+        log.info(
+            "%s %s %d %.1f ms %s %s",
+            fields["method"],
+            fields["path"],
             exchange.status,
-            seconds,
-            reason=exchange.reason,
-            trace_id=exchange.trace_id,
+            1000 * seconds,
+            exchange.id,
+            " ".join(f"{name}={fields[name]}" for name in details if name in fields),
+            extra={"fields": fields},
         )
-        if log.isEnabledFor(logging.INFO):
-            fields = _fields(scope, exchange, seconds)
-            details = ("client", "bytes_in", "bytes_out", "error", "trace_id")
-            log.info(
-                "%s %s %d %.1f ms %s %s",
-                fields["method"],
-                fields["path"],
-                exchange.status,
-                1000 * seconds,
-                exchange.id,
-                " ".join(f"{name}={fields[name]}" for name in details if name in fields),
-                extra={"fields": fields},
-            )
 
 
-def _fields(scope: Scope, exchange: _Exchange, seconds: float) -> dict[str, Any]:
+def _fields(scope: Scope, exchange: Exchange, seconds: float) -> dict[str, Any]:
     """What the log has of a request."""
     client = scope.get("client")
     fields = {

@@ -7,9 +7,11 @@ its parts are done again.
 """
 
 import asyncio
+import logging
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -42,6 +44,9 @@ Columns = dict[str, npt.NDArray[Any]]
 
 _STORE_BYTES = 500_000_000
 """Of the object store of a cluster that is started here: a few parts with their overlays."""
+
+_CONNECT_S = 10.0
+"""For a cluster's address to answer."""
 
 _PARTS_AT_ONCE = 2
 """Of an actor: while one ends, the model has photos of the next."""
@@ -84,12 +89,18 @@ def run(
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """Be the driver of a job while the block runs."""
+    _check_answers(address)
     # Ray's own handler would end the process with status 15, as if nothing had to be said.
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ours: dict[str, Any] = {"object_store_memory": _STORE_BYTES, "include_dashboard": False}
     try:
         try:
-            ray.init(address or "local", log_to_driver=False, **({} if address else ours))
+            ray.init(
+                address or "local",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                **({} if address else ours),
+            )
         finally:
             signal.signal(signal.SIGTERM, on_sigterm)
     except SystemExit:
@@ -103,6 +114,16 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def _check_answers(address: str | None) -> None:
+    """Refuse at once an address of host and port where nobody is: Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+        except (OSError, OverflowError) as error:
+            raise BatchError(f"Ray at {address} does not answer: {error}") from error
+
+
 def _mapped(
     source: Source,
     manifest: Manifest,
@@ -111,27 +132,31 @@ def _mapped(
     workers: int | None,
 ) -> Any:
     """The dataset of the parts, mapped to their rows."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns that its bar is off
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.scheduling_strategy = "SPREAD"
     gpus = 0 if settings.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
     machines = sum(node["Alive"] for node in ray.nodes())
-    return ray.data.from_items(
-        [{"part": part} for part in parts], override_num_blocks=len(parts)
-    ).map_batches(
-        _Worker,
-        fn_constructor_args=(ray.put(source), manifest, settings),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(
-            size=min(workers or gpus or machines, len(parts)),
-            max_concurrent_calls_per_actor=_PARTS_AT_ONCE,
-            enable_true_multi_threading=True,
-        ),
-        num_cpus=1,
-        num_gpus=1 if gpus else 0,
-        scheduling_strategy="SPREAD",
-        max_restarts=_MAX_RESTARTS,
-        max_task_retries=_MAX_RESTARTS,
+    numbers = [{"part": part} for part in parts]
+    pool = ray.data.ActorPoolStrategy(
+        size=min(workers or gpus or machines, len(parts)),
+        max_concurrent_calls_per_actor=_PARTS_AT_ONCE,
+        enable_true_multi_threading=True,
     )
+    with warnings.catch_warnings():
+        # Ray 2.60 deprecates the last two for named ones that it does not have.
+        warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
+        return ray.data.from_items(numbers, override_num_blocks=len(parts)).map_batches(
+            _Worker,
+            fn_constructor_args=(ray.put(source), manifest, settings),
+            batch_size=1,
+            compute=pool,
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
+            max_restarts=_MAX_RESTARTS,
+            max_task_retries=_MAX_RESTARTS,
+        )
 
 
 def _write(

@@ -1,10 +1,12 @@
 """`app.edge` and `app.connections` on the test's own event loop: what depends on order."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import h11
 import pytest
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
@@ -12,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from app import connections
 from app.admission import Admission
 from app.connections import Connection
 from app.edge import STALLED_S, Edge
@@ -89,7 +92,11 @@ class Service:
         return connection
 
     async def plug(self, data: bytes = b"") -> Streams:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        plug = socket.socket()
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # does not grow
+        plug.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(plug, ("127.0.0.1", self.port))
+        reader, writer = await asyncio.open_connection(sock=plug)
         self.clients.append((reader, writer))
         writer.write(data)
         return reader, writer
@@ -219,9 +226,11 @@ async def test_a_request_waits_until_an_early_answer_is_taken() -> None:
         reader, writer = await service.plug(upload("/large", b"", 10))
         await until(lambda: bool(service.connections and service.connections[0]._unsent))
         writer.write(bytes(10) + upload("/", b"", 5))
-        await asyncio.sleep(0.2)
+        [connection] = service.connections
+        await until(lambda: connection.conn.trailing_data[0].startswith(b"POST"))
         assert await status(reader) == 200
-        await asyncio.sleep(0.6)
+        await until(lambda: connection._in_work and not connection._unsent)
+        assert connection.timeout_keep_alive_task is None
         writer.write(bytes(5))
         assert await status(reader) == 200
         writer.write(GET)
@@ -232,10 +241,12 @@ async def test_a_connection_stays_open_after_the_rest_of_a_body() -> None:
     async with serving(header_timeout_s=0.3, keep_alive_s=5) as service:
         reader, writer = await service.plug(upload("/early", b"", 10))
         assert await status(reader) == 200
+        [connection] = service.connections
         writer.write(bytes(4))
-        await asyncio.sleep(0.1)
+        await until(lambda: connection._timer is not None)
         writer.write(bytes(6))
-        await asyncio.sleep(0.6)
+        await until(lambda: connection.conn.their_state is h11.IDLE)
+        assert connection._timer is None
         writer.write(GET)
         assert await status(reader) == 200
 
@@ -256,12 +267,73 @@ async def test_half_a_header_behind_a_request_has_to_arrive() -> None:
         assert await status(reader) == 408
 
 
-# -- what is counted
+# -- the end
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients linger for longer than any test runs."""
+    monkeypatch.setattr(connections, "LINGER_S", 3600.0)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_clients_that_linger_do_not_delay_the_end() -> None:
+    """Before it, at it and after it; they neither close nor send what is missing."""
+    late = 20
+    async with serving(read_timeout_s=0.5, max_bytes=10**7, max_pending_bytes=10**8) as service:
+        before, _ = await service.plug(upload("/early", b"", late * 10**6))  # too much to be read
+        at, _ = await service.plug(upload("/early", b"", late))
+        after, _ = await service.plug(upload("/", b"", late))
+        assert [await status(before), await status(at)] == [200, 200]
+        await until(lambda: len(service.connections) == 3 and service.connections[2]._in_work)
+        assert [c._lingering for c in service.connections] == [True, False, False]
+        for connection in service.connections:
+            connection.shutdown()
+        assert [c._lingering for c in service.connections] == [True, True, False]
+        assert await status(after) == 408
+        await until(lambda: all(c._raw.is_closing() for c in service.connections))
+
+
+@pytest.mark.usefixtures("patient")
+async def test_the_end_waits_for_answers_to_be_taken() -> None:
+    async with serving(write_timeout_s=60) as service:
+        reader, _ = await service.plug(upload("/large", b"", 10))
+        await until(lambda: bool(service.connections and service.connections[0]._unsent))
+        [connection] = service.connections
+        connection.shutdown()
+        await asyncio.sleep(2.5 * STALLED_S)
+        assert await status(reader) == 200
+        await until(connection._raw.is_closing)
+
+
+# -- what is counted and logged
 
 
 async def rejections(service: Service, code: str) -> float:
     document, _ = service.metrics.expose("text/plain")
     return Scrape(document.decode()).value("breedcam_rejections_total", reason=code)
+
+
+async def test_faults_are_logged_with_their_client(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(max_connections=1) as service:
+        with caplog.at_level("INFO", "app.connections"):
+            reader, _ = await service.plug(b"nonsense\r\n\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            refused, _ = await service.plug(GET)
+            assert await status(refused) == 503
+        records = [record for record in caplog.records if record.name == "app.connections"]
+        lines = [record.getMessage() for record in records]
+        fields = [record.fields for record in records]  # type: ignore[attr-defined]
+    request_id = head.partition("x-request-id: ")[2].partition("\r")[0]
+    assert fields[0] == {
+        "status": 400,
+        "client": "127.0.0.1",
+        "request_id": request_id,
+        "error": "malformed-request",
+    }
+    assert lines[0].startswith("refused: 400 This is not a request of HTTP/1.1: ")
+    assert lines[0].endswith(f" {request_id} client=127.0.0.1 error=malformed-request")
+    assert (fields[1]["status"], fields[1]["client"]) == (503, "127.0.0.1")
 
 
 async def test_faults_count_where_they_are_answered() -> None:

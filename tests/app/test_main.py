@@ -2,8 +2,9 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -41,6 +42,33 @@ async def test_the_lifespan_opens_and_closes_the_model(settings: Settings) -> No
         assert inference_threads() == before
         problem(await client.get("/readyz"), 503, "not-ready")
         problem(await post(client, "/predict"), 503, "not-ready")
+
+
+async def test_a_server_that_knows_no_state_of_the_lifespan_will_do(
+    make_service: Callable[..., Service],
+) -> None:
+    """It is optional in ASGI."""
+    service = make_service()
+    app = create_app(service.settings, service)
+    sent: list[str] = []
+    over = asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        if not sent:
+            return {"type": "lifespan.startup"}
+        await over.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message["type"])
+        if len(sent) == 1:
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                assert (await post(client, "/predict")).status_code == 200
+            over.set()
+
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 async def test_the_model_is_closed_when_the_service_is_cut_off(

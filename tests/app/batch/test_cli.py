@@ -66,10 +66,11 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert [result["image_id"] for result in results] == [row["image_id"] for row in boxes]
 
 
-def refuse_all(
-    options: Any, settings: Any, source: Source, output: Output, parts: list[int]
-) -> None:
+def refuse_all(*run: Any) -> None:
     """In place of the model's work, where it does not matter."""
+    source: Source
+    output: Output
+    _, _, source, output, parts = run
     for part in parts:
         [photos] = source.batches(*output.manifest.bounds(part))
         rows = [Row.refused(photo, UndecodableImage("no")) for photo in photos]
@@ -194,7 +195,12 @@ def test_a_part_that_is_lost_is_noticed(
     """And so is one that somebody deletes after the run: nothing that is made of it is stale."""
     photos, out = tmp_path / "in", tmp_path / "out"
     write_photos(photos, 3)
-    monkeypatch.setattr(cli, "_write", lambda *run: refuse_all(*run[:-1], [1]))  # of 0 and 1
+
+    def lose_the_first(*run: Any) -> None:
+        *others, parts = run
+        refuse_all(*others, parts[1:])
+
+    monkeypatch.setattr(cli, "_write", lose_the_first)
     command = [str(photos), str(out), "--part-photos", "2", "--coco"]
     with pytest.raises(SystemExit, match=r"error: part-00000\.jsonl is not written"):
         main(command)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.batch.cli import main
 from app.batch.errors import BatchError
 from app.batch.inputs import Photo
 from app.batch.output import Output
@@ -179,10 +180,10 @@ def test_a_photo_that_a_node_does_not_see_ends_the_run(nodes: Nodes, tmp_path: P
     assert rows(out) == []
 
 
-@pytest.mark.slow
-def test_no_cluster(tmp_path: Path) -> None:
+def test_no_cluster(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.logs.configure", lambda *_: None)
     write_photos(tmp_path / "in", 1)
     address = f"127.0.0.1:{free_port()}"
-    status, errors = run(tmp_path / "in", tmp_path / "out", "--ray", "--ray-address", address)
-    assert status == 1
-    assert errors.splitlines()[-1].startswith(f"error: Ray at {address} does not answer")
+    command = (tmp_path / "in", tmp_path / "out", "--ray", "--ray-address", address)
+    with pytest.raises(SystemExit, match=f"error: Ray at {address} does not answer: .*refused"):
+        main(list(map(str, command)))

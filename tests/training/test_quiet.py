@@ -74,6 +74,7 @@ def test_level_of_a_user_shows_all(
     assert _log(capfd) == BANNER + ONEDNN + ERROR + ONEDNN
 
 
+@pytest.mark.slow
 def test_tensorflow_starts_in_silence() -> None:
     program = "from training.quiet import start_tensorflow as s; s(); import tensorflow; s()"
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}

@@ -1,5 +1,6 @@
 """Every output, on every engine and in every precision, against TensorFlow in float32."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.bundle import Bundle
+from app.bundle import Bundle, load
 from app.engines import Batch, Cut, Engine, create, output_names
 from app.engines.tensorflow import TensorFlowEngine
 from tests import needs
@@ -79,11 +80,13 @@ def reference(bundle: Bundle) -> dict[int, dict[str, npt.NDArray[Any]]]:
     return {rows: engine.run(Cut.EXPLAIN_DEEP, _requests(bundle, rows)) for rows in BATCHES}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("openvino", "float32"), ("openvino", "bfloat16"), ("tensorflow", "bfloat16")],
-    ids="-".join,
-)
+@cache
+def _openvino(version_dir: Path, precision: str) -> Engine:
+    """One for all tests that need it: to compile a graph takes longer than to run it."""
+    return create(load(version_dir), engine="openvino", device="cpu", precision=precision)
+
+
+@pytest.fixture(scope="module")
 def engine(
     request: pytest.FixtureRequest,
     bundle: Bundle,
@@ -91,9 +94,27 @@ def engine(
 ) -> Engine:
     name, precision = request.param
     with needs.precision():
+        if name == "openvino":
+            return _openvino(bundle.path, precision)
         return create(bundle, engine=name, device="cpu", precision=precision)
 
 
+ENGINES = (("openvino", "float32"), ("openvino", "bfloat16"), ("tensorflow", "bfloat16"))
+PAIRS = [
+    *(pytest.param("small", engine, id=f"small-{'-'.join(engine)}") for engine in ENGINES),
+    *(
+        pytest.param(
+            "shipped",
+            engine,
+            id=f"shipped-{'-'.join(engine)}",
+            marks=[pytest.mark.slow] if engine[0] == "tensorflow" else [],
+        )
+        for engine in ENGINES
+    ),
+]
+
+
+@pytest.mark.parametrize(("bundle", "engine"), PAIRS, indirect=True)
 @pytest.mark.parametrize("rows", BATCHES)
 @pytest.mark.parametrize("cut", list(Cut))
 def test_outputs_agree(
@@ -131,7 +152,7 @@ def test_foreground_and_novelty_are_among_what_is_compared(small_bundle: Bundle)
 
 
 def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
-    engine = create(bundle, engine="openvino", precision="float32")
+    engine = _openvino(bundle.path, "float32")
     batch = _requests(bundle, 5)
     together = engine.run(Cut.EXPLAIN_DEEP, batch)
 
@@ -142,7 +163,7 @@ def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
 
 
 def test_identities_hold_in_the_shipped_model(shipped_bundle: Bundle) -> None:
-    engine = create(shipped_bundle, engine="openvino", precision="float32")
+    engine = _openvino(shipped_bundle.path, "float32")
     batch = _requests(shipped_bundle, 8)
     rows = engine.run(Cut.EXPLAIN, Batch.of(batch.image, batch.class_index))
     cam, chosen = rows["cam"], rows["target_index"]

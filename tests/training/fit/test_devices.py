@@ -108,6 +108,7 @@ def _assert_same_figures(ours: Path, theirs: Path) -> None:
             assert float(row[name]) == pytest.approx(float(expected[name]), abs=2e-4), name
 
 
+@pytest.mark.slow
 def test_two_hosts_end_as_one_process_does(alone: tuple[Path, Weights], tmp_path: Path) -> None:
     run, expected = alone
 

@@ -43,7 +43,7 @@ class Head:
     Attributes:
         path: of the route.
         request_id: as the client offers it.
-        forwarded_for: the clients that proxies name, the last one's proxy last.
+        forwarded_for: the addresses that proxies have named; empty if none.
         size: in bytes.
         body_bytes: that follow.
         close: whether the client wants the connection closed after the answer.

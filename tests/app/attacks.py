@@ -181,9 +181,10 @@ def long_header(service: Service, size: int) -> bytes:
 def many_fields(service: Service, size: int) -> bytes:
     """The answer to a header of so many bytes in short fields."""
     field = b"A: " + b"b" * 40 + b"\r\n"
+    header = b"GET / HTTP/1.1\r\nHost: x\r\n" + field * (size // len(field))
     answer = b""
-    with plug(service) as client:
-        send(client, b"GET / HTTP/1.1\r\nHost: x\r\n" + field * (size // len(field)))
+    with plug(service) as client:  # which has little time to send something
+        send(client, header)
         # Not to the end of the connection, which may be cut off.
         while not answer.endswith(b"}") and (part := client.recv(65536)):
             answer += part

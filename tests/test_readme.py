@@ -409,8 +409,8 @@ def test_options_that_are_named_exist() -> None:
         *("--build", "--build-arg", "--profile", "--rm", "--target", "--user"),  # Docker's
         *("--data-binary", "--fail", "--silent"),  # curl's
         *("--retry", "--retry-connrefused", "--retry-delay"),
-        *("--head", "--address", "--port"),  # Ray's
-        *("--cpu-list", "--oldest"),  # taskset's and pkill's
+        *("--head", "--address", "--port", "--generate"),  # Ray's
+        *("--cpu-list", "--kill"),  # taskset's and fuser's
         "--core-hour",  # the benchmarks'
     }
     assert named - options <= {"--help", *of_others}

@@ -601,7 +601,7 @@ def dashboard() -> Any:
 
 
 def expressions() -> dict[str, str]:
-    """Every PromQL expression of dashboard and alerts, by where it stands."""
+    """Every PromQL expression of dashboard, alerts and operations.md, by where it stands."""
     queries: dict[str, str] = {}
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", []):
@@ -614,7 +614,10 @@ def expressions() -> dict[str, str]:
     for group in rules["groups"]:
         for rule in group["rules"]:
             queries[rule["alert"]] = rule["expr"]
-    return queries
+    page = (DOCS / "operations.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| ([^|]+\?) \| `(.+)` \|$", page, re.M)
+    assert len(table) >= 6
+    return queries | dict(table)
 
 
 async def test_expressions_name_what_there_is(live: Scrape) -> None:
@@ -637,6 +640,50 @@ async def test_expressions_name_what_there_is(live: Scrape) -> None:
         known = everywhere.union(*(labels[name] for name in names))
         for group in re.findall(r"\b(?:by|on|ignoring) \(([^)]*)\)", query):
             assert set(group.replace(" ", "").split(",")) <= known, f"{place}: {group}"
+
+
+async def test_values_that_are_matched_occur(live: Scrape) -> None:
+    """Of reasons, routes, stages and confidence: a wrong one would match nothing, ever."""
+    values = {
+        "reason": {dict(key)["reason"] for key in live.samples["breedcam_rejections_total"]},
+        "route": set(ENDPOINTS),
+        "stage": {"decode", "queue", "inference", "render"},
+        "confidence": {"ok", "low", "unknown"},
+    }
+    matched = []
+    for place, query in expressions().items():
+        for label, sort, pattern in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', query):
+            if label in values:
+                alternatives = pattern.split("|") if "~" in sort else [pattern]
+                assert set(alternatives) <= values[label], f"{place}: {label} {pattern}"
+                matched.append(label)
+    assert {"reason", "route", "confidence"} <= set(matched)
+
+
+async def test_texts_use_labels_that_their_expressions_keep(live: Scrape) -> None:
+    """`{{label}}` in a legend, and `$labels` in an alert's summary."""
+    texts: list[tuple[str, str, set[str]]] = []
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", []):
+            legend = re.findall(r"\{\{\s*(\w+)\s*\}\}", target.get("legendFormat", ""))
+            texts.append((panel["title"], target["expr"], set(legend)))
+    rules = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text(encoding="utf-8"))
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            summary = rule["annotations"]["summary"]
+            texts.append(
+                (rule["alert"], rule["expr"], set(re.findall(r"\$labels\.(\w+)", summary)))
+            )
+    assert sum(bool(used) for *_, used in texts) > 10
+    for place, query, used in texts:
+        grouped = re.findall(r"\bby \(([^)]*)\)", query)
+        names = re.findall(r"\b(?:breedcam|process)_\w+", query)
+        labels = [{label for key in live.samples[name] for label, _ in key} for name in names]
+        # An aggregation keeps what it is by; any other expression, the labels of its series.
+        kept = {"instance", "job"}.union(*labels)
+        if grouped:
+            kept = set().union(*(set(group.replace(" ", "").split(",")) for group in grouped))
+        assert used <= kept, f"{place}: {used}"
 
 
 async def test_every_metric_of_the_service_is_on_the_dashboard(live: Scrape) -> None:

@@ -1,6 +1,7 @@
 """The container engine, and the service as a container that compose would start."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -97,19 +98,33 @@ def _bootstrap() -> None:
 def built(target: str, *options: str) -> Iterator[str]:
     """The image of a target, removed at the end, with what Docker's old builder leaves of stages.
 
-    The build has the host's network.
+    Only what this build has made is removed: others may build beside it. The build has the host's
+    network.
     """
-    untagged = ("image", "ls", "--quiet", "--filter", "dangling=true")
-    before = set(docker(*untagged).split())
+    before = _untagged()
+    made: set[str] = set()
     network = ("--network", "host")
     command = ("build", *network, *options, "--target", target, "--tag", IMAGE, str(PROJECT))
     try:
-        docker(*command, timeout_s=1200)
+        try:
+            made = _layers(docker(*command, timeout_s=1200))
+        except subprocess.CalledProcessError as error:
+            made = _layers(error.stdout)
+            raise
         yield IMAGE
     finally:
         subprocess.run(["docker", "image", "rm", "--force", IMAGE], capture_output=True)
-        for stage in set(docker(*untagged).split()) - before:
+        for stage in (_untagged() - before) & made:
             docker("image", "rm", "--force", stage)
+
+
+def _untagged() -> set[str]:
+    return set(docker("image", "ls", "--quiet", "--filter", "dangling=true").split())
+
+
+def _layers(output: str) -> set[str]:
+    """The short ids that the old builder prints, a line for each step."""
+    return set(re.findall(r"^ ---> ([0-9a-f]{12})$", output, re.M))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from app.settings import PROJECT, Settings
 
 if TYPE_CHECKING:
     from tests.app.observed import Observed
+    from tests.app.services import Service as ServiceProcess
 
 Arrays = dict[str, npt.NDArray[Any]]
 Answer = dict[str, Any]
@@ -204,6 +205,15 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> "Observed":
     from tests.app.observed import observe
 
     return observe(tmp_path_factory.mktemp("observed"))
+
+
+@pytest.fixture(scope="session")
+def plain_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator["ServiceProcess"]:
+    """A process that serves, in float32, for tests that leave it as it is."""
+    from tests.app.services import serving
+
+    with serving(tmp_path_factory.mktemp("plain"), precision="float32") as service:
+        yield service
 
 
 @pytest.fixture(scope="session")

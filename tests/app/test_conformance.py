@@ -5,7 +5,7 @@ say, what the document forbids is refused and what it allows is taken, other ver
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import JPEG
-from tests.app.services import LONG, Service, serving
+from tests.app.services import LONG, Service
 
 Check = Callable[..., bool | None]
 
@@ -37,12 +37,6 @@ OPERATIONS = {
     for result in DOCUMENT.get_all_operations()
     if isinstance(result, Ok)
 }
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("service"), max_batch=1) as service:
-        yield service
 
 
 # What a document cannot say, so that a request which keeps to it may still be refused.
@@ -85,7 +79,7 @@ PAIRS = [
 @pytest.mark.parametrize(("label", "mode"), PAIRS)
 @pytest.mark.parametrize("examples", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_requests_made_from_the_document(
-    service: Service, label: str, mode: GenerationMode, examples: int
+    plain_service: Service, label: str, mode: GenerationMode, examples: int
 ) -> None:
     operation = OPERATIONS[label]
 
@@ -97,6 +91,6 @@ def test_requests_made_from_the_document(
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def conforms(case: schemathesis.Case[Any]) -> None:
-        conform(case, service, mode)
+        conform(case, plain_service, mode)
 
     conforms()

@@ -45,10 +45,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("service"), precision="float32") as service:
-        yield service
+@pytest.fixture
+def service(plain_service: Service) -> Service:
+    return plain_service
 
 
 @pytest.fixture

@@ -108,6 +108,7 @@ def test_a_call_that_hangs_ends_the_process(tmp_path: Path) -> None:
     assert "in faulty_call" in log  # where it hangs
 
 
+@pytest.mark.slow
 def test_a_call_that_hangs_with_the_gil_ends_the_process(tmp_path: Path) -> None:
     """Then not one line of Python runs any more: neither a thread nor a signal's handler."""
     with serving(tmp_path, "-c", FAULTY, "holds the GIL", stuck_s=STUCK_S) as service:

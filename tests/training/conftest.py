@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -5,14 +6,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from app import engines
 from app.bundle import Bundle, Foreground, Input, Label, ModelCard, Novelty, load
+from app.engines import Engine
 from tests.training.small_networks import LAYERS, small_resnet
 from tests.training.tfds_directory import write_stanford_dogs
 from training.export.explained import ExplainedNetwork
 from training.export.foreground import Projection, fused_layers
 from training.export.novelty import Residual
 from training.export.versions import write
+from training.fit import history
 from training.graph.keras_reader import from_keras
+from training.networks import architectures
 
 SIZE, CLASSES = 32, 5
 
@@ -23,9 +28,23 @@ def _float32() -> None:
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _without_curves() -> Iterator[None]:
+    """Their picture takes longer than an epoch here. `test_run` draws it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "plot", lambda _path: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def keras_model() -> keras.Model:
     return small_resnet(size=SIZE, classes=CLASSES)
+
+
+@pytest.fixture(scope="session")
+def resnet50() -> keras.Model:
+    """Of seven classes, for 64 x 64 pixels, with random weights: it takes seconds to build."""
+    return architectures.resnet50(7, input_size=64)
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +108,13 @@ def small_bundle(
     version_dir: Path = tmp_path_factory.mktemp("models") / "small" / "3"
     write(explained, version_dir, card)
     return load(version_dir)
+
+
+@pytest.fixture(scope="session")
+def engine(small_bundle: Bundle) -> Iterator[Engine]:
+    engine = engines.create(small_bundle, engine="openvino", precision="float32")
+    yield engine
+    engine.close()
 
 
 @pytest.fixture(scope="session")

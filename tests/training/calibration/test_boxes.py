@@ -1,6 +1,5 @@
 """Over pictures whose boxes are known, against the loop that the definition says."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -23,13 +22,6 @@ from training.evaluation.metrics import best_iou
 Array = npt.NDArray[Any]
 
 EXAMPLES = dataset(train=11).train
-
-
-@pytest.fixture(scope="module")
-def engine(small_bundle: Bundle) -> Iterator[Engine]:
-    engine = engines.create(small_bundle, engine="openvino", precision="float32")
-    yield engine
-    engine.close()
 
 
 def _noise(card: ModelCard, photos: npt.NDArray[np.uint8]) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Over pictures whose boxes are known, with a model whose weights are random."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -42,13 +42,6 @@ LIMITS = Confidence(
     ece=0,
     ece_before=0,
 )
-
-
-@pytest.fixture(scope="module")
-def engine(small_bundle: Bundle) -> Iterator[Engine]:
-    engine = engines.create(small_bundle, engine="openvino", precision="float32")
-    yield engine
-    engine.close()
 
 
 def measure(

@@ -1,13 +1,12 @@
 """Which layer sets there are, and that photos come in order and in one piece."""
 
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app import engines, heatmaps, images
+from app import heatmaps, images
 from app.bundle import Bundle, Fused, Layer, Method, Rule
 from app.engines import Cut, Engine
 from app.evidence import MethodAtLayers
@@ -16,13 +15,6 @@ from training.evaluation import inference
 from training.evaluation.inference import Explained, explain, layer_sets
 
 EXAMPLES = dataset(train=11).train
-
-
-@pytest.fixture(scope="module")
-def engine(small_bundle: Bundle) -> Iterator[Engine]:
-    engine = engines.create(small_bundle, engine="openvino", precision="float32")
-    yield engine
-    engine.close()
 
 
 def test_layer_sets(small_bundle: Bundle) -> None:

@@ -1,6 +1,5 @@
 """A model that forgets from the head down, and what that does to its heatmaps."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,7 +8,6 @@ import numpy.typing as npt
 import pytest
 
 from app import bundle as bundles
-from app import engines
 from app.bundle import Bundle
 from app.engines import Batch, Cut, Engine, output_names
 from tests.training.pictures import dataset
@@ -18,13 +16,6 @@ from training.evaluation.randomization import Cascade, randomization, stages
 
 EXAMPLES = dataset(train=4).train
 NONE = np.full(4, -1, np.int32)
-
-
-@pytest.fixture(scope="module")
-def engine(small_bundle: Bundle) -> Iterator[Engine]:
-    engine = engines.create(small_bundle, engine="openvino", precision="float32")
-    yield engine
-    engine.close()
 
 
 @pytest.fixture(scope="module")

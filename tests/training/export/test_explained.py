@@ -15,7 +15,6 @@ from training.export.explained import ExplainedNetwork
 from training.export.foreground import Projection, channel_sum
 from training.export.novelty import Residual
 from training.graph.keras_reader import from_keras
-from training.networks import architectures
 
 Array = npt.NDArray[np.float64]
 
@@ -228,8 +227,8 @@ def test_kernels_are_stored_as_float16(small_bundle: Bundle) -> None:
     assert set(kernels.values()) == {np.dtype(np.float16)}
 
 
-def test_resnet50_is_under_50_megabytes_and_loads(tmp_path: Path) -> None:
-    network = from_keras(architectures.resnet50(10, input_size=64))
+def test_resnet50_is_under_50_megabytes_and_loads(resnet50: keras.Model, tmp_path: Path) -> None:
+    network = from_keras(resnet50)
     layers = RESNET50_LAYERS
     channels = {name: 1024 if name.startswith("conv4") else 2048 for name in layers}
     explained = ExplainedNetwork(

@@ -17,9 +17,10 @@ from tests.training.small_networks import tiny_net
 from training.config import Stage, TrainConfig
 from training.data import batches as data_batches
 from training.errors import DataError, RunError
+from training.fit import history
 from training.fit import run as loop
 from training.fit.devices import Devices
-from training.fit.history import HISTORY_COLUMNS
+from training.fit.history import HISTORY_COLUMNS, plot
 from training.fit.run import Interrupted, Run
 from training.fit.schedule import learning_rate
 
@@ -30,12 +31,6 @@ CONFIG = TrainConfig(
     batch_size=4,
     precision="float32",
 )
-
-
-@pytest.fixture(autouse=True)
-def _without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their picture takes longer than an epoch here; that of `whole` is drawn."""
-    monkeypatch.setattr("training.fit.history.plot", lambda _path: None)
 
 
 def _tiny(_config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
@@ -87,9 +82,11 @@ def test_too_few_photos_for_a_batch(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing interrupts."""
+    """A run that nothing interrupts, and whose curves are drawn."""
     run = _run(tmp_path_factory.mktemp("runs") / "whole")
-    run.fit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "plot", plot)
+        run.fit()
     return run
 
 
@@ -402,7 +399,7 @@ def test_batches_that_do_not_divide_among_devices(tmp_path: Path) -> None:
 
 
 def test_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # the picture of the curves is what does not fit
+    monkeypatch.setattr(history, "plot", plot)  # this picture is what does not fit
     config = _changed(stages=["32x1"])
     run = _run(tmp_path, config)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

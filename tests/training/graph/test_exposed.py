@@ -19,12 +19,12 @@ from training.graph.exposed import exposed_layers
 from training.graph.gradients import shapes
 from training.graph.keras_reader import from_keras
 from training.graph.network import Network
-from training.networks.architectures import custom_cnn, resnet50
+from training.networks.architectures import custom_cnn
 from training.networks.preprocessing import Preprocessing
 
 
-def test_of_resnet50_the_last_six_blocks() -> None:
-    assert exposed_layers(from_keras(resnet50(3, input_size=64)), 64) == RESNET50_LAYERS
+def test_of_resnet50_the_last_six_blocks(resnet50: keras.Model) -> None:
+    assert exposed_layers(from_keras(resnet50), 64) == RESNET50_LAYERS
 
 
 def test_of_a_plain_network_each_convolution() -> None:

@@ -9,22 +9,22 @@ from app.bundle import Architecture
 from tests.training.small_networks import RESNET50_LAYERS
 from training.errors import WeightsError
 from training.networks import architectures
-from training.networks.architectures import build, custom_cnn, imagenet_head, resnet50
+from training.networks.architectures import build, custom_cnn, imagenet_head
 from training.networks.preprocessing import Preprocessing
 
 
-def test_resnet50_ends_in_pooling_and_logits() -> None:
-    model = resnet50(7, input_size=64)
-    last = keras.Model(model.input, [model.get_layer(RESNET50_LAYERS[-1]).output, model.output])
+def test_resnet50_ends_in_pooling_and_logits(resnet50: keras.Model) -> None:
+    activated = resnet50.get_layer(RESNET50_LAYERS[-1]).output
+    last = keras.Model(resnet50.input, [activated, resnet50.output])
     photos = np.random.default_rng(0).normal(0, 50, (2, 64, 64, 3)).astype(np.float32)
 
     activations, logits = (np.asarray(output) for output in last(photos, training=False))
 
-    kernel, bias = model.get_layer("predictions").get_weights()
+    kernel, bias = resnet50.get_layer("predictions").get_weights()
     expected = activations.mean(axis=(1, 2)) @ kernel + bias
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     assert np.ptp(expected) > 0
-    sizes = [model.get_layer(name).output.shape[1:] for name in RESNET50_LAYERS]
+    sizes = [resnet50.get_layer(name).output.shape[1:] for name in RESNET50_LAYERS]
     assert sizes == [(4, 4, 1024)] * 3 + [(2, 2, 2048)] * 3
 
 
@@ -34,7 +34,7 @@ def test_weights_file_without_the_top_is_loaded(tmp_path: Path) -> None:
     )
     backbone.save_weights(tmp_path / "dogs.weights.h5")
 
-    model = resnet50(3, str(tmp_path / "dogs.weights.h5"))
+    model = architectures.resnet50(3, str(tmp_path / "dogs.weights.h5"))
 
     for name in ("conv1_conv", "conv5_block3_3_conv"):
         np.testing.assert_array_equal(model.get_layer(name).kernel, backbone.get_layer(name).kernel)
@@ -47,7 +47,7 @@ def test_weights_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> N
         path.write_bytes(content)
 
     with pytest.raises(WeightsError, match=r"dogs\.weights\.h5 holds no weights"):
-        resnet50(3, str(path))
+        architectures.resnet50(3, str(path))
 
 
 def test_imagenet_out_of_reach_says_what_to_fetch_and_where_to_put_it(
@@ -59,7 +59,7 @@ def test_imagenet_out_of_reach_says_what_to_fetch_and_where_to_put_it(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
 
     with pytest.raises(WeightsError, match=r"notop\.h5 .* ~/\.keras/models, or pass --weights"):
-        resnet50(3, "imagenet")
+        architectures.resnet50(3, "imagenet")
     with pytest.raises(WeightsError, match=r"kernels\.h5 .* ~/\.keras/models, or pass --head FILE"):
         imagenet_head("imagenet")
 
@@ -68,7 +68,7 @@ def test_imagenet_out_of_reach_says_what_to_fetch_and_where_to_put_it(
 def test_architectures_are_built_by_name(architecture: Architecture) -> None:
     model = build(architecture, 3, input_size=32)
     direct: Callable[..., keras.Model] = (
-        resnet50 if architecture is Architecture.RESNET50 else custom_cnn
+        architectures.resnet50 if architecture is Architecture.RESNET50 else custom_cnn
     )
 
     assert model.name == architecture

@@ -29,10 +29,10 @@ GOODPUT = 0.5
 """Of the peak rate, at least. Where two cores share one's parts, as virtual ones may, the clients
 slow the service down without a request: by a third, measured."""
 
-ROUNDS = 3
+ROUNDS = 8
 """Peak and overload take turns, so that what else the machine does concerns both."""
 
-SECONDS = 6.0
+SECONDS = 3.5
 """Of either, in each round."""
 
 WARM_UP_S = 1.0

@@ -44,9 +44,9 @@ two cores it was 0.7 to 2.6 s beside one other job, and 7 s with a load average 
 ALIVE_P99_S = 0.5
 """99 of 100 `GET /livez` are answered within this time."""
 
-MEMORY_MB = 1850.0
-"""Resident, of the service and its decoders together: 660 when it is warm, up to 256 of bodies and
-answers, 780 for a costly photo, and two decoders at work. On two cores it was 1,659."""
+MEMORY_MB, OWN_MB = 2300.0, 1100.0
+"""Resident, of the service and its decoders together, and of the service alone. The former is the
+sum of what the parts may take (docs/settings.md), which half an hour comes close to: 2,154."""
 
 COUNTED, UNCOUNTED = ("/predict", "/gradcam", "/compare"), "/cam"
 """Clients that leave before their answer send to the last alone: they cannot know its status."""
@@ -415,3 +415,4 @@ def test_attacks_of_every_kind_beside_honest_clients(tmp_path: Path) -> None:
     assert np.quantile(ledger.honest_s, 0.99) < P99_S
     assert np.quantile(ledger.alive_s, 0.99) < ALIVE_P99_S
     assert max(ledger.memory_mb) < MEMORY_MB
+    assert max(ledger.own_mb) < OWN_MB

@@ -180,7 +180,7 @@ def _answer(requests: BinaryIO, answers: BinaryIO, head: dict[str, Any]) -> None
         signal.setitimer(signal.ITIMER_PROF, head["seconds"])
         decoded = decode(data, Job(**head["job"]))
     except RequestError as error:
-        cause = repr(error.__cause__)[:200]
+        cause = repr(error.__cause__ or error)[:200]
         answers.write(pack({"error": error.code, "detail": str(error), "cause": cause}))
     else:
         arrays = {"squashed": decoded.squashed, "pixels": decoded.pixels}

@@ -103,7 +103,7 @@ class MissingImage(RequestError):
     """The body holds no image."""
 
     code = "missing-image"
-    title = "No image in the body"
+    title = "No image"
 
 
 class UnknownTarget(RequestError):

@@ -1,7 +1,7 @@
 """The way one photo takes: decode -> infer -> calibrate -> locate -> draw -> answer.
 
     step        from -> to                                        on
-    _classes    names in the query -> their indexes               the event loop
+    classes_of  names in the query -> their indexes               the event loop
     _decode     bytes -> the header, and what decoding will cost  the event loop if it is short
                 bytes -> the model's input, pixels to draw on     a decoder process
     _infer      the model's input -> its outputs                  the inference thread, batched
@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from app import confidence, evidence, image_header, images, overlay, panels
 from app.admission import Admission
-from app.bundle import Method, near_classes
+from app.bundle import Method, ModelCard, near_classes
 from app.clock import Clock
 from app.decoder import Decoded, Job
 from app.decoding import Decoders
@@ -56,7 +56,7 @@ from app.schemas import (
 from app.settings import Settings
 from app.threads import Threads
 
-__all__ = ["Answer", "Explainer"]
+__all__ = ["Answer", "Explainer", "classes_of"]
 
 Response = TypeVar("Response", ExplainResponse, CompareResponse)
 ConfidenceLevel = Literal["ok", "low"]
@@ -274,7 +274,7 @@ class Explainer:
         # What can be known without the photo is refused first.
         for spec in specs:
             evidence.fused_rule(self._card, spec, query.rule)  # for what it raises
-        classes = self._classes(query)
+        classes = classes_of(self._card, query)
         size = (query.size or self.settings.overlay_size) if query.overlay else None
         decoded = await self._decode(clock, data, size)
         info = _info(decoded)
@@ -287,38 +287,6 @@ class Explainer:
             raise RequestError("`versus` names the class that is explained: the likeliest.")
         probabilities, level = self._assess(outputs)
         return _Inferred(query, decoded, info, boxes, classes, outputs, probabilities, level)
-
-    # -- classes
-
-    def _classes(self, query: CompareQuery) -> Classes:
-        """The classes that `target` and `versus` name.
-
-        Raises:
-            UnknownTarget: the model has no such class.
-            RequestError: both name the same.
-        """
-        target = self._class_index("target", query.target)
-        versus = self._class_index("versus", query.versus)
-        if query.versus is not None and target == versus:
-            raise RequestError("`target` and `versus` name the same class.")
-        return Classes(target, versus)
-
-    def _class_index(self, parameter: str, name: str | None) -> int:
-        """The class that a parameter names by index, synset or breed; `NO_CLASS` for None."""
-        if name is None:
-            return NO_CLASS
-        indexes = self._card.classes_named(name)
-        if len(indexes) > 1:
-            fitting = ", ".join(f"{index} ({self._card.labels[index].name})" for index in indexes)
-            raise UnknownTarget(f"`{parameter}`: {name!r} may mean any of the classes {fitting}.")
-        if not indexes:
-            near = near_classes(name, self._card.labels)
-            raise UnknownTarget(
-                f"`{parameter}`: the model has no class {name!r}; "
-                + (f"near: {', '.join(near)}. " if near else "")
-                + f"GET /model lists its {len(self._card.labels)}."
-            )
-        return indexes[0]
 
     # -- decode
 
@@ -417,6 +385,41 @@ class Explainer:
             clock.stop()
             for observe in self.observers:
                 observe(clock)
+
+
+# -- classes
+
+
+def classes_of(card: ModelCard, query: CompareQuery) -> Classes:
+    """The classes that `target` and `versus` name.
+
+    Raises:
+        UnknownTarget: the model has no such class.
+        RequestError: both name the same.
+    """
+    target = _class_index(card, "target", query.target)
+    versus = _class_index(card, "versus", query.versus)
+    if query.versus is not None and target == versus:
+        raise RequestError("`target` and `versus` name the same class.")
+    return Classes(target, versus)
+
+
+def _class_index(card: ModelCard, parameter: str, name: str | None) -> int:
+    """The class that a parameter names by index, synset or breed; `NO_CLASS` for None."""
+    if name is None:
+        return NO_CLASS
+    indexes = card.classes_named(name)
+    if len(indexes) > 1:
+        fitting = ", ".join(f"{index} ({card.labels[index].name})" for index in indexes)
+        raise UnknownTarget(f"`{parameter}`: {name!r} may mean any of the classes {fitting}.")
+    if not indexes:
+        near = near_classes(name, card.labels)
+        raise UnknownTarget(
+            f"`{parameter}`: the model has no class {name!r}; "
+            + (f"near: {', '.join(near)}. " if near else "")
+            + f"GET /model lists its {len(card.labels)}."
+        )
+    return indexes[0]
 
 
 # -- decoded

@@ -106,7 +106,7 @@ async def _http(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         # Files (`StaticFiles`) say nothing of what they allow.
         allowed = headers.setdefault("Allow", "GET, HEAD").split(", ")
-        detail = f"Here, the method is {listed('{}', sorted(allowed), 'or')}."
+        detail = f"Use {listed('{}', sorted(allowed), 'or')}."
         if allowed == ["POST"]:
             detail += f" {_HOW_TO_POST}"
     return _response(error.status_code, code, title, detail, headers)

@@ -90,7 +90,8 @@ def _unknown(unknown: Sequence[str], name: str, names: Sequence[str]) -> str:
     hint = f"Did you mean {listed(name, guesses, 'or')}? " if guesses else ""
     is_none = "there is no such parameter" if len(unknown) == 1 else "there are no such parameters"
     more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-    return f"{listed(name, shown)}{more}: {is_none}. {hint}There are {listed(name, names)}"
+    only = "The only parameter is" if len(names) == 1 else "There are"
+    return f"{listed(name, shown)}{more}: {is_none}. {hint}{only} {listed(name, names)}"
 
 
 def _joined(place: str, words: Sequence[str]) -> str:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,14 @@ from pydantic import ValidationError
 from app import bundle as bundles
 from app import evidence, heap, logs
 from app.batch import coco
-from app.batch.errors import BatchError
+from app.batch.errors import BatchError, UsageError
 from app.batch.inputs import Source, open_input
 from app.batch.output import Manifest, Output, model_id
 from app.batch.work import QUERIES, Work
 from app.bundle import ModelCard
 from app.errors import BreedCAMError, RequestError
 from app.evidence import MethodAtLayers
+from app.explainer import classes_of
 from app.progress import bar
 from app.schemas import ExplainQuery, GradcamQuery, PredictQuery
 from app.service import Service
@@ -68,6 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. The same command goes on with the parts that are missing.\n")
         sys.exit(128 + signals.last)
+    except UsageError as error:
+        _refuse([str(error)])
     except (BatchError, BreedCAMError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -98,13 +102,13 @@ def parser() -> ArgumentParser:
     """The command's options."""
     options = ArgumentParser(
         prog="python -m app.batch",
-        description="Explain many photos: a row for each, in files that resume where they were.",
+        description="Explain many photos: a row for each. An interrupted run can be resumed.",
         epilog=_EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     options.add_argument("input", metavar="IN", type=Path, help="the photos")
-    options.add_argument("output", metavar="OUT", type=Path, help="folder of the output")
+    options.add_argument("output", metavar="OUT", type=_folder, help="folder of the output")
     options.add_argument(
         "--endpoint",
         choices=QUERIES,
@@ -126,13 +130,13 @@ def parser() -> ArgumentParser:
         type=_positive,
         default=256,
         metavar="N",
-        help="photos of a part, which is written as a whole (default: 256)",
+        help="photos per part; a part is written as a whole (default: 256)",
     )
     options.add_argument(
         "--ray", action="store_true", help="run on a Ray cluster, which is started here by default"
     )
     options.add_argument(
-        "--ray-address", metavar="ADDRESS", help="with --ray: address of a cluster that runs"
+        "--ray-address", metavar="ADDRESS", help="with --ray: address of a running cluster"
     )
     options.add_argument(
         "--workers",
@@ -150,10 +154,17 @@ def parser() -> ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise ArgumentTypeError("it is empty")
+    if Path(text).exists() and not Path(text).is_dir():
+        raise ArgumentTypeError(f"{text!r} is not a folder")
+    return Path(text)
 
 
 def _run(options: Namespace, settings: Settings, query: PredictQuery) -> None:
@@ -162,12 +173,12 @@ def _run(options: Namespace, settings: Settings, query: PredictQuery) -> None:
     if unknown := Settings.unknown(os.environ):
         log.warning("no such setting: %s", ", ".join(unknown))
     if options.coco and not isinstance(query, ExplainQuery):
-        raise BatchError("--coco needs boxes, which predict does not give.")
+        raise UsageError("--coco needs boxes, which predict does not give")
     for name in ("workers", "ray_address"):
         if getattr(options, name) and not options.ray:
-            raise BatchError(f"{_option(name)} has no effect without --ray.")
+            raise UsageError(f"{_option(name)} has no effect without --ray")
     if options.output.resolve().is_relative_to(options.input.resolve()):
-        raise BatchError("The output must not lie in the input.")
+        raise UsageError("the output must not lie in the input")
     card = bundles.load(settings.model_path).card
     _check(card, query)
     source = open_input(options.input)
@@ -201,14 +212,14 @@ def _query(options: Namespace) -> PredictQuery:
     """The endpoint's parameters; ends the process where one of them cannot be right.
 
     Raises:
-        BatchError: the endpoint has no overlays.
+        UsageError: the endpoint has no overlays.
     """
     values = {name: getattr(options, name) for name in _QUERY_OPTIONS}
     chosen = {name: value for name, value in values.items() if value is not None}
     if options.endpoint != "predict":
         chosen["overlay"] = options.overlays
     elif options.overlays:
-        raise BatchError("--overlays needs a heatmap, which predict does not give.")
+        raise UsageError("--overlays needs a heatmap, which predict does not give")
     kind = QUERIES[options.endpoint]
     try:
         return kind.model_validate(chosen)
@@ -218,13 +229,20 @@ def _query(options: Namespace) -> PredictQuery:
         _refuse(sentences(faults, names=names))
 
 
+_PARAMETER = re.compile(rf"`({'|'.join(_QUERY_OPTIONS)})`")
+
+
+def _as_option(parameter: re.Match[str]) -> str:
+    return _option(parameter[1])
+
+
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
 def _refuse(reasons: list[str]) -> NoReturn:
     for reason in reasons:
-        sys.stderr.write(f"error: {reason}.\n")
+        sys.stderr.write(f"error: {reason.removesuffix('.')}.\n")
     sys.exit(EXIT_USAGE)
 
 
@@ -232,14 +250,15 @@ def _check(card: ModelCard, query: PredictQuery) -> None:
     """Refuse at once what would be refused with every photo.
 
     Raises:
-        RequestError: the model has no such method, layer, rule or class.
+        UsageError: the model has no such method, layer, rule or class.
     """
     if isinstance(query, ExplainQuery):
-        spec = MethodAtLayers.parse(card, query.method, query.layers)
-        evidence.fused_rule(card, spec, query.rule)
-        for option, name in (("--target", query.target), ("--versus", query.versus)):
-            if name is not None and len(card.classes_named(name)) != 1:
-                raise RequestError(f"{option}: {name!r} is not the name of one class of the model.")
+        try:
+            spec = MethodAtLayers.parse(card, query.method, query.layers)
+            evidence.fused_rule(card, spec, query.rule)
+            classes_of(card, query)
+        except RequestError as error:
+            raise UsageError(_PARAMETER.sub(_as_option, str(error))) from error
 
 
 def _manifest(

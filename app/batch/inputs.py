@@ -126,7 +126,7 @@ def _measure(path: Path) -> int:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise MissingImage("The path is not that of a file.")
+            raise MissingImage("The path does not name a file.")
         path.open("rb").close()
     except ValueError as error:
         raise MissingImage("The file cannot be read: the path is malformed.") from error
@@ -336,7 +336,7 @@ def open_input(path: Path) -> Source:
     except OSError as error:
         raise BatchError(f"{path} cannot be read: {error.strerror}.") from error
     if b"\0" in data:
-        raise BatchError(f"{path} cannot be read: it is not a text with a path on each line.")
+        raise BatchError(f"{path} cannot be read: it is not a text file with a path on each line.")
     text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return Files(path.parent, [line for line in lines if line.strip()])
@@ -382,7 +382,7 @@ def _coco(path: Path, data: bytes) -> Files:
         return Files(path.parent, names, [int(image["id"]) for image in images])
     except (ValueError, KeyError, TypeError) as error:
         raise BatchError(
-            f"{path} is not a COCO file: it needs `images` with `id` and `file_name`."
+            f"{path} is not a COCO file: it needs `images` with `file_name` and `id`, an integer."
         ) from error
 
 

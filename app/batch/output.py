@@ -1,5 +1,6 @@
 """The output folder: every file in it is whole, or not there. One process writes to it.
 
+    .lock                is held by the process that writes
     run.json             what the run is of: another input, model or option is refused
     part-00000.jsonl     the rows of the first part's photos, or .parquet
     overlays/<id>.png    a photo's overlay
@@ -101,6 +102,7 @@ class Output:
             BatchError: the folder holds something else, or is in use.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_free()
         with (self.folder / ".lock").open("wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,12 +114,17 @@ class Output:
             finally:
                 shutil.rmtree(self._drafts, ignore_errors=True)
 
+    def _check_free(self) -> None:
+        """Leave a folder alone that holds something else."""
+        own = {self.folder / name for name in ("run.json", ".lock", ".drafts")}
+        entries = {*self.folder.iterdir()}
+        if entries - own and self.folder / "run.json" not in entries:
+            raise BatchError(f"{self.folder} is not empty and holds no run: choose another folder.")
+
     def _begin(self) -> None:
         path = self.folder / "run.json"
         if path.exists():
             self._compare(path)
-        elif {*self.folder.iterdir()} - {self.folder / ".lock", self._drafts}:
-            raise BatchError(f"{self.folder} is not empty and holds no run: choose another folder.")
         shutil.rmtree(self._drafts, ignore_errors=True)  # what a killed process has left
         self._drafts.mkdir()
         if not path.exists():
@@ -131,7 +138,7 @@ class Output:
             theirs = json.loads(path.read_bytes())
             changed = [name for name in ours if ours[name] != theirs.get(name)]
         except (ValueError, AttributeError):
-            raise BatchError(f"{path} is not that of a run: choose another folder.") from None
+            raise BatchError(f"{path} does not describe a run: choose another folder.") from None
         if changed:
             raise BatchError(
                 f"{self.folder} holds a run that differs in {', '.join(changed)} (see run.json): "

@@ -1,12 +1,15 @@
 """Ten times more requests than the service can answer, sent whether or not it answers.
 
 Service and clients have processor cores of their own, so that a refusal costs the service what it
-costs the service, on any machine.
+costs the service, on any machine. Where virtual cores share one's parts, a busy neighbour slows the
+service down by a third, measured: so the clients' cores are always busy, at the peak rate too.
 """
 
 import asyncio
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,9 +28,8 @@ from tests.app.services import LONG, Service, serving
 
 PEAK_CLIENTS = 16
 
-GOODPUT = 0.5
-"""Of the peak rate, at least. Where two cores share one's parts, as virtual ones may, the clients
-slow the service down without a request: by a third, measured."""
+GOODPUT = 0.7
+"""Of the peak rate, at least; on two quiet cores it was 0.90 to 0.94."""
 
 ROUNDS = 8
 """Peak and overload take turns, so that what else the machine does concerns both."""
@@ -157,6 +159,29 @@ runpy.run_module("app.main", run_name="__main__")
 """
 
 
+BUSY = """
+import os
+os.sched_setaffinity(0, {cores})
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+while True:
+    pass
+"""
+
+
+@contextmanager
+def busy(cores: set[int]) -> Iterator[None]:
+    """Let none of the cores rest while the block runs, and take no time from others there."""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", BUSY.format(cores={core})]) for core in cores
+    ]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def halves() -> tuple[set[int], set[int]]:
     """The cores of the service, and those of the clients."""
     if not hasattr(os, "sched_setaffinity"):
@@ -180,6 +205,7 @@ def apart(directory: Path) -> Iterator[tuple[Service, ProcessPoolExecutor]]:
         "threads": len(own),
     }
     with (
+        busy(others),
         serving(directory, "-c", code, **settings) as service,
         ProcessPoolExecutor(
             1, multiprocessing.get_context("spawn"), os.sched_setaffinity, (0, others)
@@ -204,7 +230,8 @@ def test_ten_times_too_many_requests(tmp_path: Path) -> None:
             goodputs.append(goodput)
             tally.add(more)
     p99 = float(np.quantile([took for _, took in tally.accepted], 0.99))
-    share = sum(goodputs) / sum(peaks)
+    # Upper quartiles: what else the machine does slows some rounds down, and none up.
+    share = float(np.quantile(goodputs, 0.75) / np.quantile(peaks, 0.75))
     print(f"peaks {peaks}, goodputs {goodputs}: {share:.2f}, p99 {p99:.2f} s, {tally.statuses}")
     assert set(tally.statuses) == {200, 429}
     assert tally.without_retry_after == 0

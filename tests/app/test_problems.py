@@ -146,7 +146,7 @@ async def test_verbs_that_do_not_exist(client: httpx.AsyncClient) -> None:
         for method in ("GET", "PUT"):  # PUT is what `curl -T` sends
             response = await client.request(method, path)
             detail = problem(response, 405, "method-not-allowed")
-            assert detail.startswith("Here, the method is POST. Send the photo as the body")
+            assert detail.startswith("Use POST. Send the photo as the body")
             assert "curl -X POST -T photo.jpg" in detail
             assert response.headers["Allow"] == "POST"
     files = await client.post("/static/app.js")
@@ -155,7 +155,7 @@ async def test_verbs_that_do_not_exist(client: httpx.AsyncClient) -> None:
     for path in ("/livez", "/readyz", "/model", "/"):
         response = await client.post(path)
         detail = problem(response, 405, "method-not-allowed")
-        assert detail == "Here, the method is GET or HEAD."
+        assert detail == "Use GET or HEAD."
         assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 

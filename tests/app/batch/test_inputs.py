@@ -70,7 +70,7 @@ def test_a_coco_file_has_ids_of_its_own(tmp_path: Path) -> None:
             "id 1",
         ),
         ("x.parquet", "no", "cannot be read as Parquet"),
-        ("1.jpg", "\0", "not a text with a path on each line"),
+        ("1.jpg", "\0", "not a text file with a path on each line"),
     ],
 )
 def test_what_is_no_input_is_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     for photo, reason in [
         (absent, "No such file"),
         (empty, "no bytes in it"),
-        (folder, "not that of a file"),
+        (folder, "does not name a file"),
         (nameless, "the path is malformed"),
     ]:
         with pytest.raises(MissingImage, match=reason):

@@ -66,6 +66,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         Output(tmp_path, MANIFEST).held(),
     ):
         pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
 
 
 def test_two_do_not_write_to_one_folder(tmp_path: Path) -> None:

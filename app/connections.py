@@ -217,7 +217,8 @@ class Connection(H11Protocol):
         if self._unsent:
             self._unsent = self.conn.held = False
             self.on_response_complete()
-            if self.conn.their_state is h11.IDLE and not self._raw.is_closing():
+            closing = self._lingering or self._raw.is_closing()
+            if self.conn.their_state is h11.IDLE and not closing:
                 self.handle_events()  # of a request that had to wait
 
     # -- what uvicorn's protocol calls

@@ -86,6 +86,7 @@ class Refusal:
             prefix.encode() + path.encode(): path
             for path in routes
             for prefix in ("", settings.root_path)
+            if prefix + path != settings.root_path  # which is redirected
         }
         self._unusual = _UNUSUAL | ({b"origin"} if settings.cors_origins else set())
         response = contextvars.Context().run(problems.answer, QueueFull(NO_PLACE))

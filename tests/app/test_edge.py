@@ -306,6 +306,20 @@ async def test_the_end_waits_for_answers_to_be_taken() -> None:
         await until(connection._raw.is_closing)
 
 
+@pytest.mark.usefixtures("patient")
+async def test_a_request_that_waits_for_an_answer_to_be_taken_does_not_delay_the_end() -> None:
+    """It has not begun, and nothing can be written any more."""
+    async with serving(write_timeout_s=60) as service:
+        reader, writer = await service.plug(upload("/large", b"", 10))
+        await until(lambda: bool(service.connections and service.connections[0]._unsent))
+        [connection] = service.connections
+        writer.write(bytes(10) + upload("/", b"", 5))
+        await until(lambda: connection.conn.trailing_data[0].startswith(b"POST"))
+        connection.shutdown()
+        assert await status(reader) == 200
+        await until(connection._raw.is_closing)
+
+
 # -- what is counted and logged
 
 

@@ -420,6 +420,15 @@ async def test_a_prefix_may_be_there_or_not(
     assert caplog.text.count("POST /dogs/cam 429 ") == 2
 
 
+async def test_a_prefix_that_is_a_route_too(make_service: MakeService) -> None:
+    """What is redirected is not refused."""
+    async with full(make_service, root_path="/cam") as service:
+        for early in (True, False):
+            assert (await (await service.client(early=early)).ask(upload("/cam"))).status == 308
+        assert (await (await service.client()).ask(upload("/cam/cam"))).status == 429
+        assert service.was_early
+
+
 # -- how it arrives
 
 
@@ -535,7 +544,7 @@ async def test_clients_that_send_all_first_get_the_answer(
 async def test_a_body_that_does_not_come_ends_the_connection(
     make_service: MakeService, early: bool
 ) -> None:
-    async with full(make_service, header_timeout_s=0.3, keep_alive_s=60) as service:
+    async with full(make_service, header_timeout_s=0.3, keep_alive_s=3600) as service:
         client = await service.client(early=early)
         assert (await client.ask(upload(length=100))).status == 429
         client.writer.write(bytes(99))
@@ -546,7 +555,7 @@ async def test_a_body_that_does_not_come_ends_the_connection(
 async def test_the_time_between_requests_begins_after_the_body(
     make_service: MakeService, early: bool
 ) -> None:
-    async with full(make_service, header_timeout_s=60, keep_alive_s=0.3) as service:
+    async with full(make_service, header_timeout_s=3600, keep_alive_s=0.3) as service:
         client = await service.client(early=early)
         assert (await client.ask(upload(length=100))).status == 429
         client.writer.write(bytes(100))

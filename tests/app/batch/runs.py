@@ -17,16 +17,14 @@ SETTINGS = {"engine": "openvino", "device": "cpu", "max_batch": 1}
 """Of runs by the command: quick to start."""
 
 ENDING = """
-import os, signal
+import itertools, os, signal
 from app.batch import output
 from app.batch.cli import main
 
-calls, real = 0, os.fsync
+calls, real = itertools.count(1), os.fsync  # threads call it at once
 
 def fsync(file):
-    global calls
-    calls += 1
-    if calls == {call}:
+    if next(calls) == {call}:
         os.kill(os.getpid(), signal.{signal})
     real(file)
 

@@ -86,12 +86,19 @@ class _Signals:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Do so while the block runs."""
-        before = signal.signal(signal.SIGTERM, self._terminate)
+        """Do so while the block runs.
+
+        Shells start background jobs of scripts with SIGINT ignored, and SIGTERM would be, too.
+        """
+        before = {
+            signal.SIGTERM: signal.signal(signal.SIGTERM, self._terminate),
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        }
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self.last = number

@@ -31,7 +31,7 @@ from app.schemas import ExplainQuery, GradcamQuery, PredictQuery
 from app.service import Service
 from app.settings import Settings
 from app.watchdog import end_process
-from app.wording import sentences
+from app.wording import sentences, setting_sentences
 
 __all__ = ["main", "parser"]
 
@@ -211,8 +211,7 @@ def _settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [{**fault, "loc": (str(fault["loc"][0]).upper(),)} for fault in error.errors()]
-        _refuse(sentences(faults, "BREEDCAM_{}"))
+        _refuse(setting_sentences(error))
 
 
 def _query(options: Namespace) -> PredictQuery:

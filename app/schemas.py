@@ -4,10 +4,11 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from app.bundle import Confidence, Data, Foreground, Fused, Input, Label, Layer, Method, Rule
 from app.engines import EngineInfo
+from app.preferences import Summary
 from app.settings import MAX_OVERLAY_SIZE
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "PredictResponse",
     "Prediction",
     "Problem",
+    "Rating",
+    "RatingsSummary",
     "Status",
 ]
 
@@ -318,3 +321,43 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+MethodName = Annotated[
+    str,
+    Field(pattern=r"^(cam/last|(gradcam|gradcampp|layercam|hirescam)/(last|last6))$"),
+]
+"""A method and its layer set."""
+
+
+class Rating(BaseModel):
+    """Which of two heatmaps explains better, as one person sees it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    digest: str = Field(
+        pattern="^[0-9a-f]{64}$", description="SHA-256 of the photo's file, in lower-case hex"
+    )
+    methods: tuple[MethodName, MethodName] = Field(
+        description="`method/layers` in the order in which they were shown; two different ones"
+    )
+    answer: Literal["first", "second", "same"] = Field(description="which explains better")
+    misses: list[Literal["first", "second"]] = Field(
+        [], max_length=2, description="which of them miss the dog"
+    )
+    rater: str = Field(
+        pattern="^[0-9a-f]{32}$", description="a random id of 128 bits that the browser draws"
+    )
+
+    @field_validator("methods")
+    @classmethod
+    def _differ(cls, methods: tuple[str, str]) -> tuple[str, str]:
+        if methods[0] == methods[1]:
+            raise ValueError("must be two different methods")
+        return methods
+
+
+class RatingsSummary(Summary):
+    """What the ratings of the model in service say."""
+
+    model: ModelId

@@ -1,0 +1,195 @@
+"""The file of ratings, against SQLite itself: kills, rivals and full disks."""
+
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import NotReady, StartupError, StorageFull
+from app.ratings import Ratings
+from app.schemas import Rating
+from app.settings import PROJECT
+
+WRITER = """
+import sys
+from pathlib import Path
+from app.ratings import Ratings
+from app.schemas import Rating
+ratings = Ratings.open(Path(sys.argv[1]))
+for number in range(int(sys.argv[3])):
+    rating = Rating(digest=f"{number:064x}", methods=("cam/last", "gradcam/last6"), answer="first",
+                    rater=sys.argv[2] * 32)
+    ratings.add(rating, "dogs", 1)
+    print(number, flush=True)
+"""
+
+
+def rating(number: int = 0, **changes: Any) -> Rating:
+    fields: dict[str, Any] = {
+        "digest": f"{number:064x}",
+        "methods": ("cam/last", "gradcam/last6"),
+        "answer": "first",
+        "rater": "a" * 32,
+    }
+    return Rating(**fields | changes)
+
+
+def writer(path: Path, rater: str, count: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", WRITER, str(path), rater, str(count)]
+    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+
+
+def counted(path: Path) -> int:
+    ratings = Ratings.open_to_read(path)
+    count = ratings.summary("dogs", 1).ratings
+    ratings.close()
+    return count
+
+
+def intact(path: Path) -> bool:
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("PRAGMA integrity_check").fetchall()
+    connection.close()
+    return rows == [("ok",)]
+
+
+def test_what_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    ratings = Ratings.open(path)
+    ratings.add(rating(misses=["second"]), "dogs", 3)
+    ratings.close()
+    with sqlite3.connect(path) as connection:
+        (row,) = connection.execute("SELECT * FROM rating").fetchall()
+    connection.close()
+    *kept, time, rater = row
+    assert kept == ["dogs", 3, "0" * 64, "cam/last", "gradcam/last6", "first", 0, 1]
+    assert time.endswith("+00:00")
+    assert rater == "a" * 32
+
+
+def test_the_order_shown_does_not_matter_to_the_summary(tmp_path: Path) -> None:
+    ratings = Ratings.open(tmp_path / "ratings.sqlite")
+    swapped = ("gradcam/last6", "cam/last")
+    ratings.add(rating(0), "dogs", 1)
+    ratings.add(rating(1, methods=swapped, answer="second", misses=["first"]), "dogs", 1)
+    ratings.add(rating(2, methods=swapped, rater="b" * 32), "dogs", 1)
+    ratings.add(rating(3, answer="same", misses=["first", "second"]), "dogs", 1)
+    ratings.add(rating(4), "dogs", 2)  # another version
+    summary = ratings.summary("dogs", 1)
+    ratings.close()
+    (pair,) = summary.pairs
+    assert (pair.methods, pair.wins, pair.same) == (("cam/last", "gradcam/last6"), (2, 1), 1)
+    assert (summary.ratings, summary.raters) == (4, 2)
+    assert [(score.shown, score.misses) for score in summary.methods] == [(4, 1), (4, 2)]
+
+
+def test_a_repeated_rating_counts_once_and_the_last_one(tmp_path: Path) -> None:
+    ratings = Ratings.open(tmp_path / "ratings.sqlite")
+    ratings.add(rating(), "dogs", 1)
+    ratings.add(rating(methods=("gradcam/last6", "cam/last")), "dogs", 1)
+    summary = ratings.summary("dogs", 1)
+    ratings.close()
+    assert (summary.ratings, summary.pairs[0].wins) == (1, (0, 1))
+
+
+def test_a_killed_process_loses_nothing_confirmed(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    process = writer(path, "a", 1_000_000)
+    assert process.stdout
+    for _ in range(20):
+        assert process.stdout.readline()
+    process.kill()
+    confirmed = 20 + len(process.stdout.readlines())
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    assert counted(path) in (confirmed, confirmed + 1)  # the last may not have been printed
+    assert intact(path)
+
+
+def test_two_processes_write(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    processes = [writer(path, rater, 100) for rater in "ab"]
+    for process in processes:
+        output, _ = process.communicate()
+        assert len(output.splitlines()) == 100
+        assert process.returncode == 0
+    assert counted(path) == 200
+    assert intact(path)
+
+
+def test_a_full_file_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    ratings = Ratings.open(path)
+    ratings._connection.execute("PRAGMA max_page_count = 12")
+    confirmed = 0
+    with pytest.raises(StorageFull):
+        for number in range(10_000):
+            ratings.add(rating(number), "dogs", 1)
+            confirmed += 1
+    assert confirmed > 0
+    assert ratings.summary("dogs", 1).ratings == confirmed
+    ratings._connection.execute("PRAGMA max_page_count = 1000")
+    ratings.add(rating(20_000), "dogs", 1)
+    ratings.close()
+    assert counted(path) == confirmed + 1
+    assert intact(path)
+
+
+def test_a_failed_write_of_the_system_keeps_what_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    ratings = Ratings.open(path)
+    confirmed = 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # as a quota does
+    try:
+        with pytest.raises(StorageFull):
+            for number in range(10_000):
+                ratings.add(rating(number), "dogs", 1)
+                confirmed += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert confirmed > 0
+    ratings.add(rating(20_000), "dogs", 1)
+    ratings.close()
+    assert counted(path) == confirmed + 1
+    assert intact(path)
+
+
+def test_a_locked_file_is_not_ready(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    ratings = Ratings.open(path)
+    ratings._connection.execute("PRAGMA busy_timeout = 10")
+    rival = sqlite3.connect(path, isolation_level=None)
+    rival.execute("BEGIN IMMEDIATE")
+    with pytest.raises(NotReady):
+        ratings.add(rating(), "dogs", 1)
+    rival.execute("ROLLBACK")
+    rival.close()
+    ratings.add(rating(), "dogs", 1)
+    ratings.close()
+    assert counted(path) == 1
+
+
+def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+    other, text = tmp_path / "other.sqlite", tmp_path / "text"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    text.write_text("no database" * 100)
+    for path in (other, text):
+        before = path.read_bytes()
+        with pytest.raises(StartupError):
+            Ratings.open(path)
+        with pytest.raises(StartupError):
+            Ratings.open_to_read(path)
+        assert path.read_bytes() == before
+    with pytest.raises(StartupError, match="cannot be used"):
+        Ratings.open(tmp_path / "missing" / "ratings.sqlite")
+    with pytest.raises(StartupError, match="cannot be read"):
+        Ratings.open_to_read(tmp_path / "missing.sqlite")
+    assert not (tmp_path / "missing.sqlite").exists()

@@ -52,8 +52,10 @@ _HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for problems of these statuses; without any, of those that
-    a photo's request may get, without those of keys and hosts."""
+    """OpenAPI's `responses` for problems of these statuses.
+
+    Without any: of all that a photo's request may get, but those of keys and hosts.
+    """
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
     return {
         status: {"description": description, "content": content}

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from app.errors import NotReady, StartupError, StorageFull
+from app.errors import BreedCAMError, NotReady, StartupError, StorageFull
 from app.preferences import Summary, Tally, summarize
 from app.schemas import Rating
 
-__all__ = ["Ratings"]
+__all__ = ["BreedCAMError", "Ratings"]
 
 _BUSY_S = 5.0
 """How long a write waits for that of another process."""

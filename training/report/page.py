@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from app.bundle import Method, Rule
 from app.preferences import Summary
-from app.ratings import Ratings
+from app.ratings import BreedCAMError, Ratings
 from training.errors import ReportError
 from training.evaluation.schema import Evaluation, GalleryPhoto, Localization
 from training.files import in_project
@@ -116,7 +116,7 @@ def read_ratings(path: Path, model: str, version: int) -> Summary:
             summary = ratings.summary(model, version)
         finally:
             ratings.close()
-    except Exception as error:  # `app.errors` is not for this package
+    except BreedCAMError as error:
         raise ReportError(f"--ratings {path} cannot be used: {error}") from error
     if not summary.ratings:
         raise ReportError(f"--ratings {path} has no rating of {model} version {version}.")
@@ -179,9 +179,7 @@ def _histogram_name(method: Method) -> str:
     return f"iou-{method.value}.png"
 
 
-def page(
-    evaluation: Evaluation, files: Mapping[str, bytes], ratings: Summary | None = None
-) -> str:
+def page(evaluation: Evaluation, files: Mapping[str, bytes], ratings: Summary | None = None) -> str:
     """The whole page.
 
     Args:

@@ -104,10 +104,12 @@ def strengths(wins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
         return None
     games = wins + wins.T  # [n, n]
     total = wins.sum(axis=1)  # [n]
-    strength = np.full(count, 1 / count)
+    strength: npt.NDArray[np.float64] = np.full(count, 1 / count)
     for _ in range(_STEPS):
         # p_i = W_i / sum_j N_ij / (p_i + p_j)
-        after = total / (games / (strength[:, None] + strength)).sum(axis=1)
+        after: npt.NDArray[np.float64] = total / (games / (strength[:, None] + strength)).sum(
+            axis=1
+        )
         after /= after.sum()
         change = np.abs(np.log(after / strength)).max()
         strength = after

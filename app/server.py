@@ -23,7 +23,7 @@ from app.edge import Edge
 from app.errors import StartupError
 from app.service import Service
 from app.settings import Settings
-from app.wording import sentences
+from app.wording import setting_sentences
 
 __all__ = ["run"]
 
@@ -49,8 +49,7 @@ def run(
     try:
         settings = Settings()
     except ValidationError as error:
-        faults = [{**fault, "loc": (str(fault["loc"][0]).upper(),)} for fault in error.errors()]
-        sys.exit("\n".join(f"error: {line}" for line in sentences(faults, "BREEDCAM_{}")))
+        sys.exit("\n".join(f"error: {line}" for line in setting_sentences(error)))
     logs.configure(settings.log_format, settings.log_level, log_context)
     if unknown := Settings.unknown(os.environ):
         log.warning("no such setting: %s", ", ".join(unknown))

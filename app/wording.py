@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["listed", "near", "sentences"]
+from pydantic import ValidationError
+
+__all__ = ["listed", "near", "sentences", "setting_sentences"]
 
 _WORDS = {
     "int_parsing": "must be a whole number",
@@ -59,6 +61,12 @@ def sentences(
         by_place.setdefault(place, []).append(_words(fault))
     wrong = [_joined(place, list(dict.fromkeys(words))) for place, words in by_place.items()]
     return [*wrong, *([_unknown(unknown, name, names)] if unknown else [])]
+
+
+def setting_sentences(error: ValidationError) -> list[str]:
+    """`sentences` about the `BREEDCAM_*` variables of which no settings could be made."""
+    faults = [{**fault, "loc": (str(fault["loc"][0]).upper(),)} for fault in error.errors()]
+    return sentences(faults, "BREEDCAM_{}")
 
 
 def near(name: str, names: Iterable[str], most: int = 1) -> list[str]:

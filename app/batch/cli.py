@@ -31,7 +31,7 @@ from app.schemas import ExplainQuery, GradcamQuery, PredictQuery
 from app.service import Service
 from app.settings import Settings
 from app.watchdog import end_process
-from app.wording import sentences
+from app.wording import sentences, setting_sentences
 
 __all__ = ["main", "parser"]
 
@@ -86,12 +86,19 @@ class _Signals:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Do so while the block runs."""
-        before = signal.signal(signal.SIGTERM, self._terminate)
+        """Do so while the block runs.
+
+        Shells start background jobs of scripts with SIGINT ignored, and SIGTERM would be, too.
+        """
+        before = {
+            signal.SIGTERM: signal.signal(signal.SIGTERM, self._terminate),
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        }
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self.last = number
@@ -204,8 +211,7 @@ def _settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [{**fault, "loc": (str(fault["loc"][0]).upper(),)} for fault in error.errors()]
-        _refuse(sentences(faults, "BREEDCAM_{}"))
+        _refuse(setting_sentences(error))
 
 
 def _query(options: Namespace) -> PredictQuery:

@@ -220,14 +220,27 @@ async def test_a_client_that_has_just_been_refused_keeps_its_place() -> None:
 # -- one request after another
 
 
+async def untaken(
+    service: Service,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Connection]:
+    """A client that has a large answer before it has sent its body, and does not take it yet."""
+    reader, writer = await service.plug(upload("/large", b"", 10))
+    await until(lambda: bool(service.connections and service.connections[0]._unsent))
+    [connection] = service.connections
+    return reader, writer, connection
+
+
+async def send_next(writer: asyncio.StreamWriter, connection: Connection) -> None:
+    """Send the body, and of the next request all but its body; it waits in the parser."""
+    writer.write(bytes(10) + upload("/", b"", 5))
+    await until(lambda: connection.conn.trailing_data[0].startswith(b"POST"))
+
+
 async def test_a_request_waits_until_an_early_answer_is_taken() -> None:
     """Its answer then comes, though it takes longer than a connection may be idle."""
     async with serving(keep_alive_s=0.3) as service:
-        reader, writer = await service.plug(upload("/large", b"", 10))
-        await until(lambda: bool(service.connections and service.connections[0]._unsent))
-        writer.write(bytes(10) + upload("/", b"", 5))
-        [connection] = service.connections
-        await until(lambda: connection.conn.trailing_data[0].startswith(b"POST"))
+        reader, writer, connection = await untaken(service)
+        await send_next(writer, connection)
         assert await status(reader) == 200
         await until(lambda: connection._in_work and not connection._unsent)
         assert connection.timeout_keep_alive_task is None
@@ -297,9 +310,7 @@ async def test_clients_that_linger_do_not_delay_the_end() -> None:
 @pytest.mark.usefixtures("patient")
 async def test_the_end_waits_for_answers_to_be_taken() -> None:
     async with serving(write_timeout_s=60) as service:
-        reader, _ = await service.plug(upload("/large", b"", 10))
-        await until(lambda: bool(service.connections and service.connections[0]._unsent))
-        [connection] = service.connections
+        reader, _, connection = await untaken(service)
         connection.shutdown()
         await asyncio.sleep(2.5 * STALLED_S)
         assert await status(reader) == 200
@@ -310,11 +321,8 @@ async def test_the_end_waits_for_answers_to_be_taken() -> None:
 async def test_a_request_that_waits_for_an_answer_to_be_taken_does_not_delay_the_end() -> None:
     """It has not begun, and nothing can be written any more."""
     async with serving(write_timeout_s=60) as service:
-        reader, writer = await service.plug(upload("/large", b"", 10))
-        await until(lambda: bool(service.connections and service.connections[0]._unsent))
-        [connection] = service.connections
-        writer.write(bytes(10) + upload("/", b"", 5))
-        await until(lambda: connection.conn.trailing_data[0].startswith(b"POST"))
+        reader, writer, connection = await untaken(service)
+        await send_next(writer, connection)
         connection.shutdown()
         assert await status(reader) == 200
         await until(connection._raw.is_closing)

@@ -21,6 +21,7 @@ import itertools, os, signal
 from app.batch import output
 from app.batch.cli import main
 
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells do with a script's background jobs
 calls, real = itertools.count(1), os.fsync  # threads call it at once
 
 def fsync(file):

@@ -167,7 +167,12 @@ class Explainer:
     def describe(self) -> ModelInfo:
         """The model in service and the engine that runs it."""
         shared = self._card.model_dump(include=set(ModelInfo.model_fields))
-        return ModelInfo(**shared, methods=self._card.methods, engine=self.model.engine.info)
+        return ModelInfo(
+            **shared,
+            methods=self._card.methods,
+            engine=self.model.engine.info,
+            ratings=self.settings.ratings is not None,
+        )
 
     # -- the way of a photo
 

@@ -11,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["MethodScore", "Pair", "Summary", "Tally", "strengths", "summarize", "wilson"]
+__all__ = [
+    "MethodScore",
+    "Pair",
+    "Summary",
+    "Tally",
+    "strength_intervals",
+    "strengths",
+    "summarize",
+    "wilson",
+]
 
 _Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
 _STEPS = 10_000
@@ -58,6 +67,8 @@ class MethodScore(_Figures):
     misses: int
     strength: float | None
     """Bradley-Terry; all of them sum to 1. None for two methods, or where there is no estimate."""
+    interval: tuple[float, float] | None
+    """Of the strength, 95 %."""
 
 
 class Summary(_Figures):
@@ -118,10 +129,45 @@ def strengths(wins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
     return None
 
 
+def strength_intervals(
+    wins: npt.NDArray[np.float64], strength: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """95 % intervals of Bradley-Terry strengths, from the observed information.
+
+    They are normal on the logit scale, hence within 0 and 1, and need no method of reference: a
+    strength is a share of the sum over all. For two methods, one is that of the log odds of
+    winning, whose standard error is 1 / sqrt(N p q).
+
+    Args:
+        wins: `[n, n]`, see `strengths`; games count as independent.
+        strength: `[n]`, what `strengths` returned of them.
+
+    Returns:
+        `[n, 2]`, low and high.
+    """
+    # The log-likelihood's second derivatives by the logarithms of the strengths, times -1:
+    # -N_ij p_i p_j / (p_i + p_j)^2 off the diagonal, and what makes the sum of a row 0 on it.
+    information = -(wins + wins.T) * np.outer(strength, strength)
+    information /= (strength[:, None] + strength) ** 2
+    information -= np.diag(information.sum(axis=1))  # [n, n]
+    # The derivatives of logit p_i: 1 by log p_i, and -p_j / (1 - p_i) by log p_j.
+    gradient = -strength / (1 - strength)[:, None]  # [n, n]
+    np.fill_diagonal(gradient, 1)
+    # A factor for all strengths changes nothing: the information is singular along it, and each
+    # row of the gradient is orthogonal to it. So what is added along it changes nothing, either.
+    along = information.trace() / len(strength) ** 2
+    covariance = np.linalg.inv(information + along)
+    error = np.sqrt(((gradient @ covariance) * gradient).sum(axis=1))  # [n]
+    logit = np.log(strength / (1 - strength))
+    ends = np.stack([logit - _Z * error, logit + _Z * error], axis=1)
+    bounds: npt.NDArray[np.float64] = 1 / (1 + np.exp(-ends))
+    return bounds
+
+
 def summarize(tallies: Sequence[Tally], raters: int) -> Summary:
     """The summary of these pairs, each of which comes once.
 
-    In the strengths, "the same" counts as half a win for either method.
+    In the strengths and their intervals, "the same" counts as half a win for either method.
     """
     names = sorted({name for tally in tallies for name in tally.methods})
     place = {name: index for index, name in enumerate(names)}
@@ -146,6 +192,7 @@ def summarize(tallies: Sequence[Tally], raters: int) -> Summary:
             )
         )
     fitted = strengths(wins) if len(names) > 2 else None
+    bounds = None if fitted is None else strength_intervals(wins, fitted).tolist()
     return Summary(
         ratings=sum(sum(tally.wins) + tally.same for tally in tallies),
         raters=raters,
@@ -156,6 +203,7 @@ def summarize(tallies: Sequence[Tally], raters: int) -> Summary:
                 shown=shown[name],
                 misses=misses[name],
                 strength=None if fitted is None else float(fitted[place[name]]),
+                interval=None if bounds is None else bounds[place[name]],
             )
             for name in names
         ],

@@ -1,6 +1,8 @@
 """The endpoints of ratings; they are there where `BREEDCAM_RATINGS` names a file."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from app import problems
@@ -10,7 +12,7 @@ from app.errors import MalformedRequest, RequestError, UnsupportedMediaType
 from app.preferences import Summary
 from app.ratings import Ratings
 from app.routes import ready_explainer
-from app.schemas import ModelId, Rating, RatingsSummary
+from app.schemas import ModelId, NoQuery, Rating, RatingsSummary
 from app.threads import Threads
 from app.wording import sentences
 
@@ -57,7 +59,7 @@ class RatingRoom:
     responses=problems.responses(400, 408, 413, 415, 429, 500, 503, 504, 507),
     openapi_extra=_BODY,
 )
-async def rate(request: Request) -> Response:
+async def rate(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
     """Keep which of two heatmaps explains better; never the photo."""
     explainer = ready_explainer(request.app)
     room: RatingRoom = request.app.state.ratings
@@ -73,7 +75,7 @@ async def rate(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def summary(request: Request) -> RatingsSummary:
+async def summary(request: Request, query: Annotated[NoQuery, Query()]) -> RatingsSummary:
     """What the ratings of the model in service say: wins with intervals, and strengths."""
     explainer = ready_explainer(request.app)
     room: RatingRoom = request.app.state.ratings
@@ -86,7 +88,10 @@ async def summary(request: Request) -> RatingsSummary:
 
 router.add_api_route("/ratings/summary", summary, methods=["GET", "HEAD"], include_in_schema=False)
 router.add_api_route(
-    "/ratings/summary", summary, methods=["GET"], responses=problems.responses(429, 500, 503, 504)
+    "/ratings/summary",
+    summary,
+    methods=["GET"],
+    responses=problems.responses(400, 429, 500, 503, 504),
 )
 
 

@@ -83,14 +83,17 @@ class Ratings:
         try:
             connection = _connect(f"{path.absolute().as_uri()}?mode=rwc")
             try:
-                version = _version(connection)
-                if version == 0 and _is_empty(connection):
+                version, is_empty = _contents(connection)
+                if version == 0 and is_empty:
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.executescript(_TABLES)
                 elif version != _VERSION:
                     raise StartupError(f"BREEDCAM_RATINGS: {path} holds something else.")
                 # The default, but a build of SQLite may have another: each commit is synced.
                 connection.execute("PRAGMA synchronous = FULL")
+                # SQLite opens a file that is read-only, too; this fails there.
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
             except BaseException:
                 connection.close()
                 raise
@@ -108,7 +111,7 @@ class Ratings:
         try:
             connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
             try:
-                if _version(connection) != _VERSION:
+                if _contents(connection)[0] != _VERSION:
                     raise StartupError(f"{path} holds no ratings.")
             except BaseException:
                 connection.close()
@@ -137,8 +140,8 @@ class Ratings:
             first,
             second,
             rating.answer,
-            "first" in rating.misses,
-            "second" in rating.misses,
+            first in rating.misses,
+            second in rating.misses,
             datetime.now(UTC).isoformat(timespec="milliseconds"),
             rating.rater,
         )
@@ -175,13 +178,15 @@ def _connect(uri: str) -> sqlite3.Connection:
     )
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+def _contents(connection: sqlite3.Connection) -> tuple[int, bool]:
+    """The version of the tables, and whether there are none."""
+    connection.execute("BEGIN")  # another process may be making them
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        connection.execute("ROLLBACK")
+    return version, tables == 0
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.bundle import Confidence, Data, Foreground, Fused, Input, Label, Layer, Method, Rule
 from app.engines import EngineInfo
@@ -27,6 +27,7 @@ __all__ = [
     "Localization",
     "ModelId",
     "ModelInfo",
+    "NoQuery",
     "Oracle",
     "Overlay",
     "PredictQuery",
@@ -76,6 +77,10 @@ class _Query(BaseModel):
     """Unknown parameters are refused: a typing error is not to pass in silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(_Query):
+    """Of endpoints that take no parameters."""
 
 
 class PredictQuery(_Query):
@@ -311,6 +316,7 @@ class ModelInfo(_Answer):
     licence: str
     provenance: str
     engine: EngineInfo
+    ratings: bool = Field(description="whether there is `/ratings`")
 
 
 class Problem(BaseModel):
@@ -323,9 +329,16 @@ class Problem(BaseModel):
     request_id: str
 
 
-MethodName = Annotated[
-    str,
-    Field(pattern=r"^(cam/last|(gradcam|gradcampp|layercam|hirescam)/(last|last6))$"),
+MethodName = Literal[
+    "cam/last",
+    "gradcam/last",
+    "gradcam/last6",
+    "gradcampp/last",
+    "gradcampp/last6",
+    "layercam/last",
+    "layercam/last6",
+    "hirescam/last",
+    "hirescam/last6",
 ]
 """A method and its layer set."""
 
@@ -342,8 +355,8 @@ class Rating(BaseModel):
         description="`method/layers` in the order in which they were shown; two different ones"
     )
     answer: Literal["first", "second", "same"] = Field(description="which explains better")
-    misses: list[Literal["first", "second"]] = Field(
-        [], max_length=2, description="which of them miss the dog"
+    misses: list[MethodName] = Field(
+        [], max_length=2, description="those of `methods` that miss the dog"
     )
     rater: str = Field(
         pattern="^[0-9a-f]{32}$", description="a random id of 128 bits that the browser draws"
@@ -355,6 +368,13 @@ class Rating(BaseModel):
         if methods[0] == methods[1]:
             raise ValueError("must be two different methods")
         return methods
+
+    @field_validator("misses")
+    @classmethod
+    def _were_shown(cls, misses: list[str], info: ValidationInfo) -> list[str]:
+        if not set(misses) <= set(info.data.get("methods", misses)):
+            raise ValueError("must be among `methods`")
+        return misses
 
 
 class RatingsSummary(Summary):

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import resource
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.rating_routes import MAX_BYTES
-from tests.app.conftest import Serve, problem
+from tests.app.conftest import Serve, post, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +18,7 @@ RATING: dict[str, Any] = {
     "digest": "0123456789abcdef" * 4,
     "methods": ["cam/last", "gradcam/last6"],
     "answer": "first",
-    "misses": ["second"],
+    "misses": ["gradcam/last6"],
     "rater": "0f" * 16,
 }
 
@@ -33,6 +34,7 @@ async def test_rate_and_summarize(serve: Serve, tmp_path: Path) -> None:
         summary = (await client.get("/ratings/summary")).json()
         model = (await client.get("/model")).json()
         schema = (await client.get("/openapi.json")).json()
+    assert model["ratings"] is True
     assert summary["model"] == {"name": model["name"], "version": model["version"]}
     assert (summary["ratings"], summary["raters"]) == (4, 4)
     (pair,) = summary["pairs"]
@@ -46,6 +48,7 @@ async def test_rate_and_summarize(serve: Serve, tmp_path: Path) -> None:
 async def test_without_a_file_there_are_no_ratings(client: httpx.AsyncClient) -> None:
     problem(await client.post("/ratings", json=RATING), 404, "not-found")
     problem(await client.get("/ratings/summary"), 404, "not-found")
+    assert (await client.get("/model")).json()["ratings"] is False
     assert "/ratings" not in (await client.get("/openapi.json")).json()["paths"]
 
 
@@ -59,6 +62,7 @@ async def test_without_a_file_there_are_no_ratings(client: httpx.AsyncClient) ->
         ({"methods": ["cam/last6", "gradcam/last"]}, "methods"),
         ({"answer": "third"}, "answer"),
         ({"misses": ["both"]}, "misses"),
+        ({"misses": ["layercam/last"]}, "`misses` must be among `methods`"),
         ({"rater": "me@example.org"}, "rater"),
         ({"photo": "x"}, "photo"),
     ],
@@ -91,6 +95,17 @@ async def test_bodies_that_are_no_rating(serve: Serve, tmp_path: Path) -> None:
         assert "photo" not in detail
 
 
+async def test_there_are_no_parameters(serve: Serve, tmp_path: Path) -> None:
+    async with serve(ratings=tmp_path / "ratings.sqlite") as client:
+        for response in (
+            await client.post("/ratings?answer=first", json=RATING),
+            await client.get("/ratings/summary?answer=first"),
+        ):
+            detail = problem(response, 400, "invalid-parameter")
+            assert detail == "`answer`: there is no such parameter."
+        assert (await client.get("/ratings/summary")).json()["ratings"] == 0
+
+
 async def test_keys_apply(serve: Serve, tmp_path: Path) -> None:
     key = "0123456789abcdef"
     path = tmp_path / "ratings.sqlite"
@@ -111,22 +126,27 @@ async def test_a_full_service_refuses(serve: Serve, make_service: Any, tmp_path:
         assert (await client.post("/ratings", json=RATING)).status_code == 204
 
 
-async def test_a_full_disk_is_a_507(serve: Serve, make_service: Any, tmp_path: Path) -> None:
+async def test_a_failed_write_is_a_507(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "ratings.sqlite"
-    service = make_service(ratings=path)
-    async with serve(service) as client:
-        app = client._transport.app  # type: ignore[attr-defined]
-        app.state.ratings._ratings._connection.execute("PRAGMA max_page_count = 8")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with serve(ratings=path) as client:
         confirmed = 0
-        while True:
-            body = RATING | {"digest": f"{confirmed:064x}"}
-            response = await client.post("/ratings", json=body)
-            if response.status_code != 204:
-                break
-            confirmed += 1
-            assert confirmed < 1000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # as a quota does
+        try:
+            while True:
+                body = RATING | {"digest": f"{confirmed:064x}"}
+                response = await client.post("/ratings", json=body)
+                if response.status_code != 204:
+                    break
+                confirmed += 1
+                assert confirmed < 1000
+            assert (await post(client, "/predict")).status_code == 200
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         problem(response, 507, "storage-full")
         assert 0 < confirmed == (await client.get("/ratings/summary")).json()["ratings"]
+        assert (await client.post("/ratings", json=body)).status_code == 204
+        assert (await client.get("/ratings/summary")).json()["ratings"] == confirmed + 1
 
 
 async def test_a_locked_file_does_not_block_the_event_loop(serve: Serve, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """The file of ratings, against SQLite itself: kills, rivals and full disks."""
 
 import resource
+import shlex
 import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -61,6 +64,14 @@ def counted(path: Path) -> int:
     return count
 
 
+def kept(path: Path) -> set[str]:
+    """The digests."""
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT digest FROM rating").fetchall()
+    connection.close()
+    return {digest for (digest,) in rows}
+
+
 def intact(path: Path) -> bool:
     with sqlite3.connect(path) as connection:
         rows = connection.execute("PRAGMA integrity_check").fetchall()
@@ -71,13 +82,13 @@ def intact(path: Path) -> bool:
 def test_what_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "ratings.sqlite"
     ratings = Ratings.open(path)
-    ratings.add(rating(misses=["second"]), "dogs", 3)
+    ratings.add(rating(misses=["gradcam/last6"]), "dogs", 3)
     ratings.close()
     with sqlite3.connect(path) as connection:
         (row,) = connection.execute("SELECT * FROM rating").fetchall()
     connection.close()
-    *kept, time, rater = row
-    assert kept == ["dogs", 3, "0" * 64, "cam/last", "gradcam/last6", "first", 0, 1]
+    *fields, time, rater = row
+    assert fields == ["dogs", 3, "0" * 64, "cam/last", "gradcam/last6", "first", 0, 1]
     assert time.endswith("+00:00")
     assert rater == "a" * 32
 
@@ -86,9 +97,9 @@ def test_the_order_shown_does_not_matter_to_the_summary(tmp_path: Path) -> None:
     ratings = Ratings.open(tmp_path / "ratings.sqlite")
     swapped = ("gradcam/last6", "cam/last")
     ratings.add(rating(0), "dogs", 1)
-    ratings.add(rating(1, methods=swapped, answer="second", misses=["first"]), "dogs", 1)
+    ratings.add(rating(1, methods=swapped, answer="second", misses=["gradcam/last6"]), "dogs", 1)
     ratings.add(rating(2, methods=swapped, rater="b" * 32), "dogs", 1)
-    ratings.add(rating(3, answer="same", misses=["first", "second"]), "dogs", 1)
+    ratings.add(rating(3, answer="same", misses=["cam/last", "gradcam/last6"]), "dogs", 1)
     ratings.add(rating(4), "dogs", 2)  # another version
     summary = ratings.summary("dogs", 1)
     ratings.close()
@@ -121,6 +132,30 @@ def test_a_killed_process_loses_nothing_confirmed(tmp_path: Path) -> None:
     assert intact(path)
 
 
+def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
+    start = Barrier(8)
+
+    def open_and_add(path: Path, number: int) -> None:
+        start.wait()
+        ratings = Ratings.open(path)
+        ratings.add(rating(number), "dogs", 1)
+        ratings.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for attempt in range(10):
+            path = tmp_path / f"{attempt}.sqlite"
+            list(pool.map(open_and_add, [path] * 8, range(8)))
+            assert counted(path) == 8
+
+
+def test_commits_are_synced(tmp_path: Path) -> None:
+    """What a killed process cannot show: a crash of the machine."""
+    ratings = Ratings.open(tmp_path / "ratings.sqlite")
+    assert ratings._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert ratings._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    ratings.close()
+
+
 def test_two_processes_write(tmp_path: Path) -> None:
     path = tmp_path / "ratings.sqlite"
     processes = [writer(path, rater, 100) for rater in "ab"]
@@ -129,20 +164,6 @@ def test_two_processes_write(tmp_path: Path) -> None:
         assert len(output.splitlines()) == 100
         assert process.returncode == 0
     assert counted(path) == 200
-    assert intact(path)
-
-
-def test_a_full_file_keeps_what_it_has(tmp_path: Path) -> None:
-    path = tmp_path / "ratings.sqlite"
-    ratings = Ratings.open(path)
-    ratings._connection.execute("PRAGMA max_page_count = 12")
-    confirmed = filled(ratings)
-    assert confirmed > 0
-    assert ratings.summary("dogs", 1).ratings == confirmed
-    ratings._connection.execute("PRAGMA max_page_count = 1000")
-    ratings.add(rating(20_000), "dogs", 1)
-    ratings.close()
-    assert counted(path) == confirmed + 1
     assert intact(path)
 
 
@@ -160,6 +181,42 @@ def test_a_failed_write_of_the_system_keeps_what_there_is(tmp_path: Path) -> Non
     ratings.close()
     assert counted(path) == confirmed + 1
     assert intact(path)
+
+
+FILLER = """
+import sys
+from pathlib import Path
+from app.ratings import Ratings
+from tests.app.test_ratings import counted, filled, intact, rating
+disk = Path(sys.argv[1])
+path = disk / "ratings.sqlite"
+ratings = Ratings.open(path)
+ballast = disk / "ballast"
+ballast.write_bytes(bytes(100_000))
+confirmed = filled(ratings)
+assert confirmed > 0
+assert ratings.summary("dogs", 1).ratings == confirmed
+ballast.unlink()
+ratings.add(rating(20_000), "dogs", 1)
+ratings.close()
+assert counted(path) == confirmed + 1
+assert intact(path)
+"""
+
+
+def test_a_full_disk_keeps_what_it_has(tmp_path: Path) -> None:
+    """A small disk in memory, which only the process that fills it sees."""
+    inside = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=512k none {shlex.quote(str(tmp_path))}"
+    if subprocess.run([*inside, mount], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a file system in memory")
+    done = subprocess.run(
+        [*inside, f'{mount} && exec "$@"', "sh", sys.executable, "-c", FILLER, str(tmp_path)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_locked_file_is_not_ready(tmp_path: Path) -> None:

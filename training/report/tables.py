@@ -287,10 +287,11 @@ def rated_methods(summary: Summary) -> Table:
             str(score.shown),
             str(score.misses),
             "" if score.strength is None else f"{score.strength:.3f}",
+            "" if score.interval is None else interval_text(score.interval),
         )
         for score in summary.methods
     ]
-    head = ("heatmap", "shown", "misses the dog", "Bradley-Terry strength")
+    head = ("heatmap", "shown", "misses the dog", "Bradley-Terry strength", "95 %")
     return Table("Over all pairs", head, rows)
 
 

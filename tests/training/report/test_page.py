@@ -435,7 +435,7 @@ def test_ratings_have_a_section(figures: dict[str, Any], tmp_path: Path) -> None
                     "digest": f"{number:064x}",
                     "methods": ["cam/last", "gradcampp/last6"],
                     "answer": answer,
-                    "misses": ["second"],
+                    "misses": ["gradcampp/last6"],
                     "rater": "0" * 32,
                 }
             )
@@ -447,7 +447,10 @@ def test_ratings_have_a_section(figures: dict[str, Any], tmp_path: Path) -> None
     assert page.tables["Which explains better"][1:] == [
         [f"{first} or {second}", "2", "1", "1", "0.667", "[0.208, 0.939]"]
     ]
-    assert page.tables["Over all pairs"][1:] == [[first, "4", "0", ""], [second, "4", "4", ""]]
+    assert page.tables["Over all pairs"][1:] == [
+        [first, "4", "0", "", ""],
+        [second, "4", "4", "", ""],
+    ]
 
 
 def test_a_file_that_holds_no_ratings_is_named(figures: dict[str, Any], tmp_path: Path) -> None:

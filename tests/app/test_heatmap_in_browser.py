@@ -103,9 +103,9 @@ BY_HAND: dict[str, tuple[Map, float, Box | None]] = {
     "tie: then the leftmost": (drawing("5..5", "5..5"), 0.5, (0, 0, 1, 2)),
     "tie: the uppermost before the leftmost": (drawing("...55", "55..."), 0.5, (3, 0, 5, 1)),
     "tie: by the box, not by its first pixel": (
-        drawing("...5..5", "..5...5", ".5....5"),
+        drawing(".55555.5", ".55555.5", ".......5", "5555555."),
         0.5,
-        (1, 0, 4, 3),
+        (0, 0, 8, 4),
     ),
     "exactly at the threshold": (drawing("48.", "..."), 0.5, (0, 0, 2, 1)),
     "just over the threshold": (drawing("48.", "..."), 0.5 + 1e-6, (1, 0, 2, 1)),

@@ -4,6 +4,7 @@ A rating is on the disk before `add` returns. Several processes may use one file
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -85,7 +86,7 @@ class Ratings:
             try:
                 version, is_empty = _contents(connection)
                 if version == 0 and is_empty:
-                    connection.execute("PRAGMA journal_mode = WAL")
+                    _use_wal(connection)
                     connection.executescript(_TABLES)
                 elif version != _VERSION:
                     raise StartupError(f"BREEDCAM_RATINGS: {path} holds something else.")
@@ -189,6 +190,23 @@ def _contents(connection: sqlite3.Connection) -> tuple[int, bool]:
     return version, tables == 0
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Change to WAL mode; for this lock, SQLite does not wait by itself."""
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # without what kind of it
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """SQLite's errors as ours, where they are foreseen."""
@@ -197,6 +215,6 @@ def _translated() -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode in _FULL:
             raise StorageFull("There is no space left for ratings.") from error
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+        if _is_busy(error):
             raise NotReady("Other processes keep the ratings locked.") from error
         raise

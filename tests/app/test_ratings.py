@@ -8,7 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Timer
 from typing import Any
 
 import pytest
@@ -146,6 +146,18 @@ def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
             path = tmp_path / f"{attempt}.sqlite"
             list(pool.map(open_and_add, [path] * 8, range(8)))
             assert counted(path) == 8
+
+
+def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    rival = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    rival.execute("BEGIN IMMEDIATE")
+    release = Timer(0.2, rival.execute, ["ROLLBACK"])
+    release.start()
+    Ratings.open(path).close()
+    release.join()
+    rival.close()
+    assert counted(path) == 0
 
 
 def test_commits_are_synced(tmp_path: Path) -> None:

@@ -9,25 +9,31 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from app.bundle import Confidence, Data, Foreground, Fused, Input, Label, Layer, Method, Rule
 from app.engines import EngineInfo
 from app.settings import MAX_OVERLAY_SIZE
+from app.wording import listed
 
 __all__ = [
     "MAX_OVERLAY_SIZE",
+    "MAX_PICTURES",
     "BoxIoU",
     "CamQuery",
     "CompareQuery",
     "CompareResponse",
     "Compared",
     "Curve",
+    "EvidenceQuery",
     "ExplainQuery",
     "ExplainResponse",
     "Explanation",
     "GradcamQuery",
+    "HeatmapData",
     "ImageInfo",
+    "Limits",
     "Localization",
     "ModelId",
     "ModelInfo",
     "Oracle",
     "Overlay",
+    "Photo",
     "PredictQuery",
     "PredictResponse",
     "Prediction",
@@ -38,6 +44,12 @@ __all__ = [
 Status = Literal["ok", "empty", "constant", "nonfinite"]
 Box = tuple[float, float, float, float]
 Colormap = Literal["jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot"]
+
+MAX_METHODS = 12
+"""That `/compare` explains a photo by, in one request."""
+
+MAX_PICTURES = 6
+"""That an overlay shows side by side: each may have `MAX_OVERLAY_SIZE` squared pixels."""
 
 
 # Nothing in it matches the same digits in two ways: it would try them all on what does not match.
@@ -69,6 +81,19 @@ def _one_each(values: object) -> object:
     return values
 
 
+_METHOD_PATTERN = f"^({'|'.join(Method)})(/.+)?$"
+
+
+def _parse_method(value: object) -> object:
+    """`METHOD/LAYERS` to the two; `METHOD` alone is at the last layer."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(_METHOD_PATTERN, value):
+        raise ValueError(f"must be {listed('{}', Method, 'or')}, with layers as in gradcam/last6")
+    method, _, layers = value.partition("/")
+    return Method(method), layers or "last"
+
+
 class _Query(BaseModel):
     """Unknown parameters are refused: a typing error is not to pass in silence."""
 
@@ -86,8 +111,8 @@ class PredictQuery(_Query):
     )
 
 
-class CompareQuery(PredictQuery):
-    """Parameters of `/compare`, which `/cam` and `/gradcam` take too."""
+class EvidenceQuery(PredictQuery):
+    """Parameters of all that explain: `/cam`, `/gradcam` and `/compare`."""
 
     target: str | None = Field(
         None,
@@ -121,10 +146,16 @@ class CompareQuery(PredictQuery):
         None,
         ge=16,
         le=MAX_OVERLAY_SIZE,
-        description="longest side of the overlay, pixels, or of each picture of `/compare`; an "
-        "overlay is never larger than the photo",
+        description="longest side of the overlay, pixels, or of each picture of `/compare`, and "
+        "of `photo`; never larger than the photo",
     )
     overlay: bool = Field(True, description="false: the figures alone")
+    heatmap: bool = Field(
+        False, description="the heatmaps and the foreground as numbers, at their layers' size"
+    )
+    photo: bool = Field(
+        False, description="the upright photo as it was decoded, without heatmap and boxes"
+    )
     rule: Rule | None = Field(
         None,
         description="what the box is put around: `heatmap`, the method's own; `fused`, the "
@@ -135,7 +166,7 @@ class CompareQuery(PredictQuery):
     )
 
 
-class CamQuery(CompareQuery):
+class CamQuery(EvidenceQuery):
     """Parameters of `/cam`."""
 
     @property
@@ -149,7 +180,7 @@ class CamQuery(CompareQuery):
         return "last"
 
 
-class GradcamQuery(CompareQuery):
+class GradcamQuery(EvidenceQuery):
     """Parameters of `/gradcam`."""
 
     method: Literal[Method.GRADCAM, Method.GRADCAMPP, Method.LAYERCAM, Method.HIRESCAM] = Field(
@@ -161,6 +192,19 @@ class GradcamQuery(CompareQuery):
 
 
 ExplainQuery = CamQuery | GradcamQuery
+
+
+class CompareQuery(EvidenceQuery):
+    """Parameters of `/compare`."""
+
+    method: list[Annotated[tuple[Method, str], BeforeValidator(_parse_method)]] = Field(
+        [],
+        max_length=MAX_METHODS,
+        description="`METHOD/LAYERS`, or `METHOD` for the last layer; repeatable. Layers are "
+        "`last`, `last6`, or names with commas between; `cam` has the last alone. Default: "
+        "cam/last where the model has it, gradcam/last and gradcam/last6",
+        json_schema_extra={"items": {"type": "string", "pattern": _METHOD_PATTERN}},
+    )
 
 
 class _Answer(BaseModel):
@@ -246,6 +290,23 @@ class Overlay(_Answer):
     data: str = Field(description="base64")
 
 
+class HeatmapData(_Answer):
+    """A heatmap as numbers, 0..1; all zero unless the `status` is `ok`."""
+
+    height: int
+    width: int
+    data: str = Field(description="base64 of little-endian float32, row by row")
+
+
+class Photo(_Answer):
+    """The upright photo, scaled; its overlay has the same size."""
+
+    media_type: Literal["image/jpeg"] = "image/jpeg"
+    width: int
+    height: int
+    data: str = Field(description="base64")
+
+
 class _PhotoAnswer(_Answer):
     model: ModelId
     image: ImageInfo
@@ -268,7 +329,10 @@ class ExplainResponse(_PhotoAnswer):
     target: Prediction
     explanation: Explanation
     localization: Localization | None
+    heatmap: HeatmapData | None = Field(description="null unless requested")
+    foreground: HeatmapData | None = Field(description="null unless `heatmap` is requested")
     overlay: Overlay | None
+    photo: Photo | None = Field(description="null unless requested")
     timings_ms: dict[str, float]
 
 
@@ -277,6 +341,7 @@ class Compared(_Answer):
 
     explanation: Explanation
     localization: Localization | None
+    heatmap: HeatmapData | None = Field(description="null unless requested")
 
 
 class CompareResponse(_PhotoAnswer):
@@ -284,12 +349,22 @@ class CompareResponse(_PhotoAnswer):
 
     target: Prediction
     explanations: list[Compared]
+    foreground: HeatmapData | None = Field(description="null unless `heatmap` is requested")
     overlay: Overlay | None
+    photo: Photo | None = Field(description="null unless requested")
     timings_ms: dict[str, float]
 
 
+class Limits(_Answer):
+    """What a photo may have at most."""
+
+    upload_bytes: int = Field(description="of the request's body")
+    pixels: int = Field(description="width x height")
+    side: int = Field(description="pixels of its longer side")
+
+
 class ModelInfo(_Answer):
-    """What `/model` answers: `model.json` less what is internal, and the engine in use."""
+    """What `/model` answers: `model.json` less what is internal, the engine in use, and limits."""
 
     name: str
     version: int
@@ -308,6 +383,7 @@ class ModelInfo(_Answer):
     licence: str
     provenance: str
     engine: EngineInfo
+    limits: Limits
 
 
 class Problem(BaseModel):

@@ -1,6 +1,6 @@
 // Breeds as bars: one is explained, perhaps against another; any breed is found by its name.
 
-const SHOWN = 5;
+const SHOWN = 6;
 const KIND = "text/x-breed"; // what is dragged from one bar to another
 
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -88,10 +88,11 @@ export class Breeds {
       const matching = new Set(this.#names.matching(text));
       return this.#predictions.filter(({ class_index: index }) => matching.has(index));
     }
-    const first = this.#predictions.slice(0, SHOWN);
-    const others = [this.#target, this.#versus].map((chosen) =>
-      this.#predictions.slice(SHOWN).find(({ class_index: index }) => index === chosen));
-    return [...first, ...others.filter(Boolean)];
+    const others = this.#predictions.slice(SHOWN - 2).filter(({ class_index: index }) =>
+      index === this.#target || index === this.#versus);
+    const first = this.#predictions.slice(0, SHOWN)
+      .filter((prediction) => !others.includes(prediction)).slice(0, SHOWN - others.length);
+    return [...first, ...others];
   }
 
   #fill() {

@@ -4,7 +4,7 @@ import { COLORMAPS } from "./colormaps.js";
 const tables = new Map();
 
 /** The 256 colours of a colour map as uint32, in the byte order of `ImageData`. */
-export function COLOURS(name) {
+export function coloursOf(name) {
   if (!tables.has(name)) tables.set(name, pixels(Uint8Array.from(atob(COLORMAPS[name]), (c) => c.charCodeAt())));
   return tables.get(name);
 }

@@ -1,5 +1,5 @@
 // Drawing a heatmap over a photo: on the stage, in the picture to download, or in any other canvas.
-import { COLOURS } from "./colours.js";
+import { coloursOf } from "./colours.js";
 
 const FOUND = "rgb(64 255 64)";
 const OWN = "#fff";
@@ -9,7 +9,7 @@ const drawn = new WeakMap(); // of maps: their pictures by colour map
 /** A map in colour, at its own size: level 0..255 of each value picks the colour. */
 function coloured(map, colormap) {
   const pictures = drawn.get(map) ?? drawn.set(map, new Map()).get(map);
-  if (!pictures.has(colormap)) pictures.set(colormap, paintMap(map, COLOURS(colormap)));
+  if (!pictures.has(colormap)) pictures.set(colormap, paintMap(map, coloursOf(colormap)));
   return pictures.get(colormap);
 }
 
@@ -81,5 +81,5 @@ export function drawBoxes(canvas, photo, { found = [], own = null }) {
 export function paintScale(canvas, colormap) {
   const values = Float32Array.from({ length: 256 }, (_, level) => level / 255);
   [canvas.width, canvas.height] = [256, 1];
-  canvas.getContext("2d").drawImage(paintMap({ width: 256, height: 1, values }, COLOURS(colormap)), 0, 0);
+  canvas.getContext("2d").drawImage(paintMap({ width: 256, height: 1, values }, coloursOf(colormap)), 0, 0);
 }

@@ -23,6 +23,7 @@ const ALL = 1000; // breeds: more than a model has
 const LONGEST = 1600; // pixels of a canvas's longer side
 const PICTURE = 1024; // pixels of a photo that the service decodes in the browser's place
 const SLOW_MS = 300; // an answer that takes longer is said to be on its way
+const LATE_MS = 1000; // and to everyone, in words
 
 const $ = (selector) => document.querySelector(selector);
 const body = document.body;
@@ -80,10 +81,13 @@ async function ask(message = atPhoto) {
   atPhoto.clear();
   atBreeds.clear();
   const known = answers.get(asked(wanted));
-  busy(!known && Boolean(photo));
+  busy(!known && Boolean(photo && model));
   if (known) show(known);
   if (known || !photo || !model) return Boolean(known);
   const limit = model.limits?.upload_bytes;
+  const late = setTimeout(() => {
+    if (!message.shown) message.say("Explaining the photo …", { share: null });
+  }, LATE_MS);
   try {
     if (limit && photo.body.size > limit) {
       throw new Refusal(`This file has ${megabytes(photo.body.size)}. The service takes up to `
@@ -97,6 +101,8 @@ async function ask(message = atPhoto) {
     if (signal.aborted) return false;
     if (!photo.bitmap) leave();
     fail(error, message, () => ask(message));
+  } finally {
+    clearTimeout(late);
   }
   busy(false);
   return false;
@@ -370,7 +376,8 @@ async function take(file, remark = null) {
     atPhoto.say("This file cannot be read. Choose the file of a single photo.", { error: true });
     return;
   }
-  const first = photo === null;
+  const first = !body.classList.contains("has-photo"); // a link's breed and box are for this one
+  photo?.bitmap?.close?.();
   photo = next;
   [answers, shown, panels] = [new Map(), null, []];
   if (!first) Object.assign(settings, OF_A_PHOTO);
@@ -486,11 +493,9 @@ on("#download", "click", async () => {
   save(blob, `${parts.join("-")}.png`);
 });
 
-const className = (index) => names.titles[index].replace(/.*\((.*)\)$/, "$1");
-
 /** What the command asks for: names in place of numbers, and the rule that applies. */
 function question() {
-  const named = (index) => (index === null ? null : className(index));
+  const named = (index) => (index === null ? null : names.key(index));
   return [
     { ...settings, target: named(settings.target), versus: named(settings.versus),
       rule: fusedOf(model, spec()) ? settings.rule : "heatmap" },
@@ -515,7 +520,7 @@ on("#copy-curl", "click", () => copy(curl(...question()), "Command"));
 on("#copy-python", "click", () => copy(httpx(...question()), "Program"));
 on("#copy-link", "click", () => {
   const address = new URL(document.baseURI);
-  address.hash = toFragment(settings, className);
+  address.hash = toFragment(settings, (index) => names.key(index));
   copy(address.href, "Link (without the photo)");
 });
 

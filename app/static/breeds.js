@@ -11,15 +11,24 @@ const spelled = (name) => name.trim().toLowerCase().replace(/[\s_-]+/g, " ");
 /** The model's classes by index, and by names as people write them. */
 export class Names {
   #indices = new Map();
+  #keys;
 
   /** `labels` are the model's; names that two share are shown with their synset. */
   constructor(labels) {
     const counts = new Map();
     for (const { name } of labels) counts.set(spelled(name), (counts.get(spelled(name)) ?? 0) + 1);
-    this.titles = labels.map(({ name, synset, index }) =>
-      counts.get(spelled(name)) > 1 ? `${name} (${synset ?? index})` : name);
+    const shared = ({ name }) => counts.get(spelled(name)) > 1;
+    this.#keys = labels.map((label) =>
+      (shared(label) ? String(label.synset ?? label.index) : label.name));
+    this.titles = labels.map((label, index) =>
+      (shared(label) ? `${label.name} (${this.#keys[index]})` : label.name));
     this.titles.forEach((title, index) => this.#indices.set(spelled(title), index));
     this.sorted = [...this.titles].sort((one, other) => one.localeCompare(other));
+  }
+
+  /** How the service names a class. */
+  key(index) {
+    return this.#keys[index];
   }
 
   /** The class of that name; undefined where there is none. */

@@ -1,8 +1,6 @@
 """What the page says in Chromium when something is in the way, and where it says it."""
 
-import base64
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest

@@ -107,9 +107,7 @@ def compare(service: Service, photo: bytes, **params: Any) -> Answer:
     return answer
 
 
-def choose(
-    page: Page, photo: bytes, name: str = "dog.jpg", media_type: str = "image/jpeg"
-) -> None:
+def choose(page: Page, photo: bytes, name: str = "dog.jpg", media_type: str = "image/jpeg") -> None:
     payload: FilePayload = {"name": name, "mimeType": media_type, "buffer": photo}
     page.set_input_files("#file", payload)
 
@@ -216,7 +214,9 @@ def agree(page: Page, *panels: Answer, scale: float = 1.0) -> None:
         LAYERS["last6" if len(panel["explanation"]["layers"]) > 1 else "last"] for panel in panels
     ]
     methods = [TITLES[panel["explanation"]["method"]] for panel in panels]
-    expect(rows.locator("th")).to_have_text([", ".join(pair) for pair in zip(methods, layers, strict=True)])
+    expect(rows.locator("th")).to_have_text(
+        [", ".join(pair) for pair in zip(methods, layers, strict=True)]
+    )
     located = [panel["localization"] for panel in panels]
     expect(rows.locator(".iou")).to_have_text(
         [f"{figures['iou']:.3f}" if figures else NONE for figures in located]

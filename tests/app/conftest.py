@@ -225,9 +225,9 @@ def service(plain_service: "ServiceProcess") -> "ServiceProcess":
     return plain_service
 
 
-@pytest.fixture(scope="module")  # its event loop may not outlive the module: see test_page_in_browser
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """Chromium, for the tests of one module."""
+    """Chromium, for the tests of one module: asynchronous ones do not mix with its event loop."""
     from tests.app.chromium import launched
 
     with launched() as browser:

@@ -89,7 +89,9 @@ async def test_all_files_together_are_small(client: httpx.AsyncClient) -> None:
     assert sum(len(answer.content) for answer in answers) < MOST_BYTES
 
 
-@pytest.mark.parametrize("path", ["/", *(f"/static/{name}" for name in FILES if ".svg" not in name)])
+@pytest.mark.parametrize(
+    "path", ["/", *(f"/static/{name}" for name in FILES if ".svg" not in name)]
+)
 async def test_no_file_names_another_host(client: httpx.AsyncClient, path: str) -> None:
     text = (await client.get(path)).text
     assert not re.search(r"https?://|[\"'(]//|import\(|\beval\(|innerHTML", text)

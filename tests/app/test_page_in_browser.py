@@ -123,9 +123,7 @@ def test_figures_are_the_apis_and_only_another_class_is_asked_for(
     page.select_option("#rule", "fused")
     page.get_by_text("Side by side").click()
     page.select_option("#second", "hirescam/last6")
-    agree(
-        page, *(shown(service, method, box=BOX) for method in ("cam/last", "hirescam/last6"))
-    )
+    agree(page, *(shown(service, method, box=BOX) for method in ("cam/last", "hirescam/last6")))
     assert before != page.locator(".photo canvas").first.evaluate("canvas => canvas.toDataURL()")
     assert sent == []
 
@@ -143,9 +141,7 @@ def test_a_class_is_asked_for_once(page: Page, service: Service) -> None:
     expect(page.locator("#explained")).to_contain_text(f"{second['label']} versus {third['label']}")
     agree(
         page,
-        shown(
-            service, "gradcam/last", target=second["class_index"], versus=third["class_index"]
-        ),
+        shown(service, "gradcam/last", target=second["class_index"], versus=third["class_index"]),
     )
     assert len(sent) == 2
     page.get_by_role("button", name=f"Explain {second['label']} alone").click()

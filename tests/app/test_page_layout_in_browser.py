@@ -98,8 +98,9 @@ def test_nothing_jumps_when_the_answer_comes(
     held = hold(page, times=1)
     choose(page, LANDSCAPE)
     expect(page.locator("#status")).to_have_text("Working …")
-    tops = """() => ['.photo', '#figures', '#breeds', '#explained', '#edges', '.actions', 'footer'].map(
-        (selector) => document.querySelector(selector).getBoundingClientRect().top)"""
+    parts = ".photo, #figures, #breeds, #explained, #edges, .actions, footer"
+    tops = f"""() => [...document.querySelectorAll('{parts}')].map(
+        (part) => part.getBoundingClientRect().top)"""
     before = page.evaluate(tops)
     held.pop().continue_()
     expect(explained(page)).not_to_be_empty()
@@ -140,9 +141,7 @@ def touch(page: Page, start: tuple[float, float], end: tuple[float, float]) -> N
     for step in range(steps + 1):
         x, y = (
             seen[side] + seen[length] * (a + (b - a) * step / steps)
-            for side, length, a, b in zip(
-                ("x", "y"), ("width", "height"), start, end, strict=True
-            )
+            for side, length, a, b in zip(("x", "y"), ("width", "height"), start, end, strict=True)
         )
         kind = "touchMove" if step else "touchStart"
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})

@@ -38,7 +38,7 @@ def take(url: str) -> bytes:
         expect(page.locator("#labels")).not_to_be_empty()
         page.set_input_files("#file", DRAWING)
         expect(page.locator("#breeds .name").first).not_to_be_empty()
-        page.get_by_text("Split", exact=True).click()
+        page.get_by_role("radio", name="Split").check()
         fields = page.locator("#edges input")
         for number, edge in enumerate(BOX):
             fields.nth(number).fill(str(edge))

@@ -26,6 +26,7 @@ __all__ = [
     "NONE",
     "Pages",
     "agree",
+    "body",
     "check",
     "choose",
     "compare",
@@ -138,10 +139,34 @@ def hold(page: Page, times: int | None = None) -> list[Route]:
 
 
 def uploads(page: Page) -> list[Request]:
-    """The requests from now on."""
+    """The requests from now on; `body` has what they carry."""
+    page.evaluate(
+        """() => {
+            window.bodies = [];
+            const { send } = XMLHttpRequest.prototype;
+            XMLHttpRequest.prototype.send = function (body) {
+                bodies.push(body);
+                return send.call(this, body);
+            };
+        }"""
+    )
     sent: list[Request] = []
-    page.on("request", sent.append)
+    page.on("request", lambda request: sent.append(request))
     return sent
+
+
+def body(page: Page, number: int = 0) -> bytes:
+    """Of the requests since `uploads`: Chromium tells Playwright nothing of it."""
+    text = page.evaluate(
+        """async (number) => {
+            const reader = new FileReader();
+            reader.readAsDataURL(bodies[number]);
+            await new Promise((done) => { reader.onload = done; });
+            return reader.result;
+        }""",
+        number,
+    )
+    return base64.b64decode(text.partition(",")[2])
 
 
 def transfer(page: Page, *photos: tuple[str, bytes], link: str = "") -> Any:

@@ -46,7 +46,8 @@ def answer_with(page: Page, pattern: str, status: int, code: str, times: int, wa
 
 def test_what_is_no_photo_is_told_in_the_services_words(page: Page, service: Service) -> None:
     text = b"To whom it may concern"
-    refused = httpx.post(f"{service.url}/compare", content=text, timeout=LONG)
+    raw = {"Content-Type": "application/octet-stream"}
+    refused = httpx.post(f"{service.url}/compare", content=text, headers=raw, timeout=LONG)
     assert refused.status_code == 415
     choose(page, text)
     expect(at_photo(page)).to_contain_text(refused.json()["detail"])
@@ -59,11 +60,16 @@ def test_what_is_no_photo_is_told_in_the_services_words(page: Page, service: Ser
 
 
 def test_a_file_that_is_too_large_is_not_sent(page: Page, service: Service) -> None:
-    most = httpx.get(f"{service.url}/model", timeout=LONG).json()["limits"]["upload_bytes"]
+    model = httpx.get(f"{service.url}/model", timeout=LONG).json()
+    most = model["limits"]["upload_bytes"]
     expect(page.locator("#takes")).to_contain_text(f"up to {most / 1e6:.0f} MB")
+    model["limits"]["upload_bytes"] = 1_000_000
+    page.route("**/model", lambda route: route.fulfill(json=model))
+    page.reload()
+    expect(page.locator("#takes")).to_contain_text("up to 1 MB")
     sent = uploads(page)
-    choose(page, bytes(most + 1), "scan.tif", "image/tiff")
-    expect(at_photo(page)).to_contain_text(f"takes up to {most / 1e6:.0f} MB")
+    choose(page, bytes(1_500_000), "scan.tif", "image/tiff")
+    expect(at_photo(page)).to_contain_text("has 1.5 MB. The service takes up to 1 MB")
     assert sent == []
 
 

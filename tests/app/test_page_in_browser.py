@@ -294,8 +294,10 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
     answer = compare(service, photo, method="gradcam/last6", box=BOX, size=480)
     whole = overlay(answer)
     assert saved.shape == whole.shape
-    Image.fromarray(saved).save("/tmp/page/saved.png"); Image.fromarray(whole).save("/tmp/page/whole.png")
-    assert np.abs(saved.astype(int) - whole).mean() < 3  # colours are enlarged, not values
+    # Here colours are enlarged, there values; and lines end between pixels.
+    difference = np.abs(saved.astype(int) - whole).mean(axis=2)
+    assert np.median(difference) < 1
+    assert np.mean(difference > 25) < 0.05
 
     environment = os.environ | {"PYTHONPATH": ""}
     page.get_by_role("button", name="Copy as curl").click()
@@ -310,7 +312,7 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
     output = subprocess.run(
         run, cwd=tmp_path, env=environment, check=True, timeout=LONG, capture_output=True
     )
-    assert json.loads(output.stdout)["localization"] == pytest.approx(panel["localization"])
+    assert json.loads(output.stdout)["localization"] == panel["localization"]
 
 
 def test_a_link_restores_what_was_chosen(open_page: Pages, service: Service) -> None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.app.chromium import (
@@ -158,11 +160,28 @@ def test_a_service_that_starts_is_waited_for(open_page: Pages, service: Service)
     expect(at_photo(page)).to_be_hidden()
 
 
-def test_a_slow_upload_is_told(page: Page, service: Service) -> None:
+def test_a_slow_upload_shows_its_progress(page: Page, service: Service) -> None:
+    """And the photo is there already."""
+    grain = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    photo = encode(Image.fromarray(grain), quality=95)
+    network = page.context.new_cdp_session(page)
+    conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
+    network.send(
+        "Network.emulateNetworkConditions", {**conditions, "uploadThroughput": len(photo) / 2}
+    )
+    choose(page, photo)
+    expect(at_photo(page)).to_contain_text("Sending the photo")
+    expect(page.locator(".photo canvas").first).to_be_visible()
+    assert page.get_by_role("progressbar").evaluate("bar => bar.value < 1")
+    check(page, compare(service, photo, top_k=6))
+    expect(at_photo(page)).to_be_hidden()
+
+
+def test_a_late_answer_is_said_to_be_on_its_way(page: Page, service: Service) -> None:
     held = hold(page, times=1)
     choose(page, LANDSCAPE)
     expect(page.locator("#status")).to_have_text("Working …")
-    expect(page.locator(".photo canvas").first).to_be_visible()  # the photo is there already
+    expect(at_photo(page)).to_contain_text("Explaining")
     held.pop().continue_()
     check(page, compare(service, LANDSCAPE, top_k=6))
     expect(at_photo(page)).to_be_hidden()

@@ -181,7 +181,11 @@ class Explainer:
             side=self._limits.side,
         )
         return ModelInfo(
-            **shared, methods=self._card.methods, engine=self.model.engine.info, limits=limits
+            **shared,
+            methods=self._card.methods,
+            engine=self.model.engine.info,
+            limits=limits,
+            ratings=self.settings.ratings is not None,
         )
 
     # -- the way of a photo

@@ -44,7 +44,7 @@ from app.schemas import (
     PredictResponse,
 )
 
-__all__ = ["PHOTO_ROUTES", "Room", "router"]
+__all__ = ["PHOTO_ROUTES", "Room", "ready_explainer", "router"]
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -163,7 +163,7 @@ async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> 
 @_read("/model", responses=problems.responses(503))
 async def model(request: Request) -> ModelInfo:
     """The model in service, its numbers, and the engine that runs it."""
-    return _explainer(request.app).describe()
+    return ready_explainer(request.app).describe()
 
 
 @_read("/livez", responses=problems.responses(503))
@@ -178,7 +178,7 @@ async def livez(request: Request) -> dict[str, str]:
 @_read("/readyz", responses=problems.responses(503))
 async def readyz(request: Request) -> dict[str, str]:
     """The model is loaded and warm, and its worker lives."""
-    _explainer(request.app)
+    ready_explainer(request.app)
     return {"status": "ready"}
 
 
@@ -207,7 +207,7 @@ class Room:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             if route := PHOTO_ROUTES.get(path):
                 try:
-                    _explainer(scope["app"]).admission.check_room()
+                    ready_explainer(scope["app"]).admission.check_room()
                 except BreedCAMError as error:
                     scope["route"] = route  # for the log and the metrics
                     await problems.answer(error)(scope, receive, send)
@@ -255,7 +255,7 @@ async def _photo(request: Request, query: PredictQuery) -> AsyncIterator[tuple[E
         repeatable = isinstance(getattr(query, name), list)
         if not repeatable and len(request.query_params.getlist(name)) > 1:
             raise RequestError(f"`{name}` is given more than once.")
-    explainer = _explainer(request.app)
+    explainer = ready_explainer(request.app)
     seconds = explainer.settings.deadline_s
     begun, upload_s = time.monotonic(), math.inf
     try:
@@ -351,7 +351,13 @@ def _panel_figures(explanation: Explanation, localization: Localization | None) 
     return headers
 
 
-def _explainer(app: FastAPI) -> Explainer:
+def ready_explainer(app: FastAPI) -> Explainer:
+    """What answers the application's requests.
+
+    Raises:
+        NotReady: the service is starting or stopping.
+        EngineDown: the model hangs, or its thread has died.
+    """
     explainer: Explainer | None = getattr(app.state, "explainer", None)
     if explainer is None:
         raise NotReady("The service is starting or stopping.")

@@ -4,10 +4,11 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.bundle import Confidence, Data, Foreground, Fused, Input, Label, Layer, Method, Rule
 from app.engines import EngineInfo
+from app.preferences import Summary
 from app.settings import MAX_OVERLAY_SIZE
 from app.wording import listed
 
@@ -31,6 +32,7 @@ __all__ = [
     "Localization",
     "ModelId",
     "ModelInfo",
+    "NoQuery",
     "Oracle",
     "Overlay",
     "Photo",
@@ -38,6 +40,8 @@ __all__ = [
     "PredictResponse",
     "Prediction",
     "Problem",
+    "Rating",
+    "RatingsSummary",
     "Status",
 ]
 
@@ -98,6 +102,10 @@ class _Query(BaseModel):
     """Unknown parameters are refused: a typing error is not to pass in silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(_Query):
+    """Of endpoints that take no parameters."""
 
 
 class PredictQuery(_Query):
@@ -384,6 +392,7 @@ class ModelInfo(_Answer):
     provenance: str
     engine: EngineInfo
     limits: Limits
+    ratings: bool = Field(description="whether there is `/ratings`")
 
 
 class Problem(BaseModel):
@@ -394,3 +403,57 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+MethodName = Literal[
+    "cam/last",
+    "gradcam/last",
+    "gradcam/last6",
+    "gradcampp/last",
+    "gradcampp/last6",
+    "layercam/last",
+    "layercam/last6",
+    "hirescam/last",
+    "hirescam/last6",
+]
+"""A method and its layer set."""
+
+
+class Rating(BaseModel):
+    """Which of two heatmaps explains better, as one person sees it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    digest: str = Field(
+        pattern="^[0-9a-f]{64}$", description="SHA-256 of the photo's file, in lower-case hex"
+    )
+    methods: tuple[MethodName, MethodName] = Field(
+        description="`method/layers` in the order in which they were shown; two different ones"
+    )
+    answer: Literal["first", "second", "same"] = Field(description="which explains better")
+    misses: list[MethodName] = Field(
+        [], max_length=2, description="those of `methods` that miss the dog"
+    )
+    rater: str = Field(
+        pattern="^[0-9a-f]{32}$", description="a random id of 128 bits that the browser draws"
+    )
+
+    @field_validator("methods")
+    @classmethod
+    def _differ(cls, methods: tuple[str, str]) -> tuple[str, str]:
+        if methods[0] == methods[1]:
+            raise ValueError("must be two different methods")
+        return methods
+
+    @field_validator("misses")
+    @classmethod
+    def _were_shown(cls, misses: list[str], info: ValidationInfo) -> list[str]:
+        if not set(misses) <= set(info.data.get("methods", misses)):
+            raise ValueError("must be among `methods`")
+        return misses
+
+
+class RatingsSummary(Summary):
+    """What the ratings of the model in service say."""
+
+    model: ModelId

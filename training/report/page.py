@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import ValidationError
 
 from app.bundle import Method, Rule
+from app.preferences import Summary
+from app.ratings import BreedCAMError, Ratings
 from training.errors import ReportError
 from training.evaluation.schema import Evaluation, GalleryPhoto, Localization
 from training.files import in_project
@@ -21,7 +23,7 @@ from training.report.sentences import reading
 from training.report.tables import Table
 from training.report.wording import heatmap_name
 
-__all__ = ["page", "plots", "read", "report"]
+__all__ = ["page", "plots", "read", "read_ratings", "report"]
 
 _PAPERS = {
     "CAM": "https://arxiv.org/abs/1512.04150",
@@ -64,6 +66,15 @@ class GalleryEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class RatedHeatmaps:
+    """What the page shows of ratings."""
+
+    summary: Summary
+    pairs: Table
+    methods: Table
+
+
+@dataclass(frozen=True, slots=True)
 class Boxes:
     """What the page shows of boxes, where photos have them."""
 
@@ -93,12 +104,32 @@ def read(path: Path) -> Evaluation:
         ) from error
 
 
-def report(source: Path, place: Path) -> Path:
+def read_ratings(path: Path, model: str, version: int) -> Summary:
+    """Summarize the ratings of a model version in a file of the service (`BREEDCAM_RATINGS`).
+
+    Raises:
+        ReportError: it cannot be read, is something else, or has no rating of the version.
+    """
+    try:
+        ratings = Ratings.open_to_read(path)
+        try:
+            summary = ratings.summary(model, version)
+        finally:
+            ratings.close()
+    except BreedCAMError as error:
+        raise ReportError(f"--ratings {path} cannot be used: {error}") from error
+    if not summary.ratings:
+        raise ReportError(f"--ratings {path} has no rating of {model} version {version}.")
+    return summary
+
+
+def report(source: Path, place: Path, ratings: Path | None = None) -> Path:
     """Write `index.html` and its plots, as PNG files beside it.
 
     Args:
         source: what `evaluate --out` wrote.
         place: the report's directory, made where there is none.
+        ratings: a file of ratings, which gets a section.
 
     Returns:
         The page.
@@ -113,13 +144,15 @@ def report(source: Path, place: Path) -> Path:
             f"--out {place}: {source} shows photos, which must not get into the repository. Name a "
             "directory outside of the project."
         )
+    model = evaluation.model
+    summary = None if ratings is None else read_ratings(ratings, model.name, model.version)
     files = plots(evaluation)
     index = place / "index.html"
     try:
         place.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (place / name).write_bytes(content)
-        index.write_text(page(evaluation, files), encoding="utf-8")
+        index.write_text(page(evaluation, files, summary), encoding="utf-8")
     except OSError as error:
         raise ReportError(f"--out {place} cannot be written: {error.strerror}.") from error
     return index
@@ -146,12 +179,13 @@ def _histogram_name(method: Method) -> str:
     return f"iou-{method.value}.png"
 
 
-def page(evaluation: Evaluation, files: Mapping[str, bytes]) -> str:
+def page(evaluation: Evaluation, files: Mapping[str, bytes], ratings: Summary | None = None) -> str:
     """The whole page.
 
     Args:
         evaluation: what it shows.
         files: see `plots`.
+        ratings: of people; None leaves their section out.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATE.parent),
@@ -169,6 +203,8 @@ def page(evaluation: Evaluation, files: Mapping[str, bytes]) -> str:
         breeds=tables.breeds(evaluation),
         boxes=_boxes(evaluation, localization, files) if localization else None,
         sanity_checks=list(tables.sanity_checks(evaluation)),
+        ratings=ratings
+        and RatedHeatmaps(ratings, tables.rated_pairs(ratings), tables.rated_methods(ratings)),
         gallery=_gallery(evaluation),
         papers=_PAPERS,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from app.bundle import Method, Rule
+from app.preferences import Summary
 from training.evaluation.inference import FUSED
 from training.evaluation.schema import (
     BoxMetrics,
@@ -23,6 +24,8 @@ __all__ = [
     "breeds",
     "confusions",
     "methods",
+    "rated_methods",
+    "rated_pairs",
     "sanity_checks",
     "single_layers",
     "thresholds",
@@ -257,3 +260,41 @@ def _by_name(figures: ByMethod[T]) -> dict[str, T]:
         for method, sets in figures.items()
         for layers, figure in sets.items()
     }
+
+
+def rated_pairs(summary: Summary) -> Table:
+    """Which of two heatmaps raters prefer."""
+    rows = [
+        (
+            f"{_rated_name(pair.methods[0])} or {_rated_name(pair.methods[1])}",
+            str(pair.wins[0]),
+            str(pair.wins[1]),
+            str(pair.same),
+            "" if pair.win_rate is None else f"{pair.win_rate:.3f}",
+            "" if pair.interval is None else interval_text(pair.interval),
+        )
+        for pair in summary.pairs
+    ]
+    head = ("pair", "first better", "second better", "the same", "win rate of the first", "95 %")
+    return Table("Which explains better", head, rows)
+
+
+def rated_methods(summary: Summary) -> Table:
+    """How often a method's heatmap misses the dog, and its strength where there is an estimate."""
+    rows = [
+        (
+            _rated_name(score.method),
+            str(score.shown),
+            str(score.misses),
+            "" if score.strength is None else f"{score.strength:.3f}",
+            "" if score.interval is None else interval_text(score.interval),
+        )
+        for score in summary.methods
+    ]
+    head = ("heatmap", "shown", "misses the dog", "Bradley-Terry strength", "95 %")
+    return Table("Over all pairs", head, rows)
+
+
+def _rated_name(name: str) -> str:
+    method, _, layers = name.partition("/")
+    return heatmap_name(Method(method), layers)

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from app.bundle import Bundle, Confidence
+from app.ratings import Ratings
+from app.schemas import Rating
 from tests.training.fake_engine import FakeEngine
 from tests.training.known_maps import (
     DOG,
@@ -417,3 +419,43 @@ def test_command_line_names_the_page(
     index = tmp_path / "deep" / "report" / "index.html"
     assert f"Wrote {index}." in capsys.readouterr().err
     assert index.is_file()
+
+
+def test_ratings_have_a_section(figures: dict[str, Any], tmp_path: Path) -> None:
+    assert "What people prefer" not in _report(figures, tmp_path).words
+    source, kept = tmp_path / "figures.json", tmp_path / "ratings.sqlite"
+    model = figures["model"]
+    ratings = Ratings.open(kept)
+    with pytest.raises(ReportError, match="has no rating of"):
+        report(source, tmp_path / "rated", kept)
+    for number, answer in enumerate(("first", "first", "second", "same")):
+        rating = Rating.model_validate_json(
+            json.dumps(
+                {
+                    "digest": f"{number:064x}",
+                    "methods": ["cam/last", "gradcampp/last6"],
+                    "answer": answer,
+                    "misses": ["gradcampp/last6"],
+                    "rater": "0" * 32,
+                }
+            )
+        )
+        ratings.add(rating, model["name"], model["version"])
+    ratings.close()
+    page = Page(report(source, tmp_path / "rated", kept).read_text(encoding="utf-8"))
+    first, second = "CAM, last layer", "Grad-CAM++, last six layers"
+    assert page.tables["Which explains better"][1:] == [
+        [f"{first} or {second}", "2", "1", "1", "0.667", "[0.208, 0.939]"]
+    ]
+    assert page.tables["Over all pairs"][1:] == [
+        [first, "4", "0", "", ""],
+        [second, "4", "4", "", ""],
+    ]
+
+
+def test_a_file_that_holds_no_ratings_is_named(figures: dict[str, Any], tmp_path: Path) -> None:
+    _report(figures, tmp_path)
+    source = tmp_path / "figures.json"
+    with pytest.raises(ReportError, match=r"--ratings .*figures\.json"):
+        report(source, tmp_path / "rated", source)
+    assert not (tmp_path / "rated").exists()

@@ -78,8 +78,8 @@ class MethodAtLayers:
         unknown = sorted(chosen.difference(names))
         if unknown:
             raise RequestError(
-                f"Not among the model's layers: {', '.join(map(repr, unknown))}. "
-                f"There are {', '.join(names)}; or `last`, or `last6`."
+                f"The model does not expose {', '.join(map(repr, unknown))}. "
+                f"Its layers are {', '.join(names)}; or `last`, or `last6`."
             )
         return cls.of(card, method, [name for name in names if name in chosen])
 

@@ -6,14 +6,15 @@
                 bytes -> the model's input, pixels to draw on     a decoder process
     _infer      the model's input -> its outputs                  the inference thread, batched
     calibrated  outputs -> probabilities (`app.confidence`)       the event loop
-    _locate     outputs -> heatmap, box and figures, by method    an image thread
+    _foreground outputs -> the foreground, if it is needed        an image thread
+    _locate     outputs -> heatmap, box and figures, by method    the same
     _draw       pixels, heatmaps and boxes -> the picture         the same
     _numbers    heatmaps -> their values in JSON, if requested    the same
     _photo      pixels -> the photo in JSON, if requested         the same
     _answer     all of these -> the body                          the same
 
 `Explainer.explain` and `compare` take all of them: `_decode_and_infer` the first four; then
-`_explained` and `_compared` carry the last five to an image thread. `predict` takes `_decode`,
+`_explained` and `_compared` carry the last six to an image thread. `predict` takes `_decode`,
 `_infer` and `calibrated` only. The methods below these stand in this order. The caller holds a
 place (`Explainer.admission`) and the deadline (`app.clock.deadline`). Model, decoders and threads
 are started and stopped by `app.service`.

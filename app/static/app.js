@@ -128,7 +128,7 @@ async function upload(wanted, message, signal) {
   return found;
 }
 
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0)} MB`;
+const megabytes = (bytes) => `${Number((bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0))} MB`;
 
 const waits = (message) => ({ starting }, seconds) => message.say(
   `${starting ? "The service is starting." : "The service is busy."} `
@@ -310,7 +310,7 @@ function showFigures(size) {
     row.hidden = i > 0 && settings.compare === "off";
     const figures = panel && own ? agreement(panel, own, size) : null;
     const tell = (selector, text) => { row.querySelector(selector).textContent = text; };
-    tell("th", panel ? specTitle(panel.spec) : "");
+    tell("th", i > 0 ? specTitle(settings.second) : specTitle(spec()));
     tell(".iou", figures ? figures.iou.toFixed(3) : "–");
     tell(".energy", figures ? percent(figures.energy) : "–");
     tell(".peaks", figures ? (figures.peak ? "yes" : "no") : "–");
@@ -560,7 +560,7 @@ async function meetModel() {
   const { name, version, architecture, labels, methods, fused, engine, limits } = model;
   $("#model").textContent = `Model ${name}, version ${version} (${architecture}), served by `
     + `${engine.name} ${engine.version} in ${engine.precision} on ${engine.device}.`;
-  if (limits) $("#limit").textContent = `, up to ${megabytes(limits.upload_bytes).replace(".0", "")}`;
+  if (limits) $("#limit").textContent = `, up to ${megabytes(limits.upload_bytes)}`;
   specs = specsOf(model);
   names = new Names(labels);
   breeds.names = names;

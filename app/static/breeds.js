@@ -154,6 +154,8 @@ export class Breeds {
     row.classList.toggle("against", against);
     explain.disabled = !prediction;
     explain.setAttribute("aria-pressed", explained);
+    if (prediction) explain.removeAttribute("aria-label");
+    else explain.setAttribute("aria-label", "A breed, once it is known");
     explain.onclick = () => {
       this.#search.value = "";
       this.#choose({ target: index, versus: against ? null : this.#versus });

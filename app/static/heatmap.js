@@ -52,7 +52,7 @@ function neighbours(from, to) {
   const second = new Int32Array(to);
   const share = new Float32Array(to);
   for (let place = 0; place < to; place += 1) {
-    const at = fround(((place + 0.5) * from) / to - 0.5);
+    const at = ((place + 0.5) * from) / to - 0.5;
     const whole = Math.floor(at);
     const inside = whole >= 0 && whole < from - 1;
     first[place] = Math.min(Math.max(whole, 0), from - 1);

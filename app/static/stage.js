@@ -67,12 +67,11 @@ export function drawBoxes(canvas, photo, { found = [], own = null }) {
   const boxes = [...(own ? [[own, OWN]] : []), ...found.filter(Boolean).map((box) => [box, FOUND])];
   for (const [box, colour] of boxes) {
     const [xmin, ymin, xmax, ymax] = box.map((edge, i) => edge * scale[i % 2]);
-    const inset = thick / 2 + 1;
     for (const [style, wide] of [["#000", thick + 2], [colour, thick]]) {
       pen.strokeStyle = style;
       pen.lineWidth = wide;
-      pen.strokeRect(xmin + inset, ymin + inset,
-        Math.max(1, xmax - xmin - 2 * inset), Math.max(1, ymax - ymin - 2 * inset));
+      pen.strokeRect(xmin + 0.5, ymin + 0.5,
+        Math.max(1, xmax - xmin - 1), Math.max(1, ymax - ymin - 1));
     }
   }
 }

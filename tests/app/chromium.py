@@ -26,6 +26,7 @@ __all__ = [
     "NONE",
     "Pages",
     "agree",
+    "body",
     "check",
     "choose",
     "compare",
@@ -51,6 +52,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+API = httpx.Client(verify=False, timeout=LONG)  # to read certificates for each call takes long
 NONE = "\N{EN DASH}"
 LANDSCAPE = encode(picture(480, 360))
 TITLES = {
@@ -101,7 +103,7 @@ class Pages:
 
 
 def compare(service: Service, photo: bytes, **params: Any) -> Answer:
-    response = httpx.post(f"{service.url}/compare", content=photo, params=params, timeout=LONG)
+    response = API.post(f"{service.url}/compare", content=photo, params=params)
     assert response.status_code == 200, response.text[:500]
     answer: Answer = response.json()
     return answer
@@ -138,10 +140,34 @@ def hold(page: Page, times: int | None = None) -> list[Route]:
 
 
 def uploads(page: Page) -> list[Request]:
-    """The requests from now on."""
+    """The requests from now on; `body` has what they carry."""
+    page.evaluate(
+        """() => {
+            window.bodies = [];
+            const { send } = XMLHttpRequest.prototype;
+            XMLHttpRequest.prototype.send = function (body) {
+                bodies.push(body);
+                return send.call(this, body);
+            };
+        }"""
+    )
     sent: list[Request] = []
-    page.on("request", sent.append)
+    page.on("request", lambda request: sent.append(request))
     return sent
+
+
+def body(page: Page, number: int = 0) -> bytes:
+    """Of the requests since `uploads`: Chromium tells Playwright nothing of it."""
+    text = page.evaluate(
+        """async (number) => {
+            const reader = new FileReader();
+            reader.readAsDataURL(bodies[number]);
+            await new Promise((done) => { reader.onload = done; });
+            return reader.result;
+        }""",
+        number,
+    )
+    return base64.b64decode(text.partition(",")[2])
 
 
 def transfer(page: Page, *photos: tuple[str, bytes], link: str = "") -> Any:

@@ -25,6 +25,7 @@ from tests.app.chromium import (
     LANDSCAPE,
     Pages,
     agree,
+    body,
     check,
     choose,
     compare,
@@ -98,14 +99,14 @@ def test_figures_are_the_apis_and_only_another_class_is_asked_for(
     assert [urlsplit(request.url).path for request in sent if request.method == "POST"] == [
         "/compare"
     ]
-    assert sent[-1].post_data_buffer == LANDSCAPE
+    assert body(page) == LANDSCAPE
     sent.clear()
 
     type_box(page, BOX.split(","))
     agree(page, shown(service, "gradcam/last", box=BOX))
     page.get_by_role("tab", name="LayerCAM").click()
     agree(page, shown(service, "layercam/last", box=BOX))
-    page.get_by_text("Last six", exact=True).click()
+    page.get_by_role("radio", name="Last six").check()
     agree(page, shown(service, "layercam/last6", box=BOX))
     page.select_option("#rule", "heatmap")
     agree(page, shown(service, "layercam/last6", box=BOX, rule="heatmap"))
@@ -121,7 +122,7 @@ def test_figures_are_the_apis_and_only_another_class_is_asked_for(
     page.fill("#opacity", "0.9")
     page.select_option("#colormap", "magma")
     page.select_option("#rule", "fused")
-    page.get_by_text("Side by side").click()
+    page.get_by_role("radio", name="Side by side").check()
     page.select_option("#second", "hirescam/last6")
     agree(page, *(shown(service, method, box=BOX) for method in ("cam/last", "hirescam/last6")))
     assert before != page.locator(".photo canvas").first.evaluate("canvas => canvas.toDataURL()")
@@ -208,7 +209,7 @@ def test_methods_and_the_divider_by_keys(page: Page, service: Service) -> None:
     page.keyboard.press("ArrowLeft")
     agree(page, shown(service, "hirescam/last"))
 
-    page.get_by_text("Split", exact=True).click()
+    page.get_by_role("radio", name="Split").check()
     agree(page, shown(service, "hirescam/last"), shown(service, "layercam/last6"))
     divider = page.get_by_role("slider", name="Divider")
     left = "canvas => [...canvas.getContext('2d').getImageData(10, 180, 1, 1).data]"
@@ -241,16 +242,15 @@ def test_a_large_photo_is_scaled_down_before_it_is_sent(page: Page, service: Ser
     """Its orientation applied; boxes stay in pixels of the original."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    sent = uploads(page)
+    uploads(page)
     choose(page, encode(picture(3200, 2000), exif=exif))
     expect(explained(page)).not_to_be_empty()
-    body = sent[0].post_data_buffer
-    assert body
-    with Image.open(io.BytesIO(body)) as small:
+    sent = body(page)
+    with Image.open(io.BytesIO(sent)) as small:
         assert (small.format, small.size) == ("JPEG", (1000, 1600))
         assert small.getexif().get(0x0112, 1) == 1
     type_box(page, (200, 300, 1800, 2900))
-    agree(page, shown(service, "gradcam/last", body, box="100,150,900,1450"), scale=2)
+    agree(page, shown(service, "gradcam/last", sent, box="100,150,900,1450"), scale=2)
 
 
 def test_a_photo_that_the_browser_cannot_show(page: Page, service: Service) -> None:
@@ -282,7 +282,7 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
     (tmp_path / 'a "dog\'s" photo.png').write_bytes(photo)
     choose(page, photo, 'a "dog\'s" photo.png', "image/png")
     expect(explained(page)).not_to_be_empty()
-    page.get_by_text("Last six", exact=True).click()
+    page.get_by_role("radio", name="Last six").check()
     type_box(page, BOX.split(","))
     panel = shown(service, "gradcam/last6", photo, box=BOX)
     agree(page, panel)
@@ -294,7 +294,10 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
     answer = compare(service, photo, method="gradcam/last6", box=BOX, size=480)
     whole = overlay(answer)
     assert saved.shape == whole.shape
-    assert np.abs(saved.astype(int) - whole).mean() < 3  # colours are enlarged, not values
+    # Here colours are enlarged, there values; and lines end between pixels.
+    difference = np.abs(saved.astype(int) - whole).mean(axis=2)
+    assert np.median(difference) < 1
+    assert np.mean(difference > 25) < 0.05
 
     environment = os.environ | {"PYTHONPATH": ""}
     page.get_by_role("button", name="Copy as curl").click()
@@ -309,7 +312,7 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
     output = subprocess.run(
         run, cwd=tmp_path, env=environment, check=True, timeout=LONG, capture_output=True
     )
-    assert json.loads(output.stdout)["localization"] == pytest.approx(panel["localization"])
+    assert json.loads(output.stdout)["localization"] == panel["localization"]
 
 
 def test_a_link_restores_what_was_chosen(open_page: Pages, service: Service) -> None:
@@ -317,8 +320,8 @@ def test_a_link_restores_what_was_chosen(open_page: Pages, service: Service) -> 
     choose(page, LANDSCAPE)
     expect(explained(page)).not_to_be_empty()
     page.get_by_role("tab", name="HiResCAM").click()
-    page.get_by_text("Last six", exact=True).click()
-    page.get_by_text("Split", exact=True).click()
+    page.get_by_role("radio", name="Last six").check()
+    page.get_by_role("radio", name="Split").check()
     page.select_option("#second", "cam/last")
     page.select_option("#colormap", "viridis")
     page.select_option("#rule", "heatmap")
@@ -383,7 +386,7 @@ def test_a_model_without_cam_that_doubts_the_photo(open_page: Pages, tmp_path: P
         expect(page.locator("#confidence")).to_have_text("Low confidence")
         expect(page.get_by_role("tab", name="CAM", exact=True)).to_have_count(0)
         expect(page.locator("#rule")).to_be_enabled()
-        page.get_by_text("Last six", exact=True).click()  # `fused` is not calibrated there
+        page.get_by_role("radio", name="Last six").check()  # `fused` is not calibrated there
         agree(page, shown(service, "gradcam/last6"))
         expect(page.locator("#rule")).to_be_disabled()
         page.get_by_text("How to read this").click()

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.app.chromium import (
@@ -46,7 +48,8 @@ def answer_with(page: Page, pattern: str, status: int, code: str, times: int, wa
 
 def test_what_is_no_photo_is_told_in_the_services_words(page: Page, service: Service) -> None:
     text = b"To whom it may concern"
-    refused = httpx.post(f"{service.url}/compare", content=text, timeout=LONG)
+    raw = {"Content-Type": "application/octet-stream"}
+    refused = httpx.post(f"{service.url}/compare", content=text, headers=raw, timeout=LONG)
     assert refused.status_code == 415
     choose(page, text)
     expect(at_photo(page)).to_contain_text(refused.json()["detail"])
@@ -59,11 +62,16 @@ def test_what_is_no_photo_is_told_in_the_services_words(page: Page, service: Ser
 
 
 def test_a_file_that_is_too_large_is_not_sent(page: Page, service: Service) -> None:
-    most = httpx.get(f"{service.url}/model", timeout=LONG).json()["limits"]["upload_bytes"]
+    model = httpx.get(f"{service.url}/model", timeout=LONG).json()
+    most = model["limits"]["upload_bytes"]
     expect(page.locator("#takes")).to_contain_text(f"up to {most / 1e6:.0f} MB")
+    model["limits"]["upload_bytes"] = 1_000_000
+    page.route("**/model", lambda route: route.fulfill(json=model))
+    page.reload()
+    expect(page.locator("#takes")).to_contain_text("up to 1 MB")
     sent = uploads(page)
-    choose(page, bytes(most + 1), "scan.tif", "image/tiff")
-    expect(at_photo(page)).to_contain_text(f"takes up to {most / 1e6:.0f} MB")
+    choose(page, bytes(1_500_000), "scan.tif", "image/tiff")
+    expect(at_photo(page)).to_contain_text("has 1.5 MB. The service takes up to 1 MB")
     assert sent == []
 
 
@@ -152,11 +160,28 @@ def test_a_service_that_starts_is_waited_for(open_page: Pages, service: Service)
     expect(at_photo(page)).to_be_hidden()
 
 
-def test_a_slow_upload_is_told(page: Page, service: Service) -> None:
+def test_a_slow_upload_shows_its_progress(page: Page, service: Service) -> None:
+    """And the photo is there already."""
+    grain = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    photo = encode(Image.fromarray(grain), quality=95)
+    network = page.context.new_cdp_session(page)
+    conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
+    network.send(
+        "Network.emulateNetworkConditions", {**conditions, "uploadThroughput": len(photo) / 2}
+    )
+    choose(page, photo)
+    expect(at_photo(page)).to_contain_text("Sending the photo")
+    expect(page.locator(".photo canvas").first).to_be_visible()
+    assert page.get_by_role("progressbar").evaluate("bar => bar.value < 1")
+    check(page, compare(service, photo, top_k=6))
+    expect(at_photo(page)).to_be_hidden()
+
+
+def test_a_late_answer_is_said_to_be_on_its_way(page: Page, service: Service) -> None:
     held = hold(page, times=1)
     choose(page, LANDSCAPE)
     expect(page.locator("#status")).to_have_text("Working …")
-    expect(page.locator(".photo canvas").first).to_be_visible()  # the photo is there already
+    expect(at_photo(page)).to_contain_text("Explaining")
     held.pop().continue_()
     check(page, compare(service, LANDSCAPE, top_k=6))
     expect(at_photo(page)).to_be_hidden()

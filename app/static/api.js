@@ -1,6 +1,7 @@
 // Requests to the service. Addresses are relative, so that they hold behind a proxy's prefix too.
 
 const LOST = "The service cannot be reached. It has stopped, or the connection was lost.";
+const PHOTO = "application/octet-stream";
 const TRIES = 5;
 const STARTING_TRIES = 40; // a start takes seconds, or a minute where a GPU warms up
 const MOST_WAIT_S = 30;
@@ -40,18 +41,18 @@ export class Refusal extends Error {
 }
 
 /**
- * One request; resolves to the answer's JSON, rejects with a `Refusal` or, once `signal` is
+ * One request; resolves to the answer's JSON (null where it has none), rejects with a `Refusal` or, once `signal` is
  * aborted, an `AbortError`. `progress` is called with the share of the body that has been sent.
  *
  * XMLHttpRequest, since fetch reports nothing of an upload.
  */
-export function request(address, { body = null, signal, progress } = {}) {
+export function request(address, { body = null, type = PHOTO, signal, progress } = {}) {
   const used = key.value;
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest();
     call.open(body ? "POST" : "GET", address);
     call.setRequestHeader("Accept", "application/json");
-    if (body) call.setRequestHeader("Content-Type", "application/octet-stream");
+    if (body) call.setRequestHeader("Content-Type", type);
     if (used) call.setRequestHeader("Authorization", `Bearer ${used}`);
     const abort = () => call.abort();
     signal?.addEventListener("abort", abort);
@@ -69,6 +70,7 @@ export function request(address, { body = null, signal, progress } = {}) {
 function settle(call, used, resolve, reject) {
   const { status } = call;
   if (!status) return reject(new Refusal(LOST));
+  if (status === 204) return resolve(null);
   const type = call.getResponseHeader("Content-Type") ?? "";
   let answer = null;
   try { answer = JSON.parse(call.responseText); } catch { /* a proxy's page, or half an answer */ }

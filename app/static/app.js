@@ -8,6 +8,7 @@ import { agreement, Answer, calibrated, fusedOf, methodTitle, NO_EVIDENCE, specs
   from "./evidence.js";
 import { Message } from "./messages.js";
 import { read } from "./photo.js";
+import { Rating } from "./rating.js";
 import * as samples from "./samples.js";
 import { DEFAULTS, fromFragment, OF_A_PHOTO, toFragment } from "./settings.js";
 import { curl, httpx, picture, save } from "./share.js";
@@ -49,6 +50,7 @@ const editor = new BoxEditor(surfaces, $("#edges"), (box) => {
   if (box) draw(false);
   refresh();
 });
+const rating = new Rating($("#rating"), $("#rate"));
 const divider = new Divider($("#divider"), () => refresh());
 const breeds = new Breeds({ list: $("#breeds"), search: $("#search"), template: $("#row"),
   choose: (chosen) => explain(chosen) });
@@ -219,6 +221,7 @@ function draw(is) {
 
 function show(answer) {
   shown = answer;
+  if (model.ratings) rating.offer(photo, answer, specs);
   body.classList.remove("stale");
   const [word, reason] = CONFIDENCE[answer.confidence];
   $("#confidence").textContent = word;
@@ -380,6 +383,7 @@ async function take(file, remark = null) {
   photo?.bitmap?.close?.();
   photo = next;
   [answers, shown, panels] = [new Map(), null, []];
+  rating.withdraw();
   if (!first) Object.assign(settings, OF_A_PHOTO);
   draw(false);
   if (photo.bitmap) appear();

@@ -23,7 +23,7 @@ from training.evaluation.schema import (
 from training.evaluation.scoring import main_sets
 from training.evaluation.statistics import BASELINES, Statistics, by_method, estimates
 
-__all__ = ["faithfulness", "randomization"]
+__all__ = ["even_within", "faithfulness", "insertion_deletion_areas", "randomization"]
 
 Map = npt.NDArray[np.float32]
 Key = MethodAtLayers | str
@@ -43,7 +43,7 @@ def faithfulness(
     """
     sets, size = main_sets(card), card.input.size
     blank = np.zeros((size, size), np.float32)
-    even: dict[Key, Map] = {name: _even(share, size) for name, share in BASELINES.items()}
+    even: dict[Key, Map] = {name: even_within(share, size) for name, share in BASELINES.items()}
 
     def heatmaps(row: Explained) -> tuple[Explained, dict[Key, Map]]:
         maps = dict(even)
@@ -62,7 +62,7 @@ def faithfulness(
         for key, values in maps.items():
             content = values.tobytes()
             if content not in by_content:
-                by_content[content] = _areas(engine, row, values, (seed, number))
+                by_content[content] = insertion_deletion_areas(engine, row, values, (seed, number))
             areas.setdefault(key, []).append(by_content[content])
     return _estimated(areas, sets, len(examples), seed)
 
@@ -96,7 +96,7 @@ def _estimated(
     )
 
 
-def _areas(
+def insertion_deletion_areas(
     engine: Engine, row: Explained, values: Map, seed: tuple[int, int]
 ) -> tuple[float, float]:
     """Insertion and deletion AUC of one heatmap `[size, size]`."""
@@ -110,7 +110,7 @@ def _areas(
     return insertion_deletion(predict, row.image, values, int(row.outputs["target_index"]), rng)
 
 
-def _even(share: images.Box, size: int) -> Map:
+def even_within(share: images.Box, size: int) -> Map:
     """A heatmap `[size, size]` that is 1 in a box, to whole pixels, and 0 outside."""
     xmin, ymin, xmax, ymax = (round(edge * size) for edge in share)
     values = np.zeros((size, size), np.float32)

@@ -6,7 +6,7 @@ Evaluation
 ├── curves: Curves               mean IoU by threshold
 ├── breeds: Breed
 ├── per_photo: PhotoResult
-├── faithfulness, randomization  over a sample
+├── faithfulness, randomization, perturbation  over a sample
 └── gallery: Gallery             photos under their heatmaps
 """
 
@@ -24,6 +24,7 @@ from pydantic import (
 
 from app.bundle import Method, Rule
 from training.evaluation.inference import FUSED
+from training.evaluation.perturbation import Perturbation
 
 __all__ = [
     "AccuracySummary",
@@ -32,6 +33,8 @@ __all__ = [
     "BoxSummary",
     "Breed",
     "ByMethod",
+    "Compared",
+    "Comparison",
     "Confusion",
     "Curve",
     "Curves",
@@ -44,6 +47,7 @@ __all__ = [
     "Interval",
     "Localization",
     "ModelName",
+    "OnSample",
     "Overlay",
     "PhotoResult",
     "Randomization",
@@ -243,6 +247,35 @@ class Randomization(Result):
     down_to: dict[str, ByMethod[Similarity]]
 
 
+class OnSample(InsertionDeletion):
+    """Figures of heatmaps and their boxes over a sample; None where no photo has a box."""
+
+    mean_iou: Estimate | None = None
+    gt_known_localization: Estimate | None = None
+    pointing_game: Estimate | None = None
+
+
+class Compared(OnSample):
+    """A method over the sample of `Comparison`, with what it costs."""
+
+    threshold: float | None = Field(None, description="the best over all photos of the sample")
+    rank_correlation: Estimate | None = Field(None, description="with Grad-CAM, last layer")
+    structural_similarity: Estimate | None = Field(None, description="with Grad-CAM, last layer")
+    blank: int = Field(description="photos without a heatmap for either class")
+    model_calls: float = Field(description="photos that the model runs on for one heatmap, mean")
+    seconds: float = Field(description="for one heatmap, mean")
+
+
+class Comparison(Result):
+    """Methods that perturb photos beside those that look into the model, over a sample."""
+
+    photos: int
+    samples: int = Field(description="perturbed photos for each heatmap")
+    perturbation: dict[Perturbation, Compared]
+    methods: ByMethod[Compared] = Field(description="by the rule `heatmap`")
+    baselines: Baselines[OnSample]
+
+
 class ModelName(Result):
     """Which model version was measured."""
 
@@ -304,6 +337,7 @@ class Evaluation(Summary):
     per_photo: list[PhotoResult]
     faithfulness: Faithfulness | None = None
     randomization: Randomization | None = None
+    perturbation: Comparison | None = None
     gallery: Gallery | None = None
 
     def dump(self) -> dict[str, Any]:

@@ -167,12 +167,18 @@ class _Work:
     seed: int
 
     def warm_up(self) -> None:
-        """Let the engine compile what is timed later."""
+        """Let the engine compile, and the packages load, what is timed later."""
         size = self.card.input.size
         frames = np.zeros((BATCH, size, size, 3), np.uint8)
-        self.engine.run(Cut.PREDICT, Batch.of(frames))
+        self._predict(frames)
         for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
             self.engine.run(cut, Batch.of(frames[:1]))
+        for method in self.methods:
+            perturbed(method, self._predict, frames[0], samples=4, rng=np.random.default_rng(0))
+
+    def _predict(self, frames: npt.NDArray[np.uint8]) -> Map:
+        """Probabilities `[n, classes]`; what is not finite counts as 0."""
+        return np.nan_to_num(self.engine.run(Cut.PREDICT, Batch.of(frames))["probabilities"])
 
     def photo(self, number: int, example: Example) -> _Photo:
         """Decode a photo and explain it for its true class and for the model's top-1."""
@@ -213,9 +219,7 @@ class _Work:
         def predict(frames: npt.NDArray[np.uint8]) -> Map:
             nonlocal calls
             calls += len(frames)
-            probabilities = self.engine.run(Cut.PREDICT, Batch.of(frames))["probabilities"]
-            # What is not finite counts as 0. [n, classes] -> [n, 2]
-            return np.nan_to_num(probabilities[:, classes])
+            return self._predict(frames)[:, classes]  # [n, 2]
 
         order = list(Perturbation).index(method)
         rng = np.random.default_rng((self.seed, photo.number, order))

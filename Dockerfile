@@ -72,7 +72,7 @@ COPY requirements /tmp/requirements
 RUN python -m venv /opt/venv \
  && for set in ${REQUIREMENTS}; do \
       /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
-        --only-binary :all: --no-binary promise -r "/tmp/requirements/${set}.txt" || exit 1; \
+        --only-binary :all: --no-binary promise --no-binary lime -r "/tmp/requirements/${set}.txt" || exit 1; \
     done \
  && /opt/venv/bin/pip uninstall --yes openvino-telemetry
 

@@ -28,11 +28,12 @@ from tests.app.services import LONG, Service, serving
 
 PEAK_CLIENTS = 16
 
-GOODPUT = 0.7
-"""Of the peak rate, at least; on two cores it was 0.83 to 0.94."""
+GOODPUT = 0.85
+"""Of the peak rate, at least; on two cores, 8 rounds gave 0.83 to 1.12."""
 
-ROUNDS = 8
-"""Peak and overload take turns, so that what else the machine does concerns both."""
+ROUNDS, MOST_ROUNDS = 8, 24
+"""Peak and overload take turns, so that what else the machine does concerns both. Where eight
+rounds do not show enough, eight more are run, and all of them count."""
 
 SECONDS = 3.5
 """Of either, in each round."""
@@ -150,6 +151,14 @@ def overload(port: int, photo: bytes, rate: float) -> tuple[float, Tally]:
     return asyncio.run(open_loop(port, photo, rate))
 
 
+def share(peaks: list[float], goodputs: list[float]) -> float:
+    """What is left of the peak rate, by upper quartiles.
+
+    What else the machine does slows some rounds down, and none up.
+    """
+    return float(np.quantile(goodputs, 0.75) / np.quantile(peaks, 0.75))
+
+
 # -- the arrangement
 
 PINNED = """
@@ -223,17 +232,18 @@ def test_ten_times_too_many_requests(tmp_path: Path) -> None:
     goodputs: list[float] = []
     tally = Tally()
     with apart(tmp_path) as (service, clients):
-        for _ in range(ROUNDS):
+        for done in range(MOST_ROUNDS):
+            if done and done % ROUNDS == 0 and share(peaks, goodputs) >= GOODPUT:
+                break
             peaks.append(clients.submit(peak_rate, service.port, photo).result())
             rate = 10 * peaks[-1]
-            goodput, more = clients.submit(overload, service.port, photo, rate).result()
-            goodputs.append(goodput)
+            accepted, more = clients.submit(overload, service.port, photo, rate).result()
+            goodputs.append(accepted)
             tally.add(more)
     p99 = float(np.quantile([took for _, took in tally.accepted], 0.99))
-    # Upper quartiles: what else the machine does slows some rounds down, and none up.
-    share = float(np.quantile(goodputs, 0.75) / np.quantile(peaks, 0.75))
-    print(f"peaks {peaks}, goodputs {goodputs}: {share:.2f}, p99 {p99:.2f} s, {tally.statuses}")
+    goodput = share(peaks, goodputs)
+    print(f"peaks {peaks}, goodputs {goodputs}: {goodput:.2f}, p99 {p99:.2f} s, {tally.statuses}")
     assert set(tally.statuses) == {200, 429}
     assert tally.without_retry_after == 0
-    assert share >= GOODPUT
+    assert goodput >= GOODPUT
     assert p99 < 2.0

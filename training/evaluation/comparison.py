@@ -24,14 +24,13 @@ from training.evaluation.inference import Explained, squashed
 from training.evaluation.localization import ious, pointing_hit
 from training.evaluation.metrics import Floats, mean, resample
 from training.evaluation.perturbation import BATCH, Perturbation, perturbed
-from training.evaluation.sampled import even_within, insertion_deletion_areas
+from training.evaluation.sampled import even_within, insertion_deletion_areas, similarity
 from training.evaluation.schema import (
     Baselines,
     Compared,
     Comparison,
     Estimate,
     OnSample,
-    Similarity,
 )
 from training.evaluation.scoring import default, main_sets, score_of_guess
 from training.evaluation.similarity import rank_correlation, structural_similarity
@@ -120,7 +119,7 @@ class _Result:
             baseline's is the same at all.
         points: whether the heatmap's peak hits.
         areas: insertion and deletion.
-        agreement: rank correlation and SSIM with Grad-CAM; None where either heatmap is missing.
+        agreement: rank correlation and SSIM with Grad-CAM; NaN where either heatmap is missing.
         blank: whether a heatmap is missing.
         calls: see `_Explanation`.
         seconds: see `_Explanation`.
@@ -129,7 +128,7 @@ class _Result:
     curve: Floats | None
     points: bool
     areas: tuple[float, float]
-    agreement: tuple[float, float] | None = None
+    agreement: tuple[float, float] = (np.nan, np.nan)
     blank: bool = False
     calls: int = 0
     seconds: float = 0.0
@@ -239,7 +238,7 @@ class _Work:
     def result(self, photo: _Photo, explanation: _Explanation) -> _Result:
         """The figures of a method's heatmaps."""
         true, top1 = explanation.true, explanation.top1
-        agreement = None
+        agreement = (np.nan, np.nan)
         if top1 is not None and photo.gradcam is not None:
             agreement = (
                 rank_correlation(top1, photo.gradcam),
@@ -395,16 +394,10 @@ def _threshold(photos: Sequence[_Result]) -> float | None:
     return None if curves is None else CURVE_THRESHOLDS[int(curves.mean(axis=0).argmax())]
 
 
-def _agreement(photos: Sequence[_Result], seed: int) -> dict[str, Estimate]:
-    """Over the photos where both heatmaps are there; empty without any."""
-    pairs = [photo.agreement for photo in photos if photo.agreement is not None]
-    if not pairs:
-        return {}
-    rank, structural = np.array(pairs).T  # [pairs] each
-    weights = resample(len(pairs), seed=seed)
-    similarity = estimates(
-        Similarity,
-        {"rank_correlation": mean(rank), "structural_similarity": mean(structural)},
-        weights,
-    )
-    return dict(similarity)
+def _agreement(photos: Sequence[_Result], seed: int) -> dict[str, Estimate | None]:
+    """Over the photos where both heatmaps are there."""
+    figures = similarity(np.array([photo.agreement for photo in photos]), seed)
+    return {
+        "rank_correlation": figures.rank_correlation,
+        "structural_similarity": figures.structural_similarity,
+    }

@@ -11,13 +11,19 @@ from app.bundle import Bundle, Method, ModelCard
 from app.engines import Cut, Engine
 from training.data.dataset import Example
 from training.errors import DataError
-from training.evaluation.accuracy import accuracy, most_confused
+from training.evaluation.accuracy import accuracy, confusion, most_confused
 from training.evaluation.breakdowns import breeds, photo_results, threshold_curves
 from training.evaluation.comparison import comparison
 from training.evaluation.gallery import draw_gallery
 from training.evaluation.inference import Explained, explain
 from training.evaluation.localization import max_box_acc
-from training.evaluation.metrics import expected_calibration_error, in_top_k, mean, resample
+from training.evaluation.metrics import (
+    expected_calibration_error,
+    in_top_k,
+    mean,
+    reliability,
+    resample,
+)
 from training.evaluation.perturbation import SAMPLES, Perturbation
 from training.evaluation.sampled import faithfulness, randomization
 from training.evaluation.schema import (
@@ -96,10 +102,16 @@ def evaluate(
         **dict(_box_summary(localization)),
         most_confused=most_confused(card.labels, photos.labels, photos.probabilities),
         engine=f"{engine.info.name} {engine.info.precision}",
-        model=ModelName(name=card.name, version=card.version, head=card.head),
+        model=ModelName(
+            name=card.name, version=card.version, head=card.head, classes=len(card.labels)
+        ),
         localization=localization,
         curves=threshold_curves(card, photos.scores),
         breeds=breeds(card, photos.labels, photos.correct, photos.scores),
+        confusion=confusion(card.labels, photos.labels, photos.probabilities),
+        reliability=reliability(photos.probabilities, photos.labels)
+        if _has_calibration(card, photos)
+        else None,
         per_photo=per_photo,
         faithfulness=faithfulness(card, engine, sampled, seed) if sampled else None,
         randomization=randomization(bundle, sampled, seed) if sampled else None,
@@ -214,9 +226,13 @@ def _accuracy_summary(card: ModelCard, photos: _Photos, seed: int) -> AccuracySu
 
 def _calibration_error(card: ModelCard, photos: _Photos) -> float | None:
     """ECE of the probabilities as served; None where not calibrated, or not finite."""
-    if card.confidence is None or not np.isfinite(photos.probabilities).all():
+    if not _has_calibration(card, photos):
         return None
     return round(expected_calibration_error(photos.probabilities, photos.labels), 4)
+
+
+def _has_calibration(card: ModelCard, photos: _Photos) -> bool:
+    return card.confidence is not None and bool(np.isfinite(photos.probabilities).all())
 
 
 def _share_confident(card: ModelCard, photos: _Photos) -> float | None:

@@ -5,6 +5,8 @@ Evaluation
 ├── localization: Localization   boxes and heatmaps, by method, layer set and rule
 ├── curves: Curves               mean IoU by threshold
 ├── breeds: Breed
+├── confusion                    photos by true and predicted breed
+├── reliability: ReliabilityBin  accuracy by stated probability
 ├── per_photo: PhotoResult
 ├── faithfulness, randomization, perturbation  over a sample
 └── gallery: Gallery             photos under their heatmaps
@@ -51,6 +53,7 @@ __all__ = [
     "Overlay",
     "PhotoResult",
     "Randomization",
+    "ReliabilityBin",
     "Result",
     "Similarity",
     "Summary",
@@ -106,10 +109,18 @@ class InsertionDeletion(Result):
 
 
 class Similarity(Result):
-    """To the heatmaps of the model whose weights are as trained."""
+    """To the heatmaps of the model whose weights are as trained.
 
-    rank_correlation: Estimate
-    structural_similarity: Estimate
+    Over the photos where neither heatmap is blank; both figures are None where there are none.
+    """
+
+    rank_correlation: Estimate | None = None
+    structural_similarity: Estimate | None = None
+    blank: int | None = Field(
+        None,
+        description="photos left out because a heatmap is blank; None in older files, which take "
+        "their rank correlation as 0",
+    )
 
 
 class Baselines(Result, Generic[T]):
@@ -190,6 +201,16 @@ class Confusion(Result):
     predicted: str
     count: int
     share: float = Field(description="of the true breed's photos")
+
+
+class ReliabilityBin(Result):
+    """Photos whose likeliest breed has a probability between two edges."""
+
+    low: float
+    high: float
+    photos: int
+    confidence: float | None = Field(None, description="mean probability; None without photos")
+    accuracy: float | None = Field(None, description="None without photos")
 
 
 class PhotoResult(Result):
@@ -282,6 +303,7 @@ class ModelName(Result):
     name: str
     version: int
     head: str
+    classes: int | None = Field(None, description="how many; None in older files")
 
 
 class _SplitSummary(Result):
@@ -334,6 +356,12 @@ class Evaluation(Summary):
     localization: Localization | None = Field(description="`{}` in JSON: no photo has a box")
     curves: ByMethod[Curves]
     breeds: dict[str, Breed]
+    confusion: dict[str, dict[str, int]] | None = Field(
+        None, description="photos by true, then predicted breed; None in older files"
+    )
+    reliability: list[ReliabilityBin] | None = Field(
+        None, description="the bins of `ece`; None where it is"
+    )
     per_photo: list[PhotoResult]
     faithfulness: Faithfulness | None = None
     randomization: Randomization | None = None

@@ -4,24 +4,25 @@
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic import ValidationError
 
-from app.bundle import Method, Rule
 from training.errors import ReportError
 from training.evaluation.schema import Evaluation, GalleryPhoto, Localization
 from training.files import in_project
-from training.report import plots as report_plots
-from training.report import tables
+from training.report import breeds, charts, tables
+from training.report.charts import Chart
 from training.report.sentences import reading
 from training.report.tables import Table
+from training.report.tiles import tiles
 from training.report.wording import heatmap_name
 
-__all__ = ["page", "plots", "read", "report"]
+__all__ = ["Charts", "draw", "page", "read", "report"]
 
 _PAPERS = {
     "CAM": "https://arxiv.org/abs/1512.04150",
@@ -33,9 +34,6 @@ _PAPERS = {
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
-_COMPARED = (Method.CAM, Method.GRADCAM)
-"""The methods that have a histogram."""
-
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -45,13 +43,13 @@ class Picture:
         source: a data URI.
         alt: what it shows, for those who do not see it.
         caption: shown below it.
-        size: width and height in pixels, where they are to be kept.
+        size: width and height in pixels.
     """
 
     source: str
     alt: str
     caption: str
-    size: tuple[int, int] | None = None
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,22 @@ class Boxes:
 
     methods: Table
     single_layers: Table | None
-    histograms: list[Picture]
-    curves: Picture
     thresholds: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """What is drawn; where photos have no boxes, no histogram and no curve."""
+
+    histograms: Sequence[Chart]
+    curves: Sequence[Chart]
+    reliability: Chart | None
+
+    @property
+    def all(self) -> list[Chart]:
+        """In the order of the page."""
+        reliability = [self.reliability] if self.reliability else []
+        return [*self.histograms, *reliability, *self.curves]
 
 
 def read(path: Path) -> Evaluation:
@@ -94,7 +105,7 @@ def read(path: Path) -> Evaluation:
 
 
 def report(source: Path, place: Path) -> Path:
-    """Write `index.html` and its plots, as PNG files beside it.
+    """Write `index.html` and its plots, as SVG files beside it.
 
     Args:
         source: what `evaluate --out` wrote.
@@ -113,45 +124,33 @@ def report(source: Path, place: Path) -> Path:
             f"--out {place}: {source} shows photos, which must not get into the repository. Name a "
             "directory outside of the project."
         )
-    files = plots(evaluation)
+    drawn = draw(evaluation)
     index = place / "index.html"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (place / name).write_bytes(content)
-        index.write_text(page(evaluation, files), encoding="utf-8")
+        for chart in drawn.all:
+            (place / f"{chart.name}.svg").write_text(chart.svg, encoding="utf-8")
+        index.write_text(page(evaluation, drawn), encoding="utf-8")
     except OSError as error:
         raise ReportError(f"--out {place} cannot be written: {error.strerror}.") from error
     return index
 
 
-def plots(evaluation: Evaluation) -> dict[str, bytes]:
-    """The plots, as PNG, by file name; none where no photo has a box."""
-    localization, photos = evaluation.localization, evaluation.per_photo
-    if localization is None:
-        return {}
-    constant = localization.baselines.constant_box.mean_iou.value
-    files = {}
-    for method in _COMPARED:
-        if method in localization.methods:
-            ious = {Rule.HEATMAP: [photo.iou[method]["last"] for photo in photos]}
-            if localization.rule(method) is Rule.FUSED:
-                ious[Rule.FUSED] = [photo.fused[method]["last"] for photo in photos]
-            files[_histogram_name(method)] = report_plots.histogram(ious, constant)
-    files["curves.png"] = report_plots.curves(evaluation.curves, constant)
-    return files
+def draw(evaluation: Evaluation) -> Charts:
+    """The plots."""
+    return Charts(
+        histograms=list(charts.histograms(evaluation)),
+        curves=list(charts.curves(evaluation)),
+        reliability=charts.reliability(evaluation),
+    )
 
 
-def _histogram_name(method: Method) -> str:
-    return f"iou-{method.value}.png"
-
-
-def page(evaluation: Evaluation, files: Mapping[str, bytes]) -> str:
+def page(evaluation: Evaluation, drawn: Charts) -> str:
     """The whole page.
 
     Args:
         evaluation: what it shows.
-        files: see `plots`.
+        drawn: see `draw`.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATE.parent),
@@ -160,65 +159,39 @@ def page(evaluation: Evaluation, files: Mapping[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["inline"] = Markup  # what this package draws is markup
     localization = evaluation.localization
     return environment.get_template(_TEMPLATE.name).render(
         evaluation=evaluation,
+        tiles=list(tiles(evaluation)),
         paragraphs=reading(evaluation),
-        accuracy=tables.accuracy(evaluation),
-        confusions=tables.confusions(evaluation),
-        breeds=tables.breeds(evaluation),
-        boxes=_boxes(evaluation, localization, files) if localization else None,
+        charts=drawn,
+        accuracy=breeds.accuracy(evaluation),
+        matrix=breeds.confusion_matrix(evaluation),
+        confusions=breeds.confusions(evaluation),
+        reliability=breeds.reliability(evaluation),
+        breeds=breeds.breeds(evaluation),
+        boxes=_boxes(evaluation, localization) if localization else None,
         sanity_checks=list(tables.sanity_checks(evaluation)),
         gallery=_gallery(evaluation),
         papers=_PAPERS,
     )
 
 
-def _boxes(evaluation: Evaluation, localization: Localization, files: Mapping[str, bytes]) -> Boxes:
+def _boxes(evaluation: Evaluation, localization: Localization) -> Boxes:
     return Boxes(
         methods=tables.methods(localization),
         single_layers=tables.single_layers(localization),
-        histograms=list(_histograms(len(evaluation.per_photo), localization, files)),
-        curves=Picture(
-            _data_uri(files["curves.png"], "image/png"),
-            alt="Mean IoU over the threshold, for each method; the table below has each curve's "
-            "threshold in use and its best one.",
-            caption="Mean IoU of the boxes at each threshold. Dots: the calibrated threshold, or "
-            "the default one where there is none. Dotted: the constant box.",
-        ),
         thresholds=tables.thresholds(evaluation.curves),
     )
 
 
-def _histograms(
-    photos: int, localization: Localization, files: Mapping[str, bytes]
-) -> Iterator[Picture]:
-    constant = localization.baselines.constant_box.mean_iou.value
-    for method in _COMPARED:
-        served = localization.served(method)
-        if served is not None:
-            name = heatmap_name(method, "last")
-            yield Picture(
-                _data_uri(files[_histogram_name(method)], "image/png"),
-                alt=f"Histogram of the IoU of {name} over {photos} photos; mean "
-                f"{served.mean_iou.value:.3f} by the rule {localization.rule(method).value}, mean "
-                f"of the constant box {constant:.3f}.",
-                caption=f"{name}: photos by the IoU of their box. Dashed: means. Dotted: the "
-                "constant box's mean.",
-            )
-
-
 def _gallery(evaluation: Evaluation) -> dict[str, list[GalleryEntry]]:
-    """Photos by the title of their kind; empty where none were drawn."""
-    gallery = evaluation.gallery
-    if gallery is None:
+    """Photos by their kind, see `Gallery`; empty where none were drawn."""
+    if evaluation.gallery is None:
         return {}
-    kinds = {
-        "Correctly classified, drawn by lot": gallery.correct,
-        "Where Grad-CAM's box fits best": gallery.best,
-        "Where Grad-CAM's box fits worst": gallery.worst,
-    }
-    return {title: [_entry(photo) for photo in photos] for title, photos in kinds.items() if photos}
+    kinds: dict[str, list[GalleryPhoto]] = dict(evaluation.gallery)
+    return {kind: [_entry(photo) for photo in photos] for kind, photos in kinds.items() if photos}
 
 
 def _entry(photo: GalleryPhoto) -> GalleryEntry:

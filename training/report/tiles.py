@@ -1,0 +1,77 @@
+"""The tiles that a report opens with: its main figures, each beside what it has to beat."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from app.bundle import Method
+from training.evaluation.schema import BoxMetrics, Estimate, Evaluation, Interval
+from training.report.wording import comparison_text, heatmap_name, shows_top5
+
+__all__ = ["Tile", "tiles"]
+
+_NO_BOXES = "not measured: no photo of this split has a box"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A main figure.
+
+    Attributes:
+        title: its name.
+        value: the figure as text; empty where it was not measured.
+        details: what belongs to it, line by line.
+        bars: shares, 0..1, drawn below each other.
+    """
+
+    title: str
+    value: str
+    details: list[str]
+    bars: Mapping[str, float] = field(default_factory=dict)
+
+
+def tiles(evaluation: Evaluation) -> Iterator[Tile]:
+    """Accuracy, calibration, and the boxes of `/gradcam` beside the constant box."""
+    yield _accuracy(evaluation)
+    yield _calibration(evaluation)
+    localization = evaluation.localization
+    gradcam = localization and localization.served(Method.GRADCAM)
+    constant = localization and localization.baselines.constant_box
+    yield _boxes("Mean IoU of the box", "mean_iou", gradcam, constant)
+    yield _boxes("Boxes with an IoU of 0.5 or more", "gt_known_localization", gradcam, constant)
+
+
+def _accuracy(evaluation: Evaluation) -> Tile:
+    details = [f"95 % interval {_percent(evaluation.top1_interval)}"]
+    if shows_top5(evaluation):
+        details.append(f"top-5: {evaluation.top5:.1%}")
+    return Tile("Top-1 accuracy", f"{evaluation.top1:.1%}", details)
+
+
+def _calibration(evaluation: Evaluation) -> Tile:
+    title = "Calibration error (ECE)"
+    if evaluation.ece is None:
+        return Tile(title, "", ["not measured: the model's probabilities are not calibrated"])
+    details = ["mean distance of stated probability and accuracy; 0 is best"]
+    if evaluation.confidence_ok is not None:
+        details.append(f"confidence ok: {evaluation.confidence_ok:.1%} of the photos")
+    return Tile(title, f"{evaluation.ece:.3f}", details)
+
+
+def _boxes(
+    title: str, figure: str, gradcam: BoxMetrics | None, constant: BoxMetrics | None
+) -> Tile:
+    if gradcam is None or constant is None:
+        return Tile(title, "", [_NO_BOXES])
+    ours: Estimate = getattr(gradcam, figure)
+    theirs: Estimate = getattr(constant, figure)
+    comparison = comparison_text(ours.difference, ours.difference_interval)
+    return Tile(
+        title,
+        f"{ours.value:.3f}",
+        [f"beside the constant box: {comparison}"],
+        {heatmap_name(Method.GRADCAM): ours.value, "constant box": theirs.value},
+    )
+
+
+def _percent(edges: Interval) -> str:
+    return f"{edges[0]:.1%} to {edges[1]:.1%}"

@@ -178,7 +178,7 @@ class Evaluate(_OnModel):
         description="photos for --perturbation, some 15 seconds each and method on two cores",
     )
     perturbation_samples: int = Field(
-        SAMPLES, ge=2, description="perturbed photos for each heatmap of --perturbation"
+        SAMPLES, ge=100, description="perturbed photos for each heatmap of --perturbation"
     )
     seed: int = Field(0, ge=0, description="of the samples, the intervals and the gallery")
 

@@ -23,7 +23,7 @@ from training.data.dataset import Example
 from training.evaluation.inference import Explained, squashed
 from training.evaluation.localization import ious, pointing_hit
 from training.evaluation.metrics import Floats, mean, resample
-from training.evaluation.perturbation import BATCH, Perturbation, perturbed
+from training.evaluation.perturbation import BATCH, Perturbation, load, perturbed
 from training.evaluation.sampled import even_within, insertion_deletion_areas, similarity
 from training.evaluation.schema import (
     Baselines,
@@ -173,7 +173,7 @@ class _Work:
         for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
             self.engine.run(cut, Batch.of(frames[:1]))
         for method in self.methods:
-            perturbed(method, self._predict, frames[0], samples=4, rng=np.random.default_rng(0))
+            load(method)
 
     def _predict(self, frames: npt.NDArray[np.uint8]) -> Map:
         """Probabilities `[n, classes]`; what is not finite counts as 0."""

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from enum import StrEnum
+from importlib import import_module
 from importlib.util import find_spec
 
 import cv2
@@ -30,6 +31,7 @@ __all__ = [
     "check_installed",
     "kernelshap",
     "lime",
+    "load",
     "perturbed",
     "rise",
     "superpixels",
@@ -88,6 +90,15 @@ def check_installed(methods: Sequence[Perturbation]) -> None:
                 f"--perturbation {method.value} needs the extra `perturbation`, which is not "
                 "installed: run `make .venv/.perturbation`, or pip install -r "
                 "requirements/perturbation.txt."
+            )
+
+
+def load(method: Perturbation) -> None:
+    """Import what a method needs, which takes seconds."""
+    with _quiet():
+        for name in method.packages:
+            import_module(
+                {"lime": "lime.lime_image", "skimage": "skimage.segmentation"}.get(name, name)
             )
 
 

@@ -17,6 +17,7 @@ from training.evaluation.schema import Evaluation, GalleryPhoto, Localization
 from training.files import in_project
 from training.report import breeds, charts, tables
 from training.report.charts import Chart
+from training.report.comparison import comparison_tables
 from training.report.sentences import reading
 from training.report.tables import Table
 from training.report.tiles import tiles
@@ -28,8 +29,10 @@ _PAPERS = {
     "CAM": "https://arxiv.org/abs/1512.04150",
     "Grad-CAM": "https://arxiv.org/abs/1610.02391",
     "MaxBoxAccV2": "https://arxiv.org/abs/2001.07437",
-    "insertion and deletion": "https://arxiv.org/abs/1806.07421",
+    "RISE, insertion and deletion": "https://arxiv.org/abs/1806.07421",
     "model randomisation": "https://arxiv.org/abs/1810.03292",
+    "LIME": "https://arxiv.org/abs/1602.04938",
+    "KernelSHAP": "https://arxiv.org/abs/1705.07874",
 }
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -173,6 +176,9 @@ def page(evaluation: Evaluation, drawn: Charts) -> str:
         breeds=breeds.breeds(evaluation),
         boxes=_boxes(evaluation, localization) if localization else None,
         sanity_checks=list(tables.sanity_checks(evaluation)),
+        comparison=list(comparison_tables(evaluation.perturbation))
+        if evaluation.perturbation
+        else [],
         gallery=_gallery(evaluation),
         papers=_PAPERS,
     )

@@ -8,6 +8,7 @@ from app.bundle import Method, Rule
 from training.evaluation.metrics import estimate, mean, resample
 from training.evaluation.schema import Estimate, Evaluation, Localization, PhotoResult
 from training.report.breeds import served_ious
+from training.report.comparison import reading_of_comparison
 from training.report.wording import (
     clear_of_zero,
     comparison_text,
@@ -41,6 +42,8 @@ def reading(figures: Evaluation) -> list[str]:
             list(_thresholds(figures, figures.localization)),
         ]
     paragraphs.append([*_faithfulness(figures), *_randomization(figures)])
+    if figures.perturbation is not None:
+        paragraphs.append(list(reading_of_comparison(figures.perturbation)))
     return [" ".join(sentences) for sentences in paragraphs if sentences]
 
 

@@ -62,6 +62,9 @@ GRID = 7
 SHARE = 0.5
 """Probability that a cell of RISE's grids stays visible, as in the paper."""
 
+_NOISE = 1e-6
+"""Share of a class's greatest probability below which a segment's weight is rounding in float32."""
+
 
 class Perturbation(StrEnum):
     """A method that compares predictions for perturbed photos."""
@@ -126,7 +129,18 @@ def perturbed(
         return rise(predict, image, samples, rng)
     segments = superpixels(image)
     explain = lime if method is Perturbation.LIME else kernelshap
-    return explain(predict, image, segments, samples, rng)[:, segments]
+    greatest: Floats | float = 0.0  # of each class's probabilities, [C]
+
+    def watched(frames: Pixels) -> npt.NDArray[np.floating]:
+        nonlocal greatest
+        scores = predict(frames)
+        greatest = np.maximum(greatest, scores.max(axis=0))
+        return scores
+
+    weights = explain(watched, image, segments, samples, rng)  # [C, M]
+    # Of a class that does not depend on the photo, regressions leave rounding, not evidence.
+    weights[np.abs(weights) < _NOISE * np.asarray(greatest)[:, None]] = 0
+    return weights[:, segments]
 
 
 def superpixels(image: Pixels) -> Segments:

@@ -165,6 +165,20 @@ def test_a_seed_gives_the_same_map_again(method: Perturbation) -> None:
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
+@pytest.mark.parametrize("method", [Perturbation.LIME, Perturbation.KERNELSHAP])
+def test_rounding_is_no_evidence(method: Perturbation) -> None:
+    noise = _rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+    def score(frames: Pixels) -> Floats:
+        faint = frames[:, :16].mean(axis=(1, 2, 3), dtype=np.float64) / 1e6
+        return np.stack([np.full(len(frames), 0.05, np.float32), faint], axis=1)
+
+    none, faint = perturbed(method, score, noise, samples=150, rng=_rng())
+
+    assert not none.any()
+    assert faint.any()  # of a class with little probability, what varies with the photo is
+
+
 def test_superpixels_are_numbered_from_zero_and_follow_edges() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 32:] = 255

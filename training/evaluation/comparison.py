@@ -74,7 +74,8 @@ def comparison(
     sets = main_sets(card)
     work = _Work(card, engine, tuple(methods), samples, seed)
     work.warm_up()
-    results: dict[Key, list[_Result]] = {key: [] for key in (*sets, *methods)}
+    keys: list[Key] = [*sets, *methods]
+    results: dict[Key, list[_Result]] = {key: [] for key in keys}
     guesses: dict[str, list[_Result]] = {name: [] for name in BASELINES}
     with bar("perturbation", total=len(examples) * (1 + len(methods))) as progress:
         for number, example in enumerate(examples):

@@ -104,7 +104,7 @@ def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
             if (estimate := getattr(figures, figure)) is not None
         }
         if values:
-            first = best(values, key=lambda name, values=values: values[name])
+            first = best(values, key=values.__getitem__)
             others = [
                 f"{name} has {values[name]:.3f}"
                 for name in _NAMES.values()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from app.bundle import Method
-from training.evaluation.schema import BoxMetrics, Estimate, Evaluation, Interval
+from training.evaluation.schema import Estimate, Evaluation, Interval
 from training.report.wording import comparison_text, heatmap_name, shows_top5
 
 __all__ = ["Tile", "tiles"]
@@ -33,11 +33,8 @@ def tiles(evaluation: Evaluation) -> Iterator[Tile]:
     """Accuracy, calibration, and the boxes of `/gradcam` beside the constant box."""
     yield _accuracy(evaluation)
     yield _calibration(evaluation)
-    localization = evaluation.localization
-    gradcam = localization and localization.served(Method.GRADCAM)
-    constant = localization and localization.baselines.constant_box
-    yield _boxes("Mean IoU of the box", "mean_iou", gradcam, constant)
-    yield _boxes("Boxes with an IoU of 0.5 or more", "gt_known_localization", gradcam, constant)
+    yield _boxes(evaluation, "Mean IoU of the box", "mean_iou")
+    yield _boxes(evaluation, "Boxes with IoU ≥ 0.5", "gt_known_localization")
 
 
 def _accuracy(evaluation: Evaluation) -> Tile:
@@ -57,13 +54,14 @@ def _calibration(evaluation: Evaluation) -> Tile:
     return Tile(title, f"{evaluation.ece:.3f}", details)
 
 
-def _boxes(
-    title: str, figure: str, gradcam: BoxMetrics | None, constant: BoxMetrics | None
-) -> Tile:
-    if gradcam is None or constant is None:
+def _boxes(evaluation: Evaluation, title: str, figure: str) -> Tile:
+    """A field of `BoxMetrics`, of Grad-CAM's box as served and of the constant box."""
+    localization = evaluation.localization
+    served = None if localization is None else localization.served(Method.GRADCAM)
+    if localization is None or served is None:
         return Tile(title, "", [_NO_BOXES])
-    ours: Estimate = getattr(gradcam, figure)
-    theirs: Estimate = getattr(constant, figure)
+    ours: Estimate = getattr(served, figure)
+    theirs: Estimate = getattr(localization.baselines.constant_box, figure)
     comparison = comparison_text(ours.difference, ours.difference_interval)
     return Tile(
         title,

@@ -104,7 +104,7 @@ def _by_breed(figures: Evaluation) -> Iterator[str]:
         better = sum(ours > constant for ours, constant in pairs)
         yield (
             f"By breed, Grad-CAM's box has a higher mean IoU than the constant box for {better} of "
-            f"{len(pairs)}."
+            f"{len(pairs)} breeds."
         )
 
 

@@ -116,6 +116,19 @@ def _report(figures: dict[str, Any], place: Path) -> Page:
     return Page(index.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def place(figures: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of `figures`, in a directory `report`."""
+    directory = tmp_path_factory.mktemp("written")
+    _report(figures, directory)
+    return directory / "report"
+
+
+@pytest.fixture(scope="module")
+def page(place: Path) -> Page:
+    return Page((place / "index.html").read_text(encoding="utf-8"))
+
+
 def _shown(estimate: dict[str, Any]) -> str:
     low, high = estimate["interval"]
     return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}]"
@@ -152,9 +165,7 @@ def _same(row: dict[str, str], metrics: dict[str, Any]) -> None:
         assert shown == _compared(iou["difference_to_heatmap"], edges)
 
 
-def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> None:
-    page = _report(figures, tmp_path)
-
+def test_tables_hold_the_figures(figures: dict[str, Any], page: Page) -> None:
     localization = figures["localization"]
     rows = page.table("Methods, beside")
     constant = ("constant box, 80 % x 90 %, centred", "")
@@ -202,9 +213,7 @@ def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> Non
         assert likeness[layer] == _shown(by_method["cam"]["last"]["rank_correlation"])
 
 
-def test_tiles_and_contents_come_first(figures: dict[str, Any], tmp_path: Path) -> None:
-    page = _report(figures, tmp_path)
-
+def test_tiles_and_contents_come_first(figures: dict[str, Any], page: Page) -> None:
     titles = ["Top-1 accuracy", "Calibration error (ECE)", "Mean IoU of the box", "Boxes with IoU"]
     places = [page.text.index(title) for title in [*titles, "Contents", "Summary"]]
     assert places == sorted(places)
@@ -218,12 +227,10 @@ def test_tiles_and_contents_come_first(figures: dict[str, Any], tmp_path: Path) 
     assert ids >= set(inner)
 
 
-def test_page_is_complete_in_itself_and_accessible(figures: dict[str, Any], tmp_path: Path) -> None:
-    page = _report(figures, tmp_path)
-
+def test_page_is_complete_in_itself_and_accessible(place: Path, page: Page) -> None:
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "link", "iframe", "object", "base"}
-    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    text = (place / "index.html").read_text(encoding="utf-8")
     assert "url(" not in text.replace("url(#", "")
     assert "@import" not in text
     for tag, attributes in page.elements:
@@ -250,10 +257,9 @@ def test_page_is_complete_in_itself_and_accessible(figures: dict[str, Any], tmp_
     assert all(deeper <= level + 1 for level, deeper in pairwise(levels))
 
 
-def test_plots_are_inlined_and_beside_the_page(figures: dict[str, Any], tmp_path: Path) -> None:
-    page = _report(figures, tmp_path)
-
-    place = tmp_path / "report"
+def test_plots_are_inlined_and_beside_the_page(
+    figures: dict[str, Any], place: Path, page: Page, tmp_path: Path
+) -> None:
     methods = ("cam", "gradcam", "gradcampp", "hirescam", "layercam")
     written = {path.stem: path.read_text() for path in place.glob("*.svg")}
     curves = {f"curves-{method}" for method in methods}
@@ -263,21 +269,15 @@ def test_plots_are_inlined_and_beside_the_page(figures: dict[str, Any], tmp_path
     for content in written.values():
         assert ElementTree.fromstring(content).tag == f"{SVG}svg"
         assert content in text
-    again = tmp_path / "again"
-    again.mkdir()
-    _report(figures, again)
-    assert (again / "report" / "iou-cam.svg").read_text() == written["iou-cam"]
+    _report(figures, tmp_path)
+    assert (tmp_path / "report" / "iou-cam.svg").read_text() == written["iou-cam"]
 
 
 def _decoded(address: str) -> bytes:
     return base64.b64decode(address.partition("base64,")[2], validate=True)
 
 
-def test_gallery_shows_both_overlays_with_their_ious(
-    figures: dict[str, Any], tmp_path: Path
-) -> None:
-    page = _report(figures, tmp_path)
-
+def test_gallery_shows_both_overlays_with_their_ious(figures: dict[str, Any], page: Page) -> None:
     pictures = page.all("img")
     jpegs = [img for img in pictures if (img["src"] or "").startswith("data:image/jpeg")]
     photos = [photo for kind in ("correct", "best", "worst") for photo in figures["gallery"][kind]]

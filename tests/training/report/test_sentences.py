@@ -53,7 +53,7 @@ def test_breeds_where_the_served_box_beats_the_constant_one() -> None:
     text = _read(figures)
 
     # By the rule fused, the beagle has 0.6 and the dingo 0.76.
-    assert "a higher mean IoU than the constant box for 1 of 2." in text
+    assert "a higher mean IoU than the constant box for 1 of 2 breeds." in text
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.training.report.known_figures import known_figures
 from training.evaluation.schema import Evaluation
-from training.report.tiles import Tile, tiles
+from training.report.tiles import Bar, Tile, tiles
 
 
 def _tiles(**changes: Any) -> list[Tile]:
@@ -20,9 +20,10 @@ def test_tiles_hold_theknown_figures() -> None:
     )
     assert calibration.value == "0.032"
     assert calibration.details[1:] == ["confidence ok: 90.0% of the photos"]
-    assert (iou.value, iou.bars) == ("0.680", {"Grad-CAM": 0.68, "constant box": 0.5})
+    assert iou.value == "0.680"
+    assert iou.bars == [Bar("Grad-CAM", 0.68, "0.680"), Bar("constant box", 0.5, "0.500")]
     assert iou.details == ["beside the constant box: better by 0.180 [0.170, 0.190]"]
-    assert (share.value, share.bars["constant box"]) == ("0.680", 0.5)
+    assert (share.value, share.bars[1]) == ("68.0%", Bar("constant box", 0.5, "50.0%"))
 
 
 def test_what_was_not_measured_is_said() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from app.bundle import Method, ModelCard, Rule
 from training.evaluation.inference import FUSED
 from training.evaluation.schema import BoxMetrics, Breed, Evaluation, Localization
-from training.report.wording import estimate_text, heatmap_name, interval_text
+from training.report.wording import estimate_text, heatmap_name, interval_text, shows_top5
 
 __all__ = ["calibration", "evaluation", "say"]
 
@@ -101,7 +101,8 @@ def evaluation(figures: Evaluation) -> str:
 
 def _accuracy(figures: Evaluation) -> Iterator[tuple[str, str]]:
     yield "top-1 accuracy", f"{figures.top1:.3f} {interval_text(figures.top1_interval)}"
-    yield "top-5 accuracy", f"{figures.top5:.3f} {interval_text(figures.top5_interval)}"
+    if shows_top5(figures):
+        yield "top-5 accuracy", f"{figures.top5:.3f} {interval_text(figures.top5_interval)}"
     if figures.ece is not None:
         yield "expected calibration error", f"{figures.ece:.3f}"
     if figures.confidence_ok is not None:

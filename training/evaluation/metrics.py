@@ -113,11 +113,11 @@ def _binned(
     confidence = probabilities.max(axis=1).astype(np.float64)  # [N]
     correct = probabilities.argmax(axis=1) == labels  # [N]
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)  # 1.0 belongs to the last bin
-    photos, confidences, corrects = (
-        np.bincount(bins, weights=values, minlength=_BINS)
-        for values in (np.ones(len(bins)), confidence, correct)
-    )
-    return photos, confidences, corrects
+
+    def sums(values: npt.NDArray[np.float64 | np.bool_] | None = None) -> Floats:
+        return np.bincount(bins, weights=values, minlength=_BINS).astype(np.float64)
+
+    return sums(), sums(confidence), sums(correct)
 
 
 def mean(values: npt.NDArray[np.floating | np.bool_]) -> Statistic:

@@ -159,7 +159,7 @@ def superpixels(image: Pixels) -> Segments:
 
     labels = slic(image, n_segments=SEGMENTS, compactness=30, sigma=3)
     _, numbers = np.unique(labels, return_inverse=True)
-    return numbers.reshape(labels.shape)  # type: ignore[no-any-return]
+    return np.asarray(numbers, np.intp).reshape(labels.shape)
 
 
 def lime(
@@ -240,7 +240,8 @@ def kernelshap(
             values = explainer.shap_values(
                 np.ones((1, count)), nsamples=samples, l1_reg=False, silent=True
             )
-    return np.asarray(values, np.float64)[0].T  # [1, M, C] -> [C, M]
+    by_segment: Floats = np.asarray(values, np.float64)[0]  # [1, M, C] -> [M, C]
+    return by_segment.T
 
 
 def rise(predict: Predict, image: Pixels, samples: int, rng: np.random.Generator) -> Floats:
@@ -271,7 +272,7 @@ def rise(predict: Predict, image: Pixels, samples: int, rng: np.random.Generator
         frames = np.rint(blank + masks[..., None] * offset).astype(np.uint8)
         scores = np.asarray(predict(frames), np.float64)
         total = total + np.tensordot(scores.T, masks, 1)  # [C, n] x [n, S, S] -> [C, S, S]
-    return np.asarray(total) / (samples * SHARE)
+    return np.asarray(total, np.float64) / (samples * SHARE)
 
 
 def _masks(count: int, size: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -120,7 +120,8 @@ def breeds(evaluation: Evaluation) -> Table:
         row = [name, str(breed.photos), f"{breed.top1:.3f}"]
         if served:
             ious = [by_breed.get(name) for by_breed in served.values()]
-            constant = breed.mean_iou_baselines and breed.mean_iou_baselines.constant_box
+            baselines = breed.mean_iou_baselines
+            constant = None if baselines is None else baselines.constant_box
             row += [str(breed.photos_with_boxes), *map(_number, ious), _number(constant)]
             row.append(_verdict(ious[-1], constant))
         rows.append(tuple(row))
@@ -166,8 +167,8 @@ def served_ious(evaluation: Evaluation) -> dict[Method, dict[str, float]]:
 
 
 def _served_name(evaluation: Evaluation, method: Method) -> str:
-    rule = evaluation.localization and evaluation.localization.rule(method)
-    return heatmap_name(method, rule=rule)
+    localization = evaluation.localization
+    return heatmap_name(method, rule=None if localization is None else localization.rule(method))
 
 
 def _number(value: float | None) -> str:

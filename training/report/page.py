@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from training.errors import ReportError
-from training.evaluation.schema import Evaluation, GalleryPhoto, Localization
+from training.evaluation.schema import Evaluation, Gallery, GalleryPhoto, Localization
 from training.files import in_project
 from training.report import breeds, charts, tables
 from training.report.charts import Chart
@@ -193,11 +193,9 @@ def _boxes(evaluation: Evaluation, localization: Localization) -> Boxes:
 
 
 def _gallery(evaluation: Evaluation) -> dict[str, list[GalleryEntry]]:
-    """Photos by their kind, see `Gallery`; empty where none were drawn."""
-    if evaluation.gallery is None:
-        return {}
-    kinds: dict[str, list[GalleryPhoto]] = dict(evaluation.gallery)
-    return {kind: [_entry(photo) for photo in photos] for kind, photos in kinds.items() if photos}
+    """Photos by their kind, see `Gallery`: without any where none were drawn."""
+    gallery = evaluation.gallery or Gallery(correct=[], best=[], worst=[])
+    return {kind: [_entry(photo) for photo in photos] for kind, photos in gallery}
 
 
 def _entry(photo: GalleryPhoto) -> GalleryEntry:

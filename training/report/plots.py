@@ -22,7 +22,7 @@ BINS = [step / 20 for step in range(21)]
 
 # Told apart by those who see red and green alike: Okabe and Ito, Color universal design, 2008.
 _COLOURS = {Rule.HEATMAP: "#0072b2", Rule.FUSED: "#d55e00"}
-_SIZE = (4.8, 3.6)  # inches: text is of the page's size where a plot is as wide as a phone
+_SIZE = (4.4, 3.4)  # inches: text can be read where a plot is as wide as a phone
 
 
 def histogram(
@@ -46,14 +46,15 @@ def histogram(
                 {"alpha": 0.5} if rule is Rule.HEATMAP else {"histtype": "step", "linewidth": 2}
             )
             colour, mean = _COLOURS[rule], float(np.mean(values))
-            axis.hist(values, BINS, color=colour, label=f"rule {rule.value}", **style)
-            axis.axvline(mean, color=colour, linestyle="--", label=f"its mean, {mean:.3f}")
+            label = f"rule {rule.value}, mean {mean:.3f}"
+            axis.hist(values, BINS, color=colour, label=label, **style)
+            axis.axvline(mean, color=colour, linestyle="--")
         axis.axvline(
             constant_box,
             color=INK,
             linestyle=":",
             linewidth=2,
-            label=f"mean of the constant box, {constant_box:.3f}",
+            label=f"constant box, mean {constant_box:.3f}",
         )
         axis.set(xlabel="IoU with the true box", ylabel="photos", xlim=(0, 1))
         axis.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
@@ -118,7 +119,7 @@ def reliability(name: str, title: str, bins: Sequence[ReliabilityBin]) -> str:
         figure, (upper, lower) = pyplot.subplots(
             2,
             1,
-            figsize=(_SIZE[0], 4.4),
+            figsize=(_SIZE[0], 4.6),
             height_ratios=(3, 1),
             sharex=True,
             layout="constrained",
@@ -132,7 +133,7 @@ def reliability(name: str, title: str, bins: Sequence[ReliabilityBin]) -> str:
             "o",
             color=_COLOURS[Rule.FUSED],
             markersize=4,
-            label="at the bin's mean probability",
+            label="at the mean probability",
         )
         upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
         lower.bar(middles, counts, **style)

@@ -71,15 +71,13 @@ def _accuracy(figures: Evaluation) -> Iterator[str]:
 
 def _against_baselines(localization: Localization) -> Iterator[str]:
     """The boxes of `/cam` and `/gradcam` beside the constant box, and the customary rule's."""
-    constant = localization.baselines.constant_box.mean_iou.value
+    constant = localization.baselines.constant_box.mean_iou
+    yield f"The constant box, which ignores the photo, has a mean IoU of {estimate_text(constant)}."
     for method in (Method.CAM, Method.GRADCAM):
         served = localization.served(method)
         if served is not None:
-            yield (
-                f"The boxes of {heatmap_name(method, 'last', localization.rule(method))} have a "
-                f"mean IoU of {estimate_text(served.mean_iou)}; the constant box, which ignores "
-                f"the photo, has {constant:.3f}: {_verdict(served.mean_iou)}"
-            )
+            name = heatmap_name(method, "last", localization.rule(method))
+            yield f"{name} has {estimate_text(served.mean_iou)}: {_verdict(served.mean_iou)}"
     customary = localization.customary.mean_iou
     yield (
         "The customary rule (Grad-CAM at the last layer, 15 % of the maximum) has "
@@ -109,7 +107,7 @@ def _by_breed(figures: Evaluation) -> Iterator[str]:
         better = sum(ours > constant for ours, constant in pairs)
         yield (
             f"By breed, Grad-CAM's box has a higher mean IoU than the constant box for {better} of "
-            f"{len(pairs)}."
+            f"{len(pairs)} breeds."
         )
 
 

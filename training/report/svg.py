@@ -21,9 +21,9 @@ __all__ = ["INK", "STYLE", "inline"]
 INK = "#010203"
 """Stands for the colour of text; nothing else is drawn in it."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
-    "font.size": 9,
+    "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -33,8 +33,7 @@ STYLE = {
     "grid.color": INK,
     "grid.alpha": 0.15,
     "legend.framealpha": 0,
-    "legend.fontsize": 8,
-    "axes.titlesize": 10,
+    "legend.fontsize": 9,
 }
 """matplotlib's settings for a figure that is passed to `inline`."""
 

@@ -1,15 +1,24 @@
 """The tiles that a report opens with: its main figures, each beside what it has to beat."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from app.bundle import Method
-from training.evaluation.schema import BoxMetrics, Estimate, Evaluation, Interval
+from training.evaluation.schema import Estimate, Evaluation, Interval
 from training.report.wording import comparison_text, heatmap_name, shows_top5
 
-__all__ = ["Tile", "tiles"]
+__all__ = ["Bar", "Tile", "tiles"]
 
 _NO_BOXES = "not measured: no photo of this split has a box"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A share, 0..1, with its name and as text."""
+
+    name: str
+    share: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,24 +29,21 @@ class Tile:
         title: its name.
         value: the figure as text; empty where it was not measured.
         details: what belongs to it, line by line.
-        bars: shares, 0..1, drawn below each other.
+        bars: drawn below each other.
     """
 
     title: str
     value: str
     details: list[str]
-    bars: Mapping[str, float] = field(default_factory=dict)
+    bars: Sequence[Bar] = ()
 
 
 def tiles(evaluation: Evaluation) -> Iterator[Tile]:
     """Accuracy, calibration, and the boxes of `/gradcam` beside the constant box."""
     yield _accuracy(evaluation)
     yield _calibration(evaluation)
-    localization = evaluation.localization
-    gradcam = localization and localization.served(Method.GRADCAM)
-    constant = localization and localization.baselines.constant_box
-    yield _boxes("Mean IoU of the box", "mean_iou", gradcam, constant)
-    yield _boxes("Boxes with an IoU of 0.5 or more", "gt_known_localization", gradcam, constant)
+    yield _boxes(evaluation, "Mean IoU of the box", "mean_iou", ".3f")
+    yield _boxes(evaluation, "Boxes with IoU ≥ 0.5", "gt_known_localization", ".1%")
 
 
 def _accuracy(evaluation: Evaluation) -> Tile:
@@ -57,19 +63,23 @@ def _calibration(evaluation: Evaluation) -> Tile:
     return Tile(title, f"{evaluation.ece:.3f}", details)
 
 
-def _boxes(
-    title: str, figure: str, gradcam: BoxMetrics | None, constant: BoxMetrics | None
-) -> Tile:
-    if gradcam is None or constant is None:
+def _boxes(evaluation: Evaluation, title: str, figure: str, form: str) -> Tile:
+    """A field of `BoxMetrics`, of Grad-CAM's box as served and of the constant box."""
+    localization = evaluation.localization
+    served = None if localization is None else localization.served(Method.GRADCAM)
+    if localization is None or served is None:
         return Tile(title, "", [_NO_BOXES])
-    ours: Estimate = getattr(gradcam, figure)
-    theirs: Estimate = getattr(constant, figure)
+    ours: Estimate = getattr(served, figure)
+    theirs: Estimate = getattr(localization.baselines.constant_box, figure)
     comparison = comparison_text(ours.difference, ours.difference_interval)
     return Tile(
         title,
-        f"{ours.value:.3f}",
+        format(ours.value, form),
         [f"beside the constant box: {comparison}"],
-        {heatmap_name(Method.GRADCAM): ours.value, "constant box": theirs.value},
+        [
+            Bar(heatmap_name(Method.GRADCAM), ours.value, format(ours.value, form)),
+            Bar("constant box", theirs.value, format(theirs.value, form)),
+        ],
     )
 
 

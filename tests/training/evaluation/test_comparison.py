@@ -74,7 +74,7 @@ def _shapley_map(box: Box) -> npt.NDArray[np.float32]:
     image = _pixels(box)
     segments = superpixels(image)
     white = (image[..., 0] == 255).ravel()
-    values: npt.NDArray[np.float64] = np.bincount(segments.ravel(), weights=white)[segments]
+    values = np.asarray(np.bincount(segments.ravel(), weights=white))[segments]
     return np.asarray(values / values.max(), np.float32)
 
 
@@ -174,9 +174,7 @@ def test_a_seed_gives_the_same_figures_again(small_bundle: Bundle, compared: Com
 
 def _without_seconds(figures: Comparison) -> dict[str, Any]:
     exclude = {"__all__": {"seconds"}}
-    return figures.model_dump(
-        exclude={"perturbation": exclude, "methods": {"__all__": exclude}}
-    )
+    return figures.model_dump(exclude={"perturbation": exclude, "methods": {"__all__": exclude}})
 
 
 def test_a_model_that_ignores_photos_leaves_maps_blank(small_bundle: Bundle) -> None:

@@ -49,7 +49,7 @@ def test_figures_of_an_older_version_are_read(evaluation: Evaluation) -> None:
 
     old = Evaluation.model_validate_json(json.dumps(figures))
 
-    assert old.confusion is old.reliability is old.model.classes is None
+    assert (old.confusion, old.reliability, old.model.classes) == (None, None, None)
     assert old.per_photo == evaluation.per_photo
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from app.bundle import Method, ModelCard, Rule
 from training.evaluation.inference import FUSED
-from training.evaluation.schema import BoxMetrics, Breed, Evaluation, Localization
+from training.evaluation.schema import BoxMetrics, Breed, Comparison, Evaluation, Localization
+from training.report.comparison import compared_by_name
 from training.report.wording import estimate_text, heatmap_name, interval_text, shows_top5
 
 __all__ = ["calibration", "evaluation", "say"]
@@ -84,6 +85,8 @@ def evaluation(figures: Evaluation) -> str:
     if figures.localization is not None:
         head = ("boxes, for the true breed", "mean IoU", "share with an IoU of 0.5 or more")
         lines += ["", *columns([head, *_boxes(figures.localization)])]
+    if figures.perturbation is not None:
+        lines += ["", *columns(list(_comparison(figures.perturbation)))]
     pairs = figures.most_confused[:BREEDS]
     if pairs:
         lines += ["", "most confused"]
@@ -124,6 +127,21 @@ def _boxes(localization: Localization) -> Iterator[tuple[str, str, str]]:
 
 def _box(name: str, metrics: BoxMetrics) -> tuple[str, str, str]:
     return name, estimate_text(metrics.mean_iou), estimate_text(metrics.gt_known_localization)
+
+
+def _comparison(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    """Methods that perturb photos beside the CAM family."""
+    samples = f"{comparison.photos} photos, {comparison.samples:,} perturbed ones each"
+    yield samples, "mean IoU", "insertion", "deletion", "model calls", "seconds"
+    for name, figures in compared_by_name(comparison).items():
+        yield (
+            name,
+            estimate_text(figures.mean_iou),
+            estimate_text(figures.insertion),
+            estimate_text(figures.deletion),
+            f"{figures.model_calls:,g}",
+            f"{figures.seconds:.3g}",
+        )
 
 
 def _listed(breeds: Sequence[tuple[str, Breed]]) -> str:

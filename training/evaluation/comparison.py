@@ -71,8 +71,8 @@ def comparison(
         samples: perturbed photos for each heatmap.
         seed: of the perturbed photos, of the order of equal pixels, and of the intervals.
     """
-    sets = main_sets(card)
-    work = _Work(card, engine, tuple(methods), samples, seed)
+    sets, methods = main_sets(card), tuple(dict.fromkeys(methods))
+    work = _Work(card, engine, methods, samples, seed)
     work.warm_up()
     keys: list[Key] = [*sets, *methods]
     results: dict[Key, list[_Result]] = {key: [] for key in keys}

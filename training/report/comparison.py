@@ -8,7 +8,7 @@ from training.evaluation.schema import Compared, Comparison, OnSample
 from training.report.tables import Row, Table
 from training.report.wording import comparison_text, estimate_text, heatmap_name
 
-__all__ = ["comparison_tables", "reading_of_comparison"]
+__all__ = ["compared_by_name", "comparison_tables", "reading_of_comparison"]
 
 _NAMES = {
     Perturbation.LIME: "LIME",
@@ -19,7 +19,7 @@ _NAMES = {
 
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
     """Boxes, where photos have them; insertion and deletion; agreement and cost."""
-    compared, all_rows = _compared(comparison), _with_baselines(comparison)
+    compared, all_rows = compared_by_name(comparison), _with_baselines(comparison)
     photos = f"{comparison.photos} photos"
     if comparison.baselines.constant_box.mean_iou is not None:
         yield Table(
@@ -87,7 +87,7 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
 
 def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
     """Whose figures are best, and at what cost."""
-    compared = _compared(comparison)
+    compared = compared_by_name(comparison)
     names = ", ".join(_NAMES[method] for method in comparison.perturbation)
     yield (
         f"Beside the CAM family, {comparison.photos} photos were explained from "
@@ -122,7 +122,7 @@ def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def _compared(comparison: Comparison) -> dict[str, Compared]:
+def compared_by_name(comparison: Comparison) -> dict[str, Compared]:
     """Every method's figures by name."""
     within = {
         heatmap_name(method, layers): figures
@@ -138,7 +138,7 @@ def _with_baselines(comparison: Comparison) -> dict[str, OnSample]:
     return {
         "constant box": baselines.constant_box,
         "full frame": baselines.full_frame,
-        **_compared(comparison),
+        **compared_by_name(comparison),
     }
 
 

@@ -128,11 +128,15 @@ def test_methods_that_perturb_photos_are_compared(
     source = ("--model", str(version), "--source", "folder", "--data-dir", str(photos))
     sizes = ("--perturbation-photos", "2", "--perturbation-samples", "100")
 
-    cli.main(["evaluate", *source, "--perturbation", "rise,lime", *sizes, "--out", str(figures)])
+    cli.main(
+        ["evaluate", *source, "--perturbation", "rise,lime,rise", *sizes, "--out", str(figures)]
+    )
 
     measured = json.loads(figures.read_bytes())["perturbation"]
     assert list(measured["perturbation"]) == ["rise", "lime"]
     assert (measured["photos"], measured["samples"]) == (2, 100)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("RISE")]
+    assert line.split()[-2] == "100"
     with pytest.raises(SystemExit):
         cli.main(["evaluate", *source, "--perturbation", "shapley"])
     assert "'lime', 'kernelshap' or 'rise'" in capsys.readouterr().err

@@ -165,6 +165,27 @@ def test_a_seed_gives_the_same_map_again(method: Perturbation) -> None:
     assert str(np.random.get_state()) == before  # noqa: NPY002
 
 
+@pytest.mark.parametrize("method", list(Perturbation))
+def test_an_interrupt_passes_and_leaves_all_as_it_was(method: Perturbation) -> None:
+    frames_seen = 0
+
+    def score(frames: Pixels) -> Floats:
+        nonlocal frames_seen
+        frames_seen += len(frames)
+        if frames_seen > BATCH:
+            raise KeyboardInterrupt
+        return np.full((len(frames), 2), 0.5)
+
+    noise = _rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    before, stderr = str(np.random.get_state()), sys.stderr  # noqa: NPY002
+
+    with pytest.raises(KeyboardInterrupt):
+        perturbed(method, score, noise, samples=300, rng=_rng())
+
+    assert str(np.random.get_state()) == before  # noqa: NPY002
+    assert sys.stderr is stderr
+
+
 @pytest.mark.parametrize("method", [Perturbation.LIME, Perturbation.KERNELSHAP])
 def test_rounding_is_no_evidence(method: Perturbation) -> None:
     noise = _rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)

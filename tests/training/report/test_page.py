@@ -14,8 +14,10 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from app.bundle import Bundle, Confidence
+from tests import needs
 from tests.training.fake_engine import FakeEngine
 from tests.training.known_maps import (
     DOG,
@@ -256,6 +258,24 @@ def test_page_is_complete_in_itself_and_accessible(place: Path, page: Page) -> N
     heading = [tag for tag, _ in page.elements if tag in ("h1", "h2", "h3", "h4")]
     levels = [int(tag[1]) for tag in heading]
     assert all(deeper <= level + 1 for level, deeper in pairwise(levels))
+
+
+def test_it_fits_screens_and_phones_and_loads_nothing(place: Path) -> None:
+    boxes = "[...document.querySelectorAll('.wide')]"
+    scrolling = f"{boxes}.filter(box => box.scrollWidth > box.clientWidth).length"
+    path = needs.tool("chromium", "chromium-browser", "google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page()
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((place / "index.html").as_uri())
+        for width, wide in ((1280, False), (375, True)):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert (page.evaluate(scrolling) > 0) is wide
+        browser.close()
+    assert [url for url in requests if not url.startswith("data:")] == [requests[0]]
 
 
 def test_plots_are_inlined_and_beside_the_page(

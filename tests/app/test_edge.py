@@ -285,8 +285,9 @@ async def test_half_a_header_behind_a_request_has_to_arrive() -> None:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients linger for longer than any test runs."""
+    """Let clients linger for longer than any test runs, and look after them often at the end."""
     monkeypatch.setattr(connections, "LINGER_S", 3600.0)
+    monkeypatch.setattr(connections, "STALLED_S", 0.3)
 
 
 @pytest.mark.usefixtures("patient")
@@ -312,7 +313,7 @@ async def test_the_end_waits_for_answers_to_be_taken() -> None:
     async with serving(write_timeout_s=60) as service:
         reader, _, connection = await untaken(service)
         connection.shutdown()
-        await asyncio.sleep(2.5 * STALLED_S)
+        await asyncio.sleep(2.5 * connections.STALLED_S)
         assert await status(reader) == 200
         await until(connection._raw.is_closing)
 

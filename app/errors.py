@@ -26,6 +26,7 @@
     ├── TooManyConnections            503 too-many-connections
     ├── DeadlineExceeded              504 deadline-exceeded
     ├── UnsupportedVersion            505 unsupported-version
+    ├── StorageFull                   507 storage-full
     └── StartupError                  500 startup-error (never answered: the process ends)
         ├── BundleError               a model version on disk that cannot be served
         └── EngineUnavailable         an engine or precision that this machine does not have
@@ -55,6 +56,7 @@ __all__ = [
     "RequestError",
     "RequestTimeout",
     "StartupError",
+    "StorageFull",
     "TooCostly",
     "TooManyBytes",
     "TooManyConnections",
@@ -290,6 +292,14 @@ class DeadlineExceeded(BreedCAMError):
     code = "deadline-exceeded"
     status = 504
     title = "Deadline exceeded"
+
+
+class StorageFull(BreedCAMError):
+    """There is no space for what is to be kept."""
+
+    code = "storage-full"
+    status = 507
+    title = "Storage full"
 
 
 class StartupError(BreedCAMError):

@@ -62,7 +62,7 @@ class MethodAtLayers:
 
         Raises:
             MethodUnavailable: it is CAM, and the model's head is not one for it.
-            RequestError: the model does not expose such a layer.
+            RequestError: the model does not expose such a layer, or has CAM at the last alone.
         """
         if method is Method.CAM and not card.has_cam:
             raise MethodUnavailable(
@@ -70,14 +70,16 @@ class MethodAtLayers:
                 f"{card.name!r} does not have. Use /gradcam."
             )
         names = card.layer_names
+        if method is Method.CAM and layers not in ("last", names[-1]):
+            raise RequestError("CAM has the last layer alone: `last`.")
         if layers in ("last", "last6"):
             return cls.of(card, method, names[-1:] if layers == "last" else names[-6:])
         chosen = {name.strip() for name in layers.split(",")}
         unknown = sorted(chosen.difference(names))
         if unknown:
             raise RequestError(
-                f"`layers`: the model does not expose {', '.join(map(repr, unknown))}. "
-                f"It has {', '.join(names)}; or `last`, or `last6`."
+                f"The model does not expose {', '.join(map(repr, unknown))}. "
+                f"Its layers are {', '.join(names)}; or `last`, or `last6`."
             )
         return cls.of(card, method, [name for name in names if name in chosen])
 

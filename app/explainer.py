@@ -6,12 +6,15 @@
                 bytes -> the model's input, pixels to draw on     a decoder process
     _infer      the model's input -> its outputs                  the inference thread, batched
     calibrated  outputs -> probabilities (`app.confidence`)       the event loop
-    _locate     outputs -> heatmap, box and figures, by method    an image thread
+    _foreground outputs -> the foreground, if it is needed        an image thread
+    _locate     outputs -> heatmap, box and figures, by method    the same
     _draw       pixels, heatmaps and boxes -> the picture         the same
-    _answer     figures and picture -> the body                   the same
+    _numbers    heatmaps -> their values in JSON, if requested    the same
+    _photo      pixels -> the photo in JSON, if requested         the same
+    _answer     all of these -> the body                          the same
 
 `Explainer.explain` and `compare` take all of them: `_decode_and_infer` the first four; then
-`_explained` and `_compared` carry the last three to an image thread. `predict` takes `_decode`,
+`_explained` and `_compared` carry the last six to an image thread. `predict` takes `_decode`,
 `_infer` and `calibrated` only. The methods below these stand in this order. The caller holds a
 place (`Explainer.admission`) and the deadline (`app.clock.deadline`). Model, decoders and threads
 are started and stopped by `app.service`.
@@ -35,20 +38,25 @@ from app.decoding import Decoders
 from app.engines import Cut
 from app.errors import RequestError, UnknownTarget
 from app.evidence import MethodAtLayers, Outputs
-from app.image_header import Limits
+from app.heatmaps import Heatmap
 from app.metrics import Metrics
 from app.model import NO_CLASS, Classes, Model, Row
 from app.panels import Panel
 from app.schemas import (
+    MAX_PICTURES,
     Compared,
     CompareQuery,
     CompareResponse,
+    EvidenceQuery,
     ExplainQuery,
     ExplainResponse,
+    HeatmapData,
     ImageInfo,
+    Limits,
     ModelId,
     ModelInfo,
     Overlay,
+    Photo,
     Prediction,
     PredictQuery,
     PredictResponse,
@@ -80,7 +88,7 @@ class _Inferred:
         confidence: whether to doubt them; None where the model is not calibrated.
     """
 
-    query: CompareQuery
+    query: EvidenceQuery
     decoded: Decoded
     info: ImageInfo
     boxes: list[images.Box]
@@ -147,6 +155,7 @@ class Explainer:
         self.observers: list[Callable[[Clock], None]] = [metrics.stages]
         self._card = model.card
         self._model_id = ModelId(name=self._card.name, version=self._card.version)
+        self._limits = image_header.Limits(pixels=settings.max_pixels)
         self._decoders = decoders
         self._threads = threads
         self._metrics = metrics
@@ -165,9 +174,20 @@ class Explainer:
         self.model.check_alive()
 
     def describe(self) -> ModelInfo:
-        """The model in service and the engine that runs it."""
+        """The model in service, the engine that runs it, and the limits of photos."""
         shared = self._card.model_dump(include=set(ModelInfo.model_fields))
-        return ModelInfo(**shared, methods=self._card.methods, engine=self.model.engine.info)
+        limits = Limits(
+            upload_bytes=self.settings.max_bytes,
+            pixels=self._limits.pixels,
+            side=self._limits.side,
+        )
+        return ModelInfo(
+            **shared,
+            methods=self._card.methods,
+            engine=self.model.engine.info,
+            limits=limits,
+            ratings=self.settings.ratings is not None,
+        )
 
     # -- the way of a photo
 
@@ -212,8 +232,10 @@ class Explainer:
         self, clock: Clock, inferred: _Inferred, spec: MethodAtLayers, picture_as: str | None
     ) -> Answer[ExplainResponse]:
         with clock.lap("render"):
-            [panel] = self._locate(inferred, [spec])
+            foreground = self._foreground(inferred, [spec])
+            [panel] = self._locate(inferred, [spec], foreground)
             picture = _draw(inferred, [panel], picture_as)
+            photo = _photo(inferred)
         response = ExplainResponse(
             model=self._model_id,
             image=inferred.info,
@@ -222,7 +244,10 @@ class Explainer:
             target=self._target(inferred),
             explanation=panel.explanation,
             localization=panel.localization,
+            heatmap=_numbers(inferred.query, panel.evidence.heatmap),
+            foreground=_numbers(inferred.query, foreground),
             overlay=picture.overlay if picture else None,
+            photo=photo,
             timings_ms=clock.timings_ms,
         )
         return _answer(response, picture, picture_as)
@@ -230,17 +255,31 @@ class Explainer:
     async def compare(
         self, data: bytes, query: CompareQuery, picture_as: str | None = None
     ) -> Answer[CompareResponse]:
-        """CAM, Grad-CAM at the last layer and over the last six, from one call of the model.
+        """Explanations by several methods, in the order of the query, from one call of the model.
 
-        A model without a head for CAM has the other two. See `explain` for arguments and errors.
+        See `explain` for arguments and errors.
         """
-        methods = [(Method.CAM, "last")] if self._card.has_cam else []
-        methods += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
-        parsed = [MethodAtLayers.parse(self._card, method, layers) for method, layers in methods]
-        specs = list(dict.fromkeys(parsed))  # in a model of one layer, the last is the last six
+        specs = self._specs(query)
+        if query.overlay and len(specs) > MAX_PICTURES:
+            raise RequestError(
+                f"`method`: an overlay shows {MAX_PICTURES} methods at most. For more, send "
+                "`overlay=false`."
+            )
         with self._observed() as clock:
             inferred = await self._decode_and_infer(clock, data, query, specs)
             return await self._threads.run(self._compared, clock, inferred, specs, picture_as)
+
+    def _specs(self, query: CompareQuery) -> list[MethodAtLayers]:
+        """The methods that a query compares.
+
+        By default CAM, if the model has it, and Grad-CAM at the last layer and over the last six.
+        """
+        if query.method:
+            return [MethodAtLayers.parse(self._card, *method) for method in query.method]
+        methods = [(Method.CAM, "last")] if self._card.has_cam else []
+        methods += [(Method.GRADCAM, "last"), (Method.GRADCAM, "last6")]
+        parsed = [MethodAtLayers.parse(self._card, *method) for method in methods]
+        return list(dict.fromkeys(parsed))  # in a model of one layer, the last is the last six
 
     def _compared(
         self,
@@ -250,8 +289,10 @@ class Explainer:
         picture_as: str | None,
     ) -> Answer[CompareResponse]:
         with clock.lap("render"):
-            located = self._locate(inferred, specs)
+            foreground = self._foreground(inferred, specs)
+            located = self._locate(inferred, specs, foreground)
             picture = _draw(inferred, located, picture_as)
+            photo = _photo(inferred)
         response = CompareResponse(
             model=self._model_id,
             image=inferred.info,
@@ -259,23 +300,30 @@ class Explainer:
             confidence=inferred.confidence,
             target=self._target(inferred),
             explanations=[
-                Compared(explanation=panel.explanation, localization=panel.localization)
+                Compared(
+                    explanation=panel.explanation,
+                    localization=panel.localization,
+                    heatmap=_numbers(inferred.query, panel.evidence.heatmap),
+                )
                 for panel in located
             ],
+            foreground=_numbers(inferred.query, foreground),
             overlay=picture.overlay if picture else None,
+            photo=photo,
             timings_ms=clock.timings_ms,
         )
         return _answer(response, picture, picture_as)
 
     async def _decode_and_infer(
-        self, clock: Clock, data: bytes, query: CompareQuery, specs: Sequence[MethodAtLayers]
+        self, clock: Clock, data: bytes, query: EvidenceQuery, specs: Sequence[MethodAtLayers]
     ) -> _Inferred:
         """The steps up to the model's outputs, with as much of the model as the layers need."""
         # What can be known without the photo is refused first.
         for spec in specs:
             evidence.fused_rule(self._card, spec, query.rule)  # for what it raises
         classes = classes_of(self._card, query)
-        size = (query.size or self.settings.overlay_size) if query.overlay else None
+        pictured = query.overlay or query.photo
+        size = (query.size or self.settings.overlay_size) if pictured else None
         decoded = await self._decode(clock, data, size)
         info = _info(decoded)
         boxes = [images.clip_box(box, info.width, info.height) for box in query.box]
@@ -295,13 +343,12 @@ class Explainer:
 
         What the photo will cost is read from its header first.
         """
-        limit, input_spec = self.settings.max_pixels, self._card.input
-        limits = Limits(pixels=limit)
+        input_spec = self._card.input
         if len(data) > SMALL_BYTES:
-            header = await self._threads.run(image_header.read, data, limits)
+            header = await self._threads.run(image_header.read, data, self._limits)
         else:  # quicker than a thread can be woken
-            header = image_header.read(data, limits)
-        job = Job(limit, input_spec.size, input_spec.resize, size)
+            header = image_header.read(data, self._limits)
+        job = Job(self._limits.pixels, input_spec.size, input_spec.resize, size)
         return await self._decoders.decode(data, job, header, clock)
 
     # -- infer
@@ -314,15 +361,27 @@ class Explainer:
 
     # -- locate
 
-    def _locate(self, inferred: _Inferred, specs: Sequence[MethodAtLayers]) -> list[Panel]:
+    def _foreground(self, inferred: _Inferred, specs: Sequence[MethodAtLayers]) -> Heatmap | None:
+        """The foreground's heatmap, if a method's rule or the request needs it."""
+        query = inferred.query
+        fused = [evidence.fused_rule(self._card, spec, query.rule) for spec in specs]
+        if not (query.heatmap or any(fused)):
+            return None
+        return evidence.foreground_of(self._card, inferred.outputs)
+
+    def _locate(
+        self,
+        inferred: _Inferred,
+        specs: Sequence[MethodAtLayers],
+        foreground: Heatmap | None,
+    ) -> list[Panel]:
         """Each method's evidence, and how it agrees with the request's boxes."""
         query, outputs, versus_index = inferred.query, inferred.outputs, inferred.classes.versus
         versus = None
         if versus_index != NO_CLASS:
             versus = self._prediction(inferred.probabilities, versus_index)
-        foreground = None
-        if any(evidence.fused_rule(self._card, spec, query.rule) for spec in specs):
-            foreground = evidence.enlarged(self._card, evidence.foreground_of(self._card, outputs))
+        # `[h, w]` -> `[S, S]`, once for all methods
+        enlarged = None if foreground is None else evidence.enlarged(self._card, foreground)
         return [
             panels.make(
                 evidence.find(
@@ -331,7 +390,7 @@ class Explainer:
                     spec,
                     rule=query.rule,
                     threshold=query.threshold,
-                    foreground=foreground,
+                    foreground=enlarged,
                 ),
                 spec,
                 inferred.info,
@@ -390,7 +449,7 @@ class Explainer:
 # -- classes
 
 
-def classes_of(card: ModelCard, query: CompareQuery) -> Classes:
+def classes_of(card: ModelCard, query: EvidenceQuery) -> Classes:
     """The classes that `target` and `versus` name.
 
     Raises:
@@ -439,7 +498,7 @@ def _draw(inferred: _Inferred, located: Sequence[Panel], picture_as: str | None)
     Where the picture alone is the body, its JSON holds no data.
     """
     pixels, info = inferred.decoded.pixels, inferred.info
-    if pixels is None:
+    if pixels is None or not inferred.query.overlay:
         return None
     drawn = [panels.draw(panel, pixels, inferred.query, info, inferred.boxes) for panel in located]
     row = overlay.side_by_side(drawn)
@@ -449,6 +508,21 @@ def _draw(inferred: _Inferred, located: Sequence[Panel], picture_as: str | None)
     return _Picture(
         file, Overlay(width=width, height=height, panel_width=pixels.shape[1], data=data)
     )
+
+
+def _numbers(query: EvidenceQuery, heatmap: Heatmap | None) -> HeatmapData | None:
+    """A heatmap for JSON; None where the query does not want it."""
+    return panels.numbers(heatmap) if query.heatmap and heatmap else None
+
+
+def _photo(inferred: _Inferred) -> Photo | None:
+    """The scaled photo for JSON; None where the query does not want it."""
+    pixels = inferred.decoded.pixels
+    if pixels is None or not inferred.query.photo:
+        return None
+    height, width = pixels.shape[:2]
+    data = base64.b64encode(overlay.encode(pixels, overlay.JPEG)).decode("ascii")
+    return Photo(width=width, height=height, data=data)
 
 
 def _answer(

@@ -18,6 +18,9 @@ from starlette.types import Scope
 from app import __version__, problems, security, server
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
+from app.rating_routes import RatingRoom
+from app.rating_routes import router as rating_router
+from app.ratings import Ratings
 from app.refusal import Refusal
 from app.routes import PHOTO_ROUTES, Room, router
 from app.service import Service
@@ -97,18 +100,35 @@ async def _serving(
             info.precision,
             info.device,
         )
-        app.state.explainer = explainer
-        try:
-            yield
-        finally:
-            app.state.explainer = None
+        async with _rated(app, service.settings):
+            app.state.explainer = explainer
+            try:
+                yield
+            finally:
+                app.state.explainer = None
     if tracing:
         await asyncio.to_thread(tracing.close)
+
+
+@asynccontextmanager
+async def _rated(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    """Keep ratings while the block runs, where the settings name a file."""
+    if settings.ratings is None:
+        yield
+        return
+    room = RatingRoom(await asyncio.to_thread(Ratings.open, settings.ratings))
+    app.state.ratings = room
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(room.close)
 
 
 def _add_routes(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """The API and the pages beside it."""
     app.include_router(router)
+    if settings.ratings is not None:
+        app.include_router(rating_router)
     if settings.docs:
         _add_docs(app)
     _add_page(app)

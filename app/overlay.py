@@ -11,7 +11,7 @@ from isal import isal_zlib
 
 from app.schemas import Colormap
 
-__all__ = ["COLORMAPS", "MEDIA_TYPES", "draw_boxes", "encode", "render", "side_by_side"]
+__all__ = ["COLORMAPS", "JPEG", "MEDIA_TYPES", "draw_boxes", "encode", "render", "side_by_side"]
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -27,11 +27,11 @@ def _table(name: str) -> Pixels:
 COLORMAPS = {name: _table(name) for name in get_args(Colormap)}
 """The colours of levels 0 to 255: uint8 RGB `[256, 1, 3]`."""
 
-PNG = "image/png"
+PNG, JPEG = "image/png", "image/jpeg"
 
 _LOSSY: dict[str, tuple[str, list[int]]] = {
     "image/webp": (".webp", [cv2.IMWRITE_WEBP_QUALITY, 85]),
-    "image/jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90]),
+    JPEG: (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90]),
 }
 
 MEDIA_TYPES = (PNG, *_LOSSY)

@@ -1,5 +1,6 @@
-"""One explanation as the API returns it: its figures, and the picture over the photo."""
+"""One explanation as the API returns it: figures, numbers, and the picture over the photo."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,18 +9,20 @@ import numpy.typing as npt
 
 from app import heatmaps, images, overlay
 from app.evidence import CURVE_THRESHOLDS, Evidence, MethodAtLayers
+from app.heatmaps import Heatmap
 from app.schemas import (
     BoxIoU,
-    CompareQuery,
     Curve,
+    EvidenceQuery,
     Explanation,
+    HeatmapData,
     ImageInfo,
     Localization,
     Oracle,
     Prediction,
 )
 
-__all__ = ["Panel", "draw", "make"]
+__all__ = ["Panel", "draw", "make", "numbers"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -71,10 +74,17 @@ def make(
     return Panel(explanation, _localize(explanation, evidence, photo, boxes, curve), evidence)
 
 
+def numbers(heatmap: Heatmap) -> HeatmapData:
+    """A heatmap's values at its map's size, for JSON."""
+    height, width = heatmap.values.shape
+    data = base64.b64encode(heatmap.values.astype("<f4").tobytes()).decode("ascii")
+    return HeatmapData(height=height, width=width, data=data)
+
+
 def draw(
     panel: Panel,
     pixels: Pixels,
-    query: CompareQuery,
+    query: EvidenceQuery,
     photo: ImageInfo,
     boxes: Sequence[images.Box],
 ) -> Pixels:

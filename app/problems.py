@@ -36,6 +36,7 @@ _DESCRIPTIONS = {
     500: "The model failed",
     503: "Starting or stopping, too many connections, or the engine is down",
     504: "Past the deadline",
+    507: "No space left for what is to be kept",
 }
 
 _HOW_TO_POST = (
@@ -51,12 +52,15 @@ _HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for problems of these statuses; without any, of all but 401 and 421."""
+    """OpenAPI's `responses` for problems of these statuses.
+
+    Without any: of all that a photo's request may get, but those of keys and hosts.
+    """
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
     return {
         status: {"description": description, "content": content}
         for status, description in _DESCRIPTIONS.items()
-        if status in (statuses or _DESCRIPTIONS.keys() - {401, 421})
+        if status in (statuses or _DESCRIPTIONS.keys() - {401, 421, 507})
     }
 
 
@@ -107,7 +111,7 @@ async def _http(request: Request, error: Exception) -> Response:
         # Files (`StaticFiles`) say nothing of what they allow.
         allowed = headers.setdefault("Allow", "GET, HEAD").split(", ")
         detail = f"Use {listed('{}', sorted(allowed), 'or')}."
-        if allowed == ["POST"]:
+        if allowed == ["POST"] and not request.scope["path"].endswith("/ratings"):
             detail += f" {_HOW_TO_POST}"
     return _response(error.status_code, code, title, detail, headers)
 

@@ -20,6 +20,7 @@ from app.errors import (
     BreedCAMError,
     ClientGone,
     DeadlineExceeded,
+    NotAcceptable,
     NotReady,
     RequestError,
     RequestTimeout,
@@ -32,6 +33,7 @@ from app.schemas import (
     Compared,
     CompareQuery,
     CompareResponse,
+    EvidenceQuery,
     ExplainQuery,
     ExplainResponse,
     Explanation,
@@ -42,7 +44,7 @@ from app.schemas import (
     PredictResponse,
 )
 
-__all__ = ["PHOTO_ROUTES", "Room", "router"]
+__all__ = ["PHOTO_ROUTES", "Room", "ready_explainer", "router"]
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -112,7 +114,7 @@ _PHOTO: dict[str, Any] = {"openapi_extra": _BODY}
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
     """The likeliest breeds."""
     negotiate(request.headers.getlist("accept"), [JSON])
-    async with _photo(request) as (explainer, data):
+    async with _photo(request, query) as (explainer, data):
         response = await _unless_gone(request, explainer.predict(data, query))
     return Response(response.model_dump_json(), media_type=JSON)
 
@@ -146,13 +148,13 @@ async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> 
     **_PHOTO,
 )
 async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> Response:
-    """CAM, Grad-CAM at the last layer and Grad-CAM over the last six, side by side.
+    """Several methods side by side: CAM, and Grad-CAM at the last layer and over the last six.
 
-    With a head of global average pooling and one Dense layer, the first two show the same: there,
-    Grad-CAM at the last layer is CAM after a ReLU, up to a factor.
+    Others if `method` names them. With a head of global average pooling and one Dense layer, the
+    first two show the same: there, Grad-CAM at the last layer is CAM after a ReLU, up to a factor.
     """
     picture_as = _picture_type(request, query)
-    async with _photo(request) as (explainer, data):
+    async with _photo(request, query) as (explainer, data):
         answer = await _unless_gone(request, explainer.compare(data, query, picture_as))
     explanations = answer.response.explanations
     return _response(explainer.admission, answer.body, picture_as, answer.response, explanations)
@@ -161,7 +163,7 @@ async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> 
 @_read("/model", responses=problems.responses(503))
 async def model(request: Request) -> ModelInfo:
     """The model in service, its numbers, and the engine that runs it."""
-    return _explainer(request.app).describe()
+    return ready_explainer(request.app).describe()
 
 
 @_read("/livez", responses=problems.responses(503))
@@ -176,7 +178,7 @@ async def livez(request: Request) -> dict[str, str]:
 @_read("/readyz", responses=problems.responses(503))
 async def readyz(request: Request) -> dict[str, str]:
     """The model is loaded and warm, and its worker lives."""
-    _explainer(request.app)
+    ready_explainer(request.app)
     return {"status": "ready"}
 
 
@@ -205,7 +207,7 @@ class Room:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             if route := PHOTO_ROUTES.get(path):
                 try:
-                    _explainer(scope["app"]).admission.check_room()
+                    ready_explainer(scope["app"]).admission.check_room()
                 except BreedCAMError as error:
                     scope["route"] = route  # for the log and the metrics
                     await problems.answer(error)(scope, receive, send)
@@ -216,36 +218,44 @@ class Room:
 async def _explain(request: Request, query: ExplainQuery) -> Response:
     """What `/cam` and `/gradcam` do."""
     picture_as = _picture_type(request, query)
-    async with _photo(request) as (explainer, data):
+    async with _photo(request, query) as (explainer, data):
         answer = await _unless_gone(request, explainer.explain(data, query, picture_as))
     return _response(
         explainer.admission, answer.body, picture_as, answer.response, [answer.response]
     )
 
 
-def _picture_type(request: Request, query: CompareQuery) -> str | None:
+def _picture_type(request: Request, query: EvidenceQuery) -> str | None:
     """The picture's media type where `Accept` prefers one to JSON; else None.
 
     Raises:
-        NotAcceptable: it allows neither.
+        NotAcceptable: it allows neither, or a picture alone where the query wants more.
     """
-    offers = [JSON, *MEDIA_TYPES] if query.overlay else [JSON]
-    media_type = negotiate(request.headers.getlist("accept"), offers)
+    accept = request.headers.getlist("accept")
+    if query.heatmap or query.photo:
+        try:
+            negotiate(accept, [JSON])
+        except NotAcceptable as error:
+            raise NotAcceptable(f"{error} With `heatmap` or `photo` there is no other.") from None
+        return None
+    media_type = negotiate(accept, [JSON, *MEDIA_TYPES] if query.overlay else [JSON])
     return None if media_type == JSON else media_type
 
 
 @asynccontextmanager
-async def _photo(request: Request) -> AsyncIterator[tuple[Explainer, bytes]]:
+async def _photo(request: Request, query: PredictQuery) -> AsyncIterator[tuple[Explainer, bytes]]:
     """The request's photo, and a place in the service and time for it while the block runs.
 
     Raises:
+        RequestError: a parameter that takes one value is there twice.
         RequestTimeout: the time is over, and most of it has gone to the arrival of the body.
         DeadlineExceeded: the time is over, and most of it has gone to the work.
     """
-    for name in set(request.query_params) - {"box"}:
-        if len(request.query_params.getlist(name)) > 1:
+    for name in request.query_params:
+        repeatable = isinstance(getattr(query, name), list)
+        if not repeatable and len(request.query_params.getlist(name)) > 1:
             raise RequestError(f"`{name}` is given more than once.")
-    explainer = _explainer(request.app)
+    explainer = ready_explainer(request.app)
     seconds = explainer.settings.deadline_s
     begun, upload_s = time.monotonic(), math.inf
     try:
@@ -341,7 +351,13 @@ def _panel_figures(explanation: Explanation, localization: Localization | None) 
     return headers
 
 
-def _explainer(app: FastAPI) -> Explainer:
+def ready_explainer(app: FastAPI) -> Explainer:
+    """What answers the application's requests.
+
+    Raises:
+        NotReady: the service is starting or stopping.
+        EngineDown: the model hangs, or its thread has died.
+    """
     explainer: Explainer | None = getattr(app.state, "explainer", None)
     if explainer is None:
         raise NotReady("The service is starting or stopping.")

@@ -4,40 +4,56 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.bundle import Confidence, Data, Foreground, Fused, Input, Label, Layer, Method, Rule
 from app.engines import EngineInfo
+from app.preferences import Summary
 from app.settings import MAX_OVERLAY_SIZE
+from app.wording import listed
 
 __all__ = [
     "MAX_OVERLAY_SIZE",
+    "MAX_PICTURES",
     "BoxIoU",
     "CamQuery",
     "CompareQuery",
     "CompareResponse",
     "Compared",
     "Curve",
+    "EvidenceQuery",
     "ExplainQuery",
     "ExplainResponse",
     "Explanation",
     "GradcamQuery",
+    "HeatmapData",
     "ImageInfo",
+    "Limits",
     "Localization",
     "ModelId",
     "ModelInfo",
+    "NoQuery",
     "Oracle",
     "Overlay",
+    "Photo",
     "PredictQuery",
     "PredictResponse",
     "Prediction",
     "Problem",
+    "Rating",
+    "RatingsSummary",
     "Status",
 ]
 
 Status = Literal["ok", "empty", "constant", "nonfinite"]
 Box = tuple[float, float, float, float]
 Colormap = Literal["jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot"]
+
+MAX_METHODS = 12
+"""That `/compare` explains a photo by, in one request."""
+
+MAX_PICTURES = 6
+"""That an overlay shows side by side: each may have `MAX_OVERLAY_SIZE` squared pixels."""
 
 
 # Nothing in it matches the same digits in two ways: it would try them all on what does not match.
@@ -69,10 +85,27 @@ def _one_each(values: object) -> object:
     return values
 
 
+_METHOD_PATTERN = f"^({'|'.join(Method)})(/.+)?$"
+
+
+def _parse_method(value: object) -> object:
+    """`METHOD/LAYERS` to the two; `METHOD` alone is at the last layer."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(_METHOD_PATTERN, value):
+        raise ValueError(f"must be {listed('{}', Method, 'or')}, with layers as in gradcam/last6")
+    method, _, layers = value.partition("/")
+    return Method(method), layers or "last"
+
+
 class _Query(BaseModel):
     """Unknown parameters are refused: a typing error is not to pass in silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(_Query):
+    """Of endpoints that take no parameters."""
 
 
 class PredictQuery(_Query):
@@ -86,8 +119,8 @@ class PredictQuery(_Query):
     )
 
 
-class CompareQuery(PredictQuery):
-    """Parameters of `/compare`, which `/cam` and `/gradcam` take too."""
+class EvidenceQuery(PredictQuery):
+    """Parameters of all that explain: `/cam`, `/gradcam` and `/compare`."""
 
     target: str | None = Field(
         None,
@@ -121,10 +154,16 @@ class CompareQuery(PredictQuery):
         None,
         ge=16,
         le=MAX_OVERLAY_SIZE,
-        description="longest side of the overlay, pixels, or of each picture of `/compare`; an "
-        "overlay is never larger than the photo",
+        description="longest side of the overlay, pixels, or of each picture of `/compare`, and "
+        "of `photo`; never larger than the photo",
     )
     overlay: bool = Field(True, description="false: the figures alone")
+    heatmap: bool = Field(
+        False, description="the heatmaps and the foreground as numbers, at their layers' size"
+    )
+    photo: bool = Field(
+        False, description="the upright photo as it was decoded, without heatmap and boxes"
+    )
     rule: Rule | None = Field(
         None,
         description="what the box is put around: `heatmap`, the method's own; `fused`, the "
@@ -135,7 +174,7 @@ class CompareQuery(PredictQuery):
     )
 
 
-class CamQuery(CompareQuery):
+class CamQuery(EvidenceQuery):
     """Parameters of `/cam`."""
 
     @property
@@ -149,7 +188,7 @@ class CamQuery(CompareQuery):
         return "last"
 
 
-class GradcamQuery(CompareQuery):
+class GradcamQuery(EvidenceQuery):
     """Parameters of `/gradcam`."""
 
     method: Literal[Method.GRADCAM, Method.GRADCAMPP, Method.LAYERCAM, Method.HIRESCAM] = Field(
@@ -161,6 +200,19 @@ class GradcamQuery(CompareQuery):
 
 
 ExplainQuery = CamQuery | GradcamQuery
+
+
+class CompareQuery(EvidenceQuery):
+    """Parameters of `/compare`."""
+
+    method: list[Annotated[tuple[Method, str], BeforeValidator(_parse_method)]] = Field(
+        [],
+        max_length=MAX_METHODS,
+        description="`METHOD/LAYERS`, or `METHOD` for the last layer; repeatable. Layers are "
+        "`last`, `last6`, or names with commas between; `cam` has the last alone. Default: "
+        "cam/last where the model has it, gradcam/last and gradcam/last6",
+        json_schema_extra={"items": {"type": "string", "pattern": _METHOD_PATTERN}},
+    )
 
 
 class _Answer(BaseModel):
@@ -246,6 +298,23 @@ class Overlay(_Answer):
     data: str = Field(description="base64")
 
 
+class HeatmapData(_Answer):
+    """A heatmap as numbers, 0..1; all zero unless the `status` is `ok`."""
+
+    height: int
+    width: int
+    data: str = Field(description="base64 of little-endian float32, row by row")
+
+
+class Photo(_Answer):
+    """The upright photo, scaled; its overlay has the same size."""
+
+    media_type: Literal["image/jpeg"] = "image/jpeg"
+    width: int
+    height: int
+    data: str = Field(description="base64")
+
+
 class _PhotoAnswer(_Answer):
     model: ModelId
     image: ImageInfo
@@ -268,7 +337,10 @@ class ExplainResponse(_PhotoAnswer):
     target: Prediction
     explanation: Explanation
     localization: Localization | None
+    heatmap: HeatmapData | None = Field(description="null unless requested")
+    foreground: HeatmapData | None = Field(description="null unless `heatmap` is requested")
     overlay: Overlay | None
+    photo: Photo | None = Field(description="null unless requested")
     timings_ms: dict[str, float]
 
 
@@ -277,6 +349,7 @@ class Compared(_Answer):
 
     explanation: Explanation
     localization: Localization | None
+    heatmap: HeatmapData | None = Field(description="null unless requested")
 
 
 class CompareResponse(_PhotoAnswer):
@@ -284,12 +357,22 @@ class CompareResponse(_PhotoAnswer):
 
     target: Prediction
     explanations: list[Compared]
+    foreground: HeatmapData | None = Field(description="null unless `heatmap` is requested")
     overlay: Overlay | None
+    photo: Photo | None = Field(description="null unless requested")
     timings_ms: dict[str, float]
 
 
+class Limits(_Answer):
+    """What a photo may have at most."""
+
+    upload_bytes: int = Field(description="of the request's body")
+    pixels: int = Field(description="width x height")
+    side: int = Field(description="pixels of its longer side")
+
+
 class ModelInfo(_Answer):
-    """What `/model` answers: `model.json` less what is internal, and the engine in use."""
+    """What `/model` answers: `model.json` less what is internal, the engine in use, and limits."""
 
     name: str
     version: int
@@ -308,6 +391,8 @@ class ModelInfo(_Answer):
     licence: str
     provenance: str
     engine: EngineInfo
+    limits: Limits
+    ratings: bool = Field(description="whether there is `/ratings`")
 
 
 class Problem(BaseModel):
@@ -318,3 +403,57 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+MethodName = Literal[
+    "cam/last",
+    "gradcam/last",
+    "gradcam/last6",
+    "gradcampp/last",
+    "gradcampp/last6",
+    "layercam/last",
+    "layercam/last6",
+    "hirescam/last",
+    "hirescam/last6",
+]
+"""A method and its layer set."""
+
+
+class Rating(BaseModel):
+    """Which of two heatmaps explains better, as one person sees it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    digest: str = Field(
+        pattern="^[0-9a-f]{64}$", description="SHA-256 of the photo's file, in lower-case hex"
+    )
+    methods: tuple[MethodName, MethodName] = Field(
+        description="`method/layers` in the order in which they were shown; two different ones"
+    )
+    answer: Literal["first", "second", "same"] = Field(description="which explains better")
+    misses: list[MethodName] = Field(
+        [], max_length=2, description="those of `methods` that miss the dog"
+    )
+    rater: str = Field(
+        pattern="^[0-9a-f]{32}$", description="a random id of 128 bits that the browser draws"
+    )
+
+    @field_validator("methods")
+    @classmethod
+    def _differ(cls, methods: tuple[str, str]) -> tuple[str, str]:
+        if methods[0] == methods[1]:
+            raise ValueError("must be two different methods")
+        return methods
+
+    @field_validator("misses")
+    @classmethod
+    def _were_shown(cls, misses: list[str], info: ValidationInfo) -> list[str]:
+        if not set(misses) <= set(info.data.get("methods", misses)):
+            raise ValueError("must be among `methods`")
+        return misses
+
+
+class RatingsSummary(Summary):
+    """What the ratings of the model in service say."""
+
+    model: ModelId

@@ -304,6 +304,11 @@ class Settings(BaseSettings):
         description="path prefix under which a proxy serves this, whether it strips it or not",
     )
     docs: bool = Field(True, description="serve `/docs` and `/openapi.json`")
+    ratings: Path | None = Field(
+        None,
+        description="SQLite file that keeps what raters think of heatmaps, with `/ratings`; unset: "
+        "off",
+    )
     metrics: bool = Field(True, description="serve `/metrics`")
 
     @classmethod

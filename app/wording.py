@@ -25,6 +25,7 @@ _WORDS = {
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
     "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must match {pattern}",
     "string_too_long": "must have at most {max_length} characters",
     "too_long": "may be given {max_length} times at most",
     "missing": "is missing",
@@ -94,10 +95,12 @@ def _words(fault: Mapping[str, Any]) -> str:
 
 def _unknown(unknown: Sequence[str], name: str, names: Sequence[str]) -> str:
     shown = [wrong[:LONGEST] for wrong in unknown[:SHOWN]]
-    guesses = dict.fromkeys(guess for wrong in shown for guess in near(wrong.lower(), names))
-    hint = f"Did you mean {listed(name, guesses, 'or')}? " if guesses else ""
     is_none = "there is no such parameter" if len(unknown) == 1 else "there are no such parameters"
     more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+    if not names:
+        return f"{listed(name, shown)}{more}: {is_none}"
+    guesses = dict.fromkeys(guess for wrong in shown for guess in near(wrong.lower(), names))
+    hint = f"Did you mean {listed(name, guesses, 'or')}? " if guesses else ""
     only = "The only parameter is" if len(names) == 1 else "There are"
     return f"{listed(name, shown)}{more}: {is_none}. {hint}{only} {listed(name, names)}"
 

@@ -101,7 +101,7 @@ class Train(Finetune):
 
 
 class Report(BaseModel):
-    """Render an evaluation as an HTML report: `index.html` and its plots as PNG files.
+    """Render an evaluation as an HTML report: `index.html` and its plots as SVG files.
 
     The page loads nothing from the network. With a gallery, it shows photos: a directory inside
     the project is then refused.
@@ -109,12 +109,15 @@ class Report(BaseModel):
 
     figures: File = Field(description="the JSON file that `evaluate --out` wrote")
     out: Directory = Field(description="directory of the report")
+    ratings: File | None = Field(
+        None, description="the file of BREEDCAM_RATINGS: what people prefer gets a section"
+    )
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         from training.report.page import report
 
-        say(f"Wrote {report(self.figures, self.out)}.")
+        say(f"Wrote {report(self.figures, self.out, self.ratings)}.")
 
 
 class Training(

@@ -1,398 +1,586 @@
-// The page: one photo, one request to /compare, one answer shown. Addresses are relative, so that
-// they hold behind a proxy's prefix too.
-import { BoxEditor } from "./box.js";
+// The page: one photo, one upload for each class that is explained, all else worked out here.
+import { hasDocs, key, patiently, Refusal } from "./api.js";
+import { BoxEditor, place } from "./box.js";
+import { Breeds, Names, percent } from "./breeds.js";
+import { COLORMAPS } from "./colormaps.js";
+import { Divider } from "./divider.js";
+import { agreement, Answer, calibrated, fusedOf, methodTitle, NO_EVIDENCE, specsOf, specTitle }
+  from "./evidence.js";
+import { Message } from "./messages.js";
+import { read } from "./photo.js";
+import { Rating } from "./rating.js";
+import * as samples from "./samples.js";
+import { DEFAULTS, fromFragment, OF_A_PHOTO, toFragment } from "./settings.js";
+import { curl, httpx, picture, save } from "./share.js";
+import { fit, paint, paintScale } from "./stage.js";
+import { listen } from "./upload.js";
 
-const METHODS = { cam: "CAM", gradcam: "Grad-CAM" };
-const NO_EVIDENCE = {
-  empty: "no positive evidence",
-  constant: "the heatmap is constant",
-  nonfinite: "the heatmap is not finite",
-};
 const CONFIDENCE = {
-  ok: "Normal confidence for a photo of a dog.",
-  low: "Low confidence: unlike the photos the model was trained on, or no breed stands out.",
-  null: "Confidence has not been calibrated for this model.",
+  ok: ["Normal confidence", "The photo is like those the model was trained on."],
+  low: ["Low confidence", "The photo is unlike those the model was trained on, or no breed stands out."],
+  null: ["", ""],
 };
-const PREDICTIONS = 5;
-const PAUSE_MS = 120; // after a change, for the next one to come along
+const ALL = 1000; // breeds: more than a model has
+const LONGEST = 1600; // pixels of a canvas's longer side
+const PICTURE = 1024; // pixels of a photo that the service decodes in the browser's place
 const SLOW_MS = 300; // an answer that takes longer is said to be on its way
-const LOST = "The service cannot be reached. It is not running, or the connection was lost.";
+const LATE_MS = 1000; // and to everyone, in words
 
 const $ = (selector) => document.querySelector(selector);
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const body = document.body;
 
-const options = $("#options").elements;
-const breedFields = [options.target, options.versus];
-const editor = new BoxEditor($("#main"), askSoon);
-let model = null; // what /model tells
-let photo = null; // the file's bytes, so that it may move or change meanwhile
-let taken = null; // the file that was chosen last
-let likeliest = null; // the photo's likeliest class
-let titles = []; // of the classes, as the fields offer them
-const indices = new Map(); // of the classes, by the names that the fields offer, as `spelled`
+let settings = { ...DEFAULTS };
+let model = null; // what /model answers
+let specs = []; // methods with their layers
+let names = null; // of the classes
+let photo = null;
+let latest = 0; // number of the photo that came last: a slow one may not overtake it
+let answers = new Map(); // of the photo, by target and versus
+let shown = null; // the answer on the stage
+let panels = []; // of the stage: one, or two to compare
 let asking = new AbortController(); // of the request in work: there is one at a time
-let pause, slow; // timers
+let slow; // timer
 
-// -- the API key, where the service requires one
-
-/** The key of this tab: it outlives a reload, and no longer than the tab. */
-const keys = {
-  name: "breedcam-api-key",
-  value: null,
-  get current() {
-    try { return sessionStorage.getItem(this.name); } catch { return this.value; } // no cookies
-  },
-  set current(key) {
-    this.value = key;
-    try {
-      if (key) sessionStorage.setItem(this.name, key);
-      else sessionStorage.removeItem(this.name);
-    } catch { /* `value` has it */ }
-  },
-};
+const atPhoto = new Message($("#at-photo"));
+const atBreeds = new Message($("#at-breeds"));
+const [firstView, secondView] = document.querySelectorAll(".view");
+const surfaces = [firstView, secondView].map((view) => view.querySelector(".photo"));
+const editor = new BoxEditor(surfaces, $("#edges"), (box) => {
+  settings.box = box;
+  if (box) draw(false);
+  refresh();
+});
+const rating = new Rating($("#rating"), $("#rate"));
+const divider = new Divider($("#divider"), () => refresh());
+const breeds = new Breeds({ list: $("#breeds"), search: $("#search"), template: $("#row"),
+  choose: (chosen) => explain(chosen) });
 
 // -- what is asked
 
-/** The JSON of an answer; an Error in words for people where there is none. */
-async function ask(address, init = {}) {
-  const key = keys.current;
-  const headers = { ...init.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-  const response = await fetch(address, { ...init, headers }).catch((error) => {
-    throw error.name === "AbortError" ? error : new Error(LOST);
-  });
-  if (response.status === 401) throw Object.assign(new Error(), { refused: key, locked: true });
-  const type = response.headers.get("Content-Type") ?? "";
-  if (!response.ok && !type.startsWith("application/problem+json")) {
-    throw new Error(`The service answered ${response.status} ${response.statusText}.`);
+const asked = ({ target, versus }) => `${target ?? ""}/${versus ?? ""}`;
+
+function query({ target, versus }, decoded) {
+  const fields = new URLSearchParams({ top_k: ALL, overlay: false, heatmap: true });
+  for (const spec of specs) fields.append("method", spec);
+  if (target !== null) fields.set("target", target);
+  if (versus !== null) fields.set("versus", versus);
+  if (decoded) {
+    fields.set("photo", true);
+    fields.set("size", PICTURE);
   }
-  const answer = await response.json().catch((error) => {
-    throw error.name === "AbortError" ? error : new Error(LOST);
-  });
-  if (response.ok) return answer;
-  const final = response.status < 500 && response.status !== 429; // the same question, the same answer
-  throw Object.assign(new Error(answer.detail), { final });
+  return fields;
 }
 
-function query() {
-  const asked = new URLSearchParams({ top_k: PREDICTIONS });
-  for (const field of options) {
-    const value = breedFields.includes(field) ? classOf(field) : field.value;
-    if (field.name && value !== null && value !== "") asked.set(field.name, value);
-  }
-  if (editor.box) asked.set("box", editor.box.join());
-  return asked;
-}
-
-/** Ask about the photo; of several requests only the last one's answer is shown. */
-async function askNow() {
-  forget();
-  if (!$("#options").checkValidity()) {
-    busy(false);
-    return;
-  }
-  const { signal } = asking;
-  complain(null);
-  try {
-    const headers = { "Content-Type": "application/octet-stream" };
-    const init = { method: "POST", body: photo, headers, signal };
-    const answer = await ask(`compare?${query()}`, init);
-    const picture = await decoded(answer.overlay);
-    if (!signal.aborted) show(answer, picture);
-  } catch (error) {
-    if (!signal.aborted) complain(error, error.final ? null : askNow);
-  }
-  if (!signal.aborted) busy(false);
-}
-
-function askSoon() {
-  if (!$("#options").reportValidity()) return;
-  forget();
-  pause = setTimeout(askNow, PAUSE_MS);
-}
-
-/** Drop what was asked: something else is about to be. */
-function forget() {
-  clearTimeout(pause);
+/**
+ * Show what is chosen: at once where it was asked before, else after one upload.
+ * Resolves to whether it is shown.
+ */
+async function ask(message = atPhoto) {
   asking.abort();
   asking = new AbortController();
-  busy(true);
+  const { signal } = asking;
+  const wanted = { target: settings.target, versus: settings.versus };
+  atPhoto.clear();
+  atBreeds.clear();
+  const known = answers.get(asked(wanted));
+  busy(!known && Boolean(photo && model));
+  if (known) show(known);
+  if (known || !photo || !model) return Boolean(known);
+  const limit = model.limits?.upload_bytes;
+  const late = setTimeout(() => {
+    if (!message.shown) message.say("Explaining the photo …", { share: null });
+  }, LATE_MS);
+  try {
+    if (limit && photo.body.size > limit) {
+      throw new Refusal(`This file has ${megabytes(photo.body.size)}. The service takes up to `
+        + `${megabytes(limit)}. Choose a smaller one.`, { status: 413 });
+    }
+    const answer = await upload(wanted, message, signal);
+    message.clear();
+    show(answer);
+    return true;
+  } catch (error) {
+    if (signal.aborted) return false;
+    if (!photo.bitmap) leave();
+    fail(error, message, () => ask(message));
+  } finally {
+    clearTimeout(late);
+  }
+  busy(false);
+  return false;
 }
 
-async function decoded(overlay) {
-  const picture = new Image();
-  picture.src = `data:${overlay.media_type};base64,${overlay.data}`;
-  await picture.decode();
-  return picture;
+/** One answer; a second request only where this browser cannot show the photo as it is. */
+async function upload(wanted, message, signal) {
+  const send = (decoded) => patiently(`compare?${query(wanted, decoded)}`, {
+    body: photo.body, signal, waiting: waits(message), progress: advances(message, signal),
+  });
+  let answer = await send(!photo.bitmap);
+  if (!answer.photo && photo.differs(answer.image)) answer = await send(true);
+  if (answer.photo) {
+    await photo.take(answer.photo, answer.image);
+    if (signal.aborted) throw new DOMException("Aborted", "AbortError");
+    appear();
+  }
+  const found = new Answer(model, specs, answer);
+  answers.set(asked(wanted), found);
+  if (wanted.target === null) answers.set(asked({ ...wanted, target: found.target.class_index }), found);
+  return found;
 }
 
-// -- what is shown
+const megabytes = (bytes) => `${Number((bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0))} MB`;
 
-function busy(is) {
-  $("#main").setAttribute("aria-busy", is);
-  clearTimeout(slow);
-  if (is) slow = setTimeout(() => { $("#status").textContent = "Working …"; }, SLOW_MS);
+const waits = (message) => ({ starting }, seconds) => message.say(
+  `${starting ? "The service is starting." : "The service is busy."} `
+    + `Trying again in ${seconds} s.`, { share: null });
+
+function advances(message, signal) {
+  const begun = performance.now();
+  return (share) => {
+    if (signal.aborted || performance.now() - begun < SLOW_MS) return;
+    if (share >= 1) message.say("The photo has arrived. Explaining it …", { share: null });
+    else if (message.shown) message.advance(share);
+    else message.say("Sending the photo …", { share });
+  };
 }
 
-/** Show an error, with `again` to try once more; null takes the last one away. */
-function complain(error, again = null) {
-  const notice = $("#problem");
-  $("#key").hidden = !error?.locked;
-  notice.hidden = !error || error.locked;
-  $("#main").classList.toggle("stale", Boolean(error)); // what is shown is not what is asked
-  if (error?.locked) requestKey(error.refused);
-  if (!error || error.locked) return;
-  notice.querySelector("p").textContent = error.message;
-  const button = notice.querySelector("button");
-  button.textContent = again ? "Try again" : "Close";
-  button.onclick = again ?? (() => { notice.hidden = true; });
+function fail(error, message, again) {
+  if (error.locked) {
+    requestKey(error.key);
+    return;
+  }
+  const text = error instanceof Refusal ? inWords(error) : "This answer cannot be shown.";
+  message.say(text, { error: true, again: error.final ? null : again });
   $("#status").textContent = "No answer.";
+  body.classList.add("stale"); // what is shown is not what is asked
+}
+
+/** The refusal, with what to do. The service's own words say what is wrong. */
+function inWords({ status, message, busy: full, starting }) {
+  if (status === 415 || status === 422) return `This is not a photo that can be read. ${message}`;
+  if (starting) return "The service is still starting. Try again in a minute.";
+  if (full) return "The service is still busy. Try again in a minute.";
+  return message;
 }
 
 /** Ask for a key in place of the one that was refused, if there was one. */
 function requestKey(refused) {
   const field = $("#key-field");
-  if (keys.current === refused) keys.current = null;
+  if (key.value === refused) key.value = null;
   $("#key-title").textContent = refused
     ? "The service does not accept this API key." : "This service requires an API key.";
-  $("#key").onsubmit = (event) => {
-    event.preventDefault();
-    keys.current = field.value;
-    field.value = "";
-    $("#key").hidden = true;
-    if (!model) meetModel();
-    if (photo) askNow();
-  };
-  $("#status").textContent = "No answer.";
+  $("#key").hidden = false;
   field.focus();
 }
 
-function show(answer, picture) {
-  const { image, predictions, confidence, explanations } = answer;
-  editor.resize([image.width, image.height]);
-  showStage(image);
-  $("#confidence").textContent = CONFIDENCE[confidence];
-  $("#confidence").classList.toggle("notice", confidence === "low");
-  showBreeds(predictions, answer.target);
-  likeliest = predictions[0].class_index;
-  const { versus } = explanations[0].explanation;
-  $("#target").textContent =
-    `for ${answer.target.label}${versus ? ` and not ${versus.label}` : ""}`;
-  const figures = panels(explanations.length);
-  const step = (picture.width - answer.overlay.panel_width) / Math.max(1, figures.length - 1);
-  explanations.forEach((each, i) => {
-    draw(figures[i], picture, i * step, answer.overlay.panel_width);
-    caption(figures[i], each, answer.target);
-  });
-  $("#status").textContent = summary(answer);
-  reveal(true);
+$("#key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const field = $("#key-field");
+  key.value = field.value;
+  field.value = "";
+  $("#key").hidden = true;
+  if (model) ask();
+  else meetModel();
+});
+
+function busy(is) {
+  $("#main").setAttribute("aria-busy", is);
+  body.classList.toggle("busy", is);
+  clearTimeout(slow);
+  if (is) slow = setTimeout(() => { $("#status").textContent = "Working …"; }, SLOW_MS);
 }
 
-function reveal(is) {
-  for (const part of document.querySelectorAll(".answer")) part.hidden = !is;
+// -- what is chosen
+
+/** Take settings that need no answer of the service. */
+function change(chosen) {
+  Object.assign(settings, chosen);
+  refresh();
 }
 
-/** Some browsers leave some photos (WebP with EXIF) on their side: no place to draw a box then. */
-function showStage(image) {
-  const seen = $(".stage img");
-  const lies = (seen.naturalWidth - seen.naturalHeight) * (image.width - image.height) < 0;
-  $(".stage").hidden = lies || !seen.naturalWidth;
+/** Explain a class, perhaps against another. */
+function explain({ target, versus }) {
+  settings.target = target ?? shown?.target.class_index ?? null;
+  settings.versus = versus;
+  ask(atBreeds);
 }
 
-function summary({ target: { label, probability }, explanations, timings_ms: times }) {
-  const ious = explanations.map(({ localization }) => localization?.iou.toFixed(2));
-  const agreement = ious[0] ? ` IoU with your box: ${ious.join(", ")}.` : "";
-  const spent = Object.values(times).reduce((sum, each) => sum + each, 0);
-  return `${label}: ${percent(probability)}.${agreement} Answered in ${Math.ceil(spent)} ms.`;
+const spec = () => `${settings.method}/${settings.layers}`;
+
+/** The specs on the stage. */
+const compared = () => (settings.compare === "off" ? [spec()] : [spec(), settings.second]);
+
+function draw(is) {
+  editor.drawing = is;
+  $("#drawing").setAttribute("aria-pressed", is);
+  $("#drawing").textContent = is ? "Drawing: drag over the dog" : "Draw a box";
+  $("#stage").classList.toggle("drawing", is);
 }
 
-/** `count` copies of a template in `parent`; those that are there stay, and keep the focus. */
-function copies(parent, template, count) {
-  while (parent.children.length > count) parent.lastElementChild.remove();
-  while (parent.children.length < count) parent.append($(template).content.cloneNode(true));
-  return [...parent.children];
+// -- what is shown
+
+function show(answer) {
+  shown = answer;
+  if (model.ratings) rating.offer(photo, answer, specs);
+  body.classList.remove("stale");
+  const [word, reason] = CONFIDENCE[answer.confidence];
+  $("#confidence").textContent = word;
+  $("#confidence").title = reason;
+  $("#confidence").className = answer.confidence ?? "";
+  breeds.show(answer.predictions, answer.target.class_index, answer.versus?.class_index ?? null);
+  explained(answer);
+  busy(false);
+  refresh();
+  const { label, probability } = answer.target;
+  $("#verdict").replaceChildren(
+    Object.assign(document.createElement("b"), { textContent: label }), ` ${percent(probability)}`);
+  $("#status").textContent = `${label}: ${percent(probability)}. ${word}.`;
 }
 
-const panels = (count) => copies($("#figures"), "#panel", count);
-
-function showBreeds(predictions, explained) {
-  copies($("#breeds"), "#row", predictions.length).forEach((row, i) => {
-    const { class_index: index, label, probability } = predictions[i];
-    row.querySelector(".name").textContent = label;
-    row.querySelector(".share").textContent = percent(probability);
-    row.querySelector(".bar span").style.width = `${100 * probability}%`;
-    const button = row.querySelector("button");
-    button.setAttribute("aria-pressed", index === explained.class_index);
-    button.onclick = () => choose(index);
-  });
-}
-
-function draw(figure, picture, left, width) {
-  const canvas = figure.querySelector("canvas");
-  [canvas.width, canvas.height] = [width, picture.height];
-  canvas.getContext("2d").drawImage(
-    picture, left, 0, width, picture.height, 0, 0, width, picture.height,
-  );
-}
-
-function caption(figure, { explanation, localization }, { label }) {
-  const { method, layers, rule, threshold, box, status } = explanation;
-  const where = layers.length > 1 ? `last ${layers.length} layers` : "last layer";
-  const title = `${METHODS[method]}, ${where}`;
-  const found = box ? `box ${box.map(Math.round).join(", ")}` : NO_EVIDENCE[status];
-  const tell = (selector, text) => { figure.querySelector(selector).textContent = text; };
-  tell("h3", title);
-  tell(".rule", box ? `rule ${rule}, threshold ${Number(threshold.toFixed(3))}` : found);
-  tell(".iou", localization ? localization.iou.toFixed(3) : "–");
-  tell(".energy", localization ? percent(localization.energy_in_box) : "–");
-  tell(".peak", localization ? (localization.peak_in_box ? "yes" : "no") : "–");
-  figure.querySelector("canvas").setAttribute(
-    "aria-label", `Photo with the heatmap of ${title}, for ${label}: ${found}`,
-  );
-}
-
-// -- what a person does
-
-/** Take a photo from wherever it came. */
-async function take(file) {
-  taken = file;
-  forget();
-  const bytes = await file.arrayBuffer().catch(() => null);
-  if (taken !== file) return; // another one was chosen meanwhile
-  if (!bytes) {
-    complain(new Error("This file cannot be read. Choose a single photo."));
-    busy(false);
+function explained({ target, versus, confidence }) {
+  const line = $("#explained");
+  if (!versus) {
+    line.textContent = confidence === "low" ? CONFIDENCE.low[1]
+      : `The heatmap shows the evidence for ${target.label}.`;
     return;
   }
-  photo = new Blob([bytes]);
-  likeliest = null;
-  for (const field of breedFields) field.value = "";
-  checkBreeds();
-  editor.reset();
-  const seen = $(".stage img");
-  URL.revokeObjectURL(seen.src);
-  seen.src = URL.createObjectURL(photo);
-  const visible = await seen.decode().then(() => true, () => false);
-  if (taken !== file) return;
-  clear(visible, seen);
-  askNow();
+  const close = document.createElement("button");
+  Object.assign(close, { type: "button", className: "close", textContent: "Clear" });
+  close.setAttribute("aria-label", `Explain ${target.label} alone`);
+  close.addEventListener("click", () => explain({ target: target.class_index, versus: null }));
+  line.replaceChildren(`${target.label} versus ${versus.label} `, close);
 }
 
-/** Take away what was said of another photo, and hold the places of what will be said of this. */
-function clear(visible, { naturalWidth: width, naturalHeight: height }) {
-  document.body.classList.add("has-photo");
-  $(".stage").hidden = !visible;
-  reveal(visible);
-  if (!visible) return;
-  $(".stage").style.setProperty("--ratio", width / height);
-  $("#confidence").textContent = $("#target").textContent = "";
-  $("#confidence").classList.remove("notice");
-  copies($("#breeds"), "#row", 0);
-  copies($("#breeds"), "#row", Math.min(PREDICTIONS, model?.labels.length ?? PREDICTIONS));
-  panels(0);
-  for (const figure of panels(model?.methods.includes("cam") ?? true ? 3 : 2)) {
-    const canvas = figure.querySelector("canvas");
-    [canvas.width, canvas.height] = [512, Math.ceil((512 * height) / width)];
-  }
-}
+let frame = 0;
 
-function choose(index) {
-  options.target.value = titles[index];
-  if ([index, undefined].includes(classOf(options.versus))) options.versus.value = "";
-  checkBreeds();
-  askNow();
-}
-
-/** Case, hyphens and underscores do not matter, as in the service. */
-const spelled = (name) => name.trim().toLowerCase().replace(/[\s_-]+/g, " ");
-
-/** The class that a field names; null where it is empty, undefined where no class has that name. */
-const classOf = ({ value }) => (value.trim() ? indices.get(spelled(value)) : null);
-
-function checkBreeds() {
-  for (const field of breedFields) {
-    field.setCustomValidity(classOf(field) === undefined ? "Not a breed of this model." : "");
-  }
-  const versus = classOf(options.versus);
-  if (versus != null && versus === (classOf(options.target) ?? likeliest)) {
-    options.versus.setCustomValidity("Choose another breed: this one is being explained.");
-  }
-}
-
-function takeFirst(files) {
-  if (files.length) take(files[0]);
-}
-
-$("#file").addEventListener("change", ({ target: input }) => {
-  takeFirst([...input.files]);
-  input.value = ""; // so that the same file can be chosen again
-});
-document.addEventListener("paste", ({ clipboardData }) => takeFirst(clipboardData.files));
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  document.body.classList.add("dropping");
-});
-document.addEventListener("dragleave", ({ relatedTarget }) => {
-  if (!relatedTarget) document.body.classList.remove("dropping");
-});
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dropping");
-  takeFirst(event.dataTransfer.files);
-});
-$("#options").addEventListener("change", ({ target: field }) => {
-  if (!breedFields.includes(field)) askSoon();
-});
-for (const field of breedFields) {
-  // A name is asked for once it is whole, by typing or from the list.
-  field.addEventListener("input", () => {
-    checkBreeds();
-    if (breedFields.every((each) => each.validity.valid)) askSoon();
+/** Draw the stage at the next frame: a slider may move several times before it. */
+function refresh() {
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    if (model) showControls();
+    if (photo?.bitmap) showStage();
   });
-  field.addEventListener("change", () => field.reportValidity());
-  field.addEventListener("focus", () => field.select());
 }
-$("#options").addEventListener("submit", (event) => event.preventDefault());
+
+function showStage() {
+  const size = [photo.width, photo.height];
+  panels = shown ? compared().map((each) => shown.panel(each, settings, size)) : [];
+  $("#stage").dataset.compare = settings.compare;
+  const split = settings.compare === "split" ? { from: 0, to: divider.share } : {};
+  showView(firstView, panels[0], split);
+  const [, other] = panels;
+  if (settings.compare === "split" && other) {
+    paint(firstView.querySelector("canvas"), photo, other.map, settings, { from: divider.share });
+  }
+  mark(firstView.querySelector(".other"), settings.compare === "split" ? other : null);
+  firstView.querySelector(".right").textContent = specTitle(settings.second);
+  if (settings.compare === "side") showView(secondView, other, {});
+  showFigures(size);
+}
+
+/** A view with its heatmap, found box and peak; without a panel the photo alone. */
+function showView(view, panel, part) {
+  const canvas = view.querySelector("canvas");
+  fit(canvas, photo, LONGEST);
+  paint(canvas, photo, panel?.map ?? null, settings, part);
+  canvas.setAttribute("aria-label", panel ? described(panel) : "Your photo");
+  mark(view.querySelector(".found"), panel);
+  view.querySelector(".left").textContent = panel ? specTitle(panel.spec) : "";
+  const ring = view.querySelector(".peak");
+  ring.hidden = !panel?.peak || settings.compare === "split";
+  if (!ring.hidden) {
+    ring.style.left = `${(100 * panel.peak[0]) / photo.width}%`;
+    ring.style.top = `${(100 * panel.peak[1]) / photo.height}%`;
+  }
+}
+
+function mark(element, panel) {
+  place(element, panel?.box ?? null, [photo.width, photo.height]);
+}
+
+function described({ spec: which, status, box }) {
+  const found = box ? `box ${box.map(Math.round).join(", ")}` : NO_EVIDENCE[status];
+  return `Photo with the heatmap of ${specTitle(which)}, for ${shown.target.label}: ${found}`;
+}
+
+function showFigures(size) {
+  const own = settings.box;
+  $("#figures").querySelectorAll("tbody tr").forEach((row, i) => {
+    const panel = panels[i];
+    row.hidden = i > 0 && settings.compare === "off";
+    const figures = panel && own ? agreement(panel, own, size) : null;
+    const tell = (selector, text) => { row.querySelector(selector).textContent = text; };
+    tell("th", i > 0 ? specTitle(settings.second) : specTitle(spec()));
+    tell(".iou", figures ? figures.iou.toFixed(3) : "–");
+    tell(".energy", figures ? percent(figures.energy) : "–");
+    tell(".peaks", figures ? (figures.peak ? "yes" : "no") : "–");
+  });
+  $("#hint").textContent = hint(own);
+}
+
+function hint(own) {
+  const without = panels.find(({ box }) => !box);
+  if (without) return `${specTitle(without.spec)} has no box: ${NO_EVIDENCE[without.status]}.`;
+  if (panels.length && !own) return "Draw a box around the dog to see how well the green box agrees with it.";
+  return "\u00a0";
+}
+
+function showControls() {
+  for (const tab of $("#methods").children) {
+    const chosen = tab.dataset.method === settings.method;
+    tab.setAttribute("aria-selected", chosen);
+    tab.tabIndex = chosen ? 0 : -1;
+    if (chosen) $("#views").setAttribute("aria-labelledby", tab.id);
+  }
+  for (const input of document.querySelectorAll("[name=layers]")) {
+    input.checked = input.value === settings.layers;
+    input.disabled = !specs.includes(`${settings.method}/${input.value}`);
+  }
+  for (const input of document.querySelectorAll("[name=compare]")) {
+    input.checked = input.value === settings.compare;
+  }
+  $("#second").value = settings.second;
+  $("#second").disabled = settings.compare === "off";
+  $("#opacity").value = settings.opacity;
+  $("#opacity-value").textContent = `${Math.round(100 * settings.opacity)} %`;
+  showThreshold();
+  $("#rule").value = fusedOf(model, spec()) ? settings.rule : "heatmap";
+  $("#rule").disabled = !fusedOf(model, spec());
+  if ($("#colormap").value !== settings.colormap || !$("#scale").dataset.shown) {
+    $("#colormap").value = settings.colormap;
+    $("#scale").dataset.shown = true;
+  }
+  paintScale($("#scale"), settings.colormap);
+}
+
+function showThreshold() {
+  const usual = calibrated(model, spec(), settings.rule);
+  const { min, max } = $("#threshold");
+  $("#threshold").value = settings.threshold ?? usual;
+  $("#threshold-value").textContent = (settings.threshold ?? usual).toFixed(2);
+  $("#calibrated").style.setProperty("--at", (usual - min) / (max - min));
+  $("#reset").hidden = settings.threshold === null;
+}
+
+// -- photos
+
+/** Take a photo from wherever it came; `remark` is said beside it. */
+async function take(file, remark = null) {
+  latest += 1;
+  const number = latest;
+  asking.abort();
+  atBreeds.clear();
+  atPhoto.clear();
+  busy(true);
+  const next = await read(file).catch(() => null);
+  if (number !== latest) return; // another one was chosen meanwhile
+  if (!next) {
+    busy(false);
+    atPhoto.say("This file cannot be read. Choose the file of a single photo.", { error: true });
+    return;
+  }
+  const first = !body.classList.contains("has-photo"); // a link's breed and box are for this one
+  photo?.bitmap?.close?.();
+  photo = next;
+  [answers, shown, panels] = [new Map(), null, []];
+  rating.withdraw();
+  if (!first) Object.assign(settings, OF_A_PHOTO);
+  draw(false);
+  if (photo.bitmap) appear();
+  else disappear();
+  if (await ask() && remark && number === latest) atPhoto.say(remark);
+}
+
+/** Show the photo, and hold the places of what will be said of it. */
+function appear() {
+  body.classList.add("has-photo");
+  $("#another").hidden = false;
+  $("#stage").style.setProperty("--ratio", photo.width / photo.height);
+  $("#explained").textContent = $("#verdict").textContent = "\u00a0";
+  $("#confidence").textContent = $("#confidence").className = "";
+  if (!shown) breeds.clear();
+  editor.reset([photo.width, photo.height], settings.box);
+  settings.box = editor.box;
+  refresh();
+}
+
+/** This browser cannot show the photo: an empty stage until the service has decoded it. */
+function disappear() {
+  editor.reset();
+  for (const view of [firstView, secondView]) {
+    view.querySelector("canvas").width = 0;
+    for (const part of view.querySelectorAll(".found, .peak")) part.hidden = true;
+  }
+  breeds.clear();
+}
+
+/** Back to the start, where there is nothing to show. */
+function leave() {
+  body.classList.remove("has-photo");
+  $("#another").hidden = true;
+}
+
+listen({ input: $("#file"), target: body, take, complain: (text) => atPhoto.say(text, { error: true }) });
+$("#another").addEventListener("click", () => $("#file").click());
+
+function offerSamples() {
+  for (const sample of samples.SAMPLES) {
+    const button = document.createElement("button");
+    button.type = "button";
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [240, 180];
+    const caption = document.createElement("span");
+    caption.textContent = sample.name;
+    button.append(canvas, caption);
+    button.addEventListener("click", async () => take(await samples.file(sample)));
+    $("#samples").append(button);
+    (window.requestIdleCallback ?? setTimeout)(() => samples.draw(canvas, sample));
+  }
+}
+
+// -- controls
+
+/** Along a list of tabs, as its pattern has it. */
+$("#methods").addEventListener("keydown", (event) => {
+  const tabs = [...$("#methods").children];
+  const at = tabs.indexOf(document.activeElement);
+  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: tabs.length - 1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  const tab = tabs[(to + tabs.length) % tabs.length];
+  tab.focus();
+  tab.click();
+});
+
+function offerMethods() {
+  const tabs = model.methods.map((method) => {
+    const tab = document.createElement("button");
+    Object.assign(tab, { type: "button", id: `method-${method}`, textContent: methodTitle(method) });
+    tab.setAttribute("role", "tab");
+    tab.setAttribute("aria-controls", "views");
+    tab.dataset.method = method;
+    tab.addEventListener("click", () => {
+      const layers = specs.includes(`${method}/${settings.layers}`) ? settings.layers : "last";
+      change({ method, layers });
+    });
+    return tab;
+  });
+  $("#methods").replaceChildren(...tabs);
+  $("#second").replaceChildren(...specs.map((each) => new Option(specTitle(each), each)));
+  $("#layers").hidden = specs.every((each) => each.endsWith("/last"));
+}
+
+const on = (selector, event, act) => $(selector).addEventListener(event, act);
+on("#layers", "change", ({ target }) => change({ layers: target.value }));
+on("#compare", "change", ({ target }) => change({ compare: target.value }));
+on("#second", "change", ({ target }) => change({ second: target.value }));
+on("#opacity", "input", ({ target }) => change({ opacity: Number(target.value) }));
+on("#threshold", "input", ({ target }) => change({ threshold: Number(target.value) }));
+on("#reset", "click", () => {
+  change({ threshold: null });
+  $("#threshold").focus();
+});
+on("#colormap", "change", ({ target }) => change({ colormap: target.value }));
+on("#rule", "change", ({ target }) => change({ rule: target.value, threshold: null }));
+on("#drawing", "click", () => draw(!editor.drawing));
+on("#remove", "click", () => editor.set(null));
+document.addEventListener("keydown", ({ key: pressed }) => {
+  if (pressed === "Escape") draw(false);
+});
+
+// -- what can be taken along
+
+on("#download", "click", async () => {
+  if (!panels.length) return;
+  const blob = await picture(photo, panels, { settings, divider: divider.share });
+  const parts = [photo.name.replace(/\.[^.]*$/, ""), ...compared().map((each) => each.replace("/", "-"))];
+  save(blob, `${parts.join("-")}.png`);
+});
+
+/** What the command asks for: names in place of numbers, and the rule that applies. */
+function question() {
+  const named = (index) => (index === null ? null : names.key(index));
+  return [
+    { ...settings, target: named(settings.target), versus: named(settings.versus),
+      rule: fusedOf(model, spec()) ? settings.rule : "heatmap" },
+    { base: document.baseURI, file: photo.name, locked: Boolean(key.value) },
+  ];
+}
+
+async function copy(text, word) {
+  try {
+    await navigator.clipboard.writeText(text);
+    $("#copied").textContent = `${word} copied.`;
+  } catch {
+    $("#copied").textContent = "This browser did not allow copying. Here it is to copy by hand:";
+    const field = Object.assign(document.createElement("textarea"), { readOnly: true, value: text });
+    field.setAttribute("aria-label", word);
+    $("#copied").append(field);
+    field.select();
+  }
+}
+
+on("#copy-curl", "click", () => copy(curl(...question()), "Command"));
+on("#copy-python", "click", () => copy(httpx(...question()), "Program"));
+on("#copy-link", "click", () => {
+  const address = new URL(document.baseURI);
+  address.hash = toFragment(settings, (index) => names.key(index));
+  copy(address.href, "Link (without the photo)");
+});
+
+function restore() {
+  settings = fromFragment(location.hash, { specs, colormaps: Object.keys(COLORMAPS),
+    classOf: (name) => names.of(name) ?? model.labels.find(({ synset, index }) =>
+      synset === name || String(index) === name)?.index });
+  if (!specs.includes(spec())) [settings.method, settings.layers] = specs[0].split("/");
+  if (!specs.includes(settings.second)) settings.second = specs[specs.length - 1];
+}
+
+window.addEventListener("hashchange", () => {
+  if (!model) return;
+  restore();
+  if (photo?.bitmap) {
+    editor.reset([photo.width, photo.height], settings.box);
+    settings.box = editor.box;
+  }
+  ask();
+  refresh();
+});
 
 // -- the model in service
 
 async function meetModel() {
-  complain(null);
   try {
-    model = await ask("model");
+    model = await patiently("model", { waiting: waits(atPhoto) });
   } catch (error) {
-    complain(error, meetModel);
+    fail(error, atPhoto, meetModel);
     return;
   }
-  const { name, version, architecture, labels, methods, fused, engine } = model;
+  atPhoto.clear();
+  const { name, version, architecture, labels, methods, fused, engine, limits } = model;
   $("#model").textContent = `Model ${name}, version ${version} (${architecture}), served by `
     + `${engine.name} ${engine.version} in ${engine.precision} on ${engine.device}.`;
-  $("summary").textContent = `All ${labels.length} breeds`;
-  nameBreeds(labels);
-  const hasFused = Object.keys(fused ?? {}).length > 0;
-  options.rule[0].disabled = !hasFused;
-  options.rule.value = hasFused ? "" : "heatmap";
+  if (limits) $("#limit").textContent = `, up to ${megabytes(limits.upload_bytes)}`;
+  specs = specsOf(model);
+  names = new Names(labels);
+  breeds.names = names;
+  $("#labels-title").textContent = `All ${labels.length} breeds`;
+  $("#labels").textContent = names.sorted.join(", ");
   $("#why-alike").hidden = !methods.includes("cam");
   $("#no-cam").hidden = methods.includes("cam");
-  $("#why-fused").hidden = !hasFused;
+  $("#why-fused").hidden = Object.keys(fused ?? {}).length === 0;
+  offerMethods();
+  restore();
+  if (photo?.bitmap) {
+    editor.reset([photo.width, photo.height], settings.box);
+    settings.box = editor.box;
+  }
+  refresh();
+  ask();
 }
 
-/** Offer the breeds by name, in the order of the alphabet; names that two share, with synset. */
-function nameBreeds(labels) {
-  const counts = new Map();
-  for (const { name } of labels) counts.set(spelled(name), (counts.get(spelled(name)) ?? 0) + 1);
-  titles = labels.map(({ name, synset, index }) =>
-    counts.get(spelled(name)) > 1 ? `${name} (${synset ?? index})` : name);
-  titles.forEach((title, index) => indices.set(spelled(title), index));
-  const sorted = [...titles].sort((one, other) => one.localeCompare(other));
-  $("#labels").textContent = sorted.join(", ");
-  $("#names").replaceChildren(...sorted.map((title) => new Option(title)));
-}
-
-/** The documentation can be turned off. */
-async function offerDocs() {
-  const response = await fetch("docs", { method: "HEAD" }).catch(() => null);
-  $("#docs").hidden = response?.status === 404;
-}
-
+$("#colormap").replaceChildren(...Object.keys(COLORMAPS).map((each) => new Option(each)));
+breeds.clear();
+offerSamples();
 meetModel();
-offerDocs();
+hasDocs().then((are) => { $("#docs").hidden = !are; });

@@ -1,4 +1,4 @@
-// The box on a photo, in the photo's pixels: drawn, moved and resized by pointer, keys or numbers.
+// The user's box over the photo: drawn, moved and resized by pointer, keys or numbers.
 
 const LEAST_DRAG = 4; // CSS pixels: less is a tap
 
@@ -9,71 +9,82 @@ const spanned = ([x, y], [u, v]) => [
   Math.min(x, u), Math.min(y, v), Math.max(x, u), Math.max(y, v),
 ];
 
+const hasArea = ([xmin, ymin, xmax, ymax]) => xmin < xmax && ymin < ymax;
+
+/** Place an element over a photo of that size; `box` in the photo's pixels, null hides it. */
+export function place(element, box, [width, height]) {
+  element.hidden = !box;
+  if (!box) return;
+  const [xmin, ymin, xmax, ymax] = box;
+  const shares = { left: xmin / width, top: ymin / height,
+    width: (xmax - xmin) / width, height: (ymax - ymin) / height };
+  for (const [name, share] of Object.entries(shares)) element.style[name] = `${100 * share}%`;
+}
+
 export class BoxEditor {
-  #stage; #frame; #fields; #fieldset; #changed;
+  #surfaces; #frames; #fieldset; #fields; #changed;
   #size = null; // [width, height] of the photo, pixels; null: not known yet
   #box = null; // [xmin, ymin, xmax, ymax]
 
-  /** `root` holds `.stage`, `.frame` and `.edges`; `changed` is called when the box is another. */
-  constructor(root, changed) {
+  /** Draw fingers and pens too; a mouse always does. */
+  drawing = false;
+
+  /**
+   * `surfaces` are the elements over which the photo lies, each with a `.frame`; `fieldset` has
+   * the four numbers; `changed(box)` is called when its user has made the box another.
+   */
+  constructor(surfaces, fieldset, changed) {
     this.#changed = changed;
-    this.#stage = root.querySelector(".stage");
-    this.#frame = root.querySelector(".frame");
-    this.#fieldset = root.querySelector(".edges fieldset");
-    this.#fields = [...this.#fieldset.querySelectorAll("input")];
-    this.#stage.addEventListener("pointerdown", (event) => this.#press(event));
-    this.#frame.addEventListener("keydown", (event) => this.#key(event));
-    this.#fieldset.addEventListener("change", () => this.#typed());
-    this.#fieldset.querySelector("button").addEventListener("click", () => this.#set(null));
-    this.#fieldset.form.addEventListener("submit", (event) => event.preventDefault());
+    this.#surfaces = surfaces;
+    this.#frames = surfaces.map((surface) => surface.querySelector(".frame"));
+    this.#fieldset = fieldset;
+    this.#fields = [...fieldset.querySelectorAll("input")];
+    for (const surface of surfaces) {
+      surface.addEventListener("pointerdown", (event) => this.#press(event, surface));
+    }
+    for (const frame of this.#frames) {
+      frame.addEventListener("keydown", (event) => this.#key(event));
+    }
+    fieldset.addEventListener("change", () => this.#typed());
   }
 
   get box() {
     return this.#box;
   }
 
-  /** Start anew with a photo of that size, or with one of a size to be told later. */
-  reset(size = null) {
-    this.#show(null);
-    this.resize(size);
-  }
-
-  /** The photo's size, which the service knows best. */
-  resize(size) {
+  /** Start anew with a photo of that size, or with one whose size is not known yet. */
+  reset(size = null, box = null) {
     this.#size = size;
     this.#fieldset.disabled = !size;
     this.#fields.forEach((field, i) => { field.max = size ? size[i % 2] : ""; });
+    this.#show(size && box ? this.#clipped(box) : null);
   }
 
-  #set(box) {
+  /** Take this box, as if its user had drawn it; null removes it. */
+  set(box) {
     this.#show(box);
-    this.#changed();
+    this.#changed(box);
+  }
+
+  #clipped(box) {
+    const clipped = box.map((edge, i) => between(0, edge, this.#size[i % 2]));
+    return hasArea(clipped) ? clipped : null;
   }
 
   #show(box) {
-    const hadFocus = document.activeElement === this.#frame;
+    const hadFocus = this.#frames.includes(document.activeElement);
     this.#box = box;
-    this.#frame.hidden = !box;
+    for (const frame of this.#frames) place(frame, box, this.#size ?? [1, 1]);
     this.#fields.forEach((field, i) => {
       field.setCustomValidity("");
-      field.value = box ? box[i] : "";
+      field.value = box ? Number(box[i].toFixed(1)) : "";
     });
-    if (box) this.#place(box);
-    else if (hadFocus) this.#fields[0].focus();
-  }
-
-  #place([xmin, ymin, xmax, ymax]) {
-    const [width, height] = this.#size;
-    const shares = { left: xmin / width, top: ymin / height,
-      width: (xmax - xmin) / width, height: (ymax - ymin) / height };
-    for (const [name, share] of Object.entries(shares)) {
-      this.#frame.style[name] = `${100 * share}%`;
-    }
+    if (!box && hadFocus) this.#fields[0].focus();
   }
 
   /** Where an event is, in whole pixels of the photo. */
-  #point(event) {
-    const seen = this.#stage.getBoundingClientRect();
+  #point(event, surface) {
+    const seen = surface.getBoundingClientRect();
     const [width, height] = this.#size;
     return [
       between(0, Math.round(((event.clientX - seen.left) / seen.width) * width), width),
@@ -82,39 +93,42 @@ export class BoxEditor {
   }
 
   /** Follow a pointer from here until it is lifted; Escape and the system can call it off. */
-  #press(event) {
-    if (!this.#size || !event.isPrimary || event.button) return;
+  #press(event, surface) {
+    const onCorner = event.target.dataset.corner !== undefined;
+    const may = event.pointerType === "mouse" || this.drawing || onCorner;
+    if (!may || !this.#size || !event.isPrimary || event.button) return;
+    if (event.target.closest("[role=slider]")) return; // the divider
     const before = this.#box;
-    const drag = this.#dragFrom(event);
+    const drag = this.#dragFrom(event, surface);
     let dragged = false;
     const lifted = new AbortController();
     const on = (target, name, act) => target.addEventListener(name, act, { signal: lifted.signal });
     const end = (box) => {
       lifted.abort();
       if (box === before) this.#show(before);
-      else this.#set(box);
+      else this.set(box);
     };
-    this.#stage.setPointerCapture(event.pointerId);
-    on(this.#stage, "pointermove", (move) => {
+    surface.setPointerCapture(event.pointerId);
+    on(surface, "pointermove", (move) => {
       const far = Math.hypot(move.clientX - event.clientX, move.clientY - event.clientY);
       dragged ||= far >= LEAST_DRAG;
-      if (dragged) this.#show(drag(this.#point(move)));
+      if (dragged) this.#show(drag(this.#point(move, surface)));
     });
-    on(this.#stage, "pointerup", () => end(dragged && hasArea(this.#box) ? this.#box : before));
-    on(this.#stage, "pointercancel", () => end(before));
+    on(surface, "pointerup", () => end(dragged && hasArea(this.#box) ? this.#box : before));
+    on(surface, "pointercancel", () => end(before));
     on(document, "keydown", (key) => { if (key.key === "Escape") end(before); });
   }
 
   /** What box a drag from here makes of a point: a corner, the whole, or a new one. */
-  #dragFrom(event) {
-    const start = this.#point(event);
+  #dragFrom(event, surface) {
+    const start = this.#point(event, surface);
     const box = this.#box;
     const corner = event.target.dataset.corner?.split(" ").map(Number);
     if (corner) {
       const opposite = corner.map((i) => box[(i + 2) % 4]);
       return (point) => spanned(opposite, point);
     }
-    if (event.target === this.#frame) {
+    if (this.#frames.includes(event.target)) {
       return (point) => this.#moved(box, point[0] - start[0], point[1] - start[1]);
     }
     return (point) => spanned(start, point);
@@ -130,7 +144,7 @@ export class BoxEditor {
   #key(event) {
     if (event.key === "Delete" || event.key === "Backspace") {
       event.preventDefault();
-      this.#set(null);
+      this.set(null);
       return;
     }
     const step = Math.max(1, Math.round(Math.max(...this.#size) / 100));
@@ -138,7 +152,7 @@ export class BoxEditor {
       ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
     if (!way) return;
     event.preventDefault();
-    this.#set(event.shiftKey ? this.#grown(...way) : this.#moved(this.#box, ...way));
+    this.set(event.shiftKey ? this.#grown(...way) : this.#moved(this.#box, ...way));
   }
 
   #grown(right, down) {
@@ -152,16 +166,16 @@ export class BoxEditor {
   /** Take the numbers once there are four that make a box; none is no box. */
   #typed() {
     this.#fields.forEach((field) => field.setCustomValidity(""));
-    const given = this.#fields.filter((field) => field.value !== "");
-    if (!given.length && this.#box) this.#set(null);
-    if (given.length < 4) return;
+    const filled = this.#fields.filter((field) => field.value !== "");
+    if (!filled.length && this.#box) this.set(null);
+    if (filled.length < 4) return;
     const typed = this.#fields.map((field) => Number(field.value));
-    const box = typed.map((value, i) => between(0, value, this.#size[i % 2]));
-    if (hasArea(box)) {
-      this.#set(box);
+    const box = this.#clipped(typed);
+    if (box) {
+      this.set(box);
       return;
     }
-    const wrong = box[0] < box[2] ? 1 : 0;
+    const wrong = typed[0] < typed[2] ? 1 : 0;
     const message = hasArea(typed)
       ? "The box lies outside the photo"
       : wrong ? "ymin must be less than ymax" : "xmin must be less than xmax";
@@ -169,5 +183,3 @@ export class BoxEditor {
     this.#fields[wrong].reportValidity();
   }
 }
-
-const hasArea = ([xmin, ymin, xmax, ymax]) => xmin < xmax && ymin < ymax;

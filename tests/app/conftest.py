@@ -31,6 +31,9 @@ from app.service import Service
 from app.settings import PROJECT, Settings
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.app.chromium import Pages
     from tests.app.observed import Observed
     from tests.app.services import Service as ServiceProcess
 
@@ -214,6 +217,32 @@ def plain_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Service
 
     with serving(tmp_path_factory.mktemp("plain"), precision="float32") as service:
         yield service
+
+
+@pytest.fixture
+def service(plain_service: "ServiceProcess") -> "ServiceProcess":
+    """What the page's tests open in Chromium."""
+    return plain_service
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Chromium, for the tests of one module: asynchronous ones do not mix with its event loop."""
+    from tests.app.chromium import launched
+
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: "Browser") -> Iterator["Pages"]:
+    """Opens pages; afterwards, no script of theirs may have failed."""
+    from tests.app.chromium import Pages
+
+    pages = Pages(browser)
+    yield pages
+    pages.close()
+    assert pages.errors == []
 
 
 @pytest.fixture(scope="session")

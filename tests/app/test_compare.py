@@ -1,11 +1,13 @@
 """`/compare` beside `/cam` and `/gradcam`: one call of the model, and the same figures."""
 
+import base64
 from typing import Any
 
 import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from app.bundle import Fused, Method, ModelCard
 from app.engines import Batch, Cut
@@ -22,6 +24,7 @@ from tests.app.conftest import (
     picture,
     pixels,
     post,
+    problem,
 )
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +81,7 @@ def panels(drawn: npt.NDArray[np.uint8], count: int, width: int) -> list[npt.NDA
         {"box": ["20,30,200,220", "5,5,60,60", "-9,-9,500,500"], "curve": True},
         {"rule": "heatmap", "box": "20,30,200,220", "curve": True, "target": "3", "versus": "5"},
         {"size": 200, "colormap": "viridis", "alpha": 0.7, "target": "2", "top_k": 2},
+        {"size": 200, "heatmap": True, "photo": True, "versus": "4"},
     ],
     ids=str,
 )
@@ -88,9 +92,13 @@ async def test_each_panel_is_what_is_answered_alone(
         together = await ask(client, "/compare", **params)
         alone = [await ask(client, path, **params, **more) for path, more in SINGLE]
     assert together["explanations"] == [
-        {name: answer[name] for name in ("explanation", "localization")} for answer in alone
+        {name: answer[name] for name in ("explanation", "localization", "heatmap")}
+        for answer in alone
     ]
     for answer in alone:
+        for name in ("foreground", "photo"):
+            assert together[name] == answer[name]
+            assert (answer[name] is not None) == (params.get("heatmap", False))
         for name in ("model", "image", "predictions", "confidence", "target"):
             assert together[name] == answer[name]
     drawing = together["overlay"]
@@ -119,7 +127,48 @@ async def test_the_model_is_called_once(serve: Serve, engine: Borrowed) -> None:
     listening = Deep(engine)
     async with serve(engine=listening) as client:
         await ask(client, "/compare")
-    assert listening.cuts == [Cut.EXPLAIN_DEEP]
+        await ask(client, "/compare", method=["hirescam", "layercam/last6", "gradcam/last6"])
+        await ask(client, "/compare", method=["cam", "gradcampp/last", "layercam"])
+    assert listening.cuts == [Cut.EXPLAIN_DEEP, Cut.EXPLAIN_DEEP, Cut.EXPLAIN]
+
+
+async def test_methods_come_in_the_order_of_the_request(
+    serve: Serve, engine: Borrowed, fused: ModelCard
+) -> None:
+    late = ",".join(fused.layer_names[-2:])
+    alone: list[tuple[str, dict[str, Any]]] = [
+        ("/gradcam", {"method": "layercam", "layers": "last6"}),
+        ("/cam", {}),
+        ("/gradcam", {"method": "hirescam", "layers": late}),
+        ("/gradcam", {"layers": "last6"}),
+        ("/gradcam", {"method": "layercam", "layers": "last6"}),
+        ("/gradcam", {"method": "gradcampp"}),
+    ]
+    methods = ["layercam/last6", "cam", f"hirescam/{late}", "gradcam/last6", "layercam/last6"]
+    common: dict[str, Any] = {"box": "20,30,200,220", "size": 100, "heatmap": True}
+    async with serve(engine=Deep(engine), card=fused) as client:
+        together = await ask(client, "/compare", method=[*methods, "gradcampp/last"], **common)
+        answers = [await ask(client, path, **params, **common) for path, params in alone]
+    assert together["explanations"] == [
+        {name: answer[name] for name in ("explanation", "localization", "heatmap")}
+        for answer in answers
+    ]
+    pictures = panels(overlay(together), 6, 100)
+    for panel, answer in zip(pictures, answers, strict=True):
+        np.testing.assert_array_equal(panel, overlay(answer))
+
+
+async def test_twelve_methods_without_a_picture(client: httpx.AsyncClient) -> None:
+    answer = await ask(client, "/compare", method=["gradcam"] * 12, overlay="false")
+    assert len(answer["explanations"]) == 12
+
+
+async def test_cam_is_refused_without_a_head_for_it(
+    serve: Serve, engine: Borrowed, fused: ModelCard
+) -> None:
+    async with serve(engine=Deep(engine), card=fused.replace(head="other")) as client:
+        response = await post(client, "/compare", method=["gradcam", "cam"])
+        assert "/gradcam" in problem(response, 409, "method-unavailable")
 
 
 async def test_without_a_head_for_cam_there_are_two(
@@ -223,6 +272,82 @@ async def test_no_panel_with_evidence_has_no_header_for_boxes(
     assert "BreedCAM-Box" not in bare.headers
     for panel in panels(pixels(bare.content), 3, 320):
         np.testing.assert_array_equal(panel, pixels(JPEG))
+
+
+# -- numbers and photo
+
+
+def values(heatmap: Answer) -> npt.NDArray[np.float32]:
+    data = base64.b64decode(heatmap["data"])
+    return np.frombuffer(data, "<f4").reshape(heatmap["height"], heatmap["width"])
+
+
+@pytest.mark.parametrize("rule", ["heatmap", "fused"])
+async def test_numbers_are_the_heatmap_before_it_is_resized(
+    serve: Serve, engine: Borrowed, calibrated: ModelCard, rule: str
+) -> None:
+    rng = np.random.default_rng(7)
+    late, early = rng.normal(size=(2, 7, 7)), rng.normal(size=(14, 14))
+    names = calibrated.layer_names
+    maps: dict[str, npt.ArrayLike] = {
+        "cam": late[0],
+        "gradcam": late[1],
+        f"layercam_{names[0]}": early,
+        "foreground": np.abs(late[0]),
+        f"foreground_{names[2]}": np.zeros((14, 14)),
+    }
+    params: dict[str, Any] = {"heatmap": "true", "overlay": "false", "rule": rule}
+    methods = ["cam", "gradcam", f"layercam/{names[0]}", "hirescam"]
+    if rule == "fused":
+        methods.pop(2)  # only `last` and `last6` are calibrated
+    async with serve(engine=Painted(engine, calibrated, maps)) as client:
+        answer = await ask(client, "/compare", method=methods, **params)
+        single = await ask(client, "/gradcam", **params)
+    expected = [
+        (late[0] - late[0].min()) / np.ptp(late[0]),
+        np.maximum(late[1], 0) / late[1].max(),
+        np.maximum(early, 0) / early.max(),
+        np.zeros((7, 7)),  # `empty`
+    ]
+    if rule == "fused":
+        expected.pop(2)
+    for entry, heatmap in zip(answer["explanations"], expected, strict=True):
+        np.testing.assert_allclose(values(entry["heatmap"]), heatmap, atol=1e-6)
+    assert answer["explanations"][-1]["explanation"]["status"] == "empty"
+    assert single["heatmap"] == answer["explanations"][1]["heatmap"]
+    # Of two layers, the foreground has the size of the finer one; the other has no evidence.
+    foreground = values(answer["foreground"])
+    assert foreground.shape == (14, 14)
+    assert foreground.max() == 1
+    row, column = np.unravel_index(np.argmax(np.abs(late[0])), (7, 7))
+    assert np.unravel_index(np.argmax(foreground), (14, 14)) in {
+        (2 * row + y, 2 * column + x) for y in (0, 1) for x in (0, 1)
+    }
+    assert single["foreground"] == answer["foreground"]
+
+
+@pytest.mark.parametrize("path", ["/cam", "/compare"])
+async def test_the_photo_is_the_overlay_without_heatmap_and_boxes(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    photo = encode(picture(480, 360), exif=exif)
+    for params, size in (({}, (360, 480)), ({"size": 120}, (90, 120))):
+        one = {"method": "gradcam"} if path == "/compare" else {}
+        bare = await ask(client, path, photo, alpha=0, rule="heatmap", **one, **params)
+        answer = await ask(
+            client, path, photo, photo="true", overlay="false", box="9,9,99,99", **params
+        )
+        assert bare["photo"] is None
+        assert answer["overlay"] is None
+        assert answer["photo"]["media_type"] == "image/jpeg"
+        assert (answer["photo"]["width"], answer["photo"]["height"]) == size
+        shown = pixels(base64.b64decode(answer["photo"]["data"])).astype(int)
+        # All but the box around the evidence, which an overlay always has.
+        difference = np.abs(shown - overlay(bare))
+        assert np.median(difference) <= 2
+        assert np.mean(difference > 16) < 0.15
 
 
 # -- confidence, of every endpoint that answers

@@ -50,7 +50,9 @@ REASONS = {
     "a box is four numbers": "an edge beyond float's range",
     "name the same class": "two values compared",
     "names the class that is explained": "the likeliest class is known only then",
-    "`layers`: ": "which layers there are is the model's",
+    "The model does not expose '": "which layers there are is the model's",
+    "CAM has the last layer alone": "two parts of a value that belong together",
+    "an overlay shows 6 methods at most": "two parameters that belong together",
 }
 
 

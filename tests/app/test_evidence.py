@@ -81,7 +81,7 @@ class TestMethodAtLayers:
 
     @pytest.mark.parametrize("layers", ["stem", "late,stem", "", "late,", "last,last6"])
     def test_a_layer_that_is_not_exposed_is_refused(self, layers: str) -> None:
-        with pytest.raises(RequestError, match="It has fine, late; or `last`"):
+        with pytest.raises(RequestError, match="Its layers are fine, late; or `last`"):
             MethodAtLayers.parse(card(), Method.GRADCAM, layers)
 
     def test_cam_needs_its_head(self) -> None:

@@ -28,6 +28,7 @@ PATHS = (
     "/gradcam?size=300&method=layercam",
     "/gradcam?layers=last6&overlay=false",
     "/compare?size=300&box=1,1,30,30&curve=true",
+    "/compare?size=300&overlay=false&heatmap=true&photo=true&method=cam&method=layercam/last6",
 )
 
 

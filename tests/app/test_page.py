@@ -7,11 +7,15 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from app.overlay import COLORMAPS
-from app.schemas import PredictQuery
+from app.bundle import DEFAULT_THRESHOLD, Method
+from app.settings import MAX_OVERLAY_SIZE, PROJECT
 from tests.app.conftest import problem
 
 pytestmark = pytest.mark.anyio
+
+STATIC = PROJECT / "app" / "static"
+FILES = sorted(path.name for path in STATIC.iterdir())
+MOST_BYTES = 150_000
 
 TYPES = {
     "css": {"text/css"},
@@ -75,20 +79,23 @@ async def test_every_file_is_here_and_of_the_right_type(client: httpx.AsyncClien
         kind = answer.headers["content-type"].partition(";")[0]
         assert kind in TYPES[address.rpartition(".")[2]]
         assert answer.headers["x-content-type-options"] == "nosniff"
-        imported = re.findall(r'from "(.+?)"|url\((.+?)\)', answer.text)
+        imported = re.findall(r'from "(.+?)"|\burl\((.+?)\)', answer.text)
         to_read += [urljoin(address, "".join(groups)) for groups in imported]
-    assert {address.rpartition("/")[2] for address in read} == {
-        "app.js",
-        "box.js",
-        "icon.svg",
-        "style.css",
-    }
+    names = {address.removeprefix(f"{prefix}static/") for address in read}
+    assert names == {*FILES} - {"index.html"}
 
 
-@pytest.mark.parametrize("path", ["/", "/static/app.js", "/static/style.css"])
+async def test_all_files_together_are_small(client: httpx.AsyncClient) -> None:
+    answers = [await client.get(f"/static/{name}") for name in FILES]
+    assert sum(len(answer.content) for answer in answers) < MOST_BYTES
+
+
+@pytest.mark.parametrize(
+    "path", ["/", *(f"/static/{name}" for name in FILES if ".svg" not in name)]
+)
 async def test_no_file_names_another_host(client: httpx.AsyncClient, path: str) -> None:
     text = (await client.get(path)).text
-    assert not re.search(r"https?://|[\"'(]//|import\(", text)
+    assert not re.search(r"https?://|[\"'(]//|import\(|\beval\(|innerHTML", text)
 
 
 @pytest.mark.parametrize("path", ["/", "/static/app.js", "/static/style.css"])
@@ -113,7 +120,7 @@ async def test_without_scripts_no_link_leads_to_docs_that_may_be_off(
     """The script shows the only one where they are on."""
     text = (await client.get("/")).text
     assert Page(text).links.count("docs") == 1
-    assert '<p id="docs" hidden><a href="docs">' in text
+    assert '<a id="docs" href="docs" hidden>' in text
 
 
 async def test_there_is_nothing_else(client: httpx.AsyncClient) -> None:
@@ -123,11 +130,13 @@ async def test_there_is_nothing_else(client: httpx.AsyncClient) -> None:
     problem(await client.post("/"), 405, "method-not-allowed")
 
 
-async def test_the_page_asks_for_what_the_service_has(client: httpx.AsyncClient) -> None:
-    text = (await client.get("/")).text
-    choices = re.search(r'<select name="colormap">(.*?)</select>', text, re.S)
-    assert choices
-    assert re.findall(r"<option>(\w+)", choices[1]) == list(COLORMAPS)
-    listed = re.search(r"PREDICTIONS = (\d+)", (await client.get("/static/app.js")).text)
-    assert listed
-    assert int(listed[1]) == PredictQuery.model_fields["top_k"].default
+async def test_the_page_knows_what_the_service_has(client: httpx.AsyncClient) -> None:
+    """What its scripts repeat of the service's own numbers and names."""
+    evidence = (await client.get("/static/evidence.js")).text
+    methods = re.search(r"TITLES = {(.*?)}", evidence, re.S)
+    assert methods
+    assert re.findall(r"(\w+):", methods[1]) == list(Method)
+    assert f"DEFAULT_THRESHOLD = {DEFAULT_THRESHOLD};" in evidence
+    picture = re.search(r"PICTURE = (\d+);", (await client.get("/static/app.js")).text)
+    assert picture
+    assert int(picture[1]) == MAX_OVERLAY_SIZE

@@ -56,6 +56,8 @@ pytestmark = pytest.mark.anyio
         ({"target": "3", "versus": "3"}, "invalid-parameter", "versus"),
         ({"rule": "magic"}, "invalid-parameter", "rule"),
         ({"curve": "perhaps"}, "invalid-parameter", "curve"),
+        ({"heatmap": "numbers"}, "invalid-parameter", "heatmap"),
+        ({"photo": "jpeg"}, "invalid-parameter", "photo"),
     ],
     ids=str,
 )
@@ -81,6 +83,42 @@ async def test_a_method_or_layer_that_there_is_not(
     assert word in problem(response, 400, "invalid-parameter")
 
 
+KINDS = "cam, gradcam, gradcampp, layercam or hirescam"
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        (["scorecam"], f"`method` must be {KINDS}, with layers as in gradcam/last6."),
+        (["gradcam", "GradCAM/last"], f"`method 2` must be {KINDS}"),
+        (["gradcam/"], f"`method` must be {KINDS}"),
+        ([""], f"`method` must be {KINDS}"),
+        (["layercam/conv1"], "does not expose 'conv1'. Its layers are conv"),
+        (["gradcam/last,last6"], "does not expose 'last', 'last6'. Its layers are conv"),
+        (["cam/last6"], "CAM has the last layer alone: `last`."),
+        (["gradcam"] * 13, "`method` may be given 12 times at most."),
+        (["gradcam"] * 7, "an overlay shows 6 methods at most. For more, send `overlay=false`."),
+    ],
+)
+async def test_methods_that_cannot_be_compared(
+    client: httpx.AsyncClient, methods: list[str], words: str
+) -> None:
+    response = await post(client, "/compare", method=methods)
+    assert words in problem(response, 400, "invalid-parameter")
+
+
+@pytest.mark.parametrize("params", [{"heatmap": "true"}, {"photo": "true", "overlay": "false"}])
+@pytest.mark.parametrize("path", PICTURED)
+async def test_a_picture_alone_has_no_place_for_numbers(
+    client: httpx.AsyncClient, path: str, params: dict[str, Any]
+) -> None:
+    response = await post(client, path, headers={"Accept": "image/png"}, **params)
+    detail = problem(response, 406, "not-acceptable")
+    assert detail.startswith("This endpoint returns application/json. With `heatmap` or `photo`")
+    response = await post(client, path, headers={"Accept": "image/*, */*;q=0.1"}, **params)
+    assert response.headers["content-type"] == "application/json"
+
+
 @pytest.mark.parametrize(
     ("path", "params"),
     [
@@ -89,8 +127,9 @@ async def test_a_method_or_layer_that_there_is_not(
         ("/predict", {"curve": "true"}),
         ("/cam", {"method": "gradcam"}),
         ("/cam", {"layers": "last"}),
-        ("/compare", {"method": "gradcam"}),
         ("/compare", {"layers": "last"}),
+        ("/predict", {"heatmap": "true"}),
+        ("/predict", {"photo": "true"}),
     ],
 )
 async def test_each_endpoint_has_its_own_parameters(

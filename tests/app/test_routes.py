@@ -378,9 +378,10 @@ async def test_openapi_documents_bodies_and_problems(
         assert set(parameters.values()) == {"query"}
         common = {"top_k"}
         explained = {"target", "versus", "box", "threshold", "rule", "curve"}
-        drawn = {"colormap", "alpha", "size", "overlay"}
+        drawn = {"colormap", "alpha", "size", "overlay", "heatmap", "photo"}
+        own = {"/gradcam": {"method", "layers"}, "/compare": {"method"}}
         assert set(parameters) == common | (explained | drawn if path in PICTURED else set()) | (
-            {"method", "layers"} if path == "/gradcam" else set()
+            own.get(path, set())
         )
     for path in ("/model", "/livez", "/readyz"):
         assert list(document["paths"][path]) == ["get"]

@@ -15,6 +15,7 @@ from app.schemas import (
     MAX_OVERLAY_SIZE,
     CamQuery,
     CompareQuery,
+    EvidenceQuery,
     GradcamQuery,
     PredictQuery,
     Problem,
@@ -24,7 +25,7 @@ from tests.app import cost
 
 pytestmark = pytest.mark.anyio
 
-EXPLAINED: list[type[CompareQuery]] = [CamQuery, GradcamQuery, CompareQuery]
+EXPLAINED: list[type[EvidenceQuery]] = [CamQuery, GradcamQuery, CompareQuery]
 QUERIES: list[type[PredictQuery]] = [PredictQuery, *EXPLAINED]
 
 
@@ -119,6 +120,8 @@ class TestBounds:
             ("overlay", {"true": True, "false": False, "0": False}, ["maybe", ""]),
             ("rule", {"heatmap": Rule.HEATMAP, "fused": Rule.FUSED}, ["", "Fused", "cam"]),
             ("curve", {"true": True, "false": False, "0": False}, ["maybe", ""]),
+            ("heatmap", {"true": True, "false": False, "0": False}, ["maybe", ""]),
+            ("photo", {"true": True, "false": False, "0": False}, ["maybe", ""]),
             ("target", {"6": "6", "golden retriever": "golden retriever"}, [""]),
             ("versus", {"pug": "pug"}, [""]),
         ],
@@ -150,6 +153,8 @@ class TestBounds:
         assert (query.method, query.layers) == (Method.GRADCAM, "last")
         assert (query.target, query.versus, query.threshold, query.size) == (None,) * 4
         assert (query.box, query.overlay, query.rule, query.curve) == ([], True, None, False)
+        assert (query.heatmap, query.photo) == (False, False)
+        assert CompareQuery.model_validate({}).method == []
         cam = CamQuery.model_validate({})
         assert (cam.method, cam.layers) == (Method.CAM, "last")
 
@@ -158,11 +163,27 @@ class TestBounds:
         with pytest.raises(ValidationError, match="topk"):
             kind.model_validate({"topk": "3"})
 
-    @pytest.mark.parametrize("kind", [CamQuery, CompareQuery])
-    @pytest.mark.parametrize("name", ["method", "layers"])
-    def test_only_gradcam_has_method_and_layers(self, kind: type[BaseModel], name: str) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "name"), [(CamQuery, "method"), (CamQuery, "layers"), (CompareQuery, "layers")]
+    )
+    def test_what_cam_and_compare_do_not_have(self, kind: type[BaseModel], name: str) -> None:
         with pytest.raises(ValidationError, match=name):
             kind.model_validate({name: "last"})
+
+    @pytest.mark.parametrize(
+        ("text", "method"),
+        [
+            ("cam", (Method.CAM, "last")),
+            ("gradcampp", (Method.GRADCAMPP, "last")),
+            ("gradcam/last6", (Method.GRADCAM, "last6")),
+            ("layercam/a/b,c", (Method.LAYERCAM, "a/b,c")),
+        ],
+    )
+    def test_methods_of_compare(self, text: str, method: tuple[Method, str]) -> None:
+        assert CompareQuery.model_validate({"method": ["hirescam", text]}).method == [
+            (Method.HIRESCAM, "last"),
+            method,
+        ]
 
     @pytest.mark.parametrize("name", ["target", "box", "alpha", "overlay", "rule", "curve"])
     def test_predict_explains_nothing(self, name: str) -> None:

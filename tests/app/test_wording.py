@@ -62,6 +62,11 @@ def test_unknown_parameters_are_one_sentence_that_names_those_that_there_are() -
     ]
 
 
+def test_where_there_are_no_parameters() -> None:
+    fault = {"type": "extra_forbidden", "loc": ("topk",)}
+    assert sentences([fault], "`{}`") == ["`topk`: there is no such parameter"]
+
+
 def test_of_many_unknown_parameters_a_few_are_named() -> None:
     [sentence] = query_faults(**{f"{number}{'x' * 100}": 1 for number in range(1_000)})
     assert sentence.startswith(f"`0{'x' * 39}`, ")

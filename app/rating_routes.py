@@ -1,0 +1,117 @@
+"""The endpoints of ratings; they are there where `BREEDCAM_RATINGS` names a file."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
+
+from app import problems
+from app.bodies import limited
+from app.clock import deadline
+from app.errors import MalformedRequest, RequestError, UnsupportedMediaType
+from app.preferences import Summary
+from app.ratings import Ratings
+from app.routes import ready_explainer
+from app.schemas import ModelId, NoQuery, Rating, RatingsSummary
+from app.threads import Threads
+from app.wording import sentences
+
+__all__ = ["MAX_BYTES", "RatingRoom", "router"]
+
+MAX_BYTES = 4096
+"""Of a rating's body; it takes some 300."""
+
+router = APIRouter()
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": Rating.model_json_schema()}},
+    }
+}
+
+
+class RatingRoom:
+    """The open file of ratings, and the thread on which it is used."""
+
+    def __init__(self, ratings: Ratings) -> None:
+        """Set it up, for use on one event loop."""
+        self._ratings = ratings
+        self._threads = Threads(1, "ratings")
+
+    async def add(self, rating: Rating, model: str, version: int) -> None:
+        """See `Ratings.add`."""
+        await self._threads.run(self._ratings.add, rating, model, version)
+
+    async def summary(self, model: str, version: int) -> Summary:
+        """See `Ratings.summary`."""
+        return await self._threads.run(self._ratings.summary, model, version)
+
+    def close(self) -> None:
+        """Wait for what is being written, and close the file; blocks."""
+        self._threads.stop()
+        self._ratings.close()
+
+
+@router.post(
+    "/ratings",
+    status_code=204,
+    responses=problems.responses(400, 408, 413, 415, 429, 500, 503, 504, 507),
+    openapi_extra=_BODY,
+)
+async def rate(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
+    """Keep which of two heatmaps explains better; never the photo."""
+    explainer = ready_explainer(request.app)
+    room: RatingRoom = request.app.state.ratings
+    card = explainer.describe()
+    async with deadline(explainer.settings.deadline_s):
+        with explainer.admission.hold_bytes() as take:
+            body = b""
+            async for chunk in limited(_as_json(request), MAX_BYTES, take):
+                body += chunk
+            rating = _parsed(body)
+            with explainer.admission.admit():
+                await room.add(rating, card.name, card.version)
+    return Response(status_code=204)
+
+
+async def summary(request: Request, query: Annotated[NoQuery, Query()]) -> RatingsSummary:
+    """What the ratings of the model in service say: wins with intervals, and strengths."""
+    explainer = ready_explainer(request.app)
+    room: RatingRoom = request.app.state.ratings
+    card = explainer.describe()
+    async with deadline(explainer.settings.deadline_s):
+        with explainer.admission.admit():
+            figures = await room.summary(card.name, card.version)
+    return RatingsSummary(model=ModelId(name=card.name, version=card.version), **dict(figures))
+
+
+router.add_api_route("/ratings/summary", summary, methods=["GET", "HEAD"], include_in_schema=False)
+router.add_api_route(
+    "/ratings/summary",
+    summary,
+    methods=["GET"],
+    responses=problems.responses(400, 429, 500, 503, 504),
+)
+
+
+def _as_json(request: Request) -> Request:
+    """The request, if it says that its body is JSON.
+
+    Browsers send no JSON to another origin without leave, so no foreign page can rate.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise UnsupportedMediaType("Send a rating as application/json.")
+    return request
+
+
+def _parsed(body: bytes) -> Rating:
+    try:
+        return Rating.model_validate_json(body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        if not faults[0]["loc"]:
+            raise MalformedRequest("The body is not a JSON object.") from error
+        detail = "; ".join(sentences(faults, "`{}`", list(Rating.model_fields)))
+        raise RequestError(f"{detail}.") from error

@@ -1,0 +1,59 @@
+// A file from its user's machine: read once, turned upright, scaled down before it is sent.
+
+const LONGEST = 1600; // pixels of a side: the model sees a few hundred
+const QUALITY = 0.92;
+
+/**
+ * A photo to explain.
+ * - `body`: the bytes that are sent;
+ * - `bitmap`: the upright picture; null where this browser cannot decode it, until the service has;
+ * - `width`, `height`: of the upright original, pixels, which boxes are in.
+ */
+export class Photo {
+  constructor(name, body, bitmap = null) {
+    Object.assign(this, { name, body });
+    this.show(bitmap, bitmap?.width, bitmap?.height);
+  }
+
+  /** Show this picture for an original of that size. */
+  show(bitmap, width, height) {
+    Object.assign(this, { bitmap, width, height });
+  }
+
+  /** Whether the service sees another shape: some browsers leave some photos on their side. */
+  differs({ width, height }) {
+    return (this.width - this.height) * (width - height) < 0;
+  }
+
+  /** Take the picture that the service has decoded. */
+  async take({ media_type: type, data }, { width, height }) {
+    const picture = new Image();
+    picture.src = `data:${type};base64,${data}`;
+    await picture.decode();
+    this.show(picture, width, height);
+  }
+}
+
+/** Read a file; rejects where it cannot be read (a folder; a file that is gone). */
+export async function read(file) {
+  const bytes = new Blob([await file.arrayBuffer()]);
+  const bitmap = await createImageBitmap(bytes, { imageOrientation: "from-image" })
+    .catch(() => null);
+  if (!bitmap) return new Photo(file.name, bytes);
+  return new Photo(file.name, await scaled(bitmap) ?? bytes, bitmap);
+}
+
+/** The picture as a JPEG of at most `LONGEST`; null where it is no larger. */
+async function scaled(bitmap) {
+  const scale = LONGEST / Math.max(bitmap.width, bitmap.height);
+  if (scale >= 1) return null;
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "#fff"; // behind what is transparent, as in the service
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve) => { canvas.toBlob(resolve, "image/jpeg", QUALITY); });
+}

@@ -1,0 +1,104 @@
+// What can be taken along: the picture, and the same question as a command.
+import { drawBoxes, fit, paint } from "./stage.js";
+
+const LONGEST = 4096; // pixels of a side: more than some browsers draw
+const GAP = 1 / 64; // between two pictures, of one's width
+
+/**
+ * The picture that the stage shows, at the photo's scale, as a PNG.
+ *
+ * `panels` have a heatmap and its found box each: one, or two to compare; `divider` is the share of
+ * the width left of the line where `compare` is `split`.
+ */
+export async function picture(photo, panels, { settings, divider }) {
+  const { compare, box: own } = settings;
+  const canvases = (compare === "side" ? panels : panels.slice(0, 1)).map(() => {
+    const canvas = document.createElement("canvas");
+    fit(canvas, photo, LONGEST);
+    return canvas;
+  });
+  if (compare === "split") {
+    paint(canvases[0], photo, panels[0].map, settings, { to: divider });
+    paint(canvases[0], photo, panels[1].map, settings, { from: divider });
+    drawBoxes(canvases[0], photo, { own, found: panels.map(({ box }) => box) });
+    cut(canvases[0], divider);
+  } else {
+    canvases.forEach((canvas, i) => {
+      paint(canvas, photo, panels[i].map, settings);
+      drawBoxes(canvas, photo, { own, found: [panels[i].box] });
+    });
+  }
+  const whole = row(canvases);
+  return new Promise((resolve) => { whole.toBlob(resolve, "image/png"); });
+}
+
+function cut(canvas, share) {
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "#fff";
+  pen.fillRect(Math.round(share * canvas.width) - 1, 0, 3, canvas.height);
+}
+
+function row(canvases) {
+  if (canvases.length === 1) return canvases[0];
+  const [{ width, height }] = canvases;
+  const gap = Math.max(2, Math.round(width * GAP));
+  const whole = document.createElement("canvas");
+  [whole.width, whole.height] = [2 * width + gap, height];
+  const pen = whole.getContext("2d");
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, whole.width, height);
+  canvases.forEach((canvas, i) => pen.drawImage(canvas, i * (width + gap), 0));
+  return whole;
+}
+
+/** Offer bytes as a file to keep. */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** The endpoint and the parameters that ask the service for what is chosen. */
+function question({ method, layers, rule, threshold, versus, target, box, colormap, opacity }) {
+  const fields = new URLSearchParams();
+  if (method !== "cam") {
+    fields.set("method", method);
+    fields.set("layers", layers);
+  }
+  if (target !== null) fields.set("target", target);
+  if (versus !== null) fields.set("versus", versus);
+  if (box) fields.set("box", box.map((edge) => Number(edge.toFixed(1))).join());
+  if (threshold !== null) fields.set("threshold", threshold);
+  if (rule) fields.set("rule", rule);
+  fields.set("colormap", colormap);
+  fields.set("alpha", opacity);
+  return { path: method === "cam" ? "cam" : "gradcam", fields };
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+const python = (text) => JSON.stringify(text);
+
+/** The question as a curl command; it writes the picture. `settings.target` is a name here. */
+export function curl(settings, { base, file, locked }) {
+  const { path, fields } = question(settings);
+  const address = `${new URL(path, base)}?${fields.toString().replaceAll("%2C", ",")}`;
+  const key = locked ? ' \\\n  -H "Authorization: Bearer $BREEDCAM_KEY"' : "";
+  return `curl -sS --fail-with-body -F ${quoted(`file=@"${file.replace(/["\\]/g, "\\$&")}"`)}${key} \\\n`
+    + `  -H 'Accept: image/png' -o overlay.png \\\n  ${quoted(address)}\n`;
+}
+
+/** The question in Python, with httpx; it prints the figures. */
+export function httpx(settings, { base, file, locked }) {
+  const { path, fields } = question(settings);
+  const params = [...fields].map(([name, value]) => `    ${python(name)}: ${python(value)},`);
+  const key = locked
+    ? 'headers = {"Authorization": f"Bearer {os.environ[\'BREEDCAM_KEY\']}"}\n' : "";
+  return `${locked ? "import os\n" : ""}from pathlib import Path\n\nimport httpx\n\n`
+    + `params = {\n    "overlay": "false",\n${params.join("\n")}\n}\n${key}`
+    + `photo = Path(${python(file)}).read_bytes()\n`
+    + `response = httpx.post(${python(`${new URL(path, base)}`)}, params=params, content=photo`
+    + `${locked ? ", headers=headers" : ""}, timeout=30)\n`
+    + "response.raise_for_status()\nprint(response.json())\n";
+}

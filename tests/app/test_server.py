@@ -13,7 +13,6 @@ from tests.app.conftest import JPEG
 from tests.app.services import ENDLESS, LONG, environment, serving
 from tests.app.test_process import refuses, wait_for
 
-
 WITHOUT_TENSORFLOW = """
 import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = None  # as good as not installed

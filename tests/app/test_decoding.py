@@ -62,6 +62,11 @@ def quick(data: bytes) -> Header:
     return replace(image_header.read(data), cost=1, peak_bytes=1)
 
 
+def costly(data: bytes) -> Header:
+    """Its header, but as if it cost just too much for the quick lane."""
+    return replace(image_header.read(data), cost=decoding.QUICK_COST + 1)
+
+
 async def decoded(decoders: Decoders, data: bytes, job: Job = JOB) -> Decoded:
     return await decoders.decode(data, job, image_header.read(data), Clock())
 
@@ -175,12 +180,14 @@ async def test_a_photo_dearer_than_it_looks_moves_to_the_slow_lane(
 
 async def test_a_costly_photo_delays_no_other() -> None:
     async with running() as decoders:
-        slow = [asyncio.ensure_future(decoded(decoders, SLOW)) for _ in range(2)]
+        first = asyncio.ensure_future(decoded(decoders, SLOW))
+        second = asyncio.ensure_future(decoders.decode(JPEG, JOB, costly(JPEG), Clock()))
         await asyncio.sleep(0.05)
         for _ in range(3):
             await decoded(decoders, JPEG)
-        assert not slow[1].done()  # it waits for the first
-        assert [outcome.width for outcome in await asyncio.gather(*slow)] == [WIDTH, WIDTH]
+        assert not second.done()  # it waits for the first
+        outcomes = await asyncio.gather(first, second)
+        assert [outcome.width for outcome in outcomes] == [WIDTH, 320]
 
 
 async def test_memory_is_bounded_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +264,7 @@ async def test_a_cancelled_decode_is_ended_before_anything_is_freed() -> None:
             await slow
         assert decoders.pending_pixels == 0
         assert decoders.ended == 1
-        assert (await decoded(decoders, SLOW)).width == WIDTH
+        assert (await decoders.decode(JPEG, JOB, costly(JPEG), Clock())).width == 320
 
 
 @pytest.mark.parametrize("offset_s", [0, 0.001, 0.02, 0.1, 0.105, 0.12])
@@ -274,7 +281,7 @@ async def test_a_decode_that_is_cancelled_twice_loses_no_process(offset_s: float
                 await task
             assert decoders.pending_pixels == 0
         async with asyncio.timeout(LONG):
-            assert (await decoded(decoders, SLOW)).width == WIDTH
+            assert (await decoders.decode(JPEG, JOB, costly(JPEG), Clock())).width == 320
 
 
 async def test_a_cancelled_decode_of_an_ordinary_photo_costs_no_process(

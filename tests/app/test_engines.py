@@ -34,13 +34,13 @@ from app import bundle, engines
 
 model = bundle.load(Path(sys.argv[1]))
 held = [engines.create(model, engine="openvino") for _ in range(2)]
-if sys.argv[2] == "first":
-    del held[0], held[0]
-else:
-    thread = threading.Thread(target=held.clear)
-    thread.start()
-    thread.join()
-signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))
+del held[0], held[0]
+signal.raise_signal(signal.SIGINT)
+held = [engines.create(model, engine="openvino") for _ in range(2)]
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
 signal.raise_signal(signal.SIGINT)
 """
 
@@ -69,11 +69,11 @@ def test_precision_that_the_model_needs(shipped_bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
-def test_a_result_is_the_callers(shipped_bundle: Bundle, rows: int) -> None:
+def test_a_result_is_the_callers(shipped: Model, rows: int) -> None:
     """The engine writes every batch of a size into the same arrays."""
-    engine = engines.create(shipped_bundle, engine="openvino")
+    engine, size = shipped.engine, shipped.card.input.size
+    assert isinstance(engine, OpenVINOEngine)
     rng = np.random.default_rng(rows)
-    size = shipped_bundle.card.input.size
     images = rng.integers(0, 256, (2, rows, size, size, 3), np.uint8)
     first, second = (Batch.of(image, np.arange(rows, dtype=np.int32)) for image in images)
     outputs = engine.run(Cut.EXPLAIN, first)
@@ -86,7 +86,6 @@ def test_a_result_is_the_callers(shipped_bundle: Bundle, rows: int) -> None:
     assert not np.array_equal(of_second["logits"], outputs["logits"])
     again = engine.run(Cut.EXPLAIN, first)
     np.testing.assert_allclose(again["cam"], outputs["cam"])
-    engine.close()
 
 
 @pytest.mark.parametrize(
@@ -100,13 +99,13 @@ def test_a_result_is_the_callers(shipped_bundle: Bundle, rows: int) -> None:
     ids=["channels", "floats", "one index for all", "long index"],
 )
 def test_what_is_no_batch_is_refused(
-    shipped_bundle: Bundle,
+    shipped: Model,
     channels: int,
     dtype: npt.DTypeLike,
     class_index: npt.NDArray[Any],
 ) -> None:
-    engine = engines.create(shipped_bundle, engine="openvino")
-    size = shipped_bundle.card.input.size
+    engine, size = shipped.engine, shipped.card.input.size
+    assert isinstance(engine, OpenVINOEngine)
     image: npt.NDArray[Any] = np.zeros((2, size, size, channels), dtype)
 
     with pytest.raises(ValueError, match="is no batch of 2 photos"):
@@ -148,19 +147,19 @@ def test_a_gpu_that_is_absent_is_a_warning(
     assert not engine.on_gpu
 
 
-@pytest.mark.parametrize("ended", ["first", "on another thread"])
-def test_signals_are_handled_after_engines_have_gone(shipped_bundle: Bundle, ended: str) -> None:
+def test_signals_are_handled_after_engines_have_gone(shipped_bundle: Bundle) -> None:
+    """The first before the second, and both on another thread."""
     script = [sys.executable, "-c", ENGINES_THAT_COME_AND_GO]
 
     done = subprocess.run(
-        [*script, str(shipped_bundle.path), ended],
+        [*script, str(shipped_bundle.path)],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         text=True,
         timeout=200,
     )
 
-    assert (done.returncode, done.stdout) == (0, "handled\n")
+    assert (done.returncode, done.stdout) == (0, "handled\nhandled\n")
 
 
 def test_a_gpu_that_tensorflow_cannot_use_is_a_warning(

@@ -23,7 +23,11 @@ def inference_threads() -> int:
     return sum(thread.name == "inference" for thread in threading.enumerate())
 
 
-async def test_the_lifespan_opens_and_closes_the_model(settings: Settings) -> None:
+async def test_the_lifespan_opens_and_closes_the_model(
+    settings: Settings, engine: Borrowed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the engine is opened anew; `test_process` starts services with their own."""
+    monkeypatch.setattr("app.engines.create", lambda *_, **__: engine)
     before = inference_threads()
     app = create_app(
         settings.model_copy(
@@ -40,6 +44,7 @@ async def test_the_lifespan_opens_and_closes_the_model(settings: Settings) -> No
             assert answer.status_code == 200
             assert answer.json()["explanation"]["status"] == "ok"
         assert inference_threads() == before
+        assert engine.closed
         problem(await client.get("/readyz"), 503, "not-ready")
         problem(await post(client, "/predict"), 503, "not-ready")
 

@@ -13,13 +13,30 @@ from tests.app.conftest import JPEG
 from tests.app.services import ENDLESS, LONG, environment, serving
 from tests.app.test_process import refuses, wait_for
 
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # as good as not installed
+from app.main import run
+run()
+"""
 
-def test_the_second_signal_ends_the_process(tmp_path: Path) -> None:
+
+def test_the_service_does_without_tensorflow_and_the_second_signal_ends_it(tmp_path: Path) -> None:
     """The first waits for the upload in work; a hang-up of the terminal does nothing.
 
     `test_process` has the end after the first alone.
     """
-    with serving(tmp_path, **ENDLESS) as service:
+    options = ENDLESS | {"engine": "auto"}
+    with serving(tmp_path, "-c", WITHOUT_TENSORFLOW, **options) as service:
+        answer = httpx.post(
+            f"{service.url}/gradcam?layers=last6&overlay=false",
+            content=JPEG,
+            headers={"Content-Type": "image/jpeg"},
+            timeout=LONG,
+        )
+        assert answer.status_code == 200
+        assert answer.json()["explanation"]["status"] == "ok"
+        assert "with openvino" in service.log.read_text()
         service.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "SIGHUP has no effect" in service.log.read_text())
         assert httpx.get(f"{service.url}/readyz", timeout=LONG).status_code == 200

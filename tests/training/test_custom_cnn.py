@@ -87,7 +87,7 @@ def test_layer_sets_calibrate_and_evaluate(exported: Bundle) -> None:
 def batch() -> Batch:
     rng = np.random.default_rng(0)
     image = np.repeat(np.repeat(rng.integers(0, 256, (4, 8, 8, 3), np.uint8), 4, 1), 4, 2)
-    return Batch(image, np.array([-1, 0, 1, 1], np.int32), np.full(4, -1, np.int32))
+    return Batch(image, np.array([-1, 0, 1, 1], np.int32), np.array([-1, 1, -1, 0], np.int32))
 
 
 @pytest.fixture(scope="module")

@@ -66,13 +66,14 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 CMD ["py
 CMD ["python", "-m", "app.main"]
 
 FROM python:${PYTHON}-slim AS training-packages
-# "train gpu" trains on NVIDIA GPUs.
+# "train gpu" trains on NVIDIA GPUs; "perturbation" has LIME and SHAP besides.
 ARG REQUIREMENTS=train
 COPY requirements /tmp/requirements
 RUN python -m venv /opt/venv \
  && for set in ${REQUIREMENTS}; do \
       /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
-        --only-binary :all: --no-binary promise -r "/tmp/requirements/${set}.txt" || exit 1; \
+        --only-binary :all: --no-binary promise --no-binary lime \
+        -r "/tmp/requirements/${set}.txt" || exit 1; \
     done \
  && /opt/venv/bin/pip uninstall --yes openvino-telemetry
 

@@ -16,18 +16,21 @@ $(error VENV is empty)
 endif
 
 run := $(VENV)/bin/python
-stamps := $(addprefix $(VENV)/.,serve otel ray gpu train dev)
+stamps := $(addprefix $(VENV)/.,serve otel ray gpu train perturbation dev)
 
 # Which sets of requirements another one contains, with the same pins.
 covers.otel := serve
 covers.ray := serve
 covers.gpu := serve
 covers.train := serve
-covers.dev := serve otel ray train
+covers.perturbation := serve train
+covers.dev := serve otel ray train perturbation
 
-# Wheels only, but for what tensorflow-datasets needs and its author publishes as source alone.
+# Wheels only, but for what its author publishes as source alone: lime, and promise, which
+# tensorflow-datasets needs.
 sources.train := --no-binary promise
-sources.dev := --no-binary promise
+sources.perturbation := --no-binary promise --no-binary lime
+sources.dev := $(sources.perturbation)
 
 # False while $(VENV) is absent, was interrupted half-way, or has lost the Python it was made with.
 sound = test ! -e $(VENV)/.unfinished && $(run) -c 'import pip' 2>/dev/null
@@ -91,8 +94,11 @@ compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 
 .PHONY: requirements
 requirements: $(VENV)/.dev ## pin what pyproject.toml asks for; UPGRADE=1 takes newer versions
-	$(compile) --extra train --extra otel --extra ray --extra dev -o requirements/dev.txt
+	$(compile) --extra train --extra otel --extra ray --extra perturbation --extra dev \
+		-o requirements/dev.txt
 	$(compile) --extra train -c requirements/dev.txt -o requirements/train.txt
+	$(compile) --extra train --extra perturbation -c requirements/dev.txt \
+		-o requirements/perturbation.txt
 	$(compile) --extra gpu -c requirements/dev.txt -o requirements/gpu.txt
 	$(compile) -c requirements/dev.txt -o requirements/serve.txt
 	$(compile) --extra otel -c requirements/dev.txt -o requirements/otel.txt

@@ -101,7 +101,7 @@ class Train(Finetune):
 
 
 class Report(BaseModel):
-    """Render an evaluation as an HTML report: `index.html` and its plots as PNG files.
+    """Render an evaluation as an HTML report: `index.html` and its plots as SVG files.
 
     The page loads nothing from the network. With a gallery, it shows photos: a directory inside
     the project is then refused.

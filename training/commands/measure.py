@@ -16,6 +16,7 @@ from training.commands import terminal
 from training.commands.terminal import say
 from training.config import Source
 from training.errors import TrainingError
+from training.evaluation.perturbation import SAMPLES, Perturbation, check_installed
 from training.files import atomic_write, in_project
 from training.options import Directory, Metavar
 from training.quiet import start_tensorflow
@@ -166,6 +167,19 @@ class Evaluate(_OnModel):
         description="photos of each kind (drawn by lot, best, worst) whose overlays go into the "
         "file of --out, which has to be outside of the project: they show the photos",
     )
+    perturbation: Annotated[tuple[Perturbation, ...], Metavar("METHOD,...")] = Field(
+        (),
+        description="compare LIME, KernelSHAP and RISE with the CAM family: any of lime, "
+        "kernelshap, rise; the first two need requirements/perturbation.txt",
+    )
+    perturbation_photos: int = Field(
+        50,
+        ge=2,
+        description="photos for --perturbation, some 15 seconds each and method on two cores",
+    )
+    perturbation_samples: int = Field(
+        SAMPLES, ge=100, description="perturbed photos for each heatmap of --perturbation"
+    )
     seed: int = Field(0, ge=0, description="of the samples, the intervals and the gallery")
 
     def cli_cmd(self) -> None:
@@ -188,6 +202,9 @@ class Evaluate(_OnModel):
             sample=self.sample,
             seed=self.seed,
             gallery=self.gallery,
+            perturbation=self.perturbation,
+            perturbation_photos=self.perturbation_photos,
+            perturbation_samples=self.perturbation_samples,
         )
         # What was measured comes first: nothing of it is lost if the rest is refused.
         print(terminal.evaluation(evaluation), flush=True)
@@ -202,7 +219,8 @@ class Evaluate(_OnModel):
             card.replace(metrics=metrics).write(bundle.path)
 
     def _check_options(self) -> None:
-        """Refuse, before the work, a place that the figures could not or must not go to."""
+        """Refuse, before the work, what cannot be measured or must not be written."""
+        check_installed(self.perturbation)
         if self.beside and not self.write:
             raise TrainingError("--beside says where --write puts the figures: pass both.")
         if self.out is not None and not self.out.parent.is_dir():

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from app.bundle import Method, ModelCard, Rule
 from training.evaluation.inference import FUSED
-from training.evaluation.schema import BoxMetrics, Breed, Evaluation, Localization
-from training.report.wording import estimate_text, heatmap_name, interval_text
+from training.evaluation.schema import BoxMetrics, Breed, Comparison, Evaluation, Localization
+from training.report.comparison import compared_by_name
+from training.report.wording import estimate_text, heatmap_name, interval_text, shows_top5
 
 __all__ = ["calibration", "evaluation", "say"]
 
@@ -84,6 +85,8 @@ def evaluation(figures: Evaluation) -> str:
     if figures.localization is not None:
         head = ("boxes, for the true breed", "mean IoU", "share with an IoU of 0.5 or more")
         lines += ["", *columns([head, *_boxes(figures.localization)])]
+    if figures.perturbation is not None:
+        lines += ["", *columns(list(_comparison(figures.perturbation)))]
     pairs = figures.most_confused[:BREEDS]
     if pairs:
         lines += ["", "most confused"]
@@ -101,7 +104,8 @@ def evaluation(figures: Evaluation) -> str:
 
 def _accuracy(figures: Evaluation) -> Iterator[tuple[str, str]]:
     yield "top-1 accuracy", f"{figures.top1:.3f} {interval_text(figures.top1_interval)}"
-    yield "top-5 accuracy", f"{figures.top5:.3f} {interval_text(figures.top5_interval)}"
+    if shows_top5(figures):
+        yield "top-5 accuracy", f"{figures.top5:.3f} {interval_text(figures.top5_interval)}"
     if figures.ece is not None:
         yield "expected calibration error", f"{figures.ece:.3f}"
     if figures.confidence_ok is not None:
@@ -123,6 +127,21 @@ def _boxes(localization: Localization) -> Iterator[tuple[str, str, str]]:
 
 def _box(name: str, metrics: BoxMetrics) -> tuple[str, str, str]:
     return name, estimate_text(metrics.mean_iou), estimate_text(metrics.gt_known_localization)
+
+
+def _comparison(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    """Methods that perturb photos beside the CAM family."""
+    samples = f"{comparison.photos} photos, {comparison.samples:,} perturbed ones each"
+    yield samples, "mean IoU", "insertion", "deletion", "model calls", "seconds"
+    for name, figures in compared_by_name(comparison).items():
+        yield (
+            name,
+            estimate_text(figures.mean_iou),
+            estimate_text(figures.insertion),
+            estimate_text(figures.deletion),
+            f"{figures.model_calls:,g}",
+            f"{figures.seconds:.3g}",
+        )
 
 
 def _listed(breeds: Sequence[tuple[str, Breed]]) -> str:

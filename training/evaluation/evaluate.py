@@ -11,12 +11,20 @@ from app.bundle import Bundle, Method, ModelCard
 from app.engines import Cut, Engine
 from training.data.dataset import Example
 from training.errors import DataError
-from training.evaluation.accuracy import accuracy, most_confused
+from training.evaluation.accuracy import accuracy, confusion, most_confused
 from training.evaluation.breakdowns import breeds, photo_results, threshold_curves
+from training.evaluation.comparison import comparison
 from training.evaluation.gallery import draw_gallery
 from training.evaluation.inference import Explained, explain
 from training.evaluation.localization import max_box_acc
-from training.evaluation.metrics import expected_calibration_error, in_top_k, mean, resample
+from training.evaluation.metrics import (
+    expected_calibration_error,
+    in_top_k,
+    mean,
+    reliability,
+    resample,
+)
+from training.evaluation.perturbation import SAMPLES, Perturbation
 from training.evaluation.sampled import faithfulness, randomization
 from training.evaluation.schema import (
     AccuracySummary,
@@ -50,6 +58,9 @@ def evaluate(
     sample: int = 0,
     seed: int = 0,
     gallery: int = 0,
+    perturbation: Sequence[Perturbation] = (),
+    perturbation_photos: int = 50,
+    perturbation_samples: int = SAMPLES,
 ) -> Evaluation:
     """Accuracy over all photos; localisation over those with boxes; the rest over a sample.
 
@@ -67,6 +78,9 @@ def evaluate(
         sample: photos for insertion, deletion and the model randomisation check; 0 for neither.
         seed: of the samples.
         gallery: photos of each kind to draw, see `training.evaluation.gallery`; 0 for none.
+        perturbation: methods to compare the CAM family with, see `training.evaluation.comparison`.
+        perturbation_photos: photos for that, of those with boxes if there are any.
+        perturbation_samples: perturbed photos for each heatmap.
 
     Raises:
         DataError: the split is empty.
@@ -78,6 +92,7 @@ def evaluate(
     localization = _localization(photos.scores, photos.correct[photos.boxed], seed)
     per_photo = photo_results(card, photos.scores, photos.probabilities[photos.boxed])
     sampled = _sample(examples, sample, seed)
+    boxed = [example for example in examples if example.boxes]
     return Evaluation(
         split=split,
         note=note,
@@ -87,13 +102,29 @@ def evaluate(
         **dict(_box_summary(localization)),
         most_confused=most_confused(card.labels, photos.labels, photos.probabilities),
         engine=f"{engine.info.name} {engine.info.precision}",
-        model=ModelName(name=card.name, version=card.version, head=card.head),
+        model=ModelName(
+            name=card.name, version=card.version, head=card.head, classes=len(card.labels)
+        ),
         localization=localization,
         curves=threshold_curves(card, photos.scores),
         breeds=breeds(card, photos.labels, photos.correct, photos.scores),
+        confusion=confusion(card.labels, photos.labels, photos.probabilities),
+        reliability=reliability(photos.probabilities, photos.labels)
+        if _has_calibration(card, photos)
+        else None,
         per_photo=per_photo,
         faithfulness=faithfulness(card, engine, sampled, seed) if sampled else None,
         randomization=randomization(bundle, sampled, seed) if sampled else None,
+        perturbation=comparison(
+            card,
+            engine,
+            _sample(boxed or examples, perturbation_photos, seed),
+            perturbation,
+            samples=perturbation_samples,
+            seed=seed,
+        )
+        if perturbation
+        else None,
         gallery=draw_gallery(card, engine, photos.scores, per_photo, gallery, seed)
         if gallery and photos.scores
         else None,
@@ -195,9 +226,13 @@ def _accuracy_summary(card: ModelCard, photos: _Photos, seed: int) -> AccuracySu
 
 def _calibration_error(card: ModelCard, photos: _Photos) -> float | None:
     """ECE of the probabilities as served; None where not calibrated, or not finite."""
-    if card.confidence is None or not np.isfinite(photos.probabilities).all():
+    if not _has_calibration(card, photos):
         return None
     return round(expected_calibration_error(photos.probabilities, photos.labels), 4)
+
+
+def _has_calibration(card: ModelCard, photos: _Photos) -> bool:
+    return card.confidence is not None and bool(np.isfinite(photos.probabilities).all())
 
 
 def _share_confident(card: ModelCard, photos: _Photos) -> float | None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from app import heatmaps
 from app.images import Box
-from training.evaluation.schema import Estimate, Interval
+from training.evaluation.schema import Estimate, Interval, ReliabilityBin
 
 __all__ = [
     "CONSTANT_BOX",
@@ -19,6 +19,7 @@ __all__ = [
     "in_top_k",
     "interval",
     "mean",
+    "reliability",
     "resample",
 ]
 
@@ -73,12 +74,50 @@ def expected_calibration_error(
     Returns:
         0..1.
     """
+    _, confidence, correct = _binned(probabilities, labels)
+    # A bin's sum of (correct - confidence) is n_b * (accuracy_b - confidence_b).
+    return float(np.abs(correct - confidence).sum() / len(labels))
+
+
+def reliability(
+    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
+) -> list[ReliabilityBin]:
+    """The bins of `expected_calibration_error`: how often a stated probability holds true.
+
+    DeGroot and Fienberg, The comparison and evaluation of forecasters, 1983 (reliability diagram).
+
+    Args:
+        probabilities: `[N, classes]`.
+        labels: `[N]`.
+
+    Returns:
+        15 bins of equal width, from 0 to 1, rounded to four decimals.
+    """
+    bins = zip(*_binned(probabilities, labels), strict=True)
+    return [
+        ReliabilityBin(
+            low=round(number / _BINS, 4),
+            high=round((number + 1) / _BINS, 4),
+            photos=int(count),
+            confidence=round(float(confidence / count), 4) if count else None,
+            accuracy=round(float(correct / count), 4) if count else None,
+        )
+        for number, (count, confidence, correct) in enumerate(bins)
+    ]
+
+
+def _binned(
+    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
+) -> tuple[Floats, Floats, Floats]:
+    """Sums over the photos of each bin: photos, probabilities and right answers, `[15]` each."""
     confidence = probabilities.max(axis=1).astype(np.float64)  # [N]
     correct = probabilities.argmax(axis=1) == labels  # [N]
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)  # 1.0 belongs to the last bin
-    # A bin's sum of (correct - confidence) is n_b * (accuracy_b - confidence_b).
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+
+    def sums(values: npt.NDArray[np.float64 | np.bool_] | None = None) -> Floats:
+        return np.bincount(bins, weights=values, minlength=_BINS).astype(np.float64)
+
+    return sums(), sums(confidence), sums(correct)
 
 
 def mean(values: npt.NDArray[np.floating | np.bool_]) -> Statistic:

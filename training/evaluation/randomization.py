@@ -21,7 +21,7 @@ __all__ = ["Cascade", "Similarities", "randomization", "stages"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Similarities = dict[MethodAtLayers, npt.NDArray[np.float64]]
-"""Rank correlation and SSIM of each photo, `[N, 2]`."""
+"""Rank correlation and SSIM of each photo, `[N, 2]`; NaN where a heatmap is blank."""
 
 
 class Cascade:
@@ -127,7 +127,7 @@ def _heatmaps(
 def _similarities(
     before: Sequence[Heatmap], after: Sequence[Heatmap], size: int
 ) -> npt.NDArray[np.float64]:
-    """Rank correlation and SSIM of every photo, `[N, 2]`."""
+    """Rank correlation and SSIM of every photo, `[N, 2]`; NaN where a heatmap is blank."""
 
     def enlarged(heatmap: Heatmap) -> npt.NDArray[np.float32]:
         return heatmaps.resize(heatmap.values, size, size)
@@ -138,6 +138,8 @@ def _similarities(
                 rank_correlation(trained.values, random.values),
                 structural_similarity(enlarged(trained), enlarged(random)),
             )
+            if trained.status == random.status == "ok"
+            else (np.nan, np.nan)
             for trained, random in zip(before, after, strict=True)
         ]
     )

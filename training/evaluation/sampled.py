@@ -12,7 +12,7 @@ from app.evidence import MethodAtLayers
 from training.data.dataset import Example
 from training.evaluation.faithfulness import insertion_deletion
 from training.evaluation.inference import Explained, explain
-from training.evaluation.metrics import Floats, mean, resample
+from training.evaluation.metrics import Floats, estimate, mean, resample
 from training.evaluation.schema import (
     Baselines,
     Faithfulness,
@@ -23,7 +23,13 @@ from training.evaluation.schema import (
 from training.evaluation.scoring import main_sets
 from training.evaluation.statistics import BASELINES, Statistics, by_method, estimates
 
-__all__ = ["faithfulness", "randomization"]
+__all__ = [
+    "even_within",
+    "faithfulness",
+    "insertion_deletion_areas",
+    "randomization",
+    "similarity",
+]
 
 Map = npt.NDArray[np.float32]
 Key = MethodAtLayers | str
@@ -43,7 +49,7 @@ def faithfulness(
     """
     sets, size = main_sets(card), card.input.size
     blank = np.zeros((size, size), np.float32)
-    even: dict[Key, Map] = {name: _even(share, size) for name, share in BASELINES.items()}
+    even: dict[Key, Map] = {name: even_within(share, size) for name, share in BASELINES.items()}
 
     def heatmaps(row: Explained) -> tuple[Explained, dict[Key, Map]]:
         maps = dict(even)
@@ -62,7 +68,7 @@ def faithfulness(
         for key, values in maps.items():
             content = values.tobytes()
             if content not in by_content:
-                by_content[content] = _areas(engine, row, values, (seed, number))
+                by_content[content] = insertion_deletion_areas(engine, row, values, (seed, number))
             areas.setdefault(key, []).append(by_content[content])
     return _estimated(areas, sets, len(examples), seed)
 
@@ -96,7 +102,7 @@ def _estimated(
     )
 
 
-def _areas(
+def insertion_deletion_areas(
     engine: Engine, row: Explained, values: Map, seed: tuple[int, int]
 ) -> tuple[float, float]:
     """Insertion and deletion AUC of one heatmap `[size, size]`."""
@@ -110,7 +116,7 @@ def _areas(
     return insertion_deletion(predict, row.image, values, int(row.outputs["target_index"]), rng)
 
 
-def _even(share: images.Box, size: int) -> Map:
+def even_within(share: images.Box, size: int) -> Map:
     """A heatmap `[size, size]` that is 1 in a box, to whole pixels, and 0 outside."""
     xmin, ymin, xmax, ymax = (round(edge * size) for edge in share)
     values = np.zeros((size, size), np.float32)
@@ -128,22 +134,33 @@ def randomization(bundle: Bundle, examples: Sequence[Example], seed: int) -> Ran
     """
     from training.evaluation import randomization as check  # TensorFlow takes seconds to import
 
-    weights = resample(len(examples), seed=seed)
-
-    def similarity(values: Floats) -> Similarity:
-        """From rank correlation and SSIM of every photo, `[N, 2]`."""
-        rank_correlation, structural = values.T
-        statistics = {
-            "rank_correlation": mean(rank_correlation),
-            "structural_similarity": mean(structural),
-        }
-        return estimates(Similarity, statistics, weights)
-
     stages = check.randomization(bundle, examples, main_sets(bundle.card), seed=seed)
     return Randomization(
         photos=len(examples),
         down_to={
-            layer: by_method({layers: similarity(values) for layers, values in by_set.items()})
+            layer: by_method(
+                {layers: similarity(values, seed) for layers, values in by_set.items()}
+            )
             for layer, by_set in stages.items()
         },
+    )
+
+
+def similarity(values: Floats, seed: int) -> Similarity:
+    """The mean similarities over the photos without a blank heatmap, whose number is kept apart.
+
+    Args:
+        values: rank correlation and SSIM of every photo, `[N, 2]`; NaN where a heatmap is blank.
+        seed: of the intervals.
+    """
+    shown = values[np.isfinite(values).all(axis=1)]  # [photos, 2]
+    blank = len(values) - len(shown)
+    if not len(shown):
+        return Similarity(blank=blank)
+    weights = resample(len(shown), seed=seed)
+    rank_correlation, structural = shown.T
+    return Similarity(
+        rank_correlation=estimate(mean(rank_correlation), weights),
+        structural_similarity=estimate(mean(structural), weights),
+        blank=blank,
     )

@@ -5,8 +5,10 @@ Evaluation
 ├── localization: Localization   boxes and heatmaps, by method, layer set and rule
 ├── curves: Curves               mean IoU by threshold
 ├── breeds: Breed
+├── confusion                    photos by true and predicted breed
+├── reliability: ReliabilityBin  accuracy by stated probability
 ├── per_photo: PhotoResult
-├── faithfulness, randomization  over a sample
+├── faithfulness, randomization, perturbation  over a sample
 └── gallery: Gallery             photos under their heatmaps
 """
 
@@ -24,6 +26,7 @@ from pydantic import (
 
 from app.bundle import Method, Rule
 from training.evaluation.inference import FUSED
+from training.evaluation.perturbation import Perturbation
 
 __all__ = [
     "AccuracySummary",
@@ -32,6 +35,8 @@ __all__ = [
     "BoxSummary",
     "Breed",
     "ByMethod",
+    "Compared",
+    "Comparison",
     "Confusion",
     "Curve",
     "Curves",
@@ -44,9 +49,11 @@ __all__ = [
     "Interval",
     "Localization",
     "ModelName",
+    "OnSample",
     "Overlay",
     "PhotoResult",
     "Randomization",
+    "ReliabilityBin",
     "Result",
     "Similarity",
     "Summary",
@@ -102,10 +109,18 @@ class InsertionDeletion(Result):
 
 
 class Similarity(Result):
-    """To the heatmaps of the model whose weights are as trained."""
+    """To the heatmaps of the model whose weights are as trained.
 
-    rank_correlation: Estimate
-    structural_similarity: Estimate
+    Over the photos where neither heatmap is blank; both figures are None where there are none.
+    """
+
+    rank_correlation: Estimate | None = None
+    structural_similarity: Estimate | None = None
+    blank: int | None = Field(
+        None,
+        description="photos left out because a heatmap is blank; None in older files, which take "
+        "their rank correlation as 0",
+    )
 
 
 class Baselines(Result, Generic[T]):
@@ -188,6 +203,16 @@ class Confusion(Result):
     share: float = Field(description="of the true breed's photos")
 
 
+class ReliabilityBin(Result):
+    """Photos whose likeliest breed has a probability between two edges."""
+
+    low: float
+    high: float
+    photos: int
+    confidence: float | None = Field(None, description="mean probability; None without photos")
+    accuracy: float | None = Field(None, description="None without photos")
+
+
 class PhotoResult(Result):
     """One photo with boxes: the likeliest breed, and the IoU of its boxes by each rule."""
 
@@ -243,12 +268,42 @@ class Randomization(Result):
     down_to: dict[str, ByMethod[Similarity]]
 
 
+class OnSample(InsertionDeletion):
+    """Figures of heatmaps and their boxes over a sample; None where no photo has a box."""
+
+    mean_iou: Estimate | None = None
+    gt_known_localization: Estimate | None = None
+    pointing_game: Estimate | None = None
+
+
+class Compared(OnSample):
+    """A method over the sample of `Comparison`, with what it costs."""
+
+    threshold: float | None = Field(None, description="the best over all photos of the sample")
+    rank_correlation: Estimate | None = Field(None, description="with Grad-CAM, last layer")
+    structural_similarity: Estimate | None = Field(None, description="with Grad-CAM, last layer")
+    blank: int = Field(description="photos without a heatmap for either class")
+    model_calls: float = Field(description="photos that the model runs on for one heatmap, mean")
+    seconds: float = Field(description="for one heatmap, mean")
+
+
+class Comparison(Result):
+    """Methods that perturb photos beside those that look into the model, over a sample."""
+
+    photos: int
+    samples: int = Field(description="perturbed photos for each heatmap")
+    perturbation: dict[Perturbation, Compared]
+    methods: ByMethod[Compared] = Field(description="by the rule `heatmap`")
+    baselines: Baselines[OnSample]
+
+
 class ModelName(Result):
     """Which model version was measured."""
 
     name: str
     version: int
     head: str
+    classes: int | None = Field(None, description="how many; None in older files")
 
 
 class _SplitSummary(Result):
@@ -301,9 +356,16 @@ class Evaluation(Summary):
     localization: Localization | None = Field(description="`{}` in JSON: no photo has a box")
     curves: ByMethod[Curves]
     breeds: dict[str, Breed]
+    confusion: dict[str, dict[str, int]] | None = Field(
+        None, description="photos by true, then predicted breed; None in older files"
+    )
+    reliability: list[ReliabilityBin] | None = Field(
+        None, description="the bins of `ece`; None where it is"
+    )
     per_photo: list[PhotoResult]
     faithfulness: Faithfulness | None = None
     randomization: Randomization | None = None
+    perturbation: Comparison | None = None
     gallery: Gallery | None = None
 
     def dump(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from training.evaluation.localization import (
 )
 from training.evaluation.statistics import BASELINES
 
-__all__ = ["Score", "Scored", "default", "main_sets", "scored"]
+__all__ = ["Score", "Scored", "default", "main_sets", "score_of_guess", "scored"]
 
 Floats = npt.NDArray[np.float64]
 Map = npt.NDArray[np.float32]
@@ -115,7 +115,7 @@ def scored(row: Explained) -> Scored:
         plain=scores(Rule.HEATMAP),
         fused=scores(Rule.FUSED),
         customary=_score(row, customary, search.regions(customary, sweep=True)),
-        baselines={name: _score_of_guess(row, share) for name, share in BASELINES.items()},
+        baselines={name: score_of_guess(row, share) for name, share in BASELINES.items()},
         curves={key: regions[key].curve for key in keys if key[0].name in FUSED},
     )
 
@@ -200,7 +200,8 @@ def _customary(row: Explained) -> Evidence:
     return Evidence(heatmap, values, Rule.HEATMAP, DEFAULT_THRESHOLD, values)
 
 
-def _score_of_guess(row: Explained, share: images.Box) -> Score:
+def score_of_guess(row: Explained, share: images.Box) -> Score:
+    """The figures of a box that is the same share of every frame."""
     guess, boxes = images.scale_box(share, (1, 1), (row.width, row.height)), row.boxes
     ious = [heatmaps.iou(guess, box) for box in boxes]
     middle = ((guess[0] + guess[2]) / 2, (guess[1] + guess[3]) / 2)

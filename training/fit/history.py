@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+from training.axes import span_decades
 from training.files import atomic_write
 
 __all__ = ["HISTORY_COLUMNS", "append", "plot", "read"]
@@ -53,6 +54,9 @@ def plot(path: Path) -> None:
         axis.plot(epochs, [float(row[name]) for row in rows], "o-", label="training")
         axis.plot(epochs, [float(row[f"val_{name}"]) for row in rows], "o-", label="validation")
         axis.set(xlabel="epoch", ylabel=name)
+        values = [float(row[key]) for row in rows for key in (name, f"val_{name}")]
+        if span_decades(values):
+            axis.set_yscale("log")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()

@@ -4,39 +4,40 @@
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic import ValidationError
 
-from app.bundle import Method, Rule
 from app.preferences import Summary
 from app.ratings import BreedCAMError, Ratings
 from training.errors import ReportError
-from training.evaluation.schema import Evaluation, GalleryPhoto, Localization
+from training.evaluation.schema import Evaluation, Gallery, GalleryPhoto, Localization
 from training.files import in_project
-from training.report import plots as report_plots
-from training.report import tables
+from training.report import breeds, charts, tables
+from training.report.charts import Chart
+from training.report.comparison import comparison_tables
 from training.report.sentences import reading
 from training.report.tables import Table
+from training.report.tiles import tiles
 from training.report.wording import heatmap_name
 
-__all__ = ["page", "plots", "read", "read_ratings", "report"]
+__all__ = ["Charts", "draw", "page", "read", "read_ratings", "report"]
 
 _PAPERS = {
     "CAM": "https://arxiv.org/abs/1512.04150",
     "Grad-CAM": "https://arxiv.org/abs/1610.02391",
     "MaxBoxAccV2": "https://arxiv.org/abs/2001.07437",
-    "insertion and deletion": "https://arxiv.org/abs/1806.07421",
+    "RISE, insertion and deletion": "https://arxiv.org/abs/1806.07421",
     "model randomisation": "https://arxiv.org/abs/1810.03292",
+    "LIME": "https://arxiv.org/abs/1602.04938",
+    "KernelSHAP": "https://arxiv.org/abs/1705.07874",
 }
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-
-_COMPARED = (Method.CAM, Method.GRADCAM)
-"""The methods that have a histogram."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,13 @@ class Picture:
         source: a data URI.
         alt: what it shows, for those who do not see it.
         caption: shown below it.
-        size: width and height in pixels, where they are to be kept.
+        size: width and height in pixels.
     """
 
     source: str
     alt: str
     caption: str
-    size: tuple[int, int] | None = None
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,22 @@ class Boxes:
 
     methods: Table
     single_layers: Table | None
-    histograms: list[Picture]
-    curves: Picture
     thresholds: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """What is drawn; where photos have no boxes, no histogram and no curve."""
+
+    histograms: Sequence[Chart]
+    curves: Sequence[Chart]
+    reliability: Chart | None
+
+    @property
+    def all(self) -> list[Chart]:
+        """In the order of the page."""
+        reliability = [self.reliability] if self.reliability else []
+        return [*self.histograms, *reliability, *self.curves]
 
 
 def read(path: Path) -> Evaluation:
@@ -124,7 +138,7 @@ def read_ratings(path: Path, model: str, version: int) -> Summary:
 
 
 def report(source: Path, place: Path, ratings: Path | None = None) -> Path:
-    """Write `index.html` and its plots, as PNG files beside it.
+    """Write `index.html` and its plots, as SVG files beside it.
 
     Args:
         source: what `evaluate --out` wrote.
@@ -146,45 +160,33 @@ def report(source: Path, place: Path, ratings: Path | None = None) -> Path:
         )
     model = evaluation.model
     summary = None if ratings is None else read_ratings(ratings, model.name, model.version)
-    files = plots(evaluation)
+    drawn = draw(evaluation)
     index = place / "index.html"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (place / name).write_bytes(content)
-        index.write_text(page(evaluation, files, summary), encoding="utf-8")
+        for chart in drawn.all:
+            (place / f"{chart.name}.svg").write_text(chart.svg, encoding="utf-8")
+        index.write_text(page(evaluation, drawn, summary), encoding="utf-8")
     except OSError as error:
         raise ReportError(f"--out {place} cannot be written: {error.strerror}.") from error
     return index
 
 
-def plots(evaluation: Evaluation) -> dict[str, bytes]:
-    """The plots, as PNG, by file name; none where no photo has a box."""
-    localization, photos = evaluation.localization, evaluation.per_photo
-    if localization is None:
-        return {}
-    constant = localization.baselines.constant_box.mean_iou.value
-    files = {}
-    for method in _COMPARED:
-        if method in localization.methods:
-            ious = {Rule.HEATMAP: [photo.iou[method]["last"] for photo in photos]}
-            if localization.rule(method) is Rule.FUSED:
-                ious[Rule.FUSED] = [photo.fused[method]["last"] for photo in photos]
-            files[_histogram_name(method)] = report_plots.histogram(ious, constant)
-    files["curves.png"] = report_plots.curves(evaluation.curves, constant)
-    return files
+def draw(evaluation: Evaluation) -> Charts:
+    """The plots."""
+    return Charts(
+        histograms=list(charts.histograms(evaluation)),
+        curves=list(charts.curves(evaluation)),
+        reliability=charts.reliability(evaluation),
+    )
 
 
-def _histogram_name(method: Method) -> str:
-    return f"iou-{method.value}.png"
-
-
-def page(evaluation: Evaluation, files: Mapping[str, bytes], ratings: Summary | None = None) -> str:
+def page(evaluation: Evaluation, drawn: Charts, ratings: Summary | None = None) -> str:
     """The whole page.
 
     Args:
         evaluation: what it shows.
-        files: see `plots`.
+        drawn: see `draw`.
         ratings: of people; None leaves their section out.
     """
     environment = Environment(
@@ -194,67 +196,42 @@ def page(evaluation: Evaluation, files: Mapping[str, bytes], ratings: Summary | 
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["inline"] = Markup  # what this package draws is markup
     localization = evaluation.localization
     return environment.get_template(_TEMPLATE.name).render(
         evaluation=evaluation,
+        tiles=list(tiles(evaluation)),
         paragraphs=reading(evaluation),
-        accuracy=tables.accuracy(evaluation),
-        confusions=tables.confusions(evaluation),
-        breeds=tables.breeds(evaluation),
-        boxes=_boxes(evaluation, localization, files) if localization else None,
+        charts=drawn,
+        accuracy=breeds.accuracy(evaluation),
+        matrix=breeds.confusion_matrix(evaluation),
+        confusions=breeds.confusions(evaluation),
+        reliability=breeds.reliability(evaluation),
+        breeds=breeds.breeds(evaluation),
+        boxes=_boxes(evaluation, localization) if localization else None,
         sanity_checks=list(tables.sanity_checks(evaluation)),
         ratings=ratings
         and RatedHeatmaps(ratings, tables.rated_pairs(ratings), tables.rated_methods(ratings)),
+        comparison=list(comparison_tables(evaluation.perturbation))
+        if evaluation.perturbation
+        else [],
         gallery=_gallery(evaluation),
         papers=_PAPERS,
     )
 
 
-def _boxes(evaluation: Evaluation, localization: Localization, files: Mapping[str, bytes]) -> Boxes:
+def _boxes(evaluation: Evaluation, localization: Localization) -> Boxes:
     return Boxes(
         methods=tables.methods(localization),
         single_layers=tables.single_layers(localization),
-        histograms=list(_histograms(len(evaluation.per_photo), localization, files)),
-        curves=Picture(
-            _data_uri(files["curves.png"], "image/png"),
-            alt="Mean IoU over the threshold, for each method; the table below has each curve's "
-            "threshold in use and its best one.",
-            caption="Mean IoU of the boxes at each threshold. Dots: the calibrated threshold, or "
-            "the default one where there is none. Dotted: the constant box.",
-        ),
         thresholds=tables.thresholds(evaluation.curves),
     )
 
 
-def _histograms(
-    photos: int, localization: Localization, files: Mapping[str, bytes]
-) -> Iterator[Picture]:
-    constant = localization.baselines.constant_box.mean_iou.value
-    for method in _COMPARED:
-        served = localization.served(method)
-        if served is not None:
-            name = heatmap_name(method, "last")
-            yield Picture(
-                _data_uri(files[_histogram_name(method)], "image/png"),
-                alt=f"Histogram of the IoU of {name} over {photos} photos; mean "
-                f"{served.mean_iou.value:.3f} by the rule {localization.rule(method).value}, mean "
-                f"of the constant box {constant:.3f}.",
-                caption=f"{name}: photos by the IoU of their box. Dashed: means. Dotted: the "
-                "constant box's mean.",
-            )
-
-
 def _gallery(evaluation: Evaluation) -> dict[str, list[GalleryEntry]]:
-    """Photos by the title of their kind; empty where none were drawn."""
-    gallery = evaluation.gallery
-    if gallery is None:
-        return {}
-    kinds = {
-        "Correctly classified, drawn by lot": gallery.correct,
-        "Where Grad-CAM's box fits best": gallery.best,
-        "Where Grad-CAM's box fits worst": gallery.worst,
-    }
-    return {title: [_entry(photo) for photo in photos] for title, photos in kinds.items() if photos}
+    """Photos by their kind, see `Gallery`: without any where none were drawn."""
+    gallery = evaluation.gallery or Gallery(correct=[], best=[], worst=[])
+    return {kind: [_entry(photo) for photo in photos] for kind, photos in gallery}
 
 
 def _entry(photo: GalleryPhoto) -> GalleryEntry:

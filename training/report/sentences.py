@@ -7,7 +7,17 @@ import numpy as np
 from app.bundle import Method, Rule
 from training.evaluation.metrics import estimate, mean, resample
 from training.evaluation.schema import Estimate, Evaluation, Localization, PhotoResult
-from training.report.wording import clear_of_zero, difference_text, estimate_text, heatmap_name
+from training.report.breeds import served_ious
+from training.report.comparison import reading_of_comparison
+from training.report.wording import (
+    clear_of_zero,
+    comparison_text,
+    difference_text,
+    estimate_text,
+    heatmap_name,
+    interval_text,
+    shows_top5,
+)
 
 __all__ = ["paired", "reading"]
 
@@ -22,12 +32,18 @@ def reading(figures: Evaluation) -> list[str]:
         paragraphs.append(["No photo of this split has a box, so boxes cannot be judged."])
     else:
         paragraphs += [
-            [*_against_baselines(figures.localization), *_fusing(figures.localization)],
+            [
+                *_against_baselines(figures.localization),
+                *_by_breed(figures),
+                *_fusing(figures.localization),
+            ],
             list(_best(figures.per_photo)),
             list(_cam_and_gradcam(figures)),
             list(_thresholds(figures, figures.localization)),
         ]
     paragraphs.append([*_faithfulness(figures), *_randomization(figures)])
+    if figures.perturbation is not None:
+        paragraphs.append(list(reading_of_comparison(figures.perturbation)))
     return [" ".join(sentences) for sentences in paragraphs if sentences]
 
 
@@ -38,10 +54,10 @@ def paired(ours: Sequence[float], others: Sequence[float]) -> Estimate:
 
 
 def _accuracy(figures: Evaluation) -> Iterator[str]:
+    top5 = f"; top-5 accuracy is {figures.top5:.1%}" if shows_top5(figures) else ""
     yield (
         f"Top-1 accuracy is {figures.top1:.1%} over {figures.photos} photos (95 % interval "
-        f"{figures.top1_interval[0]:.1%} to {figures.top1_interval[1]:.1%}); top-5 accuracy is "
-        f"{figures.top5:.1%}."
+        f"{figures.top1_interval[0]:.1%} to {figures.top1_interval[1]:.1%}){top5}."
     )
     if len(figures.breeds) > 1:
         order = sorted(figures.breeds.items(), key=lambda item: item[1].top1)
@@ -55,15 +71,13 @@ def _accuracy(figures: Evaluation) -> Iterator[str]:
 
 def _against_baselines(localization: Localization) -> Iterator[str]:
     """The boxes of `/cam` and `/gradcam` beside the constant box, and the customary rule's."""
-    constant = localization.baselines.constant_box.mean_iou.value
+    constant = localization.baselines.constant_box.mean_iou
+    yield f"The constant box, which ignores the photo, has a mean IoU of {estimate_text(constant)}."
     for method in (Method.CAM, Method.GRADCAM):
         served = localization.served(method)
         if served is not None:
-            yield (
-                f"The boxes of {heatmap_name(method, 'last', localization.rule(method))} have a "
-                f"mean IoU of {estimate_text(served.mean_iou)}; the constant box, which ignores "
-                f"the photo, has {constant:.3f}: {_verdict(served.mean_iou)}"
-            )
+            name = heatmap_name(method, "last", localization.rule(method))
+            yield f"{name} has {estimate_text(served.mean_iou)}: {_verdict(served.mean_iou)}"
     customary = localization.customary.mean_iou
     yield (
         "The customary rule (Grad-CAM at the last layer, 15 % of the maximum) has "
@@ -75,11 +89,26 @@ def _verdict(iou: Estimate) -> str:
     """What a difference to the constant box says."""
     if iou.difference is None or iou.difference_interval is None:
         return ""
-    difference = difference_text(iou.difference, iou.difference_interval)
     if not clear_of_zero(iou.difference_interval):
-        return f"the difference of {difference} is not clear of zero, so the two may not differ."
-    word = "better" if iou.difference > 0 else "worse"
-    return f"{word} than the constant box by {difference}, clear of zero."
+        difference = difference_text(iou.difference, iou.difference_interval)
+        return f"the difference, {difference}, may be chance."
+    return f"{comparison_text(iou.difference, iou.difference_interval)}, clear of zero."
+
+
+def _by_breed(figures: Evaluation) -> Iterator[str]:
+    """For how many breeds the service's box is better than the constant one."""
+    served = served_ious(figures).get(Method.GRADCAM, {})
+    pairs = [
+        (served[name], breed.mean_iou_baselines.constant_box)
+        for name, breed in figures.breeds.items()
+        if breed.mean_iou_baselines is not None and name in served
+    ]
+    if len(pairs) > 1:
+        better = sum(ours > constant for ours, constant in pairs)
+        yield (
+            f"By breed, Grad-CAM's box has a higher mean IoU than the constant box for {better} of "
+            f"{len(pairs)} breeds."
+        )
 
 
 def _fusing(localization: Localization) -> Iterator[str]:
@@ -97,7 +126,7 @@ def _fusing(localization: Localization) -> Iterator[str]:
     for names, verdict in (
         (better, "is better than the rule heatmap, with an interval clear of zero"),
         (worse, "is worse than the rule heatmap, with an interval clear of zero"),
-        (neither, "is not clearly different from the rule heatmap"),
+        (neither, "shows no clear difference to the rule heatmap"),
     ):
         if names:
             yield f"The rule fused {verdict}, for: {'; '.join(names)}."
@@ -125,7 +154,7 @@ def _best(photos: Sequence[PhotoResult]) -> Iterator[str]:
         if edges is not None and not clear_of_zero(edges):
             alike.append(heatmap_name(*other))
     if alike:
-        yield f"Its lead is not clear of zero over: {'; '.join(alike)}."
+        yield f"Its lead may be chance over: {'; '.join(alike)}."
     elif len(order) > 1:
         yield "Its lead over all others is clear of zero."
     yield (
@@ -153,10 +182,15 @@ def _cam_and_gradcam(figures: Evaluation) -> Iterator[str]:
         f"by {apart:.3f} on average: "
         + ("nearly the same." if apart < _NEARLY else "the two do not agree on every photo.")
     )
-    yield (
-        f"Grad-CAM's mean less CAM's is {difference_text(to_cam.difference, edges)}, "
-        + ("clear of zero." if clear_of_zero(edges) else "not clear of zero.")
-    )
+    if clear_of_zero(edges):
+        low, high = sorted(map(abs, edges))
+        yield (
+            f"Grad-CAM's mean is {'higher' if edges[0] > 0 else 'lower'} than CAM's by "
+            f"{abs(to_cam.difference or 0):.3f} {interval_text((low, high))}, clear of zero."
+        )
+    else:
+        difference = difference_text(to_cam.difference, edges)
+        yield f"The difference of Grad-CAM's mean to CAM's, {difference}, may be chance."
     if figures.model.head == "gap_dense":
         yield (
             "With global average pooling and one Dense layer, Grad-CAM's map there is CAM's after "
@@ -176,8 +210,7 @@ def _thresholds(figures: Evaluation, localization: Localization) -> Iterator[str
             f"{curve.threshold:g}, {heatmap_name(method, 'last', rule)} has a mean IoU of "
             f"{iou:.3f}. The best threshold for these photos is {curve.best_threshold:g}, with "
             f"{curve.best_mean_iou:.3f}. An oracle that picks the best threshold for each photo "
-            f"would reach {curve.oracle_mean_iou:.3f}, {curve.oracle_mean_iou - iou:.3f} more than "
-            "the service."
+            f"would reach {curve.oracle_mean_iou:.3f}."
         )
 
 
@@ -205,10 +238,19 @@ def _randomization(figures: Evaluation) -> Iterator[str]:
         return
     layer, similarity = list(randomization.down_to.items())[-1]
     gradcam = similarity.get(Method.GRADCAM, {}).get("last")
-    if gradcam is not None:
+    if gradcam is None:
+        return
+    if gradcam.blank:
+        yield (
+            f"With all weights down to {layer} in a random order, Grad-CAM's heatmap at the last "
+            f"layer is blank for {gradcam.blank} of {randomization.photos} photos, which the "
+            "similarity leaves out."
+        )
+    if gradcam.rank_correlation is not None:
+        photos = randomization.photos - (gradcam.blank or 0)
         yield (
             f"With all weights down to {layer} in a random order, Grad-CAM's heatmap at the last "
             f"layer keeps a rank correlation of {estimate_text(gradcam.rank_correlation)} with "
-            f"the model's own, over {randomization.photos} photos; a heatmap that ignores "
+            f"the model's own, over {photos} photos; a heatmap that ignores "
             "the model would keep 1."
         )

@@ -15,14 +15,18 @@ from training.evaluation.schema import (
     Faithfulness,
     Localization,
     Randomization,
+    Similarity,
 )
-from training.report.wording import difference_text, estimate_text, heatmap_name, interval_text
+from training.report.wording import (
+    comparison_text,
+    estimate_text,
+    heatmap_name,
+    interval_text,
+)
 
 __all__ = [
+    "Row",
     "Table",
-    "accuracy",
-    "breeds",
-    "confusions",
     "methods",
     "rated_methods",
     "rated_pairs",
@@ -38,86 +42,29 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table whose rows are headed by their first cell."""
+    """A table whose rows are headed by their first cell.
+
+    Attributes:
+        caption: shown above it.
+        head: of the columns.
+        rows: cells as text; an interval after a value, in brackets, goes below it.
+        bars: columns of shares, 0..1, that are drawn as bars too.
+        tall: so many rows that they scroll in a box of their own.
+    """
 
     caption: str
     head: Row
     rows: Sequence[Row]
-
-
-def accuracy(evaluation: Evaluation) -> Table:
-    """Accuracy and, where the model is calibrated, how far probabilities can be trusted."""
-    rows = [
-        ("top-1 accuracy", f"{evaluation.top1:.3f} {interval_text(evaluation.top1_interval)}"),
-        ("top-5 accuracy", f"{evaluation.top5:.3f} {interval_text(evaluation.top5_interval)}"),
-    ]
-    if evaluation.ece is not None:
-        rows.append(("expected calibration error", f"{evaluation.ece:.3f}"))
-    if evaluation.confidence_ok is not None:
-        rows.append(("share of answers with confidence ok", f"{evaluation.confidence_ok:.3f}"))
-    return Table("Over all photos", ("figure", "value"), rows)
-
-
-def confusions(evaluation: Evaluation) -> Table | None:
-    """The most confused breeds; None where every photo is right."""
-    if not evaluation.most_confused:
-        return None
-    return Table(
-        "Most confused: photos of one breed that are taken for another",
-        ("breed", "taken for", "photos", "share of the breed's photos"),
-        [
-            (pair.true, pair.predicted, str(pair.count), f"{pair.share:.3f}")
-            for pair in evaluation.most_confused
-        ],
-    )
-
-
-def breeds(evaluation: Evaluation) -> Table:
-    """Accuracy and mean IoUs of every breed."""
-
-    def last(ious: ByMethod[float] | None, method: Method) -> float | None:
-        return (ious or {}).get(method, {}).get("last")
-
-    def text(iou: float | None) -> str:
-        return "" if iou is None else f"{iou:.3f}"
-
-    rows = []
-    for name, breed in sorted(evaluation.breeds.items(), key=lambda item: -item[1].top1):
-        baselines = breed.mean_iou_baselines
-        rows.append(
-            (
-                name,
-                str(breed.photos),
-                f"{breed.top1:.3f}",
-                str(breed.photos_with_boxes),
-                text(last(breed.mean_iou, Method.CAM)),
-                text(last(breed.mean_iou, Method.GRADCAM)),
-                text(baselines.constant_box if baselines else None),
-                text(baselines.full_frame if baselines else None),
-            )
-        )
-    return Table(
-        "By breed, the best first; mean IoU at the last layer by the rule heatmap",
-        (
-            "breed",
-            "photos",
-            "accuracy",
-            "with boxes",
-            "mean IoU, CAM",
-            "mean IoU, Grad-CAM",
-            "mean IoU, constant box",
-            "mean IoU, full frame",
-        ),
-        rows,
-    )
+    bars: frozenset[int] = frozenset()
+    tall: bool = False
 
 
 _BOX_HEAD = (
     "heatmap",
     "rule",
     "mean IoU",
-    "difference to the constant box",
-    "difference to the rule heatmap",
+    "beside the constant box",
+    "beside the rule heatmap",
     "GT-known localisation",
     "top-1 localisation",
     "MaxBoxAccV2",
@@ -165,8 +112,8 @@ def _box_row(name: str, rule: str, metrics: BoxMetrics) -> Row:
         name,
         rule,
         estimate_text(iou),
-        difference_text(iou.difference, iou.difference_interval),
-        difference_text(iou.difference_to_heatmap, iou.difference_to_heatmap_interval),
+        comparison_text(iou.difference, iou.difference_interval),
+        comparison_text(iou.difference_to_heatmap, iou.difference_to_heatmap_interval),
         estimate_text(metrics.gt_known_localization),
         estimate_text(metrics.top1_localization),
         estimate_text(metrics.max_box_acc_v2),
@@ -219,15 +166,25 @@ def _faithfulness(faithfulness: Faithfulness) -> Table:
     }
     return Table(
         f"Insertion (more is better) and deletion (less is better), {faithfulness.photos} photos; "
-        "each beside its difference to the constant box",
-        ("heatmap", "insertion", "difference", "deletion", "difference"),
+        "each beside the constant box",
+        (
+            "heatmap",
+            "insertion",
+            "insertion, beside the constant box",
+            "deletion",
+            "deletion, beside the constant box",
+        ),
         [
             (
                 name,
                 estimate_text(areas.insertion),
-                difference_text(areas.insertion.difference, areas.insertion.difference_interval),
+                comparison_text(areas.insertion.difference, areas.insertion.difference_interval),
                 estimate_text(areas.deletion),
-                difference_text(areas.deletion.difference, areas.deletion.difference_interval),
+                comparison_text(
+                    areas.deletion.difference,
+                    areas.deletion.difference_interval,
+                    less_is_better=True,
+                ),
             )
             for name, areas in by_name.items()
         ],
@@ -239,19 +196,28 @@ def _randomization(randomization: Randomization) -> Table:
     names = dict.fromkeys(name for stage in stages.values() for name in stage)
     return Table(
         "Rank correlation with the model's own heatmaps after shuffling the weights of all layers "
-        f"from the head down to the one named, {randomization.photos} photos",
+        f"from the head down to the one named, {randomization.photos} photos; photos with a blank "
+        "heatmap are counted and left out",
         ("heatmap", *stages),
         [
             (
                 name,
                 *(
-                    estimate_text(stage[name].rank_correlation) if name in stage else ""
+                    _similarity_text(stage[name], randomization.photos) if name in stage else ""
                     for stage in stages.values()
                 ),
             )
             for name in names
         ],
     )
+
+
+def _similarity_text(similarity: Similarity, photos: int) -> str:
+    """`0.100 [0.000, 0.200], 3 blank`."""
+    if similarity.rank_correlation is None:
+        return f"all {photos} blank"
+    blank = f", {similarity.blank} blank" if similarity.blank else ""
+    return f"{estimate_text(similarity.rank_correlation)}{blank}"
 
 
 def _by_name(figures: ByMethod[T]) -> dict[str, T]:

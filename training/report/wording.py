@@ -1,15 +1,17 @@
 """Names and numbers as the report and the terminal show them."""
 
 from app.bundle import Method, Rule
-from training.evaluation.schema import Estimate, Interval
+from training.evaluation.schema import Estimate, Evaluation, Interval
 
 __all__ = [
     "clear_of_zero",
+    "comparison_text",
     "difference_text",
     "estimate_text",
     "heatmap_name",
     "interval_text",
     "layers_name",
+    "shows_top5",
 ]
 
 _METHODS = {
@@ -53,6 +55,28 @@ def difference_text(difference: float | None, edges: Interval | None) -> str:
     if difference is None or edges is None:
         return ""
     return f"{difference:+.3f} [{edges[0]:+.3f}, {edges[1]:+.3f}]"
+
+
+def comparison_text(
+    difference: float | None, edges: Interval | None, *, less_is_better: bool = False
+) -> str:
+    """`better by 0.021 [0.010, 0.033]`, or `worse by ...`; empty for None.
+
+    `unclear: +0.002 [-0.010, +0.014]` where the interval holds zero.
+    """
+    if difference is None or edges is None:
+        return ""
+    if not clear_of_zero(edges):
+        return f"unclear: {difference_text(difference, edges)}"
+    word = "better" if (edges[0] > 0) is not less_is_better else "worse"
+    low, high = sorted(map(abs, edges))
+    return f"{word} by {abs(difference):.3f} {interval_text((low, high))}"
+
+
+def shows_top5(evaluation: Evaluation) -> bool:
+    """Whether top-5 accuracy says anything: of five classes or fewer, it is always 1."""
+    classes = evaluation.model.classes
+    return classes is None or classes > 5
 
 
 def clear_of_zero(edges: Interval) -> bool:

@@ -1,5 +1,6 @@
 """What of the figures `model.json` keeps, and what the commands say."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.training.folders import write_photos
 from tests.training.small_networks import tiny_net
 from training import cli
 from training.commands.measure import with_metrics
+from training.evaluation import perturbation
 
 
 def test_figures_of_other_photos_lie_beside_those_of_the_test_split() -> None:
@@ -116,3 +118,34 @@ def test_figures_of_a_version_that_is_calibrated_meanwhile_are_refused(
         cli.main(["evaluate", *source, "--write", "--sample", "0"])
 
     assert bundles.load(version).card.metrics == {}
+
+
+def test_methods_that_perturb_photos_are_compared(
+    version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, figures = tmp_path / "photos", tmp_path / "figures.json"
+    write_photos(photos, 12)
+    source = ("--model", str(version), "--source", "folder", "--data-dir", str(photos))
+    sizes = ("--perturbation-photos", "2", "--perturbation-samples", "100")
+
+    cli.main(
+        ["evaluate", *source, "--perturbation", "rise,lime,rise", *sizes, "--out", str(figures)]
+    )
+
+    measured = json.loads(figures.read_bytes())["perturbation"]
+    assert list(measured["perturbation"]) == ["rise", "lime"]
+    assert (measured["photos"], measured["samples"]) == (2, 100)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("RISE")]
+    assert line.split()[-2] == "100"
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", *source, "--perturbation", "shapley"])
+    assert "'lime', 'kernelshap' or 'rise'" in capsys.readouterr().err
+
+
+def test_missing_extra_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perturbation, "find_spec", lambda _: None)
+
+    with pytest.raises(SystemExit, match="lime needs the extra `perturbation`"):
+        cli.main(["evaluate", "--model", str(tmp_path / "none"), "--perturbation", "lime"])

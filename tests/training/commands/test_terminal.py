@@ -46,6 +46,7 @@ def test_table_of_an_evaluation(small_bundle: Bundle) -> None:
     rows = dict(line.split("  ", 1) for line in lines if "  " in line and line[0] != " ")
     shown = {name: row.split() for name, row in rows.items()}
     assert shown["top-1 accuracy"][0] == "0.500"
+    assert "top-5 accuracy" not in shown  # of five classes
     assert shown["expected calibration error"] == ["0.000"]
     assert shown["share with confidence ok"] == ["1.000"]
     whole = ["1.000", "[1.000,", "1.000]"]

@@ -1,7 +1,7 @@
 import numpy as np
 
 from app.bundle import Label
-from training.evaluation.accuracy import PAIRS, accuracy, most_confused
+from training.evaluation.accuracy import PAIRS, accuracy, confusion, most_confused
 from training.evaluation.schema import Estimate
 
 NAMES = [Label(index=index, name=name) for index, name in enumerate("abcdefg")]
@@ -28,6 +28,15 @@ def test_accuracy_without_a_fault_has_no_spread() -> None:
         share = accuracy(_sure_of(0, 1), np.array([0, 1]), k, seed=0)
 
         assert share == Estimate(value=1.0, interval=(1.0, 1.0))
+
+
+def test_confusion_counts_photos_by_true_and_predicted_breed() -> None:
+    labels = np.array([3, 0, 0, 0, 1])
+
+    counts = confusion(NAMES, labels, _sure_of(3, 6, 0, 6, 0))
+
+    assert counts == {"a": {"a": 1, "g": 2}, "b": {"a": 1}, "d": {"d": 1}}
+    assert list(counts) == ["a", "b", "d"]
 
 
 def test_pairs_go_by_photos_then_by_share() -> None:

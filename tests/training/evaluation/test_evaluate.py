@@ -338,9 +338,19 @@ def test_calibration_error_and_confidence_as_served(small_bundle: Bundle) -> Non
     assert (figures["ece"], figures["confidence_ok"]) == (0.25, 1)
     assert (doubted["ece"], doubted["confidence_ok"]) == (0.25, 0)
     assert figures["top1"] == 0.75
+    (half,) = (share for share in figures["reliability"] if share["photos"])
+    assert half == {
+        "low": 0.4667,
+        "high": 0.5333,
+        "photos": 4,
+        "confidence": 0.5,
+        "accuracy": 0.75,
+    }
     plain = measure(small_bundle, seen, examples)
     assert plain["top1"] == 0.75
-    assert not {"ece", "confidence_ok"} & plain.keys()
+    assert not {"ece", "confidence_ok", "reliability"} & plain.keys()
+    assert plain["confusion"] == {"class 1": {"class 1": 3}, "class 3": {"class 1": 1}}
+    assert plain["model"]["classes"] == 5
 
 
 def test_outputs_that_are_not_finite(small_bundle: Bundle) -> None:
@@ -351,7 +361,7 @@ def test_outputs_that_are_not_finite(small_bundle: Bundle) -> None:
 
     figures = measure(bundle, seen, [white_box_photo(1, DOG)], sample=1)
 
-    assert "ece" not in figures
+    assert not {"ece", "reliability"} & figures.keys()
     assert figures["confidence_ok"] == 0
     areas = figures["faithfulness"]["methods"]["gradcam"]["last"]
     assert _values(areas) == {"insertion": 0, "deletion": 0}

@@ -9,9 +9,10 @@ from training.evaluation.metrics import (
     in_top_k,
     interval,
     mean,
+    reliability,
     resample,
 )
-from training.evaluation.schema import Estimate
+from training.evaluation.schema import Estimate, ReliabilityBin
 
 
 def test_best_iou_takes_the_best_of_several_boxes() -> None:
@@ -58,6 +59,31 @@ def test_expected_calibration_error_is_of_each_bin_apart() -> None:
 
     # In one bin, 0.1 over and 0.6 under would make 0.5 / 2.
     assert expected_calibration_error(probabilities, np.array([0, 1])) == pytest.approx(0.35)
+
+
+def test_reliability_by_hand() -> None:
+    sure = np.array([0.75, 0.79, 0.5, 1.0])
+    probabilities = np.stack([1 - sure, sure], axis=1)
+
+    bins = reliability(probabilities, np.array([1, 0, 0, 1]))  # at 0.5, the first class counts
+
+    assert [number for number, share in enumerate(bins) if share.photos] == [7, 11, 14]
+    assert bins[7] == ReliabilityBin(low=0.4667, high=0.5333, photos=1, confidence=0.5, accuracy=1)
+    assert bins[11] == ReliabilityBin(low=0.7333, high=0.8, photos=2, confidence=0.77, accuracy=0.5)
+    assert bins[14] == ReliabilityBin(low=0.9333, high=1, photos=1, confidence=1, accuracy=1)
+    assert bins[0] == ReliabilityBin(low=0, high=0.0667, photos=0, confidence=None, accuracy=None)
+
+
+def test_calibration_error_is_that_of_the_bins() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(4), 200)
+    labels = rng.integers(4, size=200)
+
+    bins = [share for share in reliability(probabilities, labels) if share.photos]
+
+    gaps = [share.photos * abs((share.accuracy or 0) - (share.confidence or 0)) for share in bins]
+    error = expected_calibration_error(probabilities, labels)
+    assert sum(gaps) / 200 == pytest.approx(error, abs=1e-4)
 
 
 def test_expected_calibration_error_of_what_is_right_as_often_as_it_says() -> None:

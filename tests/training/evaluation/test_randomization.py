@@ -8,8 +8,9 @@ import numpy.typing as npt
 import pytest
 
 from app import bundle as bundles
-from app.bundle import Bundle
+from app.bundle import Bundle, Method
 from app.engines import Batch, Cut, Engine, output_names
+from app.evidence import MethodAtLayers
 from tests.training.pictures import dataset
 from training.evaluation.inference import layer_sets, squashed
 from training.evaluation.randomization import Cascade, randomization, stages
@@ -105,5 +106,33 @@ def test_heatmaps_of_what_has_been_forgotten_differ(small_bundle: Bundle) -> Non
     for similarities in by_stage.values():
         for values in similarities.values():
             assert values.shape == (4, 2)
-            assert (np.abs(values) <= 1 + 1e-9).all()
-            assert (values < 0.99).any()
+            shown = values[np.isfinite(values).all(axis=1)]
+            assert (np.abs(shown) <= 1 + 1e-9).all()
+            assert not len(shown) or (shown < 0.99).any()
+    assert any(np.isfinite(values).all() for values in by_stage["predictions"].values())
+
+
+@pytest.mark.parametrize("blank_after", [False, True])
+def test_blank_heatmaps_have_no_similarity(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, blank_after: bool
+) -> None:
+    run, runs = Cascade.run, []
+
+    def with_a_blank(cascade: Cascade, *inputs: Any) -> dict[str, Any]:
+        outputs = run(cascade, *inputs)
+        runs.append(inputs)
+        if len(runs) == 1 + blank_after:
+            outputs["gradcam"] = outputs["gradcam"].copy()
+            outputs["gradcam"][2] = 0
+        return outputs
+
+    monkeypatch.setattr(Cascade, "run", with_a_blank)
+    monkeypatch.setattr(Cascade, "forget", lambda *_: None)
+    sets = [
+        MethodAtLayers.of(small_bundle.card, Method.GRADCAM, small_bundle.card.layer_names[-1:])
+    ]
+
+    first, *_ = randomization(small_bundle, EXAMPLES, sets, seed=0).values()
+
+    assert np.isnan(first[sets[0]][2]).all()
+    assert first[sets[0]][[0, 1, 3]] == pytest.approx(np.ones((3, 2)))

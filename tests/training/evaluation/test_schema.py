@@ -37,6 +37,22 @@ def test_json_holds_all_of_it(evaluation: Evaluation) -> None:
     assert Evaluation.model_validate_json(json.dumps(evaluation.dump())) == evaluation
 
 
+def test_figures_of_an_older_version_are_read(evaluation: Evaluation) -> None:
+    figures = evaluation.dump()
+    del figures["confusion"], figures["model"]["classes"]
+    for by_method in figures["randomization"]["down_to"].values():
+        for sets in by_method.values():
+            for similarity in sets.values():
+                del similarity["blank"]
+                similarity.setdefault("rank_correlation", {"value": 0.0, "interval": [0.0, 0.0]})
+                similarity.setdefault("structural_similarity", {"value": 0, "interval": [0, 0]})
+
+    old = Evaluation.model_validate_json(json.dumps(figures))
+
+    assert (old.confusion, old.reliability, old.model.classes) == (None, None, None)
+    assert old.per_photo == evaluation.per_photo
+
+
 def test_without_boxes_localization_is_an_empty_object(small_bundle: Bundle) -> None:
     seen = FakeEngine(partial(known_outputs, small_bundle.card, own=OWN))
     dog = white_box_photo(1, DOG)

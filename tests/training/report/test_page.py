@@ -3,19 +3,23 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from app.bundle import Bundle, Confidence
 from app.ratings import Ratings
 from app.schemas import Rating
+from tests import needs
 from tests.training.fake_engine import FakeEngine
 from tests.training.known_maps import (
     DOG,
@@ -26,6 +30,7 @@ from tests.training.known_maps import (
     with_card,
     with_fusion,
 )
+from tests.training.report.known_comparison import COMPARISON
 from training import cli
 from training.errors import ReportError
 from training.evaluation.evaluate import evaluate
@@ -33,6 +38,7 @@ from training.files import PROJECT
 from training.report.page import report
 
 VOID = {"meta", "img", "br"}
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Page(HTMLParser):
@@ -115,13 +121,30 @@ def _report(figures: dict[str, Any], place: Path) -> Page:
     return Page(index.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def place(figures: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of `figures`, in a directory `report`."""
+    directory = tmp_path_factory.mktemp("written")
+    _report(figures, directory)
+    return directory / "report"
+
+
+@pytest.fixture(scope="module")
+def page(place: Path) -> Page:
+    return Page((place / "index.html").read_text(encoding="utf-8"))
+
+
 def _shown(estimate: dict[str, Any]) -> str:
     low, high = estimate["interval"]
     return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _signed(difference: float, edges: list[float]) -> str:
-    return f"{difference:+.3f} [{edges[0]:+.3f}, {edges[1]:+.3f}]"
+def _compared(difference: float, edges: list[float]) -> str:
+    if edges[0] <= 0 <= edges[1]:
+        return f"unclear: {difference:+.3f} [{edges[0]:+.3f}, {edges[1]:+.3f}]"
+    if difference > 0:
+        return f"better by {difference:.3f} [{edges[0]:.3f}, {edges[1]:.3f}]"
+    return f"worse by {-difference:.3f} [{-edges[1]:.3f}, {-edges[0]:.3f}]"
 
 
 NAMES = {
@@ -139,17 +162,15 @@ def _same(row: dict[str, str], metrics: dict[str, Any]) -> None:
         assert row[NAMES[name]] == _shown(estimate)
     iou = metrics["mean_iou"]
     if "difference" in iou:
-        shown = row["difference to the constant box"]
-        assert shown == _signed(iou["difference"], iou["difference_interval"])
+        shown = row["beside the constant box"]
+        assert shown == _compared(iou["difference"], iou["difference_interval"])
     if "difference_to_heatmap" in iou:
-        shown = row["difference to the rule heatmap"]
+        shown = row["beside the rule heatmap"]
         edges = iou["difference_to_heatmap_interval"]
-        assert shown == _signed(iou["difference_to_heatmap"], edges)
+        assert shown == _compared(iou["difference_to_heatmap"], edges)
 
 
-def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> None:
-    page = _report(figures, tmp_path)
-
+def test_tables_hold_the_figures(figures: dict[str, Any], page: Page) -> None:
     localization = figures["localization"]
     rows = page.table("Methods, beside")
     constant = ("constant box, 80 % x 90 %, centred", "")
@@ -170,17 +191,20 @@ def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> Non
     assert accuracy["top-1 accuracy",]["value"].startswith(f"{figures['top1']:.3f} [")
     assert accuracy["expected calibration error",]["value"] == f"{figures['ece']:.3f}"
     assert accuracy["share of answers with confidence ok",]["value"] == "1.000"
-    (pair,) = figures["most_confused"]
-    confused = page.table("Most confused")
-    assert confused[pair["true"],]["taken for"] == pair["predicted"] == "class 1"
-    assert confused[pair["true"],]["photos"] == "1"
+    assert ("top-5 accuracy",) not in accuracy  # of five breeds, it is always 1
+    confused = page.table("Photos by true breed")
+    assert confused["class 1",] == {"true breed": "class 1", "class 1": "3", "class 3": "0"}
+    assert confused["class 3",] == {"true breed": "class 3", "class 1": "1", "class 3": "0"}
+    stated = page.table("Photos by the stated probability")
+    assert {row["photos"] for row in stated.values()} == {"0", "4"}
     breeds = page.table("By breed")
     assert list(breeds) == [("class 1",), ("class 3",)]
     of_breed = figures["breeds"]["class 1"]
-    assert breeds["class 1",]["photos"] == "3"
-    assert breeds["class 1",]["mean IoU, CAM"] == f"{of_breed['mean_iou']['cam']['last']:.3f}"
-    frame = of_breed["mean_iou_baselines"]["full_frame"]
-    assert breeds["class 1",]["mean IoU, full frame"] == f"{frame:.3f}"
+    row = breeds["class 1",]
+    assert row["photos"] == "3"
+    cam, constant = of_breed["mean_iou"]["cam"]["last"], of_breed["mean_iou_baselines"]
+    assert row["mean IoU, CAM, rule heatmap"] == f"{cam:.3f}"
+    assert row["mean IoU, constant box"] == f"{constant['constant_box']:.3f}"
     thresholds = page.table("Thresholds")
     curve = figures["curves"]["gradcam"]["last"]["fused"]
     row = thresholds["Grad-CAM, last layer", "fused"]
@@ -194,22 +218,42 @@ def test_tables_hold_the_figures(figures: dict[str, Any], tmp_path: Path) -> Non
         assert likeness[layer] == _shown(by_method["cam"]["last"]["rank_correlation"])
 
 
-def test_page_is_complete_in_itself_and_accessible(figures: dict[str, Any], tmp_path: Path) -> None:
-    page = _report(figures, tmp_path)
+def test_tiles_and_contents_come_first(figures: dict[str, Any], page: Page) -> None:
+    titles = ["Top-1 accuracy", "Calibration error (ECE)", "Mean IoU of the box", "Boxes with IoU"]
+    places = [page.text.index(title) for title in [*titles, "Contents", "Summary"]]
+    assert places == sorted(places)
+    iou = figures["localization"]["fused"]["gradcam"]["last"]["mean_iou"]
+    assert f"Mean IoU of the box {iou['value']:.3f} Grad-CAM" in page.text
+    ids = {attributes.get("id") for _, attributes in page.elements}
+    links = [attributes["href"] or "" for attributes in page.all("a")]
+    inner = [link[1:] for link in links if link.startswith("#")]
+    assert inner[:3] == ["summary", "paper", "accuracy"]
+    assert len(inner) == len(list(page.all("section")))
+    assert ids >= set(inner)
 
+
+def test_page_is_complete_in_itself_and_accessible(place: Path, page: Page) -> None:
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "link", "iframe", "object", "base"}
-    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "url(" not in text
+    text = (place / "index.html").read_text(encoding="utf-8")
+    assert "url(" not in text.replace("url(#", "")
     assert "@import" not in text
     for tag, attributes in page.elements:
         addresses = [value or "" for name, value in attributes.items() if name in ("src", "href")]
         for address in addresses:
-            assert address.startswith("https://arxiv.org/" if tag == "a" else "data:image/")
+            outside = "https://arxiv.org/" if tag == "a" else "data:image/"
+            assert address.startswith(("#", outside))
         assert not any(name.startswith("on") for name in attributes)
     assert next(page.all("html"))["lang"] == "en"
     assert len(list(page.all("h1"))) == 1
+    assert not re.search(r"worse by -|better by -", page.text)
     assert all(attributes["alt"] for attributes in page.all("img"))
+    assert {attributes["role"] for attributes in page.all("svg")} == {"img"}
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for attributes in page.all("svg"):
+        assert attributes["aria-labelledby"] in ids
+    assert {attributes["style"] for attributes in page.all("td") if "style" in attributes}
     assert all(attributes["scope"] in ("col", "row") for attributes in page.all("th"))
     assert all(page.tables)
     assert "prefers-color-scheme: dark" in text
@@ -218,33 +262,45 @@ def test_page_is_complete_in_itself_and_accessible(figures: dict[str, Any], tmp_
     assert all(deeper <= level + 1 for level, deeper in pairwise(levels))
 
 
-def test_plots_are_inlined_and_beside_the_page(figures: dict[str, Any], tmp_path: Path) -> None:
-    page = _report(figures, tmp_path)
+def test_it_fits_screens_and_phones_and_loads_nothing(place: Path) -> None:
+    boxes = "[...document.querySelectorAll('.wide')]"
+    scrolling = f"{boxes}.filter(box => box.scrollWidth > box.clientWidth).length"
+    path = needs.tool("chromium", "chromium-browser", "google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page()
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((place / "index.html").as_uri())
+        for width, wide in ((1280, False), (375, True)):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert (page.evaluate(scrolling) > 0) is wide
+        browser.close()
+    assert [url for url in requests if not url.startswith("data:")] == [requests[0]]
 
-    written = {path.name: path.read_bytes() for path in (tmp_path / "report").glob("*.png")}
-    assert set(written) == {"iou-cam.png", "iou-gradcam.png", "curves.png"}
-    inlined = [_decoded(attributes["src"] or "") for attributes in page.all("img")]
+
+def test_plots_are_inlined_and_beside_the_page(
+    figures: dict[str, Any], place: Path, page: Page, tmp_path: Path
+) -> None:
+    methods = ("cam", "gradcam", "gradcampp", "hirescam", "layercam")
+    written = {path.stem: path.read_text() for path in place.glob("*.svg")}
+    curves = {f"curves-{method}" for method in methods}
+    assert set(written) == curves | {"iou-cam", "iou-gradcam", "reliability"}
+    assert len(list(page.all("svg"))) == len(written)
+    text = (place / "index.html").read_text(encoding="utf-8")
     for content in written.values():
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            assert image.format == "PNG"
-            assert image.width > 600
-        assert content in inlined
-    again = tmp_path / "again"
-    again.mkdir()
-    _report(figures, again)
-    assert (again / "report" / "iou-cam.png").read_bytes() == written["iou-cam.png"]
+        assert ElementTree.fromstring(content).tag == f"{SVG}svg"
+        assert content in text
+    _report(figures, tmp_path)
+    assert (tmp_path / "report" / "iou-cam.svg").read_text() == written["iou-cam"]
 
 
 def _decoded(address: str) -> bytes:
     return base64.b64decode(address.partition("base64,")[2], validate=True)
 
 
-def test_gallery_shows_both_overlays_with_their_ious(
-    figures: dict[str, Any], tmp_path: Path
-) -> None:
-    page = _report(figures, tmp_path)
-
+def test_gallery_shows_both_overlays_with_their_ious(figures: dict[str, Any], page: Page) -> None:
     pictures = page.all("img")
     jpegs = [img for img in pictures if (img["src"] or "").startswith("data:image/jpeg")]
     photos = [photo for kind in ("correct", "best", "worst") for photo in figures["gallery"][kind]]
@@ -269,7 +325,8 @@ def test_without_a_gallery_that_is_said(figures: dict[str, Any], tmp_path: Path)
     page = _report({k: v for k, v in figures.items() if k != "gallery"}, tmp_path)
 
     assert "Left out: the figures hold no pictures" in page.text
-    assert len(list(page.all("img"))) == 3
+    assert not list(page.all("img"))
+    assert "Best and worst boxes" not in page.text
 
 
 def test_text_is_escaped(figures: dict[str, Any], tmp_path: Path) -> None:
@@ -298,13 +355,49 @@ def test_model_without_cam_and_photos_without_boxes(small_bundle: Bundle, tmp_pa
         (tmp_path / name).mkdir()
 
     page = _report(other, tmp_path / "other")
-    assert len(list(page.all("img"))) == 2
+    assert len(list(page.all("svg"))) == 1 + 4  # Grad-CAM's histogram, and curves
     assert ("CAM, last layer", "heatmap") not in page.table("Methods, beside")
     page = _report(plain, tmp_path / "plain")
-    assert not list(page.all("img"))
-    assert not list((tmp_path / "plain" / "report").glob("*.png"))
+    assert not list(page.all("svg"))
+    assert not list((tmp_path / "plain" / "report").glob("*.svg"))
     assert "boxes cannot be judged" in page.text
-    assert page.table("By breed")["class 1",]["mean IoU, CAM"] == ""
+    assert "not measured: no photo of this split has a box" in page.text
+    assert "the model's probabilities are not calibrated" in page.text
+    head = page.table("By breed")["class 1",]
+    assert list(head) == ["breed", "photos", "accuracy"]
+
+
+def test_figures_of_an_older_version(figures: dict[str, Any], tmp_path: Path) -> None:
+    old = json.loads(json.dumps(figures))
+    del old["confusion"], old["reliability"], old["model"]["classes"]
+    for by_method in old["randomization"]["down_to"].values():
+        for sets in by_method.values():
+            for similarity in sets.values():
+                del similarity["blank"]
+
+    page = _report(old, tmp_path)
+
+    (pair,) = figures["most_confused"]
+    confused = page.table("Most confused")
+    assert confused[pair["true"],]["taken for"] == pair["predicted"] == "class 1"
+    assert confused[pair["true"],]["photos"] == "1"
+    assert ("top-5 accuracy",) in page.table("Over all photos")
+    assert "Reliability" not in page.text
+    assert list(page.table("Rank correlation"))
+
+
+def test_blank_heatmaps_are_counted(figures: dict[str, Any], tmp_path: Path) -> None:
+    changed = json.loads(json.dumps(figures))
+    for sets in changed["randomization"]["down_to"].values():
+        sets["cam"]["last"]["blank"] = 1
+        sets["gradcam"]["last"] = {"blank": 2}
+    likeness = figures["randomization"]["down_to"]["predictions"]["cam"]["last"]
+
+    rows = _report(changed, tmp_path).table("Rank correlation")
+
+    shown = rows["CAM, last layer",]["predictions"]
+    assert shown == f"{_shown(likeness['rank_correlation'])}, 1 blank"
+    assert rows["Grad-CAM, last layer",]["predictions"] == "all 2 blank"
 
 
 def _nothing(figures: dict[str, Any]) -> str:
@@ -422,7 +515,7 @@ def test_command_line_names_the_page(
 
 
 def test_ratings_have_a_section(figures: dict[str, Any], tmp_path: Path) -> None:
-    assert "What people prefer" not in _report(figures, tmp_path).words
+    assert "What people prefer" not in _report(figures, tmp_path).text
     source, kept = tmp_path / "figures.json", tmp_path / "ratings.sqlite"
     model = figures["model"]
     ratings = Ratings.open(kept)
@@ -459,3 +552,20 @@ def test_a_file_that_holds_no_ratings_is_named(figures: dict[str, Any], tmp_path
     with pytest.raises(ReportError, match=r"--ratings .*figures\.json"):
         report(source, tmp_path / "rated", source)
     assert not (tmp_path / "rated").exists()
+
+
+def test_methods_that_perturb_photos_have_a_section_where_they_were_measured(
+    figures: dict[str, Any], page: Page, tmp_path: Path
+) -> None:
+    compared = COMPARISON.model_dump(mode="json", exclude_none=True)
+
+    with_them = _report(figures | {"perturbation": compared}, tmp_path)
+
+    (contents,) = [
+        attributes for attributes in with_them.all("a") if attributes["href"] == "#perturbation"
+    ]
+    assert contents
+    assert "KernelSHAP" in with_them.text
+    lime = compared["perturbation"]["lime"]
+    assert with_them.table("Boxes, 50 photos")["LIME",]["mean IoU"] == _shown(lime["mean_iou"])
+    assert not [attributes for attributes in page.all("a") if attributes["href"] == "#perturbation"]

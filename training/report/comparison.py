@@ -1,0 +1,156 @@
+"""What a report says of LIME, KernelSHAP and RISE beside the CAM family."""
+
+from collections.abc import Iterator
+
+from app.bundle import Method
+from training.evaluation.perturbation import Perturbation
+from training.evaluation.schema import Compared, Comparison, OnSample
+from training.report.tables import Row, Table
+from training.report.wording import comparison_text, estimate_text, heatmap_name
+
+__all__ = ["compared_by_name", "comparison_tables", "reading_of_comparison"]
+
+_NAMES = {
+    Perturbation.LIME: "LIME",
+    Perturbation.KERNELSHAP: "KernelSHAP",
+    Perturbation.RISE: "RISE",
+}
+
+
+def comparison_tables(comparison: Comparison) -> Iterator[Table]:
+    """Boxes, where photos have them; insertion and deletion; agreement and cost."""
+    compared, all_rows = compared_by_name(comparison), _with_baselines(comparison)
+    photos = f"{comparison.photos} photos"
+    if comparison.baselines.constant_box.mean_iou is not None:
+        yield Table(
+            f"Boxes, {photos}: each photo's is drawn at the threshold that is best for the others, "
+            "of every method",
+            (
+                "heatmap",
+                "mean IoU",
+                "beside the constant box",
+                "share with an IoU of 0.5 or more",
+                "pointing game",
+                "best threshold",
+            ),
+            [_box_row(name, figures) for name, figures in all_rows.items()],
+        )
+    yield Table(
+        f"Insertion (more is better) and deletion (less is better), {photos}",
+        (
+            "heatmap",
+            "insertion",
+            "insertion, beside the constant box",
+            "deletion",
+            "deletion, beside the constant box",
+        ),
+        [
+            (
+                name,
+                estimate_text(figures.insertion),
+                comparison_text(
+                    figures.insertion.difference, figures.insertion.difference_interval
+                ),
+                estimate_text(figures.deletion),
+                comparison_text(
+                    figures.deletion.difference,
+                    figures.deletion.difference_interval,
+                    less_is_better=True,
+                ),
+            )
+            for name, figures in all_rows.items()
+        ],
+    )
+    yield Table(
+        f"Agreement with Grad-CAM at the last layer, and the cost of a heatmap, {photos}",
+        (
+            "heatmap",
+            "rank correlation",
+            "structural similarity",
+            "photos with a blank heatmap",
+            "model calls",
+            "seconds",
+        ),
+        [
+            (
+                name,
+                estimate_text(figures.rank_correlation),
+                estimate_text(figures.structural_similarity),
+                str(figures.blank),
+                f"{figures.model_calls:,g}",
+                f"{figures.seconds:.3g}",
+            )
+            for name, figures in compared.items()
+        ],
+    )
+
+
+def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
+    """Whose figures are best, and at what cost."""
+    compared = compared_by_name(comparison)
+    names = ", ".join(_NAMES[method] for method in comparison.perturbation)
+    yield (
+        f"Beside the CAM family, {comparison.photos} photos were explained from "
+        f"{comparison.samples:,} perturbed photos each: {names}."
+    )
+    for figure, word, best in (
+        ("mean_iou", "highest mean IoU", max),
+        ("insertion", "highest insertion", max),
+        ("deletion", "lowest deletion", min),
+    ):
+        values = {
+            name: estimate.value
+            for name, figures in compared.items()
+            if (estimate := getattr(figures, figure)) is not None
+        }
+        if values:
+            first = best(values, key=values.__getitem__)
+            others = [
+                f"{name} has {values[name]:.3f}"
+                for name in _NAMES.values()
+                if name in values and name != first
+            ]
+            yield f"{'; '.join([f'{first} has the {word}, {values[first]:.3f}', *others])}."
+    gradcam = comparison.methods[Method.GRADCAM]["last"].seconds
+    costs = [
+        f"{_NAMES[method]} takes {figures.model_calls:,g} and {figures.seconds:.3g} s"
+        for method, figures in comparison.perturbation.items()
+    ]
+    yield (
+        "For a heatmap, Grad-CAM at the last layer runs the model on one photo, in "
+        f"{gradcam:.3g} s; {', '.join(costs)}."
+    )
+
+
+def compared_by_name(comparison: Comparison) -> dict[str, Compared]:
+    """Every method's figures by name."""
+    within = {
+        heatmap_name(method, layers): figures
+        for method, sets in comparison.methods.items()
+        for layers, figures in sets.items()
+    }
+    outside = {_NAMES[method]: figures for method, figures in comparison.perturbation.items()}
+    return within | outside
+
+
+def _with_baselines(comparison: Comparison) -> dict[str, OnSample]:
+    baselines = comparison.baselines
+    return {
+        "constant box": baselines.constant_box,
+        "full frame": baselines.full_frame,
+        **compared_by_name(comparison),
+    }
+
+
+def _box_row(name: str, figures: OnSample) -> Row:
+    iou = figures.mean_iou
+    return (
+        name,
+        estimate_text(iou),
+        comparison_text(iou.difference, iou.difference_interval) if iou else "",
+        estimate_text(figures.gt_known_localization),
+        estimate_text(figures.pointing_game),
+        f"{figures.threshold:g}"
+        if isinstance(figures, Compared) and figures.threshold is not None
+        else "",
+    )

@@ -79,7 +79,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("label", "mode"), PAIRS)
-@pytest.mark.parametrize("examples", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_requests_made_from_the_document(
     plain_service: Service, label: str, mode: GenerationMode, examples: int
 ) -> None:

@@ -198,6 +198,7 @@ def test_a_box_is_drawn_moved_and_resized(page: Page, service: Service) -> None:
     assert typed_box(page) == [""] * 4
 
 
+@pytest.mark.slow
 def test_methods_and_the_divider_by_keys(page: Page, service: Service) -> None:
     choose(page, LANDSCAPE)
     expect(explained(page)).not_to_be_empty()
@@ -315,6 +316,7 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
     assert json.loads(output.stdout)["localization"] == panel["localization"]
 
 
+@pytest.mark.slow
 def test_a_link_restores_what_was_chosen(open_page: Pages, service: Service) -> None:
     page = open_page(service, permissions=["clipboard-read", "clipboard-write"])
     choose(page, LANDSCAPE)
@@ -394,6 +396,7 @@ def test_a_model_without_cam_that_doubts_the_photo(open_page: Pages, tmp_path: P
         expect(page.locator("#why-alike")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_the_documentation_keeps_its_policy(browser: Browser, service: Service) -> None:
     """Swagger UI lists the operations and calls one, and the policy blocks nothing of it."""
     page = browser.new_context().new_page()

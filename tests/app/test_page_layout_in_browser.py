@@ -53,7 +53,9 @@ def fits(page: Page, width: int) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth") == width)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "width", [WIDTHS[0], *(pytest.param(width, marks=pytest.mark.slow) for width in WIDTHS[1:])]
+)
 def test_every_state_is_accessible(open_page: Pages, service: Service, width: int) -> None:
     """Without a photo, with messages, waiting, with a box, compared, doubted, searched."""
     page = open_page(service, **screen(width))
@@ -92,7 +94,7 @@ def test_every_state_is_accessible(open_page: Pages, service: Service, width: in
     holds()
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.slow)])
 def test_nothing_jumps_when_the_answer_comes(
     open_page: Pages, service: Service, width: int
 ) -> None:

@@ -150,6 +150,7 @@ def test_an_engine_that_is_down_is_not_asked_again_unasked(page: Page, service: 
     check(page, compare(service, LANDSCAPE, top_k=6))
 
 
+@pytest.mark.slow
 def test_a_service_that_starts_is_waited_for(open_page: Pages, service: Service) -> None:
     page = open_page(service)
     answer_with(page, "**/model", 503, "not-ready", times=1, wait=1)

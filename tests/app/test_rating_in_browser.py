@@ -95,6 +95,7 @@ def test_an_answer_is_kept_as_it_was_seen(
     expect(view).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_rates(open_page: Pages, rated_service: Service, ratings: Path) -> None:
     page, view = opened(open_page, rated_service)
 
@@ -156,7 +157,7 @@ def test_an_answer_that_was_not_stored_is_sent_again(
     assert row[3:6] == ("first", 1, 0)
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.slow)])
 def test_the_view_is_accessible(open_page: Pages, rated_service: Service, width: int) -> None:
     """Before an answer and after it, in light and dark."""
     page, view = opened(open_page, rated_service, **screen(width))
@@ -177,6 +178,7 @@ def test_the_view_is_accessible(open_page: Pages, rated_service: Service, width:
         button.click()
 
 
+@pytest.mark.slow
 def test_without_a_digest_nothing_is_rated(open_page: Pages, rated_service: Service) -> None:
     """As over HTTP beyond localhost."""
     page = open_page(rated_service)

@@ -27,6 +27,7 @@ def _log_odds(predictions: list[dict[str, Any]]) -> float:
     return float(np.log(red / (1 - red)))
 
 
+@pytest.mark.slow
 def test_keras_classifier_is_calibrated_on_a_folder_without_boxes(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

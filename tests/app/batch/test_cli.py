@@ -36,6 +36,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.logs.configure", lambda *_: None)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     """SIGKILL in mid-write of a part, SIGTERM in that of another, and the rest."""
     photos, out = tmp_path / "in", tmp_path / "out"

@@ -227,6 +227,7 @@ def test_kernels_are_stored_as_float16(small_bundle: Bundle) -> None:
     assert set(kernels.values()) == {np.dtype(np.float16)}
 
 
+@pytest.mark.slow
 def test_resnet50_is_under_50_megabytes_and_loads(resnet50: keras.Model, tmp_path: Path) -> None:
     network = from_keras(resnet50)
     layers = RESNET50_LAYERS

@@ -204,7 +204,13 @@ def three_epochs(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-@pytest.mark.parametrize("step", [4, 6], ids=["of a middle epoch", "of the last epoch"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(4, id="of a middle epoch", marks=pytest.mark.slow),
+        pytest.param(6, id="of the last epoch"),
+    ],
+)
 def test_stop_at_the_last_step(three_epochs: Run, tmp_path: Path, step: int) -> None:
     """No epoch's row is lost or holds another's, and there are best weights."""
     config, signalled = three_epochs.config, []
@@ -376,6 +382,7 @@ def test_patience_ends_the_run_with_its_best_weights(tmp_path: Path) -> None:
     assert _run(tmp_path, config).finished
 
 
+@pytest.mark.slow
 def test_seed_repeats_a_run_and_another_does_not(whole: Run, tmp_path: Path) -> None:
     def figures(directory: Path) -> list[list[str]]:
         return [

@@ -116,6 +116,7 @@ def test_head_that_fits_no_class_is_refused(tmp_path: Path) -> None:
         trainable.build(plain, BREEDS)
 
 
+@pytest.mark.slow
 def test_frozen_layers_come_out_of_a_run_as_they_went_in(tmp_path: Path) -> None:
     config = _config(
         stages=(Stage(size=32, epochs=1),),

@@ -124,7 +124,10 @@ def _openvino(path: Path, inputs: dict[str, Any]) -> dict[str, npt.NDArray[Any]]
     return {name: value for output, value in compiled(inputs).items() for name in output.names}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "mobile" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+)
 def test_openvino_agrees_in_float32(name: str, tmp_path: Path) -> None:
     """Of `custom_cnn`, `test_custom_cnn` has the same."""
     model = NETWORKS[name][0]()

@@ -31,6 +31,7 @@ const body = document.body;
 
 let settings = { ...DEFAULTS };
 let model = null; // what /model answers
+let meeting = false; // whether it is awaited
 let specs = []; // methods with their layers
 let names = null; // of the classes
 let photo = null;
@@ -85,6 +86,7 @@ async function ask(message = atPhoto) {
   const known = answers.get(asked(wanted));
   busy(!known && Boolean(photo && model));
   if (known) show(known);
+  if (photo && !model && !meeting) meetModel();
   if (known || !photo || !model) return Boolean(known);
   const limit = model.limits?.upload_bytes;
   const late = setTimeout(() => {
@@ -146,6 +148,8 @@ function advances(message, signal) {
 
 function fail(error, message, again) {
   if (error.locked) {
+    message.clear();
+    body.classList.add("stale");
     requestKey(error.key);
     return;
   }
@@ -368,17 +372,20 @@ function showThreshold() {
 async function take(file, remark = null) {
   latest += 1;
   const number = latest;
-  asking.abort();
   atBreeds.clear();
   atPhoto.clear();
   busy(true);
   const next = await read(file).catch(() => null);
-  if (number !== latest) return; // another one was chosen meanwhile
+  if (number !== latest) { // another one was chosen meanwhile
+    next?.bitmap?.close?.();
+    return;
+  }
   if (!next) {
     busy(false);
     atPhoto.say("This file cannot be read. Choose the file of a single photo.", { error: true });
     return;
   }
+  asking.abort();
   const first = !body.classList.contains("has-photo"); // a link's breed and box are for this one
   photo?.bitmap?.close?.();
   photo = next;
@@ -396,12 +403,17 @@ function appear() {
   body.classList.add("has-photo");
   $("#another").hidden = false;
   $("#stage").style.setProperty("--ratio", photo.width / photo.height);
-  $("#explained").textContent = $("#verdict").textContent = "\u00a0";
-  $("#confidence").textContent = $("#confidence").className = "";
-  if (!shown) breeds.clear();
+  if (!shown) unsay();
   editor.reset([photo.width, photo.height], settings.box);
   settings.box = editor.box;
   refresh();
+}
+
+/** Nothing is known of the photo yet. */
+function unsay() {
+  $("#explained").textContent = $("#verdict").textContent = "\u00a0";
+  $("#confidence").textContent = $("#confidence").className = "";
+  breeds.clear();
 }
 
 /** This browser cannot show the photo: an empty stage until the service has decoded it. */
@@ -411,7 +423,7 @@ function disappear() {
     view.querySelector("canvas").width = 0;
     for (const part of view.querySelectorAll(".found, .peak")) part.hidden = true;
   }
-  breeds.clear();
+  unsay();
 }
 
 /** Back to the start, where there is nothing to show. */
@@ -529,9 +541,11 @@ on("#copy-link", "click", () => {
 });
 
 function restore() {
+  const { box } = settings; // drawn while the service was starting
   settings = fromFragment(location.hash, { specs, colormaps: Object.keys(COLORMAPS),
     classOf: (name) => names.of(name) ?? model.labels.find(({ synset, index }) =>
       synset === name || String(index) === name)?.index });
+  settings.box ??= box;
   if (!specs.includes(spec())) [settings.method, settings.layers] = specs[0].split("/");
   if (!specs.includes(settings.second)) settings.second = specs[specs.length - 1];
 }
@@ -550,11 +564,14 @@ window.addEventListener("hashchange", () => {
 // -- the model in service
 
 async function meetModel() {
+  meeting = true;
   try {
     model = await patiently("model", { waiting: waits(atPhoto) });
   } catch (error) {
     fail(error, atPhoto, meetModel);
     return;
+  } finally {
+    meeting = false;
   }
   atPhoto.clear();
   const { name, version, architecture, labels, methods, fused, engine, limits } = model;

@@ -28,7 +28,7 @@ const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2,
 const digest = async (blob) =>
   hex(new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer())));
 
-/** All pairs of methods whose heatmaps people can tell apart, in random order, each too. */
+/** All pairs of methods whose heatmaps people can tell apart, in random order, and shuffled within. */
 function pairsOf(maps) {
   const specs = shuffled([...maps.keys()].filter((spec) => maps.get(spec)));
   const pairs = specs.flatMap((first, i) => specs.slice(i + 1).map((second) => [first, second]));
@@ -50,15 +50,13 @@ function shuffled(items) {
   return mixed;
 }
 
-const asOne = (pair) => [...pair].sort().join(" ");
-
 /** The view, and the button that opens it. No method is named in it before the answer is stored. */
 export class Rating {
   #view; #button; #message;
   #narrow = matchMedia("(max-width: 44rem)"); // as in rating.css: one above the other
   #offered = null; // what could be rated: {photo, answer, specs}
   #now = null; // what is in the view: that, with `maps`, `pairs` and the `pair`
-  #rated = new Set(); // pairs of this photo: the service keeps one answer to each
+  #named = new Set(); // methods that this photo's answers have named: no secret any more
 
   constructor(view, button) {
     [this.#view, this.#button] = [view, button];
@@ -74,11 +72,12 @@ export class Rating {
     this.#narrow.addEventListener("change", () => this.#name());
   }
 
-  /** Let people rate the answer on the stage. */
+  /** Let people rate the answer on the stage, if it is the evidence for the likeliest breed. */
   offer(photo, answer, specs) {
-    if (this.#offered?.photo !== photo) this.#rated.clear();
+    if (this.#offered?.photo !== photo) this.#named.clear();
     if (this.#offered?.answer !== answer) this.#offered = { photo, answer, specs };
-    this.#button.hidden = false;
+    this.#button.hidden = Boolean(answer.versus)
+      || answer.target.class_index !== answer.predictions[0].class_index;
   }
 
   /** The photo goes: there is nothing to rate until the next answer. */
@@ -99,12 +98,18 @@ export class Rating {
     const { photo, answer, specs } = this.#offered;
     const size = [photo.width, photo.height];
     const maps = new Map(specs.map((spec) => [spec, answer.panel(spec, DEFAULTS, size).map]));
-    const pairs = pairsOf(maps).filter((pair) => !this.#rated.has(asOne(pair)));
+    const pairs = this.#blind(pairsOf(maps));
     this.#now = { ...this.#offered, maps, pairs, pair: null, sending: false };
     this.#next();
   }
 
+  /** Those of the pairs of which no method has been named yet. */
+  #blind(pairs) {
+    return pairs.filter((pair) => !pair.some((spec) => this.#named.has(spec)));
+  }
+
   #next() {
+    this.#busy(false);
     const { photo, answer, maps, pairs } = this.#now;
     this.#message.clear();
     this.#part("form").hidden = true;
@@ -116,8 +121,7 @@ export class Rating {
       return;
     }
     this.#turn("asking");
-    const { target, versus } = answer;
-    this.#part(".breed").textContent = versus ? `${target.label}, not ${versus.label},` : target.label;
+    this.#part(".breed").textContent = answer.target.label;
     this.#view.style.setProperty("--ratio", photo.width / photo.height);
     this.#view.querySelectorAll("canvas").forEach((canvas, i) => {
       fit(canvas, photo, LONGEST);
@@ -131,7 +135,7 @@ export class Rating {
     if (!crypto.subtle) {
       return "Rating requires HTTPS or localhost. Elsewhere, this browser computes no digest of the photo.";
     }
-    return this.#rated.size ? "You have rated all pairs of this photo whose heatmaps differ visibly."
+    return this.#named.size ? "That was the last pair of this photo. Choose another photo to rate more."
       : "The heatmaps of this photo look alike. There is no pair to rate.";
   }
 
@@ -182,7 +186,8 @@ export class Rating {
     } catch (error) {
       failure = error;
     }
-    if (!failure && this.#offered?.photo === photo) this.#rated.add(asOne(pair));
+    if (!failure && this.#offered?.photo === photo) pair.forEach((spec) => this.#named.add(spec));
+    now.pairs = this.#blind(now.pairs);
     if (this.#now !== now) return; // another photo came: the answer to this one is stored, or was given up
     this.#busy(false);
     if (failure) this.#fail(failure, chosen);

@@ -170,7 +170,7 @@ def lime(
     Each segment is hidden with a probability of one half. A ridge regression, in which photos
     count the more the fewer of their segments are hidden, explains the probability by the visible
     segments. All is as the package does it by default, but for the segments: a hidden segment has
-    its own mean colour, and the kernel is `exp(-d^2 / 0.25^2)` for a cosine distance d.
+    its own mean colour, and the kernel is `exp(-d^2 / (2 * 0.25^2))` for a cosine distance d.
 
     Args:
         predict: the model.

@@ -24,6 +24,7 @@
     ├── NotReady                      503 not-ready
     ├── EngineDown                    503 engine-down
     ├── TooManyConnections            503 too-many-connections
+    ├── StorageBusy                   503 storage-busy
     ├── DeadlineExceeded              504 deadline-exceeded
     ├── UnsupportedVersion            505 unsupported-version
     ├── StorageFull                   507 storage-full
@@ -56,6 +57,7 @@ __all__ = [
     "RequestError",
     "RequestTimeout",
     "StartupError",
+    "StorageBusy",
     "StorageFull",
     "TooCostly",
     "TooManyBytes",
@@ -284,6 +286,16 @@ class TooManyConnections(BreedCAMError):
     title = "Too many connections"
     retry_after_s = 1
     """Connections that have done nothing for a second make way."""
+
+
+class StorageBusy(BreedCAMError):
+    """Another process keeps the file locked."""
+
+    code = "storage-busy"
+    status = 503
+    title = "Storage busy"
+    retry_after_s = 2
+    """The writers of ratings are quick."""
 
 
 class DeadlineExceeded(BreedCAMError):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from app.errors import BreedCAMError, NotReady, StartupError, StorageFull
+from app.errors import BreedCAMError, StartupError, StorageBusy, StorageFull
 from app.preferences import Summary, Tally, summarize
 from app.schemas import Rating
 
@@ -131,7 +131,7 @@ class Ratings:
 
         Raises:
             StorageFull: there is no space; what was kept before is still there.
-            NotReady: other processes write all the time.
+            StorageBusy: other processes write all the time.
         """
         first, second = rating.methods
         row = (
@@ -153,7 +153,7 @@ class Ratings:
         """What the ratings of a model version say.
 
         Raises:
-            NotReady: other processes keep the file locked.
+            StorageBusy: other processes keep the file locked.
         """
         with _translated():
             self._connection.execute("BEGIN")
@@ -216,5 +216,5 @@ def _translated() -> Iterator[None]:
         if error.sqlite_errorcode in _FULL:
             raise StorageFull("There is no space left for ratings.") from error
         if _is_busy(error):
-            raise NotReady("Other processes keep the ratings locked.") from error
+            raise StorageBusy("Other processes keep the ratings locked.") from error
         raise

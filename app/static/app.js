@@ -90,7 +90,7 @@ async function ask(message = atPhoto) {
   if (known || !photo || !model) return Boolean(known);
   const limit = model.limits?.upload_bytes;
   const late = setTimeout(() => {
-    if (!message.shown) message.say("Explaining the photo …", { share: null });
+    if (!message.shown) message.work("Explaining the photo …");
   }, LATE_MS);
   try {
     if (limit && photo.body.size > limit) {
@@ -132,17 +132,16 @@ async function upload(wanted, message, signal) {
 
 const megabytes = (bytes) => `${Number((bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0))} MB`;
 
-const waits = (message) => ({ starting }, seconds) => message.say(
-  `${starting ? "The service is starting." : "The service is busy."} `
-    + `Trying again in ${seconds} s.`, { share: null });
+const waits = (message) => ({ starting }, seconds) => message.work(
+  starting ? "The service is starting." : "The service is busy.",
+  { rest: `Trying again in ${seconds} s.` });
 
 function advances(message, signal) {
   const begun = performance.now();
   return (share) => {
     if (signal.aborted || performance.now() - begun < SLOW_MS) return;
-    if (share >= 1) message.say("The photo has arrived. Explaining it …", { share: null });
-    else if (message.shown) message.advance(share);
-    else message.say("Sending the photo …", { share });
+    if (share >= 1) message.work("The photo has arrived. Explaining it …");
+    else message.work("Sending the photo …", { share });
   };
 }
 
@@ -183,6 +182,7 @@ $("#key").addEventListener("submit", (event) => {
   key.value = field.value;
   field.value = "";
   $("#key").hidden = true;
+  $("#stage").focus({ preventScroll: true });
   if (model) ask();
   else meetModel();
 });
@@ -251,7 +251,10 @@ function explained({ target, versus, confidence }) {
   const close = document.createElement("button");
   Object.assign(close, { type: "button", className: "close", textContent: "Clear" });
   close.setAttribute("aria-label", `Explain ${target.label} alone`);
-  close.addEventListener("click", () => explain({ target: target.class_index, versus: null }));
+  close.addEventListener("click", () => {
+    line.focus();
+    explain({ target: target.class_index, versus: null });
+  });
   line.replaceChildren(`${target.label} versus ${versus.label} `, close);
 }
 
@@ -504,7 +507,11 @@ document.addEventListener("keydown", ({ key: pressed }) => {
 
 on("#download", "click", async () => {
   if (!panels.length) return;
-  const blob = await picture(photo, panels, { settings, divider: divider.share });
+  const blob = await picture(photo, panels, { settings, divider: divider.share }).catch(() => null);
+  if (!blob) {
+    $("#copied").textContent = "This browser cannot make a picture of that size.";
+    return;
+  }
   const parts = [photo.name.replace(/\.[^.]*$/, ""), ...compared().map((each) => each.replace("/", "-"))];
   save(blob, `${parts.join("-")}.png`);
 });

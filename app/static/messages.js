@@ -2,6 +2,7 @@
 
 export class Message {
   #place;
+  #working = null; // the text of what is in progress
 
   /** `place` is an element that is announced when it changes. */
   constructor(place) {
@@ -12,28 +13,39 @@ export class Message {
     return !this.#place.hidden;
   }
 
+  /** Say something. `again` is called by the button `Try again`; without it, there is one to close. */
+  say(text, { again = null, error = false } = {}) {
+    this.#working = null;
+    this.#show([element("p", { textContent: text }), this.#button(again)], error, "assertive");
+  }
+
   /**
-   * Say something. `again` is called by the button `Try again`; without it, there is one to close
-   * the message. Work in progress has a `share` of it done, 0..1, or null where that is not known.
+   * Say what is in progress. Of it, `share` is done, 0..1, or null where that is not known. `rest`,
+   * such as seconds that are left, is seen but not announced; both may change while the text stays.
    */
-  say(text, { again = null, error = false, share } = {}) {
-    const working = share !== undefined;
-    const parts = [element("p", { textContent: text })];
-    if (working) parts.push(progress(share));
-    if (!working || again) parts.push(this.#button(again));
+  work(text, { share = null, rest = "" } = {}) {
+    if (this.#working !== text) {
+      const tick = element("span", { ariaHidden: "true" });
+      const line = element("p", {});
+      line.append(`${text} `, tick);
+      this.#show([line, element("progress", { max: 1, ariaLabel: "Progress" })], false, "polite");
+      this.#working = text;
+    }
+    this.#place.querySelector("span").textContent = rest;
+    const bar = this.#place.querySelector("progress");
+    if (share === null) bar.removeAttribute("value");
+    else bar.value = share;
+  }
+
+  #show(parts, error, urgency) {
     this.#place.classList.toggle("error", error);
-    this.#place.setAttribute("aria-live", working ? "polite" : "assertive");
+    this.#place.setAttribute("aria-live", urgency);
     this.#place.replaceChildren(...parts);
     this.#place.hidden = false;
   }
 
-  /** Change the share that is done, and nothing else. */
-  advance(share) {
-    const bar = this.#place.querySelector("progress");
-    if (bar) bar.value = share;
-  }
-
   clear() {
+    this.#working = null;
     this.#place.hidden = true;
     this.#place.replaceChildren();
   }
@@ -41,17 +53,12 @@ export class Message {
   #button(again) {
     const button = element("button", { type: "button", textContent: again ? "Try again" : "Close" });
     button.addEventListener("click", () => {
+      this.#place.closest("[tabindex]")?.focus({ preventScroll: true }); // the button goes
       this.clear();
       again?.();
     });
     return button;
   }
-}
-
-function progress(share) {
-  const bar = element("progress", { max: 1, ariaLabel: "Progress" });
-  if (share !== null) bar.value = share;
-  return bar;
 }
 
 function element(name, properties) {

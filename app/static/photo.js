@@ -1,18 +1,19 @@
 // A file from its user's machine: read once, turned upright, scaled down before it is sent.
 
-const LONGEST = 1600; // pixels of a side: the model sees a few hundred
+const LONGEST = 1600; // pixels of a side that are sent: the model sees a few hundred
+const LONGEST_KEPT = 4096; // pixels of a side that are shown and downloaded
 const QUALITY = 0.92;
 
 /**
  * A photo to explain.
  * - `body`: the bytes that are sent;
- * - `bitmap`: the upright picture; null where this browser cannot decode it, until the service has;
+ * - `bitmap`: the upright picture, scaled down where it is large; null where this browser cannot decode it, until the service has;
  * - `width`, `height`: of the upright original, pixels, which boxes are in.
  */
 export class Photo {
-  constructor(name, body, bitmap = null) {
+  constructor(name, body, bitmap = null, { width, height } = {}) {
     Object.assign(this, { name, body });
-    this.show(bitmap, bitmap?.width, bitmap?.height);
+    this.show(bitmap, width, height);
   }
 
   /** Show this picture for an original of that size. */
@@ -40,7 +41,22 @@ export async function read(file) {
   const bitmap = await createImageBitmap(bytes, { imageOrientation: "from-image" })
     .catch(() => null);
   if (!bitmap) return new Photo(file.name, bytes);
-  return new Photo(file.name, await scaled(bitmap) ?? bytes, bitmap);
+  const { width, height } = bitmap; // a bitmap that is closed has none
+  const body = await scaled(bitmap) ?? bytes;
+  return new Photo(file.name, body, await kept(bitmap), { width, height });
+}
+
+/** The picture with its longest side at most `LONGEST_KEPT`: one of 48 megapixels takes 190 MB. */
+async function kept(bitmap) {
+  const scale = LONGEST_KEPT / Math.max(bitmap.width, bitmap.height);
+  if (scale >= 1) return bitmap;
+  const smaller = await createImageBitmap(bitmap, {
+    resizeWidth: Math.max(1, Math.round(bitmap.width * scale)),
+    resizeHeight: Math.max(1, Math.round(bitmap.height * scale)),
+    resizeQuality: "high",
+  });
+  bitmap.close();
+  return smaller;
 }
 
 /** The picture as a JPEG of at most `LONGEST`; null where it is no larger. */

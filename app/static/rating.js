@@ -58,6 +58,8 @@ export class Rating {
   #now = null; // what is in the view: that, with `maps`, `pairs` and the `pair`
   #named = new Set(); // methods that this photo's answers have named: no secret any more
 
+  #peeked = false; // whether the view was closed without an answer
+
   constructor(view, button) {
     [this.#view, this.#button] = [view, button];
     this.#message = new Message(this.#part(".message"));
@@ -67,6 +69,10 @@ export class Rating {
       if (answer && !this.#now.sending) this.#send(answer);
       if (act === "next") this.#next();
       if (act === "close") view.close();
+    });
+    view.addEventListener("close", () => {
+      const waiting = this.#now?.sending || this.#message.shown || !this.#part("form").hidden;
+      this.#peeked = view.dataset.state === "asking" && !waiting;
     });
     this.#part("form").addEventListener("submit", (event) => this.#takeKey(event));
     this.#narrow.addEventListener("change", () => this.#name());
@@ -91,10 +97,13 @@ export class Rating {
     return this.#view.querySelector(selector);
   }
 
-  /** Where it was left, if it is still about the same answer. */
+  /** Where it was left, if an answer waits to be stored; else another pair. */
   #open() {
     this.#view.showModal();
-    if (this.#now?.answer === this.#offered.answer) return;
+    if (this.#now?.answer === this.#offered.answer) {
+      if (this.#peeked) this.#next(); // outside of the view, its heatmaps have names
+      return;
+    }
     const { photo, answer, specs } = this.#offered;
     const size = [photo.width, photo.height];
     const maps = new Map(specs.map((spec) => [spec, answer.panel(spec, DEFAULTS, size).map]));
@@ -203,7 +212,7 @@ export class Rating {
 
   #wait(now, seconds) {
     if (this.#now !== now) return;
-    this.#message.say(`The service is busy. ${NOT_YET} Trying again in ${seconds} s.`, { share: null });
+    this.#message.work(`The service is busy. ${NOT_YET}`, { rest: `Trying again in ${seconds} s.` });
   }
 
   #thank() {

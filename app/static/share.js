@@ -1,20 +1,25 @@
 // What can be taken along: the picture, and the same question as a command.
 import { drawBoxes, fit, paint } from "./stage.js";
 
-const LONGEST = 4096; // pixels of a side: more than some browsers draw
+const LONGEST = 4096; // pixels of a side
+const LARGEST = 2 ** 24; // pixels in all: some browsers, on phones above all, draw no larger picture
 const GAP = 1 / 64; // between two pictures, of one's width
 
 /**
- * The picture that the stage shows, at the photo's scale, as a PNG.
+ * The picture that the stage shows, at the photo's scale or the largest that browsers draw, as a
+ * PNG; rejects where this one draws none.
  *
  * `panels` have a heatmap and its found box each: one, or two to compare; `divider` is the share of
  * the width left of the line where `compare` is `split`.
  */
 export async function picture(photo, panels, { settings, divider }) {
   const { compare, box: own } = settings;
+  const { width, height } = photo;
+  const row = compare === "side" ? 2 + GAP : 1; // in widths of the photo
+  const longest = Math.min(LONGEST, Math.max(width, height) * Math.sqrt(LARGEST / (row * width * height)));
   const canvases = (compare === "side" ? panels : panels.slice(0, 1)).map(() => {
     const canvas = document.createElement("canvas");
-    fit(canvas, photo, LONGEST);
+    fit(canvas, photo, longest);
     return canvas;
   });
   if (compare === "split") {
@@ -28,8 +33,10 @@ export async function picture(photo, panels, { settings, divider }) {
       drawBoxes(canvas, photo, { own, found: [panels[i].box] });
     });
   }
-  const whole = row(canvases);
-  return new Promise((resolve) => { whole.toBlob(resolve, "image/png"); });
+  const whole = beside(canvases);
+  const blob = await new Promise((resolve) => { whole.toBlob(resolve, "image/png"); });
+  if (!blob) throw new Error("no picture");
+  return blob;
 }
 
 function cut(canvas, share) {
@@ -38,7 +45,7 @@ function cut(canvas, share) {
   pen.fillRect(Math.round(share * canvas.width) - 1, 0, 3, canvas.height);
 }
 
-function row(canvases) {
+function beside(canvases) {
   if (canvases.length === 1) return canvases[0];
   const [{ width, height }] = canvases;
   const gap = Math.max(2, Math.round(width * GAP));

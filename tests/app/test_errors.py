@@ -11,6 +11,7 @@ from app.errors import (
     QueueFull,
     RequestError,
     StartupError,
+    StorageBusy,
     TooManyConnections,
 )
 
@@ -75,5 +76,5 @@ def test_the_client_is_blamed_exactly_for_what_it_can_mend(kind: type[BreedCAMEr
 
 def test_only_errors_that_pass_ask_for_another_try() -> None:
     asking = {kind for kind in EVERY if "Retry-After" in kind("x").headers}
-    assert asking == {QueueFull, NotReady, EngineDown, TooManyConnections}
+    assert asking == {QueueFull, NotReady, EngineDown, TooManyConnections, StorageBusy}
     assert all(int(kind("x").headers["Retry-After"]) > 0 for kind in asking)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import NotReady, StartupError, StorageFull
+from app.errors import StartupError, StorageBusy, StorageFull
 from app.ratings import Ratings
 from app.schemas import Rating
 from app.settings import PROJECT
@@ -231,13 +231,13 @@ def test_a_full_disk_keeps_what_it_has(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_locked_file_is_not_ready(tmp_path: Path) -> None:
+def test_a_locked_file_is_busy(tmp_path: Path) -> None:
     path = tmp_path / "ratings.sqlite"
     ratings = Ratings.open(path)
     ratings._connection.execute("PRAGMA busy_timeout = 10")
     rival = sqlite3.connect(path, isolation_level=None)
     rival.execute("BEGIN IMMEDIATE")
-    with pytest.raises(NotReady):
+    with pytest.raises(StorageBusy):
         ratings.add(rating(), "dogs", 1)
     rival.execute("ROLLBACK")
     rival.close()

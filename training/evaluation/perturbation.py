@@ -63,7 +63,10 @@ SHARE = 0.5
 """Probability that a cell of RISE's grids stays visible, as in the paper."""
 
 _NOISE = 1e-6
-"""Share of a class's greatest probability below which a segment's weight is rounding in float32."""
+"""Share of a class's greatest probability that is rounding in float32.
+
+Below it, a segment's weight and the spread of RISE's probabilities are no evidence.
+"""
 
 
 class Perturbation(StrEnum):
@@ -123,20 +126,25 @@ def perturbed(
         rng: draws them.
 
     Returns:
-        `[C, S, S]`, for the classes of `predict`.
+        `[C, S, S]`, for the classes of `predict`; 0 for a class that does not depend on the photo.
     """
-    if method is Perturbation.RISE:
-        return rise(predict, image, samples, rng)
-    segments = superpixels(image)
-    explain = lime if method is Perturbation.LIME else kernelshap
-    greatest: Floats | float = 0.0  # of each class's probabilities, [C]
+    least: Floats | float = np.inf  # of each class's probabilities, [C]
+    greatest: Floats | float = 0.0
 
     def watched(frames: Pixels) -> npt.NDArray[np.floating]:
-        nonlocal greatest
+        nonlocal least, greatest
         scores = predict(frames)
+        least = np.minimum(least, scores.min(axis=0))
         greatest = np.maximum(greatest, scores.max(axis=0))
         return scores
 
+    if method is Perturbation.RISE:
+        values = rise(watched, image, samples, rng)  # [C, S, S]
+        # Equal weights leave the mean of the masks, which is even but for the draw.
+        values[np.subtract(greatest, least) < _NOISE * np.asarray(greatest)] = 0
+        return values
+    segments = superpixels(image)
+    explain = lime if method is Perturbation.LIME else kernelshap
     weights = explain(watched, image, segments, samples, rng)  # [C, M]
     # Of a class that does not depend on the photo, regressions leave rounding, not evidence.
     weights[np.abs(weights) < _NOISE * np.asarray(greatest)[:, None]] = 0

@@ -186,7 +186,7 @@ def test_an_interrupt_passes_and_leaves_all_as_it_was(method: Perturbation) -> N
     assert sys.stderr is stderr
 
 
-@pytest.mark.parametrize("method", [Perturbation.LIME, Perturbation.KERNELSHAP])
+@pytest.mark.parametrize("method", list(Perturbation))
 def test_rounding_is_no_evidence(method: Perturbation) -> None:
     noise = _rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 

@@ -121,7 +121,7 @@ class _Result:
         points: whether the heatmap's peak hits.
         areas: insertion and deletion.
         agreement: rank correlation and SSIM with Grad-CAM; NaN where either heatmap is missing.
-        blank: whether a heatmap is missing.
+        blank: whether its heatmap for the true class, the top-1 or both is missing.
         calls: see `_Explanation`.
         seconds: see `_Explanation`.
     """
@@ -395,10 +395,11 @@ def _threshold(photos: Sequence[_Result]) -> float | None:
     return None if curves is None else CURVE_THRESHOLDS[int(curves.mean(axis=0).argmax())]
 
 
-def _agreement(photos: Sequence[_Result], seed: int) -> dict[str, Estimate | None]:
-    """Over the photos where both heatmaps are there."""
+def _agreement(photos: Sequence[_Result], seed: int) -> dict[str, Estimate | int | None]:
+    """Over the photos where both heatmaps are there, and how many others there are."""
     figures = similarity(np.array([photo.agreement for photo in photos]), seed)
     return {
         "rank_correlation": figures.rank_correlation,
         "structural_similarity": figures.structural_similarity,
+        "similarity_blank": figures.blank,
     }

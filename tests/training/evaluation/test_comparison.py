@@ -152,7 +152,8 @@ def test_cam_family_by_the_same_measures(compared: Comparison, small_bundle: Bun
     assert gradcam.mean_iou is not None
     assert gradcam.mean_iou.value == pytest.approx(expected.mean(), abs=1e-4)
     assert gradcam.threshold in (0.02, 0.22)
-    assert gradcam.rank_correlation is None  # with itself
+    assert gradcam.rank_correlation is gradcam.similarity_blank is None  # with itself
+    assert layercam.similarity_blank == 0
     assert layercam.rank_correlation is not None
     assert layercam.structural_similarity is not None
     assert layercam.rank_correlation.value == layercam.structural_similarity.value == 1
@@ -184,7 +185,7 @@ def test_a_model_that_ignores_photos_leaves_maps_blank(small_bundle: Bundle) -> 
 
     assert len(figures.perturbation) == 3
     for blank in figures.perturbation.values():
-        assert blank.blank == 3
+        assert blank.blank == blank.similarity_blank == 3
         assert blank.mean_iou is not None
         assert blank.pointing_game is not None
         assert blank.mean_iou.value == blank.pointing_game.value == 0
@@ -250,4 +251,6 @@ def test_figures_survive_json(compared: Comparison) -> None:
 
     assert Comparison.model_validate_json(text) == compared
     assert '"lime":' in text
+    older = Comparison.model_validate_json(text.replace('"similarity_blank":0,', ""))
+    assert older.perturbation[Perturbation.LIME].similarity_blank is None
     assert isinstance(compared.perturbation[Perturbation.LIME], Compared)

@@ -30,8 +30,8 @@ def test_tables_hold_every_method_and_figure() -> None:
     assert deletion["LIME"] == "better by 0.150 [0.120, 0.180]"  # less is better
     costs = {row[0]: row[1:] for row in cost.rows}
     assert costs["LIME"][0] == costs["LIME"][1] == "0.400 [0.380, 0.420]"
-    assert costs["KernelSHAP"][2:] == ("2", "1,002.5", "12.5")
-    assert costs["Grad-CAM, last layer"] == ("", "", "0", "1", "0.0234")
+    assert costs["KernelSHAP"][2:] == ("1", "2", "1,002.5", "12.5")
+    assert costs["Grad-CAM, last layer"] == ("", "", "", "0", "1", "0.0234")
 
 
 def test_without_boxes_there_is_no_table_of_them() -> None:

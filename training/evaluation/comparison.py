@@ -23,7 +23,7 @@ from training.data.dataset import Example
 from training.evaluation.inference import Explained, squashed
 from training.evaluation.localization import ious, pointing_hit
 from training.evaluation.metrics import Floats, mean, resample
-from training.evaluation.perturbation import BATCH, Perturbation, load, perturbed
+from training.evaluation.perturbation import BATCH, Perturbation, load_packages, perturbed
 from training.evaluation.sampled import even_within, insertion_deletion_areas, similarity
 from training.evaluation.schema import (
     Baselines,
@@ -66,10 +66,13 @@ def comparison(
     Args:
         card: the model's.
         engine: runs it.
-        examples: the sample, either all with boxes or all without.
+        examples: the sample, two photos or more (`drawn_to_compare`), all with boxes or none.
         methods: those that perturb photos.
         samples: perturbed photos for each heatmap.
         seed: of the perturbed photos, of the order of equal pixels, and of the intervals.
+
+    Raises:
+        TrainingError: a package that a method needs is not installed.
     """
     sets, methods = main_sets(card), tuple(dict.fromkeys(methods))
     work = _Work(card, engine, methods, samples, seed)
@@ -173,8 +176,7 @@ class _Work:
         self._predict(frames)
         for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
             self.engine.run(cut, Batch.of(frames[:1]))
-        for method in self.methods:
-            load(method)
+        load_packages(self.methods)
 
     def _predict(self, frames: npt.NDArray[np.uint8]) -> Map:
         """Probabilities `[n, classes]`; what is not finite counts as 0."""

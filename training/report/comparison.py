@@ -6,9 +6,9 @@ from app.bundle import Method
 from training.evaluation.perturbation import Perturbation
 from training.evaluation.schema import Compared, Comparison, OnSample
 from training.report.tables import Row, Table
-from training.report.wording import comparison_text, estimate_text, heatmap_name
+from training.report.wording import comparison_text, estimate_text, heatmap_name, seconds_text
 
-__all__ = ["compared_by_name", "comparison_tables", "reading_of_comparison"]
+__all__ = ["comparison_tables", "reading_of_comparison", "rows_by_name"]
 
 _NAMES = {
     Perturbation.LIME: "LIME",
@@ -19,7 +19,7 @@ _NAMES = {
 
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
     """Boxes, where photos have them; insertion and deletion; agreement and cost."""
-    compared, all_rows = compared_by_name(comparison), _with_baselines(comparison)
+    compared, all_rows = _compared_by_name(comparison), rows_by_name(comparison)
     photos = f"{comparison.photos} photos"
     if comparison.baselines.constant_box.mean_iou is not None:
         yield Table(
@@ -80,7 +80,7 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
                 "" if figures.similarity_blank is None else str(figures.similarity_blank),
                 str(figures.blank),
                 f"{figures.model_calls:,g}",
-                f"{figures.seconds:.3g}",
+                seconds_text(figures.seconds),
             )
             for name, figures in compared.items()
         ],
@@ -89,7 +89,7 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
 
 def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
     """Whose figures are best, and at what cost."""
-    compared = compared_by_name(comparison)
+    compared = _compared_by_name(comparison)
     names = ", ".join(_NAMES[method] for method in comparison.perturbation)
     yield (
         f"Beside the CAM family, {comparison.photos} photos were explained from "
@@ -124,7 +124,7 @@ def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def compared_by_name(comparison: Comparison) -> dict[str, Compared]:
+def _compared_by_name(comparison: Comparison) -> dict[str, Compared]:
     """Every method's figures by name."""
     within = {
         heatmap_name(method, layers): figures
@@ -135,12 +135,13 @@ def compared_by_name(comparison: Comparison) -> dict[str, Compared]:
     return within | outside
 
 
-def _with_baselines(comparison: Comparison) -> dict[str, OnSample]:
+def rows_by_name(comparison: Comparison) -> dict[str, OnSample]:
+    """The figures of the baselines, then every method's, by name."""
     baselines = comparison.baselines
     return {
         "constant box": baselines.constant_box,
         "full frame": baselines.full_frame,
-        **compared_by_name(comparison),
+        **_compared_by_name(comparison),
     }
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "heatmap_name",
     "interval_text",
     "layers_name",
+    "seconds_text",
     "shows_top5",
 ]
 
@@ -55,6 +56,11 @@ def difference_text(difference: float | None, edges: Interval | None) -> str:
     if difference is None or edges is None:
         return ""
     return f"{difference:+.3f} [{edges[0]:+.3f}, {edges[1]:+.3f}]"
+
+
+def seconds_text(seconds: float) -> str:
+    """`0.0234`, `11.2` or `1,235`: three digits, or all before the point."""
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
 def comparison_text(

@@ -17,8 +17,8 @@ from tests.training.known_maps import DOG, OWN, known_outputs
 from training.data.dataset import Example
 from training.errors import DataError
 from training.evaluation.comparison import comparison, middle, others_threshold
-from training.evaluation.evaluate import evaluate
 from training.evaluation.perturbation import Perturbation, superpixels
+from training.evaluation.sampled import drawn_to_compare
 from training.evaluation.schema import Compared, Comparison
 
 Pixels = npt.NDArray[np.uint8]
@@ -205,25 +205,20 @@ def test_photos_without_boxes_have_the_other_figures(small_bundle: Bundle) -> No
     assert rise.insertion.value > 0
 
 
-def test_evaluate_takes_photos_with_boxes_where_there_are_any(small_bundle: Bundle) -> None:
-    card = small_bundle.card
+def test_photos_with_boxes_are_compared_where_there_are_any() -> None:
     plain = [Example(f"plain {n}", EXAMPLES[0].data, 1, ()) for n in range(9)]
-    options: dict[str, Any] = {
-        "perturbation": [Perturbation.RISE],
-        "perturbation_photos": 2,
-        "perturbation_samples": 8,
-    }
 
-    mixed = evaluate(small_bundle, _seeing(card), [*plain, *EXAMPLES], **options)
-    without = evaluate(small_bundle, _seeing(card), [*plain, *EXAMPLES])
+    two = drawn_to_compare([*plain, *EXAMPLES], 2, seed=0)
 
-    assert mixed.perturbation is not None
-    assert (mixed.perturbation.photos, mixed.perturbation.samples) == (2, 8)
-    assert mixed.perturbation.baselines.constant_box.mean_iou is not None
-    assert without.perturbation is None
-    assert "perturbation" not in without.dump()
-    with pytest.raises(DataError):
-        evaluate(small_bundle, _seeing(card), [], **options)
+    assert len(two) == 2
+    assert all(photo in EXAMPLES for photo in two)
+    assert drawn_to_compare([*plain, *EXAMPLES], 50, seed=0) == EXAMPLES
+    assert drawn_to_compare(plain, 50, seed=0) == plain
+    # The threshold of a lone photo would come from no photo at all.
+    with pytest.raises(DataError, match="two photos or more with boxes, and this split has 1"):
+        drawn_to_compare([*plain, EXAMPLES[0]], 50, seed=0)
+    with pytest.raises(DataError, match="two photos or more, and this split has 1"):
+        drawn_to_compare(plain[:1], 50, seed=0)
 
 
 def test_threshold_of_a_photo_is_the_best_for_the_others() -> None:

@@ -391,8 +391,15 @@ class Evaluation(Summary):
 
     @model_validator(mode="after")
     def _has_every_method(self) -> Self:
-        """What is measured of boxes has its curves, and its IoUs for each photo."""
-        localization = self.localization
+        """What is measured of boxes has its curves, and its IoUs for each photo.
+
+        What is compared has Grad-CAM at the last layer.
+        """
+        compared, localization = self.perturbation, self.localization
+        if compared is not None and "last" not in compared.methods.get(Method.GRADCAM, {}):
+            raise ValueError("perturbation lacks Grad-CAM's figures at the last layer")
+        if compared is not None and not compared.perturbation:
+            raise ValueError("perturbation has no method")
         if localization is None:
             return self
         if Method.GRADCAM not in localization.methods or not all(

@@ -4,6 +4,7 @@ from app.bundle import Method, Rule
 from training.evaluation.schema import Estimate, Evaluation, Interval
 
 __all__ = [
+    "BLANK_AS_ZERO",
     "clear_of_zero",
     "comparison_text",
     "difference_text",
@@ -24,6 +25,10 @@ _METHODS = {
 }
 
 _LAYERS = {"last": "last layer", "last6": "last six layers"}
+
+
+BLANK_AS_ZERO = "count as 0, as an older version of evaluate wrote these figures"
+"""What a similarity does with blank heatmaps where they are not counted."""
 
 
 def heatmap_name(method: Method, layers: str | None = None, rule: Rule | None = None) -> str:

@@ -143,7 +143,9 @@ def _box(name: str, metrics: BoxMetrics) -> tuple[str, str, str]:
 def comparison(figures: Comparison) -> str:
     """A short table of the methods that perturb photos beside the CAM family and the baselines."""
     samples = f"{figures.photos} photos, {figures.samples:,} perturbed ones each"
-    rows = [(samples, "mean IoU", "insertion", "deletion", "model calls", "seconds")]
+    rows: list[tuple[str, ...]] = [
+        (samples, "mean IoU", "insertion", "deletion", "model calls", "seconds")
+    ]
     for name, row in rows_by_name(figures).items():
         cost = ("", "")
         if isinstance(row, Compared):

@@ -16,7 +16,8 @@ from training.commands import terminal
 from training.commands.terminal import say
 from training.config import Source
 from training.errors import TrainingError
-from training.evaluation.perturbation import SAMPLES, Perturbation, check_installed
+from training.evaluation.perturbation import SAMPLES, Perturbation, load_packages
+from training.evaluation.schema import Comparison, Evaluation
 from training.files import atomic_write, in_project
 from training.options import Directory, Metavar
 from training.quiet import start_tensorflow
@@ -175,7 +176,8 @@ class Evaluate(_OnModel):
     perturbation_photos: int = Field(
         50,
         ge=2,
-        description="photos for --perturbation, some 15 seconds each and method on two cores",
+        description="photos for --perturbation, some 50 seconds for each photo and method on two "
+        "cores",
     )
     perturbation_samples: int = Field(
         SAMPLES, ge=100, description="perturbed photos for each heatmap of --perturbation"
@@ -194,6 +196,7 @@ class Evaluate(_OnModel):
         _warn_of_missing(bundle, test, "test photo")
         if self.gallery and not any(example.boxes for example in test):
             say("None of them has a box: there is no gallery.")
+        sample = self._sample_to_compare(test)
         evaluation = evaluate(
             bundle,
             engine,
@@ -202,25 +205,64 @@ class Evaluate(_OnModel):
             sample=self.sample,
             seed=self.seed,
             gallery=self.gallery,
-            perturbation=self.perturbation,
-            perturbation_photos=self.perturbation_photos,
-            perturbation_samples=self.perturbation_samples,
         )
         # What was measured comes first: nothing of it is lost if the rest is refused.
         print(terminal.evaluation(evaluation), flush=True)
-        if self.out is not None:
-            try:
-                atomic_write(self.out, _json(evaluation.dump()) + "\n")
-            except OSError as error:
-                raise TrainingError(f"--out {self.out}: {error.strerror}.") from error
+        self._write_out(evaluation)
         if self.write:
             card = _current(bundle)
             metrics = with_metrics(card.metrics, evaluation.summary(), self.beside)
             card.replace(metrics=metrics).write(bundle.path)
+        if sample:
+            compared = self._compare(bundle, engine, sample)
+            print("", terminal.comparison(compared), sep="\n", flush=True)
+            self._write_out(evaluation.model_copy(update={"perturbation": compared}))
+
+    def _sample_to_compare(self, test: "Sequence[Example]") -> "list[Example]":
+        """The photos for `--perturbation`; none without."""
+        from training.evaluation.sampled import drawn_to_compare
+
+        if not self.perturbation:
+            return []
+        sample = drawn_to_compare(test, self.perturbation_photos, self.seed)
+        if len(sample) < self.perturbation_photos:
+            boxes = " with boxes" if sample[0].boxes else ""
+            say(
+                f"--perturbation takes {len(sample)} photos and not {self.perturbation_photos}: "
+                f"there are no more{boxes}."
+            )
+        return sample
+
+    def _compare(self, bundle: Bundle, engine: Engine, sample: "Sequence[Example]") -> Comparison:
+        from training.evaluation.comparison import comparison
+
+        return comparison(
+            bundle.card,
+            engine,
+            sample,
+            self.perturbation,
+            samples=self.perturbation_samples,
+            seed=self.seed,
+        )
+
+    def _write_out(self, evaluation: Evaluation) -> None:
+        """Write the file of `--out`, if it is named."""
+        if self.out is None:
+            return
+        try:
+            atomic_write(self.out, _json(evaluation.dump()) + "\n")
+        except OSError as error:
+            raise TrainingError(f"--out {self.out}: {error.strerror}.") from error
 
     def _check_options(self) -> None:
         """Refuse, before the work, what cannot be measured or must not be written."""
-        check_installed(self.perturbation)
+        sizes = {"perturbation_photos", "perturbation_samples"} & self.model_fields_set
+        if sizes and not self.perturbation:
+            raise TrainingError(
+                "--perturbation-photos and --perturbation-samples belong to --perturbation: name "
+                "its methods, or leave them out."
+            )
+        load_packages(self.perturbation)
         if self.beside and not self.write:
             raise TrainingError("--beside says where --write puts the figures: pass both.")
         if self.out is not None and not self.out.parent.is_dir():

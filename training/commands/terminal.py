@@ -5,11 +5,24 @@ from collections.abc import Iterator, Sequence
 
 from app.bundle import Method, ModelCard, Rule
 from training.evaluation.inference import FUSED
-from training.evaluation.schema import BoxMetrics, Breed, Comparison, Evaluation, Localization
-from training.report.comparison import compared_by_name
-from training.report.wording import estimate_text, heatmap_name, interval_text, shows_top5
+from training.evaluation.schema import (
+    BoxMetrics,
+    Breed,
+    Compared,
+    Comparison,
+    Evaluation,
+    Localization,
+)
+from training.report.comparison import rows_by_name
+from training.report.wording import (
+    estimate_text,
+    heatmap_name,
+    interval_text,
+    seconds_text,
+    shows_top5,
+)
 
-__all__ = ["calibration", "evaluation", "say"]
+__all__ = ["calibration", "comparison", "evaluation", "say"]
 
 BREEDS = 5
 """How many of the best and of the worst breeds are listed, and of the most confused pairs."""
@@ -85,8 +98,6 @@ def evaluation(figures: Evaluation) -> str:
     if figures.localization is not None:
         head = ("boxes, for the true breed", "mean IoU", "share with an IoU of 0.5 or more")
         lines += ["", *columns([head, *_boxes(figures.localization)])]
-    if figures.perturbation is not None:
-        lines += ["", *columns(list(_comparison(figures.perturbation)))]
     pairs = figures.most_confused[:BREEDS]
     if pairs:
         lines += ["", "most confused"]
@@ -129,19 +140,19 @@ def _box(name: str, metrics: BoxMetrics) -> tuple[str, str, str]:
     return name, estimate_text(metrics.mean_iou), estimate_text(metrics.gt_known_localization)
 
 
-def _comparison(comparison: Comparison) -> Iterator[tuple[str, ...]]:
-    """Methods that perturb photos beside the CAM family."""
-    samples = f"{comparison.photos} photos, {comparison.samples:,} perturbed ones each"
-    yield samples, "mean IoU", "insertion", "deletion", "model calls", "seconds"
-    for name, figures in compared_by_name(comparison).items():
-        yield (
-            name,
-            estimate_text(figures.mean_iou),
-            estimate_text(figures.insertion),
-            estimate_text(figures.deletion),
-            f"{figures.model_calls:,g}",
-            f"{figures.seconds:.3g}",
-        )
+def comparison(figures: Comparison) -> str:
+    """A short table of the methods that perturb photos beside the CAM family and the baselines."""
+    samples = f"{figures.photos} photos, {figures.samples:,} perturbed ones each"
+    rows: list[tuple[str, ...]] = [
+        (samples, "mean IoU", "insertion", "deletion", "model calls", "seconds")
+    ]
+    for name, row in rows_by_name(figures).items():
+        cost = ("", "")
+        if isinstance(row, Compared):
+            cost = (f"{row.model_calls:,g}", seconds_text(row.seconds))
+        estimates = (row.mean_iou, row.insertion, row.deletion)
+        rows.append((name, *map(estimate_text, estimates), *cost))
+    return "\n".join(columns(rows))
 
 
 def _listed(breeds: Sequence[tuple[str, Breed]]) -> str:

@@ -23,7 +23,7 @@ from training.data.dataset import Example
 from training.evaluation.inference import Explained, squashed
 from training.evaluation.localization import ious, pointing_hit
 from training.evaluation.metrics import Floats, mean, resample
-from training.evaluation.perturbation import BATCH, Perturbation, load, perturbed
+from training.evaluation.perturbation import BATCH, Perturbation, load_packages, perturbed
 from training.evaluation.sampled import even_within, insertion_deletion_areas, similarity
 from training.evaluation.schema import (
     Baselines,
@@ -66,10 +66,13 @@ def comparison(
     Args:
         card: the model's.
         engine: runs it.
-        examples: the sample, either all with boxes or all without.
+        examples: the sample, two photos or more (`drawn_to_compare`), all with boxes or none.
         methods: those that perturb photos.
         samples: perturbed photos for each heatmap.
         seed: of the perturbed photos, of the order of equal pixels, and of the intervals.
+
+    Raises:
+        TrainingError: a package that a method needs is not installed.
     """
     sets, methods = main_sets(card), tuple(dict.fromkeys(methods))
     work = _Work(card, engine, methods, samples, seed)
@@ -121,7 +124,7 @@ class _Result:
         points: whether the heatmap's peak hits.
         areas: insertion and deletion.
         agreement: rank correlation and SSIM with Grad-CAM; NaN where either heatmap is missing.
-        blank: whether a heatmap is missing.
+        blank: whether its heatmap for the true class, the top-1 or both is missing.
         calls: see `_Explanation`.
         seconds: see `_Explanation`.
     """
@@ -173,8 +176,7 @@ class _Work:
         self._predict(frames)
         for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
             self.engine.run(cut, Batch.of(frames[:1]))
-        for method in self.methods:
-            load(method)
+        load_packages(self.methods)
 
     def _predict(self, frames: npt.NDArray[np.uint8]) -> Map:
         """Probabilities `[n, classes]`; what is not finite counts as 0."""
@@ -395,10 +397,11 @@ def _threshold(photos: Sequence[_Result]) -> float | None:
     return None if curves is None else CURVE_THRESHOLDS[int(curves.mean(axis=0).argmax())]
 
 
-def _agreement(photos: Sequence[_Result], seed: int) -> dict[str, Estimate | None]:
-    """Over the photos where both heatmaps are there."""
+def _agreement(photos: Sequence[_Result], seed: int) -> dict[str, Estimate | int | None]:
+    """Over the photos where both heatmaps are there, and how many others there are."""
     figures = similarity(np.array([photo.agreement for photo in photos]), seed)
     return {
         "rank_correlation": figures.rank_correlation,
         "structural_similarity": figures.structural_similarity,
+        "similarity_blank": figures.blank,
     }

@@ -13,7 +13,6 @@ from training.data.dataset import Example
 from training.errors import DataError
 from training.evaluation.accuracy import accuracy, confusion, most_confused
 from training.evaluation.breakdowns import breeds, photo_results, threshold_curves
-from training.evaluation.comparison import comparison
 from training.evaluation.gallery import draw_gallery
 from training.evaluation.inference import Explained, explain
 from training.evaluation.localization import max_box_acc
@@ -24,8 +23,7 @@ from training.evaluation.metrics import (
     reliability,
     resample,
 )
-from training.evaluation.perturbation import SAMPLES, Perturbation
-from training.evaluation.sampled import faithfulness, randomization
+from training.evaluation.sampled import drawn, faithfulness, randomization
 from training.evaluation.schema import (
     AccuracySummary,
     Baselines,
@@ -58,9 +56,6 @@ def evaluate(
     sample: int = 0,
     seed: int = 0,
     gallery: int = 0,
-    perturbation: Sequence[Perturbation] = (),
-    perturbation_photos: int = 50,
-    perturbation_samples: int = SAMPLES,
 ) -> Evaluation:
     """Accuracy over all photos; localisation over those with boxes; the rest over a sample.
 
@@ -68,6 +63,8 @@ def evaluate(
     check explain the model's own top-1. Every figure of a heatmap stands beside that of the
     constant box and of the full frame: as heatmaps they are even inside, with the peak in the
     middle. Intervals are of 95 %, from samples of the photos (bootstrap).
+
+    `training.evaluation.comparison` measures what the figures leave out, which takes hours.
 
     Args:
         bundle: the model version.
@@ -78,9 +75,6 @@ def evaluate(
         sample: photos for insertion, deletion and the model randomisation check; 0 for neither.
         seed: of the samples.
         gallery: photos of each kind to draw, see `training.evaluation.gallery`; 0 for none.
-        perturbation: methods to compare the CAM family with, see `training.evaluation.comparison`.
-        perturbation_photos: photos for that, of those with boxes if there are any.
-        perturbation_samples: perturbed photos for each heatmap.
 
     Raises:
         DataError: the split is empty.
@@ -91,8 +85,7 @@ def evaluate(
     photos = _measure(card, engine, examples)
     localization = _localization(photos.scores, photos.correct[photos.boxed], seed)
     per_photo = photo_results(card, photos.scores, photos.probabilities[photos.boxed])
-    sampled = _sample(examples, sample, seed)
-    boxed = [example for example in examples if example.boxes]
+    sampled = drawn(examples, sample, seed)
     return Evaluation(
         split=split,
         note=note,
@@ -115,26 +108,10 @@ def evaluate(
         per_photo=per_photo,
         faithfulness=faithfulness(card, engine, sampled, seed) if sampled else None,
         randomization=randomization(bundle, sampled, seed) if sampled else None,
-        perturbation=comparison(
-            card,
-            engine,
-            _sample(boxed or examples, perturbation_photos, seed),
-            perturbation,
-            samples=perturbation_samples,
-            seed=seed,
-        )
-        if perturbation
-        else None,
         gallery=draw_gallery(card, engine, photos.scores, per_photo, gallery, seed)
         if gallery and photos.scores
         else None,
     )
-
-
-def _sample(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """So many photos by lot, in their order."""
-    indices = np.sort(np.random.default_rng(seed).permutation(len(examples))[:count])
-    return [examples[index] for index in indices.tolist()]
 
 
 # -- measuring photos

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from enum import StrEnum
 from importlib import import_module
-from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -28,10 +27,9 @@ __all__ = [
     "BATCH",
     "SAMPLES",
     "Perturbation",
-    "check_installed",
     "kernelshap",
     "lime",
-    "load",
+    "load_packages",
     "perturbed",
     "rise",
     "superpixels",
@@ -63,7 +61,10 @@ SHARE = 0.5
 """Probability that a cell of RISE's grids stays visible, as in the paper."""
 
 _NOISE = 1e-6
-"""Share of a class's greatest probability below which a segment's weight is rounding in float32."""
+"""Share of a class's greatest probability that is rounding in float32.
+
+Below it, a segment's weight and the spread of RISE's probabilities are no evidence.
+"""
 
 
 class Perturbation(StrEnum):
@@ -74,35 +75,29 @@ class Perturbation(StrEnum):
     RISE = "rise"
 
     @property
-    def packages(self) -> tuple[str, ...]:
-        """Modules of the extra `perturbation` that it imports."""
-        own = {Perturbation.LIME: "lime", Perturbation.KERNELSHAP: "shap"}
-        return (own[self], "skimage") if self in own else ()
+    def modules(self) -> tuple[str, ...]:
+        """Those of the extra `perturbation` that it imports."""
+        own = {Perturbation.LIME: "lime.lime_image", Perturbation.KERNELSHAP: "shap"}
+        return (own[self], "skimage.segmentation") if self in own else ()
 
 
-def check_installed(methods: Sequence[Perturbation]) -> None:
-    """Check that what the methods need is installed, without importing it.
+def load_packages(methods: Sequence[Perturbation]) -> None:
+    """Import what the methods need, which takes seconds.
 
     Raises:
-        TrainingError: a package is missing; the message says how to install it.
+        TrainingError: a package is missing or broken; the message says how to install it.
     """
     for method in methods:
-        missing = [name for name in method.packages if find_spec(name) is None]
-        if missing:
+        try:
+            with _quiet():
+                for module in method.modules:
+                    import_module(module)
+        except ImportError as error:
             raise TrainingError(
-                f"--perturbation {method.value} needs the extra `perturbation`, which is not "
-                "installed: run `make .venv/.perturbation`, or pip install -r "
+                f"--perturbation {method.value} needs the extra `perturbation`, which cannot be "
+                f"imported ({error}): run `make .venv/.perturbation`, or pip install -r "
                 "requirements/perturbation.txt."
-            )
-
-
-def load(method: Perturbation) -> None:
-    """Import what a method needs, which takes seconds."""
-    with _quiet():
-        for name in method.packages:
-            import_module(
-                {"lime": "lime.lime_image", "skimage": "skimage.segmentation"}.get(name, name)
-            )
+            ) from error
 
 
 def perturbed(
@@ -123,20 +118,25 @@ def perturbed(
         rng: draws them.
 
     Returns:
-        `[C, S, S]`, for the classes of `predict`.
+        `[C, S, S]`, for the classes of `predict`; 0 for a class that does not depend on the photo.
     """
-    if method is Perturbation.RISE:
-        return rise(predict, image, samples, rng)
-    segments = superpixels(image)
-    explain = lime if method is Perturbation.LIME else kernelshap
-    greatest: Floats | float = 0.0  # of each class's probabilities, [C]
+    least: Floats | float = np.inf  # of each class's probabilities, [C]
+    greatest: Floats | float = 0.0
 
     def watched(frames: Pixels) -> npt.NDArray[np.floating]:
-        nonlocal greatest
+        nonlocal least, greatest
         scores = predict(frames)
+        least = np.minimum(least, scores.min(axis=0))
         greatest = np.maximum(greatest, scores.max(axis=0))
         return scores
 
+    if method is Perturbation.RISE:
+        values = rise(watched, image, samples, rng)  # [C, S, S]
+        # Equal weights leave the mean of the masks, which is even but for the draw.
+        values[np.subtract(greatest, least) < _NOISE * np.asarray(greatest)] = 0
+        return values
+    segments = superpixels(image)
+    explain = lime if method is Perturbation.LIME else kernelshap
     weights = explain(watched, image, segments, samples, rng)  # [C, M]
     # Of a class that does not depend on the photo, regressions leave rounding, not evidence.
     weights[np.abs(weights) < _NOISE * np.asarray(greatest)[:, None]] = 0

@@ -10,6 +10,7 @@ from app.bundle import Bundle, ModelCard, Rule
 from app.engines import Batch, Cut, Engine
 from app.evidence import MethodAtLayers
 from training.data.dataset import Example
+from training.errors import DataError
 from training.evaluation.faithfulness import insertion_deletion
 from training.evaluation.inference import Explained, explain
 from training.evaluation.metrics import Floats, estimate, mean, resample
@@ -24,6 +25,8 @@ from training.evaluation.scoring import main_sets
 from training.evaluation.statistics import BASELINES, Statistics, by_method, estimates
 
 __all__ = [
+    "drawn",
+    "drawn_to_compare",
     "even_within",
     "faithfulness",
     "insertion_deletion_areas",
@@ -34,6 +37,28 @@ __all__ = [
 Map = npt.NDArray[np.float32]
 Key = MethodAtLayers | str
 """A method's layer set, or a baseline's name."""
+
+
+def drawn(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """So many photos by lot, in their order."""
+    indices = np.sort(np.random.default_rng(seed).permutation(len(examples))[:count])
+    return [examples[index] for index in indices.tolist()]
+
+
+def drawn_to_compare(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """The photos for `comparison`: of those with boxes if there are any.
+
+    Raises:
+        DataError: there are fewer than two, so that no photo's threshold can come from others.
+    """
+    boxed = [example for example in examples if example.boxes]
+    sample = drawn(boxed or examples, count, seed)
+    if len(sample) < 2:
+        raise DataError(
+            "--perturbation needs two photos or more"
+            f"{' with boxes' if boxed else ''}, and this split has {len(sample)}."
+        )
+    return sample
 
 
 def faithfulness(

@@ -282,7 +282,14 @@ class Compared(OnSample):
     threshold: float | None = Field(None, description="the best over all photos of the sample")
     rank_correlation: Estimate | None = Field(None, description="with Grad-CAM, last layer")
     structural_similarity: Estimate | None = Field(None, description="with Grad-CAM, last layer")
-    blank: int = Field(description="photos without a heatmap for either class")
+    similarity_blank: int | None = Field(
+        None,
+        description="photos that both leave out: this heatmap or Grad-CAM's is blank for the "
+        "top-1; None in older files, and for Grad-CAM, last layer, itself",
+    )
+    blank: int = Field(
+        description="photos whose heatmap is blank for one class or both: the true one, the top-1"
+    )
     model_calls: float = Field(description="photos that the model runs on for one heatmap, mean")
     seconds: float = Field(description="for one heatmap, mean")
 
@@ -384,8 +391,15 @@ class Evaluation(Summary):
 
     @model_validator(mode="after")
     def _has_every_method(self) -> Self:
-        """What is measured of boxes has its curves, and its IoUs for each photo."""
-        localization = self.localization
+        """What is measured of boxes has its curves, and its IoUs for each photo.
+
+        What is compared has Grad-CAM at the last layer.
+        """
+        compared, localization = self.perturbation, self.localization
+        if compared is not None and "last" not in compared.methods.get(Method.GRADCAM, {}):
+            raise ValueError("perturbation lacks Grad-CAM's figures at the last layer")
+        if compared is not None and not compared.perturbation:
+            raise ValueError("perturbation has no method")
         if localization is None:
             return self
         if Method.GRADCAM not in localization.methods or not all(

@@ -55,8 +55,9 @@ def plot(path: Path) -> None:
         axis.plot(epochs, [float(row[f"val_{name}"]) for row in rows], "o-", label="validation")
         axis.set(xlabel="epoch", ylabel=name)
         values = [float(row[key]) for row in rows for key in (name, f"val_{name}")]
-        if span_decades(values):
+        if name == "loss" and span_decades(values):
             axis.set_yscale("log")
+            axis.set_ylabel("loss (log)")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()

@@ -84,6 +84,7 @@ def reliability(evaluation: Evaluation) -> Chart | None:
     return Chart(
         "reliability",
         plots.reliability("reliability", title, evaluation.reliability),
-        "Bars below the dashed line: the model is overconfident; above it, underconfident. Below: "
+        "Each dot stands at the mean probability of its bin. Below the dashed line the model is "
+        "overconfident, above it underconfident; a bin of few photos says little. Lower plot: "
         "photos in each bin.",
     )

@@ -1,14 +1,14 @@
 """What a report says of LIME, KernelSHAP and RISE beside the CAM family."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from app.bundle import Method
 from training.evaluation.perturbation import Perturbation
 from training.evaluation.schema import Compared, Comparison, OnSample
 from training.report.tables import Row, Table
-from training.report.wording import comparison_text, estimate_text, heatmap_name
+from training.report.wording import comparison_text, estimate_text, heatmap_name, seconds_text
 
-__all__ = ["compared_by_name", "comparison_tables", "reading_of_comparison"]
+__all__ = ["comparison_tables", "reading_of_comparison", "rows_by_name"]
 
 _NAMES = {
     Perturbation.LIME: "LIME",
@@ -19,7 +19,7 @@ _NAMES = {
 
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
     """Boxes, where photos have them; insertion and deletion; agreement and cost."""
-    compared, all_rows = compared_by_name(comparison), _with_baselines(comparison)
+    compared, all_rows = _compared_by_name(comparison), rows_by_name(comparison)
     photos = f"{comparison.photos} photos"
     if comparison.baselines.constant_box.mean_iou is not None:
         yield Table(
@@ -67,7 +67,8 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
             "heatmap",
             "rank correlation",
             "structural similarity",
-            "photos with a blank heatmap",
+            "photos left out of both",
+            "photos with a blank heatmap for one class or both",
             "model calls",
             "seconds",
         ),
@@ -76,9 +77,10 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
                 name,
                 estimate_text(figures.rank_correlation),
                 estimate_text(figures.structural_similarity),
+                "" if figures.similarity_blank is None else str(figures.similarity_blank),
                 str(figures.blank),
                 f"{figures.model_calls:,g}",
-                f"{figures.seconds:.3g}",
+                seconds_text(figures.seconds),
             )
             for name, figures in compared.items()
         ],
@@ -86,43 +88,52 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
-    """Whose figures are best, and at what cost."""
-    compared = compared_by_name(comparison)
-    names = ", ".join(_NAMES[method] for method in comparison.perturbation)
+    """The figures beside Grad-CAM's and the constant box's, and the cost; no winner is named."""
+    methods, gradcam = comparison.perturbation, comparison.methods[Method.GRADCAM]["last"]
+    names = _joined([_NAMES[method] for method in methods])
     yield (
-        f"Beside the CAM family, {comparison.photos} photos were explained from "
-        f"{comparison.samples:,} perturbed photos each: {names}."
+        f"{names} explained the same {comparison.photos} photos as the CAM family, from "
+        f"{comparison.samples:,} perturbed copies of each."
     )
-    for figure, word, best in (
-        ("mean_iou", "highest mean IoU", max),
-        ("insertion", "highest insertion", max),
-        ("deletion", "lowest deletion", min),
+    rows: dict[str, OnSample] = {
+        "Grad-CAM at the last layer": gradcam,
+        "the constant box": comparison.baselines.constant_box,
+        **{_NAMES[method]: figures for method, figures in methods.items()},
+    }
+    for title, figure in (
+        ("Mean IoU", "mean_iou"),
+        ("Insertion (more is better)", "insertion"),
+        ("Deletion (less is better)", "deletion"),
     ):
-        values = {
-            name: estimate.value
-            for name, figures in compared.items()
+        values = [
+            f"{estimate.value:.3f} for {name}"
+            for name, figures in rows.items()
             if (estimate := getattr(figures, figure)) is not None
-        }
+        ]
         if values:
-            first = best(values, key=values.__getitem__)
-            others = [
-                f"{name} has {values[name]:.3f}"
-                for name in _NAMES.values()
-                if name in values and name != first
-            ]
-            yield f"{'; '.join([f'{first} has the {word}, {values[first]:.3f}', *others])}."
-    gradcam = comparison.methods[Method.GRADCAM]["last"].seconds
+            yield f"{title}: {_joined(values)}."
+    yield (
+        "The tables compare each heatmap with the constant box, photo by photo. Whether two "
+        "methods differ from each other was not tested."
+    )
     costs = [
-        f"{_NAMES[method]} takes {figures.model_calls:,g} and {figures.seconds:.3g} s"
-        for method, figures in comparison.perturbation.items()
+        f"{_NAMES[method]} runs it on {figures.model_calls:,g} photos, in "
+        f"{seconds_text(figures.seconds)} s"
+        for method, figures in methods.items()
     ]
     yield (
         "For a heatmap, Grad-CAM at the last layer runs the model on one photo, in "
-        f"{gradcam:.3g} s; {', '.join(costs)}."
+        f"{seconds_text(gradcam.seconds)} s; {'; '.join(costs)}."
     )
 
 
-def compared_by_name(comparison: Comparison) -> dict[str, Compared]:
+def _joined(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _compared_by_name(comparison: Comparison) -> dict[str, Compared]:
     """Every method's figures by name."""
     within = {
         heatmap_name(method, layers): figures
@@ -133,12 +144,13 @@ def compared_by_name(comparison: Comparison) -> dict[str, Compared]:
     return within | outside
 
 
-def _with_baselines(comparison: Comparison) -> dict[str, OnSample]:
+def rows_by_name(comparison: Comparison) -> dict[str, OnSample]:
+    """The figures of the baselines, then every method's, by name."""
     baselines = comparison.baselines
     return {
         "constant box": baselines.constant_box,
         "full frame": baselines.full_frame,
-        **compared_by_name(comparison),
+        **_compared_by_name(comparison),
     }
 
 

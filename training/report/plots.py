@@ -5,15 +5,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import pyplot, ticker
 
 from app.bundle import Rule
 from training.axes import span_decades
 from training.evaluation.schema import Curves, ReliabilityBin
 from training.report.svg import INK, STYLE, inline
 from training.report.wording import layers_name
-
-matplotlib.use("Agg")
-from matplotlib import pyplot, ticker
 
 __all__ = ["curves", "histogram", "reliability"]
 

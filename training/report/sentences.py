@@ -10,6 +10,7 @@ from training.evaluation.schema import Estimate, Evaluation, Localization, Photo
 from training.report.breeds import served_ious
 from training.report.comparison import reading_of_comparison
 from training.report.wording import (
+    BLANK_AS_ZERO,
     clear_of_zero,
     comparison_text,
     difference_text,
@@ -248,9 +249,10 @@ def _randomization(figures: Evaluation) -> Iterator[str]:
         )
     if gradcam.rank_correlation is not None:
         photos = randomization.photos - (gradcam.blank or 0)
+        old = f" Blank heatmaps {BLANK_AS_ZERO}." if gradcam.blank is None else ""
         yield (
             f"With all weights down to {layer} in a random order, Grad-CAM's heatmap at the last "
             f"layer keeps a rank correlation of {estimate_text(gradcam.rank_correlation)} with "
             f"the model's own, over {photos} photos; a heatmap that ignores "
-            "the model would keep 1."
+            f"the model would keep 1.{old}"
         )

@@ -18,6 +18,7 @@ from training.evaluation.schema import (
     Similarity,
 )
 from training.report.wording import (
+    BLANK_AS_ZERO,
     comparison_text,
     estimate_text,
     heatmap_name,
@@ -194,10 +195,12 @@ def _faithfulness(faithfulness: Faithfulness) -> Table:
 def _randomization(randomization: Randomization) -> Table:
     stages = {layer: _by_name(similarity) for layer, similarity in randomization.down_to.items()}
     names = dict.fromkeys(name for stage in stages.values() for name in stage)
+    counted = all(row.blank is not None for stage in stages.values() for row in stage.values())
+    blank = "are counted and left out" if counted else BLANK_AS_ZERO
     return Table(
         "Rank correlation with the model's own heatmaps after shuffling the weights of all layers "
         f"from the head down to the one named, {randomization.photos} photos; photos with a blank "
-        "heatmap are counted and left out",
+        f"heatmap {blank}",
         ("heatmap", *stages),
         [
             (

@@ -9,6 +9,7 @@ from training.report.wording import comparison_text, heatmap_name, shows_top5
 
 __all__ = ["Bar", "Tile", "tiles"]
 
+_NO_ECE = "not measured: the model's probabilities are not calibrated, or not finite"
 _NO_BOXES = "not measured: no photo of this split has a box"
 
 
@@ -56,7 +57,7 @@ def _accuracy(evaluation: Evaluation) -> Tile:
 def _calibration(evaluation: Evaluation) -> Tile:
     title = "Calibration error (ECE)"
     if evaluation.ece is None:
-        return Tile(title, "", ["not measured: the model's probabilities are not calibrated"])
+        return Tile(title, "", [_NO_ECE])
     details = ["mean distance of stated probability and accuracy; 0 is best"]
     if evaluation.confidence_ok is not None:
         details.append(f"confidence ok: {evaluation.confidence_ok:.1%} of the photos")

@@ -4,6 +4,7 @@ from app.bundle import Method, Rule
 from training.evaluation.schema import Estimate, Evaluation, Interval
 
 __all__ = [
+    "BLANK_AS_ZERO",
     "clear_of_zero",
     "comparison_text",
     "difference_text",
@@ -11,6 +12,7 @@ __all__ = [
     "heatmap_name",
     "interval_text",
     "layers_name",
+    "seconds_text",
     "shows_top5",
 ]
 
@@ -23,6 +25,10 @@ _METHODS = {
 }
 
 _LAYERS = {"last": "last layer", "last6": "last six layers"}
+
+
+BLANK_AS_ZERO = "count as 0, as an older version of evaluate wrote these figures"
+"""What a similarity does with blank heatmaps where they are not counted."""
 
 
 def heatmap_name(method: Method, layers: str | None = None, rule: Rule | None = None) -> str:
@@ -55,6 +61,11 @@ def difference_text(difference: float | None, edges: Interval | None) -> str:
     if difference is None or edges is None:
         return ""
     return f"{difference:+.3f} [{edges[0]:+.3f}, {edges[1]:+.3f}]"
+
+
+def seconds_text(seconds: float) -> str:
+    """`0.0234`, `11.2` or `1,235`: three digits, or all before the point."""
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
 def comparison_text(

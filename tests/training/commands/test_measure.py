@@ -12,6 +12,7 @@ from tests.training.folders import write_photos
 from tests.training.small_networks import tiny_net
 from training import cli
 from training.commands.measure import with_metrics
+from training.evaluation import comparison as compared
 from training.evaluation import perturbation
 
 
@@ -135,8 +136,11 @@ def test_methods_that_perturb_photos_are_compared(
     measured = json.loads(figures.read_bytes())["perturbation"]
     assert list(measured["perturbation"]) == ["rise", "lime"]
     assert (measured["photos"], measured["samples"]) == (2, 100)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("RISE")]
+    printed = capsys.readouterr()
+    (line,) = [line for line in printed.out.splitlines() if line.startswith("RISE")]
     assert line.split()[-2] == "100"
+    assert "constant box" in printed.out
+    assert "there are no more" not in printed.err
     with pytest.raises(SystemExit):
         cli.main(["evaluate", *source, "--perturbation", "shapley"])
     assert "'lime', 'kernelshap' or 'rise'" in capsys.readouterr().err
@@ -145,7 +149,44 @@ def test_methods_that_perturb_photos_are_compared(
 def test_missing_extra_is_said_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(perturbation, "find_spec", lambda _: None)
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named '{name}'")
+
+    monkeypatch.setattr(perturbation, "import_module", missing)
 
     with pytest.raises(SystemExit, match="lime needs the extra `perturbation`"):
         cli.main(["evaluate", "--model", str(tmp_path / "none"), "--perturbation", "lime"])
+
+
+def test_figures_are_written_before_the_hours_of_a_comparison(
+    version: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos, figures = tmp_path / "photos", tmp_path / "figures.json"
+    write_photos(photos, 12)
+    source = ("--model", str(version), "--source", "folder", "--data-dir", str(photos))
+
+    def ended(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compared, "comparison", ended)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        cli.main(["evaluate", *source, "--perturbation", "rise", "--write", "--out", str(figures)])
+
+    measured = json.loads(figures.read_bytes())
+    assert "perturbation" not in measured
+    assert bundles.load(version).card.metrics["top1"] == measured["top1"]
+    err = capsys.readouterr().err
+    assert f"takes {measured['photos']} photos and not 50: there are no more" in err
+
+
+def test_sizes_of_a_comparison_without_its_methods_are_refused(tmp_path: Path) -> None:
+    model = ("--model", str(tmp_path / "none"))
+
+    for option in ("--perturbation-photos", "--perturbation-samples"):
+        with pytest.raises(SystemExit, match="belong to --perturbation"):
+            cli.main(["evaluate", *model, option, "500"])
+    with pytest.raises(SystemExit, match="none"):
+        cli.main(["evaluate", *model])

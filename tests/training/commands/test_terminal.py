@@ -15,7 +15,8 @@ from tests.training.known_maps import (
     with_card,
     with_fusion,
 )
-from training.commands.terminal import calibration, evaluation
+from tests.training.report.known_comparison import COMPARISON
+from training.commands.terminal import calibration, comparison, evaluation
 from training.evaluation.evaluate import evaluate
 
 LIMITS = Confidence(
@@ -77,3 +78,17 @@ def test_table_of_a_calibration(small_bundle: Bundle) -> None:
     assert ["Grad-CAM, last layer", "0.5", "0.5", "0.4"] in cells
     assert ["LayerCAM, last six layers", "0.5"] in cells
     assert "Boxes" not in calibration(card, boxes=(0, 0), validation=(9, 9))
+
+
+def test_table_of_a_comparison() -> None:
+    lines = comparison(COMPARISON).splitlines()
+
+    assert lines[0].startswith("50 photos, 1,000 perturbed ones each  mean IoU")
+    rows = {line.split("  ")[0]: line.split() for line in lines[1:]}
+    assert list(rows) == [
+        *("constant box", "full frame", "CAM, last layer", "Grad-CAM, last layer"),
+        *("LIME", "KernelSHAP"),
+    ]
+    assert rows["constant box"][2:5] == ["0.600", "[0.580,", "0.620]"]
+    assert rows["constant box"][-1] == "0.220]"  # no cost
+    assert rows["KernelSHAP"][-2:] == ["1,002.5", "12.5"]

@@ -17,6 +17,7 @@ from tests.training.known_maps import (
     white_box_photo,
     with_fusion,
 )
+from tests.training.report.known_comparison import COMPARISON
 from training.data.dataset import Example
 from training.evaluation.evaluate import evaluate
 from training.evaluation.schema import Estimate, Evaluation, Overlay, Summary
@@ -51,6 +52,16 @@ def test_figures_of_an_older_version_are_read(evaluation: Evaluation) -> None:
 
     assert (old.confusion, old.reliability, old.model.classes) == (None, None, None)
     assert old.per_photo == evaluation.per_photo
+
+
+def test_comparison_without_gradcam_is_refused(evaluation: Evaluation) -> None:
+    compared = COMPARISON.model_dump(mode="json", exclude_none=True)
+    figures = evaluation.dump() | {"perturbation": compared, "localization": {}}
+    assert Evaluation.model_validate_json(json.dumps(figures)).perturbation == COMPARISON
+    del compared["methods"]["gradcam"]["last"]
+
+    with pytest.raises(ValidationError, match="lacks Grad-CAM's figures at the last layer"):
+        Evaluation.model_validate_json(json.dumps(figures))
 
 
 def test_without_boxes_localization_is_an_empty_object(small_bundle: Bundle) -> None:

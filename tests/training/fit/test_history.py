@@ -24,12 +24,14 @@ def test_loss_that_spans_decades_is_on_a_log_axis(
     monkeypatch.setattr(Figure, "savefig", seen)
     path = tmp_path / "history.csv"
     for epoch, loss in enumerate((4.0, least)):
-        row = dict.fromkeys(HISTORY_COLUMNS, "0.5")
+        row = dict.fromkeys(HISTORY_COLUMNS, "0.5") | {"accuracy": "0.001"}
         append(path, row | {"epoch": f"{epoch}", "loss": f"{loss}", "val_loss": "3"})
 
     plot(path)
 
     losses, accuracies = drawn[0].axes
     assert (losses.get_yscale(), accuracies.get_yscale()) == (scale, "linear")
+    assert losses.get_ylabel() == ("loss (log)" if scale == "log" else "loss")
+    assert accuracies.get_ylabel() == "accuracy"
     assert (tmp_path / "curves.png").is_file()
     assert not pyplot.get_fignums()

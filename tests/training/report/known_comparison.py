@@ -31,6 +31,7 @@ def _compared(
         threshold=0.22,
         rank_correlation=similarity,
         structural_similarity=similarity,
+        similarity_blank=1 if rank else None,
         blank=2 if rank else 0,
         model_calls=calls,
         seconds=seconds,

@@ -1,6 +1,7 @@
 """Tables and sentences hold the figures that they are made from."""
 
 from tests.training.report.known_comparison import COMPARISON
+from training.evaluation.perturbation import Perturbation
 from training.evaluation.schema import Baselines, OnSample
 from training.report.comparison import comparison_tables, reading_of_comparison
 
@@ -30,8 +31,8 @@ def test_tables_hold_every_method_and_figure() -> None:
     assert deletion["LIME"] == "better by 0.150 [0.120, 0.180]"  # less is better
     costs = {row[0]: row[1:] for row in cost.rows}
     assert costs["LIME"][0] == costs["LIME"][1] == "0.400 [0.380, 0.420]"
-    assert costs["KernelSHAP"][2:] == ("2", "1,002.5", "12.5")
-    assert costs["Grad-CAM, last layer"] == ("", "", "0", "1", "0.0234")
+    assert costs["KernelSHAP"][2:] == ("1", "2", "1,002.5", "12.5")
+    assert costs["Grad-CAM, last layer"] == ("", "", "", "0", "1", "0.0234")
 
 
 def test_without_boxes_there_is_no_table_of_them() -> None:
@@ -53,20 +54,33 @@ def test_without_boxes_there_is_no_table_of_them() -> None:
     assert not any(caption.startswith("Boxes") for caption in captions)
 
 
-def test_sentences_name_the_best_and_the_cost() -> None:
-    first, iou, insertion, deletion, cost = reading_of_comparison(COMPARISON)
+def test_sentences_state_the_figures_and_the_cost() -> None:
+    first, iou, insertion, deletion, untested, cost = reading_of_comparison(COMPARISON)
 
     assert first == (
-        "Beside the CAM family, 50 photos were explained from 1,000 perturbed photos each: LIME, "
-        "KernelSHAP."
+        "LIME and KernelSHAP explained the same 50 photos as the CAM family, from 1,000 perturbed "
+        "copies of each."
     )
     assert iou == (
-        "Grad-CAM, last layer has the highest mean IoU, 0.660; LIME has 0.550; KernelSHAP has "
-        "0.610."
+        "Mean IoU: 0.660 for Grad-CAM at the last layer, 0.600 for the constant box, 0.550 for "
+        "LIME and 0.610 for KernelSHAP."
     )
-    assert insertion == "KernelSHAP has the highest insertion, 0.710; LIME has 0.650."
-    assert deletion == "LIME has the lowest deletion, 0.050; KernelSHAP has 0.090."
+    assert insertion.startswith("Insertion (more is better): 0.620 for Grad-CAM at the last layer,")
+    assert deletion.endswith("0.200 for the constant box, 0.050 for LIME and 0.090 for KernelSHAP.")
+    assert "was not tested" in untested  # unpaired intervals name no winner
     assert cost == (
         "For a heatmap, Grad-CAM at the last layer runs the model on one photo, in 0.0234 s; LIME "
-        "takes 1,000 and 11.2 s, KernelSHAP takes 1,002.5 and 12.5 s."
+        "runs it on 1,000 photos, in 11.2 s; KernelSHAP runs it on 1,002.5 photos, in 12.5 s."
     )
+
+
+def test_one_method_and_many_seconds() -> None:
+    lime = COMPARISON.perturbation[Perturbation.LIME].model_copy(update={"seconds": 1234.5})
+    alone = COMPARISON.model_copy(update={"perturbation": {Perturbation.LIME: lime}})
+
+    sentences = list(reading_of_comparison(alone))
+
+    assert sentences[0].startswith("LIME explained the same 50 photos as the CAM family, from")
+    assert sentences[-1].endswith("LIME runs it on 1,000 photos, in 1,234 s.")
+    *_, cost = comparison_tables(alone)
+    assert {row[0]: row[-1] for row in cost.rows}["LIME"] == "1,234"

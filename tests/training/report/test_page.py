@@ -384,6 +384,12 @@ def test_figures_of_an_older_version(figures: dict[str, Any], tmp_path: Path) ->
     assert ("top-5 accuracy",) in page.table("Over all photos")
     assert "Reliability" not in page.text
     assert list(page.table("Rank correlation"))
+    count_as_zero = "count as 0, as an older version of evaluate wrote these figures"
+    assert f"photos with a blank heatmap {count_as_zero}" in page.text
+    assert f"would keep 1. Blank heatmaps {count_as_zero}." in page.text
+    new = tmp_path / "new"
+    new.mkdir()
+    assert count_as_zero not in _report(figures, new).text
 
 
 def test_blank_heatmaps_are_counted(figures: dict[str, Any], tmp_path: Path) -> None:

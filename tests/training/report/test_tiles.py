@@ -11,7 +11,7 @@ def _tiles(**changes: Any) -> list[Tile]:
     return list(tiles(Evaluation.model_validate(known_figures(**changes))))
 
 
-def test_tiles_hold_theknown_figures() -> None:
+def test_tiles_hold_the_known_figures() -> None:
     accuracy, calibration, iou, share = _tiles(ece=0.0321, confidence_ok=0.9)
 
     assert (accuracy.value, accuracy.details) == (

@@ -30,6 +30,15 @@ pytestmark = pytest.mark.anyio
 TINY = encode(picture(32, 32))
 WRONG_TYPE, NO = "unsupported-media-type", "not-acceptable"
 
+EXPLAINED = {
+    "target",
+    "explanation",
+    "localization",
+    "heatmap",
+    "foreground",
+    "overlay",
+    "photo",
+}
 UNSPECIFIC = ("application/octet-stream", *bodies.UNSPECIFIC)
 
 
@@ -54,9 +63,9 @@ async def test_every_way_of_sending_the_photo_gives_the_same_answer(
         | (
             {
                 "/predict": set(),
-                "/cam": {"target", "explanation", "localization", "overlay"},
-                "/gradcam": {"target", "explanation", "localization", "overlay"},
-                "/compare": {"target", "explanations", "overlay"},
+                "/cam": EXPLAINED,
+                "/gradcam": EXPLAINED,
+                "/compare": {"target", "explanations", "foreground", "overlay", "photo"},
             }[path]
         )
     )

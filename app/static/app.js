@@ -237,7 +237,8 @@ function show(answer) {
   refresh();
   const { label, probability } = answer.target;
   $("#verdict").replaceChildren(
-    Object.assign(document.createElement("b"), { textContent: label }), ` ${percent(probability)}`);
+    Object.assign(document.createElement("b"), { textContent: label }), ` ${percent(probability)}`,
+    Object.assign(document.createElement("span"), { className: "ious" }));
   $("#status").textContent = `${label}: ${percent(probability)}. ${word}.`;
 }
 
@@ -312,6 +313,7 @@ function described({ spec: which, status, box }) {
 
 function showFigures(size) {
   const own = settings.box;
+  const ious = []; // beside the photo too, where the table is out of sight
   $("#figures").querySelectorAll("tbody tr").forEach((row, i) => {
     const panel = panels[i];
     row.hidden = i > 0 && settings.compare === "off";
@@ -319,9 +321,11 @@ function showFigures(size) {
     const tell = (selector, text) => { row.querySelector(selector).textContent = text; };
     tell("th", i > 0 ? specTitle(settings.second) : specTitle(spec()));
     tell(".iou", figures ? figures.iou.toFixed(3) : "–");
+    if (figures) ious.push(figures.iou.toFixed(3));
     tell(".energy", figures ? percent(figures.energy) : "–");
     tell(".peaks", figures ? (figures.peak ? "yes" : "no") : "–");
   });
+  $("#verdict .ious")?.replaceChildren(ious.length ? ` · IoU ${ious.join(" and ")}` : "");
   $("#hint").textContent = hint(own);
 }
 

@@ -3,7 +3,8 @@
 const SHOWN = 6;
 const KIND = "text/x-breed"; // what is dragged from one bar to another
 
-export const percent = (share) => `${(100 * share).toFixed(1)} %`;
+export const percent = (share) =>
+  (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
 
 /** Case, hyphens and underscores do not matter, as in the service. */
 const spelled = (name) => name.trim().toLowerCase().replace(/[\s_-]+/g, " ");

@@ -173,6 +173,7 @@ def test_on_a_phone_a_swipe_scrolls_and_drawing_is_a_mode(
     box = [float(edge) for edge in typed_box(page)]
     assert box == pytest.approx([120, 72, 360, 288], abs=12)
     expect(page.locator(".iou").first).to_contain_text("0.")
+    expect(page.locator("#verdict")).to_contain_text(page.locator(".iou").first.inner_text())
     # The mode ends with the box: a swipe scrolls again, and a handle still resizes.
     expect(page.locator("#drawing")).to_have_attribute("aria-pressed", "false")
     touch(page, (box[2] / 480, box[3] / 360), (0.95, 0.9))

@@ -1,11 +1,12 @@
 """What a report says of LIME, KernelSHAP and RISE beside the CAM family."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from app.bundle import Method
+from app.wording import listed
 from training.evaluation.perturbation import Perturbation
 from training.evaluation.schema import Compared, Comparison, OnSample
-from training.report.tables import Row, Table
+from training.report.tables import Row, Table, insertion_deletion
 from training.report.wording import comparison_text, estimate_text, heatmap_name, seconds_text
 
 __all__ = ["comparison_tables", "reading_of_comparison", "rows_by_name"]
@@ -35,31 +36,8 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
             ),
             [_box_row(name, figures) for name, figures in all_rows.items()],
         )
-    yield Table(
-        f"Insertion (more is better) and deletion (less is better), {photos}",
-        (
-            "heatmap",
-            "insertion",
-            "insertion, beside the constant box",
-            "deletion",
-            "deletion, beside the constant box",
-        ),
-        [
-            (
-                name,
-                estimate_text(figures.insertion),
-                comparison_text(
-                    figures.insertion.difference, figures.insertion.difference_interval
-                ),
-                estimate_text(figures.deletion),
-                comparison_text(
-                    figures.deletion.difference,
-                    figures.deletion.difference_interval,
-                    less_is_better=True,
-                ),
-            )
-            for name, figures in all_rows.items()
-        ],
+    yield insertion_deletion(
+        f"Insertion (more is better) and deletion (less is better), {photos}", all_rows
     )
     yield Table(
         f"Agreement with Grad-CAM at the last layer, and the cost of a heatmap, {photos}",
@@ -90,7 +68,7 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
 def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
     """The figures beside Grad-CAM's and the constant box's, and the cost; no winner is named."""
     methods, gradcam = comparison.perturbation, comparison.methods[Method.GRADCAM]["last"]
-    names = _joined([_NAMES[method] for method in methods])
+    names = listed("{}", [_NAMES[method] for method in methods])
     yield (
         f"{names} explained the same {comparison.photos} photos as the CAM family, from "
         f"{comparison.samples:,} perturbed copies of each."
@@ -111,7 +89,7 @@ def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
             if (estimate := getattr(figures, figure)) is not None
         ]
         if values:
-            yield f"{title}: {_joined(values)}."
+            yield f"{title}: {listed('{}', values)}."
     yield (
         "The tables compare each heatmap with the constant box, photo by photo. Whether two "
         "methods differ from each other was not tested."
@@ -125,12 +103,6 @@ def reading_of_comparison(comparison: Comparison) -> Iterator[str]:
         "For a heatmap, Grad-CAM at the last layer runs the model on one photo, in "
         f"{seconds_text(gradcam.seconds)} s; {'; '.join(costs)}."
     )
-
-
-def _joined(parts: Sequence[str]) -> str:
-    """`a, b and c`."""
-    *others, last = parts
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _compared_by_name(comparison: Comparison) -> dict[str, Compared]:

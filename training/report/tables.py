@@ -1,6 +1,6 @@
 """The tables of a report: what `evaluate` measured, as text in rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from training.evaluation.schema import (
     Curves,
     Evaluation,
     Faithfulness,
+    InsertionDeletion,
     Localization,
     Randomization,
     Similarity,
@@ -28,6 +29,7 @@ from training.report.wording import (
 __all__ = [
     "Row",
     "Table",
+    "insertion_deletion",
     "methods",
     "rated_methods",
     "rated_pairs",
@@ -165,9 +167,17 @@ def _faithfulness(faithfulness: Faithfulness) -> Table:
         "full frame": faithfulness.baselines.full_frame,
         **_by_name(faithfulness.methods),
     }
-    return Table(
+    return insertion_deletion(
         f"Insertion (more is better) and deletion (less is better), {faithfulness.photos} photos; "
         "each beside the constant box",
+        by_name,
+    )
+
+
+def insertion_deletion(title: str, by_name: Mapping[str, InsertionDeletion]) -> Table:
+    """Both areas of each heatmap, and how they differ from the constant box's."""
+    return Table(
+        title,
         (
             "heatmap",
             "insertion",

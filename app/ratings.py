@@ -81,25 +81,18 @@ class Ratings:
         Raises:
             StartupError: it cannot be opened, or is something else.
         """
-        try:
-            connection = _connect(f"{path.absolute().as_uri()}?mode=rwc")
-            try:
-                version, is_empty = _contents(connection)
-                if version == 0 and is_empty:
-                    _use_wal(connection)
-                    connection.executescript(_TABLES)
-                elif version != _VERSION:
-                    raise StartupError(f"BREEDCAM_RATINGS: {path} holds something else.")
-                # The default, but a build of SQLite may have another: each commit is synced.
-                connection.execute("PRAGMA synchronous = FULL")
-                # SQLite opens a file that is read-only, too; this fails there.
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.Error as error:
-            raise StartupError(f"BREEDCAM_RATINGS: {path} cannot be used: {error}.") from error
+        with _connected(path, "rwc", f"BREEDCAM_RATINGS: {path} cannot be used") as connection:
+            version, is_empty = _contents(connection)
+            if version == 0 and is_empty:
+                _use_wal(connection)
+                connection.executescript(_TABLES)
+            elif version != _VERSION:
+                raise StartupError(f"BREEDCAM_RATINGS: {path} holds something else.")
+            # The default, but a build of SQLite may have another: each commit is synced.
+            connection.execute("PRAGMA synchronous = FULL")
+            # SQLite opens a file that is read-only, too; this fails there.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
         return cls(connection)
 
     @classmethod
@@ -109,16 +102,9 @@ class Ratings:
         Raises:
             StartupError: it cannot be read, or is something else.
         """
-        try:
-            connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
-            try:
-                if _contents(connection)[0] != _VERSION:
-                    raise StartupError(f"{path} holds no ratings.")
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.Error as error:
-            raise StartupError(f"{path} cannot be read: {error}.") from error
+        with _connected(path, "ro", f"{path} cannot be read") as connection:
+            if _contents(connection)[0] != _VERSION:
+                raise StartupError(f"{path} holds no ratings.")
         return cls(connection)
 
     def add(self, rating: Rating, model: str, version: int) -> None:
@@ -173,10 +159,28 @@ class Ratings:
         self._connection.close()
 
 
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-    )
+@contextmanager
+def _connected(path: Path, mode: str, failure: str) -> Iterator[sqlite3.Connection]:
+    """A connection, which stays open unless the block fails.
+
+    Raises:
+        StartupError: SQLite does, in the block too; the message begins with `failure`.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise StartupError(f"{failure}: {error}.") from error
 
 
 def _contents(connection: sqlite3.Connection) -> tuple[int, bool]:

@@ -357,11 +357,14 @@ function showControls() {
   showThreshold();
   $("#rule").value = fusedOf(model, spec()) ? settings.rule : "heatmap";
   $("#rule").disabled = !fusedOf(model, spec());
-  if ($("#colormap").value !== settings.colormap || !$("#scale").dataset.shown) {
-    $("#colormap").value = settings.colormap;
-    $("#scale").dataset.shown = true;
-  }
-  paintScale($("#scale"), settings.colormap);
+  showColormap();
+}
+
+function showColormap() {
+  const scale = $("#scale");
+  if (scale.dataset.colormap === settings.colormap) return;
+  scale.dataset.colormap = $("#colormap").value = settings.colormap;
+  paintScale(scale, settings.colormap);
 }
 
 function showThreshold() {
@@ -411,9 +414,14 @@ function appear() {
   $("#another").hidden = false;
   $("#stage").style.setProperty("--ratio", photo.width / photo.height);
   if (!shown) unsay();
+  fitBox();
+  refresh();
+}
+
+/** Put the chosen box on the photo, as far as it lies within. */
+function fitBox() {
   editor.reset([photo.width, photo.height], settings.box);
   settings.box = editor.box;
-  refresh();
 }
 
 /** Nothing is known of the photo yet. */
@@ -561,15 +569,16 @@ function restore() {
   if (!specs.includes(settings.second)) settings.second = specs[specs.length - 1];
 }
 
-window.addEventListener("hashchange", () => {
-  if (!model) return;
+/** Show what the link says. */
+function follow() {
   restore();
-  if (photo?.bitmap) {
-    editor.reset([photo.width, photo.height], settings.box);
-    settings.box = editor.box;
-  }
-  ask();
+  if (photo?.bitmap) fitBox();
   refresh();
+  ask();
+}
+
+window.addEventListener("hashchange", () => {
+  if (model) follow();
 });
 
 // -- the model in service
@@ -598,13 +607,7 @@ async function meetModel() {
   $("#no-cam").hidden = methods.includes("cam");
   $("#why-fused").hidden = Object.keys(fused ?? {}).length === 0;
   offerMethods();
-  restore();
-  if (photo?.bitmap) {
-    editor.reset([photo.width, photo.height], settings.box);
-    settings.box = editor.box;
-  }
-  refresh();
-  ask();
+  follow();
 }
 
 $("#colormap").replaceChildren(...Object.keys(COLORMAPS).map((each) => new Option(each)));

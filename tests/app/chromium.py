@@ -27,6 +27,7 @@ __all__ = [
     "Pages",
     "agree",
     "body",
+    "bring",
     "check",
     "choose",
     "compare",
@@ -168,6 +169,18 @@ def body(page: Page, number: int = 0) -> bytes:
         number,
     )
     return base64.b64decode(text.partition(",")[2])
+
+
+def bring(page: Page, event: str, data: Any) -> None:
+    """Drop a DataTransfer on the page, or paste it."""
+    if event == "drop":
+        page.dispatch_event("body", "drop", {"dataTransfer": data})
+    else:
+        page.evaluate(
+            """transfer => document.body.dispatchEvent(
+                new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }))""",
+            data,
+        )
 
 
 def transfer(page: Page, *photos: tuple[str, bytes], link: str = "") -> Any:

@@ -26,6 +26,7 @@ from tests.app.chromium import (
     Pages,
     agree,
     body,
+    bring,
     check,
     choose,
     compare,
@@ -77,14 +78,7 @@ def test_a_photo_gets_the_answer_of_the_api(page: Page, service: Service) -> Non
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_a_photo_can_be_dropped_and_pasted(page: Page, service: Service, event: str) -> None:
     data = transfer(page, ("dog.jpg", LANDSCAPE))
-    if event == "drop":
-        page.dispatch_event("body", "drop", {"dataTransfer": data})
-    else:
-        page.evaluate(
-            """transfer => document.body.dispatchEvent(
-                new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }))""",
-            data,
-        )
+    bring(page, event, data)
     expect(explained(page)).not_to_be_empty()
     check(page, compare(service, LANDSCAPE, top_k=6))
 

@@ -11,6 +11,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 from tests.app.chromium import (
     LANDSCAPE,
     Pages,
+    bring,
     check,
     choose,
     compare,
@@ -78,21 +79,14 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, service: Service) -> N
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_a_link_from_another_tab_is_no_photo(page: Page, event: str) -> None:
     data = transfer(page, link="https://example.org/dog.jpg")
-    if event == "drop":
-        page.dispatch_event("body", "drop", {"dataTransfer": data})
-    else:
-        page.evaluate(
-            """transfer => document.body.dispatchEvent(
-                new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }))""",
-            data,
-        )
+    bring(page, event, data)
     expect(at_photo(page)).to_contain_text("a link to a picture, not the picture")
 
 
 def test_of_two_files_the_first_is_taken(page: Page, service: Service) -> None:
     other = encode(picture(seed=1))
     data = transfer(page, ("rex.jpg", LANDSCAPE), ("bello.jpg", other))
-    page.dispatch_event("body", "drop", {"dataTransfer": data})
+    bring(page, "drop", data)
     expect(at_photo(page)).to_contain_text("dropped 2 files")
     expect(at_photo(page)).to_contain_text("rex.jpg")
     check(page, compare(service, LANDSCAPE, top_k=6))

@@ -102,6 +102,7 @@ async function ask(message = atPhoto) {
         + `${megabytes(limit)}. Choose a smaller one.`, { status: 413 });
     }
     const answer = await upload(wanted, message, signal);
+    watch.reset();
     message.clear();
     show(answer);
     return true;
@@ -252,7 +253,6 @@ function draw(is) {
 function show(answer) {
   shown = answer;
   forget();
-  watch.reset();
   if (model.ratings) rating.offer(photo, answer, specs, model);
   body.classList.remove("stale");
   const [word, reason] = CONFIDENCE[answer.confidence];

@@ -89,7 +89,7 @@ async function ask(message = atPhoto) {
   atBreeds.clear();
   const known = photo?.answers.get(asked(wanted));
   busy(!known && Boolean(photo && model));
-  if (known) show(known);
+  if (known) show(known, message);
   if (photo && !model && !meeting) meetModel();
   if (known || !photo || !model) return Boolean(known);
   const limit = model.limits?.upload_bytes;
@@ -104,7 +104,7 @@ async function ask(message = atPhoto) {
     const answer = await upload(wanted, message, signal);
     watch.reset();
     message.clear();
-    show(answer);
+    show(answer, message);
     return true;
   } catch (error) {
     if (!signal.aborted) miss(error, message);
@@ -221,10 +221,10 @@ function change(chosen) {
 }
 
 /** Explain a class, perhaps against another. */
-async function explain({ target, versus }) {
+function explain({ target, versus }) {
   settings.target = target ?? shown?.target.class_index ?? null;
   settings.versus = versus;
-  if (await ask(atBreeds)) reveal();
+  ask(atBreeds);
 }
 
 /** Scroll to the picture that has changed, where less than half of it is in sight. */
@@ -250,7 +250,7 @@ function draw(is) {
 
 // -- what is shown
 
-function show(answer) {
+function show(answer, message) {
   shown = answer;
   forget();
   if (model.ratings) rating.offer(photo, answer, specs, model);
@@ -268,6 +268,7 @@ function show(answer) {
     Object.assign(document.createElement("b"), { textContent: label }), ` ${percent(probability)}`,
     Object.assign(document.createElement("span"), { className: "ious" }));
   $("#status").textContent = `${label}: ${percent(probability)}. ${word}.`;
+  if (message === atBreeds) reveal(); // its user looks at the list
 }
 
 function explained({ target, versus, confidence }) {

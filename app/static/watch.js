@@ -11,7 +11,7 @@ const once = (target, name, signal) => new Promise((resolve) => {
 
 const pause = (seconds) => new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); });
 
-export const SOON = "It is sent again when the service is back.";
+export const SOON = "The page tries again once the service is back.";
 
 export class Watch {
   #calledOff = new AbortController();

@@ -195,6 +195,7 @@ def test_a_lost_connection_is_tried_again(page: Page, service: Service) -> None:
 
     probes: list[str] = []
     page.on("request", lambda request: probes.append(request.url.rpartition("/")[2]))
+    page.set_viewport_size({"width": 360, "height": 740})
     hide(page, True)
     page.context.set_offline(True)
     page.locator(".explain").nth(1).click()
@@ -207,6 +208,7 @@ def test_a_lost_connection_is_tried_again(page: Page, service: Service) -> None:
     expect(explained(page)).to_have_text(answer["predictions"][1]["label"])
     expect(page.locator("#at-breeds")).to_be_hidden()
     assert probes.count("readyz") == 1
+    expect(page.locator("#stage")).to_be_in_viewport(ratio=0.99)
 
     page.context.set_offline(True)
     page.locator(".explain").nth(2).click()

@@ -426,7 +426,7 @@ class Rating(BaseModel):
 
     digest: str = Field(
         pattern="^[0-9a-f]{64}$",
-        description="SHA-256 of the photo as it was sent, in lower-case hex",
+        description="SHA-256 of the photo's file, in lower-case hex",
     )
     methods: tuple[MethodName, MethodName] = Field(
         description="`method/layers` in the order in which they were shown; two different ones"

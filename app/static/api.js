@@ -32,6 +32,9 @@ export class Refusal extends Error {
 
   get locked() { return this.status === 401; }
 
+  /** There was no answer, or half of one. */
+  get lost() { return this.status === 0; }
+
   get starting() { return this.status === 503 && this.code === "not-ready"; }
 
   get busy() { return [429, 503].includes(this.status) && this.code !== "engine-down"; }

@@ -10,10 +10,11 @@ import { Message } from "./messages.js";
 import { read } from "./photo.js";
 import { Rating } from "./rating.js";
 import * as samples from "./samples.js";
-import { DEFAULTS, fromFragment, OF_A_PHOTO, toFragment } from "./settings.js";
+import * as setting from "./settings.js";
 import { curl, httpx, picture, save } from "./share.js";
 import { fit, paint, paintScale } from "./stage.js";
 import { listen } from "./upload.js";
+import { SOON, Watch } from "./watch.js";
 
 const CONFIDENCE = {
   ok: ["Normal confidence", "The photo is like those the model was trained on."],
@@ -29,19 +30,21 @@ const LATE_MS = 1000; // and to everyone, in words
 const $ = (selector) => document.querySelector(selector);
 const body = document.body;
 
-let settings = { ...DEFAULTS };
+let settings = { ...setting.DEFAULTS };
 let model = null; // what /model answers
 let meeting = false; // whether it is awaited
 let specs = []; // methods with their layers
 let names = null; // of the classes
 let photo = null;
 let latest = 0; // number of the photo that came last: a slow one may not overtake it
-let answers = new Map(); // of the photo, by target and versus
+let previous = null; // {photo, target, versus, box}: what the photo replaces, until its first answer
 let shown = null; // the answer on the stage
 let panels = []; // of the stage: one, or two to compare
 let asking = new AbortController(); // of the request in work: there is one at a time
+let unlock = () => {}; // what waits for a key
 let slow; // timer
 
+const watch = new Watch();
 const atPhoto = new Message($("#at-photo"));
 const atBreeds = new Message($("#at-breeds"));
 const [firstView, secondView] = document.querySelectorAll(".view");
@@ -79,13 +82,14 @@ function query({ target, versus }, decoded) {
 async function ask(message = atPhoto) {
   asking.abort();
   asking = new AbortController();
+  watch.stop();
   const { signal } = asking;
   const wanted = { target: settings.target, versus: settings.versus };
   atPhoto.clear();
   atBreeds.clear();
-  const known = answers.get(asked(wanted));
+  const known = photo?.answers.get(asked(wanted));
   busy(!known && Boolean(photo && model));
-  if (known) show(known);
+  if (known) show(known, message);
   if (photo && !model && !meeting) meetModel();
   if (known || !photo || !model) return Boolean(known);
   const limit = model.limits?.upload_bytes;
@@ -98,18 +102,30 @@ async function ask(message = atPhoto) {
         + `${megabytes(limit)}. Choose a smaller one.`, { status: 413 });
     }
     const answer = await upload(wanted, message, signal);
+    watch.reset();
     message.clear();
-    show(answer);
+    show(answer, message);
     return true;
   } catch (error) {
-    if (signal.aborted) return false;
-    if (!photo.bitmap) leave();
-    fail(error, message, () => ask(message));
+    if (!signal.aborted) miss(error, message);
+    return false;
   } finally {
     clearTimeout(late);
   }
+}
+
+/** There is no answer: say so, and go back to the photo before where this one cannot be shown. */
+function miss(error, message) {
   busy(false);
-  return false;
+  const refused = photo;
+  if (previous && (!photo.bitmap || (error.final && !error.locked))) {
+    goBack();
+    fail(error, message, () => use(refused));
+    return;
+  }
+  if (!photo.bitmap) leave();
+  body.classList.add("stale"); // what is shown is not what is asked
+  fail(error, message, () => ask(message));
 }
 
 /** One answer; a second request only where this browser cannot show the photo as it is. */
@@ -125,8 +141,8 @@ async function upload(wanted, message, signal) {
     appear();
   }
   const found = new Answer(model, specs, answer);
-  answers.set(asked(wanted), found);
-  if (wanted.target === null) answers.set(asked({ ...wanted, target: found.target.class_index }), found);
+  photo.answers.set(asked(wanted), found);
+  if (wanted.target === null) photo.answers.set(asked({ ...wanted, target: found.target.class_index }), found);
   return found;
 }
 
@@ -148,14 +164,17 @@ function advances(message, signal) {
 function fail(error, message, again) {
   if (error.locked) {
     message.clear();
-    body.classList.add("stale");
+    unlock = again;
     requestKey(error.key);
     return;
   }
   const text = error instanceof Refusal ? inWords(error) : "This answer cannot be shown.";
-  message.say(text, { error: true, again: error.final ? null : again });
+  const soon = error.lost && watch.start(again) ? ` ${SOON}` : "";
+  message.say(text + soon, { error: true, again: error.final ? null : () => {
+    watch.reset();
+    again();
+  } });
   $("#status").textContent = "No answer.";
-  body.classList.add("stale"); // what is shown is not what is asked
 }
 
 /** The refusal, with what to do. The service's own words say what is wrong. */
@@ -182,9 +201,8 @@ $("#key").addEventListener("submit", (event) => {
   key.value = field.value;
   field.value = "";
   $("#key").hidden = true;
-  $("#stage").focus({ preventScroll: true });
-  if (model) ask();
-  else meetModel();
+  $(".explanation").focus({ preventScroll: true });
+  unlock();
 });
 
 function busy(is) {
@@ -209,6 +227,15 @@ function explain({ target, versus }) {
   ask(atBreeds);
 }
 
+/** Scroll to the picture that has changed, where less than half of it is in sight. */
+function reveal() {
+  const { top, bottom, height } = $("#stage").getBoundingClientRect();
+  const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
+  if (seen >= height / 2) return;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  $("#stage").scrollIntoView({ block: "nearest", behavior: still ? "auto" : "smooth" });
+}
+
 const spec = () => `${settings.method}/${settings.layers}`;
 
 /** The specs on the stage. */
@@ -223,9 +250,10 @@ function draw(is) {
 
 // -- what is shown
 
-function show(answer) {
+function show(answer, message) {
   shown = answer;
-  if (model.ratings) rating.offer(photo, answer, specs);
+  forget();
+  if (model.ratings) rating.offer(photo, answer, specs, model);
   body.classList.remove("stale");
   const [word, reason] = CONFIDENCE[answer.confidence];
   $("#confidence").textContent = word;
@@ -240,6 +268,7 @@ function show(answer) {
     Object.assign(document.createElement("b"), { textContent: label }), ` ${percent(probability)}`,
     Object.assign(document.createElement("span"), { className: "ious" }));
   $("#status").textContent = `${label}: ${percent(probability)}. ${word}.`;
+  if (message === atBreeds) reveal(); // its user looks at the list
 }
 
 function explained({ target, versus, confidence }) {
@@ -378,7 +407,7 @@ function showThreshold() {
 
 // -- photos
 
-/** Take a photo from wherever it came; `remark` is said beside it. */
+/** Take a photo from wherever it came; `remark` is said above it. */
 async function take(file, remark = null) {
   latest += 1;
   const number = latest;
@@ -395,17 +424,48 @@ async function take(file, remark = null) {
     atPhoto.say("This file cannot be read. Choose the file of a single photo.", { error: true });
     return;
   }
-  asking.abort();
-  const first = !body.classList.contains("has-photo"); // a link's breed and box are for this one
-  photo?.bitmap?.close?.();
+  watch.reset();
+  if (await use(next) && remark && number === latest) atPhoto.say(remark);
+}
+
+/**
+ * Put a photo in the place of the one before, which is kept until there is an answer. What this
+ * browser cannot show comes to the stage once the service has decoded it.
+ */
+function use(next) {
+  if (photo?.bitmap) {
+    forget();
+    const { target, versus, box } = settings;
+    previous = { photo, target, versus, box };
+  }
   photo = next;
-  [answers, shown, panels] = [new Map(), null, []];
+  [shown, panels] = [null, []];
   rating.withdraw();
-  if (!first) Object.assign(settings, OF_A_PHOTO);
+  if (previous) Object.assign(settings, setting.OF_A_PHOTO); // a link's are for the first photo
   draw(false);
-  if (photo.bitmap) appear();
-  else disappear();
-  if (await ask() && remark && number === latest) atPhoto.say(remark);
+  if (photo.bitmap) {
+    appear();
+  } else {
+    editor.reset();
+    body.classList.add("stale");
+  }
+  return ask();
+}
+
+/** Go back to the photo before, and to what was chosen there. */
+function goBack() {
+  photo.bitmap?.close?.();
+  ({ photo } = previous);
+  const { target, versus, box } = previous;
+  previous = null;
+  Object.assign(settings, { target, versus, box });
+  appear();
+  ask(atBreeds);
+}
+
+function forget() {
+  previous?.photo.bitmap.close?.();
+  previous = null;
 }
 
 /** Show the photo, and hold the places of what will be said of it. */
@@ -431,23 +491,14 @@ function unsay() {
   breeds.clear();
 }
 
-/** This browser cannot show the photo: an empty stage until the service has decoded it. */
-function disappear() {
-  editor.reset();
-  for (const view of [firstView, secondView]) {
-    view.querySelector("canvas").width = 0;
-    for (const part of view.querySelectorAll(".found, .peak")) part.hidden = true;
-  }
-  unsay();
-}
-
 /** Back to the start, where there is nothing to show. */
 function leave() {
   body.classList.remove("has-photo");
   $("#another").hidden = true;
 }
 
-listen({ input: $("#file"), target: body, take, complain: (text) => atPhoto.say(text, { error: true }) });
+listen({ input: $("#file"), target: body, take, complain: (text) => atPhoto.say(text, { error: true }),
+  occupied: () => body.classList.contains("has-photo") });
 $("#another").addEventListener("click", () => $("#file").click());
 
 function offerSamples() {
@@ -510,7 +561,6 @@ on("#reset", "click", () => {
 on("#colormap", "change", ({ target }) => change({ colormap: target.value }));
 on("#rule", "change", ({ target }) => change({ rule: target.value, threshold: null }));
 on("#drawing", "click", () => draw(!editor.drawing));
-on("#remove", "click", () => editor.set(null));
 document.addEventListener("keydown", ({ key: pressed }) => {
   if (pressed === "Escape") draw(false);
 });
@@ -528,12 +578,13 @@ on("#download", "click", async () => {
   save(blob, `${parts.join("-")}.png`);
 });
 
-/** What the command asks for: names in place of numbers, and the rule that applies. */
+/** What the command asks for: names in place of numbers; the rule only where each method has it. */
 function question() {
   const named = (index) => (index === null ? null : names.key(index));
+  const has = settings.rule === "heatmap" || compared().every((each) => fusedOf(model, each));
   return [
     { ...settings, target: named(settings.target), versus: named(settings.versus),
-      rule: fusedOf(model, spec()) ? settings.rule : "heatmap" },
+      rule: has ? settings.rule : null },
     { base: document.baseURI, file: photo.name, locked: Boolean(key.value) },
   ];
 }
@@ -551,17 +602,18 @@ async function copy(text, word) {
   }
 }
 
-on("#copy-curl", "click", () => copy(curl(...question()), "Command"));
-on("#copy-python", "click", () => copy(httpx(...question()), "Program"));
+const both = () => (settings.compare === "off" ? "" : " for both methods");
+on("#copy-curl", "click", () => copy(curl(...question()), `Command${both()}`));
+on("#copy-python", "click", () => copy(httpx(...question()), `Program${both()}`));
 on("#copy-link", "click", () => {
   const address = new URL(document.baseURI);
-  address.hash = toFragment(settings, (index) => names.key(index));
+  address.hash = setting.toFragment(settings, (index) => names.key(index));
   copy(address.href, "Link (without the photo)");
 });
 
 function restore() {
   const { box } = settings; // drawn while the service was starting
-  settings = fromFragment(location.hash, { specs, colormaps: Object.keys(COLORMAPS),
+  settings = setting.fromFragment(location.hash, { specs, colormaps: Object.keys(COLORMAPS),
     classOf: (name) => names.of(name) ?? model.labels.find(({ synset, index }) =>
       synset === name || String(index) === name)?.index });
   settings.box ??= box;
@@ -569,9 +621,12 @@ function restore() {
   if (!specs.includes(settings.second)) settings.second = specs[specs.length - 1];
 }
 
-/** Show what the link says. */
+/** Show what the link says; without a photo, in words. */
 function follow() {
   restore();
+  const words = setting.inWords(settings, (index) => names.titles[index], specTitle);
+  $("#linked").hidden = !words.length;
+  $("#linked").textContent = `Your link sets: ${words.join(" · ")}. This applies to the photo that you choose.`;
   if (photo?.bitmap) fitBox();
   refresh();
   ask();
@@ -585,6 +640,7 @@ window.addEventListener("hashchange", () => {
 
 async function meetModel() {
   meeting = true;
+  watch.stop();
   try {
     model = await patiently("model", { waiting: waits(atPhoto) });
   } catch (error) {
@@ -593,6 +649,7 @@ async function meetModel() {
   } finally {
     meeting = false;
   }
+  watch.reset();
   atPhoto.clear();
   const { name, version, architecture, labels, methods, fused, engine, limits } = model;
   $("#model").textContent = `Model ${name}, version ${version} (${architecture}), served by `

@@ -22,7 +22,7 @@ export function place(element, box, [width, height]) {
 }
 
 export class BoxEditor {
-  #surfaces; #frames; #fieldset; #fields; #changed;
+  #surfaces; #frames; #fieldset; #fields; #remove; #changed;
   #size = null; // [width, height] of the photo, pixels; null: not known yet
   #box = null; // [xmin, ymin, xmax, ymax]
 
@@ -31,7 +31,7 @@ export class BoxEditor {
 
   /**
    * `surfaces` are the elements over which the photo lies, each with a `.frame`; `fieldset` has
-   * the four numbers; `changed(box)` is called when its user has made the box another.
+   * the four numbers and a button that removes the box; `changed(box)` is called when its user has made the box another.
    */
   constructor(surfaces, fieldset, changed) {
     this.#changed = changed;
@@ -46,6 +46,8 @@ export class BoxEditor {
       frame.addEventListener("keydown", (event) => this.#key(event));
     }
     fieldset.addEventListener("change", () => this.#typed());
+    this.#remove = fieldset.querySelector("button");
+    this.#remove.addEventListener("click", () => this.set(null));
   }
 
   get box() {
@@ -72,8 +74,9 @@ export class BoxEditor {
   }
 
   #show(box) {
-    const hadFocus = this.#frames.includes(document.activeElement);
+    const hadFocus = [this.#remove, ...this.#frames].includes(document.activeElement);
     this.#box = box;
+    this.#fieldset.classList.toggle("boxed", Boolean(box));
     for (const frame of this.#frames) place(frame, box, this.#size ?? [1, 1]);
     this.#fields.forEach((field, i) => {
       field.setCustomValidity("");

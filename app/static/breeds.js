@@ -51,13 +51,17 @@ export class Breeds {
   #predictions = [];
   #target = null;
   #versus = null;
+  #picked = false; // something is: the search ends with its answer
 
   /** `choose({ target, versus })` is called with what its user wants explained. */
   constructor({ list, search, template, choose }) {
     this.#list = list;
     this.#search = search;
     this.#template = template;
-    this.#choose = choose;
+    this.#choose = (chosen) => {
+      this.#picked = true;
+      choose(chosen);
+    };
     search.addEventListener("input", () => this.#fill());
     search.addEventListener("keydown", (event) => this.#key(event));
   }
@@ -78,6 +82,8 @@ export class Breeds {
   show(predictions, target, versus) {
     this.#predictions = predictions;
     [this.#target, this.#versus] = [target, versus];
+    if (this.#picked) this.#search.value = "";
+    this.#picked = false;
     this.#fill();
   }
 
@@ -157,16 +163,10 @@ export class Breeds {
     explain.setAttribute("aria-pressed", explained);
     if (prediction) explain.removeAttribute("aria-label");
     else explain.setAttribute("aria-label", "A breed, once it is known");
-    explain.onclick = () => {
-      this.#search.value = "";
-      this.#choose({ target: index, versus: against ? null : this.#versus });
-    };
+    explain.onclick = () => this.#choose({ target: index, versus: against ? null : this.#versus });
     versus.disabled = !prediction || explained;
     versus.setAttribute("aria-pressed", against);
     versus.setAttribute("aria-label", `Explain versus ${label || "this breed"}`);
-    versus.onclick = () => {
-      this.#search.value = "";
-      this.#choose({ target: this.#target, versus: against ? null : index });
-    };
+    versus.onclick = () => this.#choose({ target: this.#target, versus: against ? null : index });
   }
 }

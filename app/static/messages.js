@@ -39,6 +39,7 @@ export class Message {
 
   #show(parts, error, urgency) {
     this.#place.classList.toggle("error", error);
+    this.#place.classList.toggle("working", urgency === "polite");
     this.#place.setAttribute("aria-live", urgency);
     this.#place.replaceChildren(...parts);
     this.#place.hidden = false;

@@ -6,13 +6,14 @@ const QUALITY = 0.92;
 
 /**
  * A photo to explain.
- * - `body`: the bytes that are sent;
+ * - `file`: the bytes of its file; `body`: those that are sent;
  * - `bitmap`: the upright picture, scaled down where it is large; null where this browser cannot decode it, until the service has;
- * - `width`, `height`: of the upright original, pixels, which boxes are in.
+ * - `width`, `height`: of the upright original, pixels, which boxes are in;
+ * - `answers`: what the service has said of it, by target and versus.
  */
 export class Photo {
-  constructor(name, body, bitmap = null, { width, height } = {}) {
-    Object.assign(this, { name, body });
+  constructor(name, { file, body = file, bitmap = null, width, height }) {
+    Object.assign(this, { name, file, body, answers: new Map() });
     this.show(bitmap, width, height);
   }
 
@@ -40,10 +41,10 @@ export async function read(file) {
   const bytes = new Blob([await file.arrayBuffer()]);
   const bitmap = await createImageBitmap(bytes, { imageOrientation: "from-image" })
     .catch(() => null);
-  if (!bitmap) return new Photo(file.name, bytes);
+  if (!bitmap) return new Photo(file.name, { file: bytes });
   const { width, height } = bitmap; // a bitmap that is closed has none
   const body = await scaled(bitmap) ?? bytes;
-  return new Photo(file.name, body, await kept(bitmap), { width, height });
+  return new Photo(file.name, { file: bytes, body, bitmap: await kept(bitmap), width, height });
 }
 
 /** The picture with its longest side at most `LONGEST_KEPT`: one of 48 megapixels takes 190 MB. */

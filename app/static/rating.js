@@ -2,8 +2,10 @@
 import { key, patiently } from "./api.js";
 import { specTitle } from "./evidence.js";
 import { Message } from "./messages.js";
+import { name as remember, namedIn } from "./rated.js";
 import { DEFAULTS } from "./settings.js";
 import { fit, paint } from "./stage.js";
+import { SOON, Watch } from "./watch.js";
 
 const LEAST = 0.03; // mean difference of two heatmaps, values 0..1, that people can see
 const LONGEST = 1200; // pixels of a canvas's longer side
@@ -24,8 +26,8 @@ function rater() {
 
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** SHA-256 of the bytes that were uploaded. Browsers compute it on HTTPS and localhost only. */
-const digest = async (blob) =>
+/** SHA-256 of a photo's file, whatever was sent of it. Browsers compute it on HTTPS and localhost only. */
+const digestOf = async (blob) =>
   hex(new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer())));
 
 /** All pairs of methods whose heatmaps people can tell apart, in random order, and shuffled within. */
@@ -35,6 +37,9 @@ function pairsOf(maps) {
   return shuffled(pairs.filter((pair) => difference(...pair.map((spec) => maps.get(spec))) >= LEAST)
     .map(shuffled));
 }
+
+/** Those of the pairs of which no method has been named yet. */
+const blind = (pairs, named) => pairs.filter((pair) => !pair.some((spec) => named.has(spec)));
 
 function difference({ values: first }, { values: second }) {
   return first.reduce((sum, value, i) => sum + Math.abs(value - second[i]), 0) / first.length;
@@ -54,10 +59,11 @@ function shuffled(items) {
 export class Rating {
   #view; #button; #message;
   #narrow = matchMedia("(max-width: 44rem)"); // as in rating.css: one above the other
-  #offered = null; // what could be rated: {photo, answer, specs}
-  #now = null; // what is in the view: that, with `maps`, `pairs` and the `pair`
-  #named = new Set(); // methods that this photo's answers have named: no secret any more
-
+  #offered = null; // what could be rated: {photo, answer, specs, model}
+  // What is in the view: that, with `digest`, `maps`, `pairs`, the `pair`, and the methods `named`
+  // by answers to this photo, which are no secret any more.
+  #now = null;
+  #watch = new Watch();
   #peeked = false; // whether the view was closed without an answer
 
   constructor(view, button) {
@@ -79,15 +85,15 @@ export class Rating {
   }
 
   /** Let people rate the answer on the stage, if it is the evidence for the likeliest breed. */
-  offer(photo, answer, specs) {
-    if (this.#offered?.photo !== photo) this.#named.clear();
-    if (this.#offered?.answer !== answer) this.#offered = { photo, answer, specs };
+  offer(photo, answer, specs, model) {
+    if (this.#offered?.answer !== answer) this.#offered = { photo, answer, specs, model };
     this.#button.hidden = Boolean(answer.versus)
       || answer.target.class_index !== answer.predictions[0].class_index;
   }
 
   /** The photo goes: there is nothing to rate until the next answer. */
   withdraw() {
+    this.#watch.stop();
     this.#view.close();
     this.#button.hidden = true;
     this.#offered = this.#now = null;
@@ -98,23 +104,23 @@ export class Rating {
   }
 
   /** Where it was left, if an answer waits to be stored; else another pair. */
-  #open() {
+  async #open() {
+    const offered = this.#offered;
+    const { photo, answer, specs, model } = offered;
+    const digest = crypto.subtle ? await digestOf(photo.file) : null;
+    if (this.#offered !== offered || this.#view.open) return;
     this.#view.showModal();
-    if (this.#now?.answer === this.#offered.answer) {
+    if (this.#now?.answer === answer) {
       if (this.#peeked) this.#next(); // outside of the view, its heatmaps have names
       return;
     }
-    const { photo, answer, specs } = this.#offered;
     const size = [photo.width, photo.height];
     const maps = new Map(specs.map((spec) => [spec, answer.panel(spec, DEFAULTS, size).map]));
-    const pairs = this.#blind(pairsOf(maps));
-    this.#now = { ...this.#offered, maps, pairs, pair: null, sending: false };
+    const id = `${model.name}/${model.version}/${digest}`;
+    const named = namedIn(id);
+    const pairs = blind(pairsOf(maps), named);
+    this.#now = { ...offered, digest, id, maps, named, pairs, pair: null, sending: false };
     this.#next();
-  }
-
-  /** Those of the pairs of which no method has been named yet. */
-  #blind(pairs) {
-    return pairs.filter((pair) => !pair.some((spec) => this.#named.has(spec)));
   }
 
   #next() {
@@ -123,7 +129,7 @@ export class Rating {
     this.#message.clear();
     this.#part("form").hidden = true;
     const pair = pairs.pop() ?? null;
-    this.#now.pair = crypto.subtle ? pair : null;
+    this.#now.pair = this.#now.digest ? pair : null;
     if (!this.#now.pair) {
       this.#turn("none");
       this.#part(".said").textContent = this.#noPair();
@@ -141,10 +147,10 @@ export class Rating {
   }
 
   #noPair() {
-    if (!crypto.subtle) {
+    if (!this.#now.digest) {
       return "Rating requires HTTPS or localhost. Elsewhere, this browser computes no digest of the photo.";
     }
-    return this.#named.size ? "That was the last pair of this photo. Choose another photo to rate more."
+    return this.#now.named.size ? "There is no other pair of this photo. Choose another photo to rate more."
       : "The heatmaps of this photo look alike. There is no pair to rate.";
   }
 
@@ -180,23 +186,23 @@ export class Rating {
 
   async #send(chosen) {
     const now = this.#now;
-    const { photo, pair } = now;
+    const { digest, pair } = now;
     const boxes = [...this.#view.querySelectorAll("[type=checkbox]")];
     const misses = pair.filter((_, i) => boxes[i].checked);
     this.#message.clear();
     this.#part("form").hidden = true;
+    this.#watch.stop();
     this.#busy(true);
     let failure = null;
     try {
-      const rating = { digest: await digest(photo.body), methods: pair, answer: chosen, misses,
-        rater: rater() };
+      const rating = { digest, methods: pair, answer: chosen, misses, rater: rater() };
       await patiently("ratings", { body: JSON.stringify(rating), type: "application/json",
         waiting: (refusal, seconds) => this.#wait(now, seconds) });
     } catch (error) {
       failure = error;
     }
-    if (!failure && this.#offered?.photo === photo) pair.forEach((spec) => this.#named.add(spec));
-    now.pairs = this.#blind(now.pairs);
+    if (!failure) now.named = remember(now.id, pair);
+    now.pairs = blind(now.pairs, now.named);
     if (this.#now !== now) return; // another photo came: the answer to this one is stored, or was given up
     this.#busy(false);
     if (failure) this.#fail(failure, chosen);
@@ -216,6 +222,7 @@ export class Rating {
   }
 
   #thank() {
+    this.#watch.reset();
     this.#message.clear();
     this.#turn("thanks");
     this.#name();
@@ -235,7 +242,11 @@ export class Rating {
       this.#part("#rating-key").focus();
       return;
     }
-    this.#message.say(`${inWords(error)} ${NOT_YET}`, { error: true, again: () => this.#send(chosen) });
+    const soon = error.lost && this.#watch.start(() => this.#send(chosen)) ? ` ${SOON}` : "";
+    this.#message.say(`${inWords(error)} ${NOT_YET}${soon}`, { error: true, again: () => {
+      this.#watch.reset();
+      this.#send(chosen);
+    } });
     this.#part(".message button").focus();
   }
 

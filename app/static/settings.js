@@ -55,6 +55,23 @@ export function toFragment(settings, name) {
   return fields.toString().replaceAll("%2F", "/").replaceAll("%2C", ",");
 }
 
+/** Settings that are not the default, in words; `name` is of a class, `title` of a method. */
+export function inWords({ method, layers, compare, second, target, versus, ...others }, name, title) {
+  const { box, colormap, opacity, rule, threshold } = others;
+  const spec = `${method}/${layers}`;
+  return [
+    spec !== `${DEFAULTS.method}/${DEFAULTS.layers}` && title(spec),
+    compare !== "off" && `compared with ${title(second)}`,
+    target !== null && name(target),
+    versus !== null && `versus ${name(versus)}`,
+    opacity !== DEFAULTS.opacity && `opacity ${Math.round(100 * opacity)} %`,
+    threshold !== null && `threshold ${threshold.toFixed(2)}`,
+    colormap !== DEFAULTS.colormap && `colours ${colormap}`,
+    rule !== DEFAULTS.rule && "box around the heatmap alone",
+    box !== null && "a box",
+  ].filter(Boolean);
+}
+
 /**
  * Settings from a link's fragment; what is wrong in it is the default.
  * `specs` are the model's methods with their layers, `colormaps` the names of colour maps,

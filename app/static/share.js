@@ -67,10 +67,13 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** The endpoint and the parameters that ask the service for what is chosen. */
-function question({ method, layers, rule, threshold, versus, target, box, colormap, opacity }) {
+/** The endpoint and the parameters that ask the service for what is chosen: one method or two. */
+function question({ method, layers, compare, second, rule, threshold, versus, target, box, colormap, opacity }) {
   const fields = new URLSearchParams();
-  if (method !== "cam") {
+  const one = compare === "off";
+  if (!one) {
+    for (const spec of [`${method}/${layers}`, second]) fields.append("method", spec);
+  } else if (method !== "cam") {
     fields.set("method", method);
     fields.set("layers", layers);
   }
@@ -81,7 +84,7 @@ function question({ method, layers, rule, threshold, versus, target, box, colorm
   if (rule) fields.set("rule", rule);
   fields.set("colormap", colormap);
   fields.set("alpha", opacity);
-  return { path: method === "cam" ? "cam" : "gradcam", fields };
+  return { path: one ? (method === "cam" ? "cam" : "gradcam") : "compare", fields };
 }
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -90,7 +93,8 @@ const python = (text) => JSON.stringify(text);
 /** The question as a curl command; it writes the picture. `settings.target` is a name here. */
 export function curl(settings, { base, file, locked }) {
   const { path, fields } = question(settings);
-  const address = `${new URL(path, base)}?${fields.toString().replaceAll("%2C", ",")}`;
+  const parameters = fields.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
+  const address = `${new URL(path, base)}?${parameters}`;
   const key = locked ? ' \\\n  -H "Authorization: Bearer $BREEDCAM_KEY"' : "";
   return `curl -sS --fail-with-body -F ${quoted(`file=@"${file.replace(/["\\]/g, "\\$&")}"`)}${key} \\\n`
     + `  -H 'Accept: image/png' -o overlay.png \\\n  ${quoted(address)}\n`;
@@ -99,7 +103,10 @@ export function curl(settings, { base, file, locked }) {
 /** The question in Python, with httpx; it prints the figures. */
 export function httpx(settings, { base, file, locked }) {
   const { path, fields } = question(settings);
-  const params = [...fields].map(([name, value]) => `    ${python(name)}: ${python(value)},`);
+  const params = [...new Set(fields.keys())].map((name) => {
+    const values = fields.getAll(name).map(python);
+    return `    ${python(name)}: ${values.length > 1 ? `[${values.join(", ")}]` : values[0]},`;
+  });
   const key = locked
     ? 'headers = {"Authorization": f"Bearer {os.environ[\'BREEDCAM_KEY\']}"}\n' : "";
   return `${locked ? "import os\n" : ""}from pathlib import Path\n\nimport httpx\n\n`

@@ -2,18 +2,24 @@
 
 const LINK = "That is a link to a picture, not the picture. Save the picture first and choose the "
   + "file, or copy the picture itself (right-click, Copy image) and paste it here.";
+const ONE = "This page takes one at a time";
 const NO_FILE = "There is no file in that. Drop the file of a photo.";
 
 /**
  * Call `take(file, remark)` for each file that arrives, and `complain(message)` for what is none.
+ * Of several, the first is taken, unless it would replace a photo: `occupied()` tells.
  * `input` is the file field, `target` what is marked while something is dragged over the page.
  */
-export function listen({ input, target, take, complain }) {
+export function listen({ input, target, take, complain, occupied }) {
   const takeFrom = (files, word) => {
+    if (files.length > 1 && occupied()) {
+      complain(`You ${word} ${files.length} files. ${ONE}.`);
+      return;
+    }
     const pictures = [...files].filter(({ type }) => type.startsWith("image/"));
     const file = pictures[0] ?? files[0];
     take(file, files.length > 1
-      ? `You ${word} ${files.length} files. This page takes one at a time: here is ${file.name}.`
+      ? `You ${word} ${files.length} files. ${ONE}: here is ${file.name}.`
       : null);
   };
   input.addEventListener("change", () => {

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -175,8 +176,11 @@ def test_a_box_is_drawn_moved_and_resized(page: Page, service: Service) -> None:
     drag(page, (moved[2] / 480, moved[3] / 360), (1.2, 1.2))
     assert [float(edge) for edge in typed_box(page)] == [*moved[:2], 480, 360]
     agree(page, shown(service, "gradcam/last", box=",".join(typed_box(page))))
-    page.get_by_role("button", name="Remove your box").click()
+    remove = page.get_by_role("button", name="Remove your box")
+    remove.click()
     assert typed_box(page) == [""] * 4
+    expect(remove).to_be_hidden()
+    expect(page.locator("#edges input").first).to_be_focused()
 
     type_box(page, (300, 60, 200.5, 350))
     first = page.locator("#edges input").first
@@ -265,6 +269,7 @@ def test_a_photo_that_the_browser_cannot_show(page: Page, service: Service) -> N
 
 
 def test_a_sample_for_those_without_a_photo(page: Page) -> None:
+    expect(page.locator("#linked")).to_be_hidden()
     page.get_by_role("button", name="Golden dog").click()
     expect(explained(page)).not_to_be_empty()
     expect(page.locator("#confidence")).to_have_text("Low confidence")
@@ -294,20 +299,38 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
     assert np.median(difference) < 1
     assert np.mean(difference > 25) < 0.05
 
-    environment = os.environ | {"PYTHONPATH": ""}
-    page.get_by_role("button", name="Copy as curl").click()
-    expect(page.locator("#copied")).to_contain_text("copied")
-    command = page.evaluate("navigator.clipboard.readText()")
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=LONG)
-    assert np.array_equal(pixels((tmp_path / "overlay.png").read_bytes()), whole)
-    page.get_by_role("button", name="Copy as Python").click()
-    expect(page.locator("#copied")).to_contain_text("Program")
-    program = page.evaluate("navigator.clipboard.readText()")
-    run = [sys.executable, "-c", program.replace("print(", "import json; print(json.dumps(") + ")"]
-    output = subprocess.run(
-        run, cwd=tmp_path, env=environment, check=True, timeout=LONG, capture_output=True
-    )
-    assert json.loads(output.stdout)["localization"] == panel["localization"]
+    def copied(button: str, said: str) -> str:
+        page.get_by_role("button", name=button).click()
+        expect(page.locator("#copied")).to_have_text(said)
+        return str(page.evaluate("navigator.clipboard.readText()"))
+
+    def drawn(command: str) -> Any:
+        subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=LONG)
+        return pixels((tmp_path / "overlay.png").read_bytes())
+
+    def printed(program: str) -> Any:
+        program = program.replace("print(", "import json; print(json.dumps(") + ")"
+        output = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": ""},
+            check=True,
+            timeout=LONG,
+            capture_output=True,
+        )
+        return json.loads(output.stdout)
+
+    assert np.array_equal(drawn(copied("Copy as curl", "Command copied.")), whole)
+    answered = printed(copied("Copy as Python", "Program copied."))
+    assert answered["localization"] == panel["localization"]
+
+    page.get_by_role("radio", name="Split").check()
+    page.select_option("#second", "cam/last")
+    both = compare(service, photo, method=["gradcam/last6", "cam/last"], box=BOX)
+    command = copied("Copy as curl", "Command for both methods copied.")
+    assert np.array_equal(drawn(command), overlay(both))
+    answered = printed(copied("Copy as Python", "Program for both methods copied."))
+    assert answered["explanations"] == both["explanations"]
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
 """How the page looks and feels in Chromium: sizes of screens, fingers, accessibility."""
 
+import itertools
 from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.app.chromium import (
     LANDSCAPE,
@@ -53,13 +54,34 @@ def fits(page: Page, width: int) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth") == width)
 
 
+UNCUT = "part => part.scrollWidth <= part.clientWidth && part.scrollHeight <= part.clientHeight"
+
+
+def apart(parts: list[Locator], width: int) -> bool:
+    """Whether all of them are seen whole, and none lies over another."""
+    boxes = [part.bounding_box() for part in parts]
+    assert all(part.evaluate(UNCUT) for part in parts)
+    assert all(box and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+    return not any(
+        one["x"] < other["x"] + other["width"]
+        and other["x"] < one["x"] + one["width"]
+        and one["y"] < other["y"] + other["height"]
+        and other["y"] < one["y"] + one["height"]
+        for one, other in itertools.combinations(filter(None, boxes), 2)
+    )
+
+
 @pytest.mark.parametrize(
     "width", [WIDTHS[0], *(pytest.param(width, marks=pytest.mark.slow) for width in WIDTHS[1:])]
 )
 def test_every_state_is_accessible(open_page: Pages, service: Service, width: int) -> None:
     """Without a photo, with messages, waiting, with a box, compared, doubted, searched."""
-    page = open_page(service, **screen(width))
+    link = "/#method=gradcampp/last6&second=gradcampp/last6&colormap=viridis"
+    page = open_page(service, link, **screen(width))
     page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+    expect(page.locator("#linked")).to_contain_text(
+        "Your link sets: Grad-CAM++, last six layers · colours viridis."
+    )
 
     def holds() -> None:
         settled(page)
@@ -85,6 +107,9 @@ def test_every_state_is_accessible(open_page: Pages, service: Service, width: in
     page.fill("#threshold", "0.3")
     page.get_by_text("How to read this").click()
     holds()
+    labels = [*page.get_by_role("tab").all(), *page.locator(".photo > b:visible").all()]
+    assert len(labels) == 7
+    assert apart([*labels, page.locator("#layers"), page.locator("#divider")], width)
     page.get_by_role("radio", name="Side by side").check()
     page.get_by_role("searchbox").fill("terrier")
     page.evaluate("document.querySelector('#key').hidden = false")
@@ -92,6 +117,7 @@ def test_every_state_is_accessible(open_page: Pages, service: Service, width: in
     page.locator(".vs").nth(3).click()
     expect(page.locator("#at-breeds")).to_contain_text("cannot be reached")
     holds()
+    expect(page.get_by_role("searchbox")).to_have_value("terrier")  # as the list is
 
 
 @pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.slow)])
@@ -179,6 +205,12 @@ def test_on_a_phone_a_swipe_scrolls_and_drawing_is_a_mode(
     touch(page, (box[2] / 480, box[3] / 360), (0.95, 0.9))
     assert float(typed_box(page)[2]) > box[2]
     assert typed_box(page)[:2] == [f"{edge:g}" for edge in box[:2]]
+
+    page.locator(".vs").nth(2).scroll_into_view_if_needed()
+    expect(page.locator("#stage")).not_to_be_in_viewport(ratio=0.5)
+    page.locator(".vs").nth(2).tap()  # what it changes comes into sight
+    expect(page.locator("#stage")).to_be_in_viewport(ratio=0.99)
+    expect(page.locator("#explained")).to_contain_text("versus")
 
 
 def test_a_portrait_on_a_phone_is_centred_and_no_higher_than_the_screen(

@@ -18,7 +18,10 @@ from tests.app.chromium import (
     explained,
     hold,
     idle,
+    settled,
     transfer,
+    type_box,
+    typed_box,
     uploads,
 )
 from tests.app.conftest import encode, picture
@@ -62,6 +65,49 @@ def test_what_is_no_photo_is_told_in_the_services_words(page: Page, service: Ser
     check(page, compare(service, LANDSCAPE, top_k=6))
 
 
+def test_what_cannot_be_explained_leaves_the_photo_before(page: Page, service: Service) -> None:
+    """No photo, one that only the browser can read, and two at once: the answer and box stay."""
+    choose(page, LANDSCAPE)
+    answer = compare(service, LANDSCAPE, top_k=6)
+    check(page, answer)
+    page.locator(".explain").nth(1).click()
+    answer["target"] = answer["predictions"][1]
+    check(page, answer)
+    box = ["100", "60", "360", "300"]
+    type_box(page, box)
+    settled(page)
+    picture_of = "canvas => canvas.toDataURL()"
+    canvas = page.locator(".photo canvas").first
+    before = canvas.evaluate(picture_of)
+    figures = page.locator("#figures").inner_text()
+
+    def stays() -> None:
+        check(page, answer)
+        settled(page)
+        assert typed_box(page) == box
+        assert canvas.evaluate(picture_of) == before
+        assert page.locator("#figures").inner_text() == figures
+        expect(page.locator("body.stale")).to_have_count(0)
+
+    held = hold(page, times=1)
+    choose(page, b"To whom it may concern")
+    expect(page.locator("#status")).to_have_text("Working …")
+    assert canvas.evaluate(picture_of) == before  # while nobody knows whether it is a photo
+    held.pop().continue_()
+    expect(at_photo(page)).to_contain_text("not a photo that can be read")
+    stays()
+    answer_with(page, "**/compare?*", 415, "unsupported-media-type", times=1, wait=0)
+    choose(page, encode(picture(seed=1)))
+    expect(at_photo(page)).to_contain_text("unsupported-media-type")
+    stays()
+    bring(page, "drop", transfer(page, ("rex.jpg", LANDSCAPE), ("bello.jpg", LANDSCAPE)))
+    expect(at_photo(page)).to_have_text("You dropped 2 files. This page takes one at a time.Close")
+    stays()
+    choose(page, encode(picture(300, 300, seed=3)))
+    check(page, compare(service, encode(picture(300, 300, seed=3)), top_k=6))
+    assert typed_box(page) == [""] * 4
+
+
 def test_a_file_that_is_too_large_is_not_sent(page: Page, service: Service) -> None:
     model = httpx.get(f"{service.url}/model", timeout=LONG).json()
     most = model["limits"]["upload_bytes"]
@@ -74,6 +120,12 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, service: Service) -> N
     choose(page, bytes(1_500_000), "scan.tif", "image/tiff")
     expect(at_photo(page)).to_contain_text("has 1.5 MB. The service takes up to 1 MB")
     assert sent == []
+    choose(page, LANDSCAPE)
+    check(page, compare(service, LANDSCAPE, top_k=6))
+    choose(page, bytes(1_500_000), "scan.tif", "image/tiff")
+    expect(at_photo(page)).to_contain_text("has 1.5 MB. The service takes up to 1 MB")
+    check(page, compare(service, LANDSCAPE, top_k=6))
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
@@ -90,6 +142,15 @@ def test_of_two_files_the_first_is_taken(page: Page, service: Service) -> None:
     expect(at_photo(page)).to_contain_text("dropped 2 files")
     expect(at_photo(page)).to_contain_text("rex.jpg")
     check(page, compare(service, LANDSCAPE, top_k=6))
+    message, views, hint, tools = (
+        page.locator(part).bounding_box() for part in ("#at-photo", "#views", "#hint", ".compared")
+    )
+    assert message
+    assert views
+    assert hint
+    assert tools
+    assert message["y"] + message["height"] <= views["y"]  # it covers nothing
+    assert views["y"] + views["height"] <= hint["y"] < tools["y"]
 
 
 def test_a_folder_cannot_be_read(page: Page) -> None:
@@ -109,20 +170,74 @@ def test_a_folder_cannot_be_read(page: Page) -> None:
     idle(page)
 
 
-def test_a_lost_connection_can_be_tried_again(page: Page, service: Service) -> None:
+def hide(page: Page, hidden: bool) -> None:
+    page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_a_lost_connection_is_tried_again(page: Page, service: Service) -> None:
+    """By a button, or by itself once the service is back, but not while the page is hidden."""
+    page.route("**/readyz", lambda route: route.abort())
     page.context.set_offline(True)
     choose(page, LANDSCAPE)
     expect(at_photo(page)).to_contain_text("cannot be reached")
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
     expect(at_photo(page)).to_be_hidden()
-    check(page, compare(service, LANDSCAPE, top_k=6))
-    page.context.set_offline(True)  # said where its user acted
+    answer = compare(service, LANDSCAPE, top_k=6)
+    check(page, answer)
+    page.unroute("**/readyz")
+
+    probes: list[str] = []
+    page.on("request", lambda request: probes.append(request.url.rpartition("/")[2]))
+    page.set_viewport_size({"width": 360, "height": 740})
+    hide(page, True)
+    page.context.set_offline(True)
     page.locator(".explain").nth(1).click()
     expect(page.locator("#at-breeds")).to_contain_text("cannot be reached")
-    expect(at_photo(page)).to_be_hidden()
+    expect(at_photo(page)).to_be_hidden()  # said where its user acted
+    page.context.set_offline(False)
+    page.wait_for_timeout(300)
+    assert "readyz" not in probes
+    hide(page, False)
+    expect(explained(page)).to_have_text(answer["predictions"][1]["label"])
+    expect(page.locator("#at-breeds")).to_be_hidden()
+    assert probes.count("readyz") == 1
+    expect(page.locator("#stage")).to_be_in_viewport(ratio=0.99)
+
+    page.context.set_offline(True)
+    page.locator(".explain").nth(2).click()
+    expect(page.locator("#at-breeds")).to_contain_text("cannot be reached")
     page.locator(".explain").nth(0).click()  # known already
     expect(page.locator("#at-breeds")).to_be_hidden()
+
+
+def test_a_lost_service_is_looked_for_less_and_less_often(page: Page) -> None:
+    """And a photo that it does not survive is sent again five times at most."""
+    page.clock.install(time=0)
+    page.evaluate(
+        """async () => {
+            const { Watch } = await import("./static/watch.js");
+            [window.probed, window.sent, window.ready] = [[], [], false];
+            window.fetch = async () => { probed.push(Date.now() / 1000); return { ok: ready }; };
+            const watch = new Watch();
+            const send = () => { sent.push(watch.start(send)); };
+            watch.start(send);
+        }"""
+    )
+    page.clock.run_for(130_000)
+    steps = [2, 4, 8, 16, 30, 30, 30]
+    assert page.evaluate("probed.map(Math.round)") == [
+        sum(steps[: count + 1]) for count in range(len(steps))
+    ]
+    page.evaluate("ready = true")
+    page.clock.run_for(600_000)
+    assert page.evaluate("sent") == [True] * 4 + [False]
 
 
 def test_a_busy_service_is_asked_again_politely(page: Page, service: Service) -> None:

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.app.chromium import LANDSCAPE, LAYERS, TITLES, Pages, choose, explained
+from tests.app.conftest import encode, picture
 from tests.app.services import Service, serving
 from tests.app.test_page_layout_in_browser import fits, screen, violations
 
@@ -39,6 +40,12 @@ def opened(open_page: Pages, service: Service, **context: Any) -> tuple[Page, Lo
     view = page.get_by_role("dialog")
     expect(view.get_by_role("heading")).to_be_focused()
     return page, view
+
+
+def choose_another(page: Page, photo: bytes) -> None:
+    """Until there is an answer, what is rated is the photo before."""
+    with page.expect_response("**/compare?*"):
+        choose(page, photo)
 
 
 def of_rater(path: Path, page: Page) -> list[tuple[Any, ...]]:
@@ -91,8 +98,44 @@ def test_an_answer_is_kept_as_it_was_seen(
     assert [title(spec) for spec in row[1:3]] == others
     assert sorted(others) != sorted(shown)
     assert (row[0], *row[3:6]) == (digest, "same", 0, 0)
+    named = [*shown, *others]
+    while view.get_by_role("button", name="Next pair").is_visible():
+        view.get_by_role("button", name="Next pair").click()
+        view.get_by_role("button", name="The same").click()
+        named += names(view)
+    assert len(named) == len(set(named))
     view.get_by_role("button", name="Done").click()
     expect(view).to_be_hidden()
+
+    page.reload()  # nor is anything asked twice later
+    choose(page, LANDSCAPE)
+    page.get_by_role("button", name="Rate heatmaps").click()
+    expect(view.get_by_role("status")).to_contain_text("no other pair of this photo")
+    view.get_by_role("button", name="Done").click()
+    large = encode(picture(1800, 1200, seed=5))  # scaled down before it is sent
+    choose_another(page, large)
+    page.get_by_role("button", name="Rate heatmaps").click()
+    view.get_by_role("button", name="The same").click()
+    names(view)
+    assert of_rater(ratings, page)[-1][0] == hashlib.sha256(large).hexdigest()
+
+
+@pytest.mark.slow
+def test_without_storage_a_pair_is_not_asked_twice_either(
+    open_page: Pages, rated_service: Service
+) -> None:
+    """For as long as the page is open."""
+    page = open_page(rated_service)
+    page.evaluate("Object.defineProperty(window, 'localStorage', { get() { throw Error(); } })")
+    view = page.get_by_role("dialog")
+    named: list[str] = []
+    for _ in range(2):
+        choose_another(page, LANDSCAPE)
+        page.get_by_role("button", name="Rate heatmaps").click()
+        view.get_by_role("button", name="The same").click()
+        named += names(view)
+        view.get_by_role("button", name="Done").click()
+    assert len(set(named)) == 4
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from app import problems
 from app.admission import Admission
@@ -125,5 +126,10 @@ def _parsed(body: bytes) -> Rating:
         faults = error.errors(include_url=False)
         if not faults[0]["loc"]:
             raise MalformedRequest("The body is not a JSON object.") from error
-        detail = "; ".join(sentences(faults, "`{}`", list(Rating.model_fields)))
+        repeated = {
+            name
+            for name, value in from_json(body).items()
+            if isinstance(value, list) and len(value) > 1
+        }
+        detail = "; ".join(sentences(faults, "`{}`", list(Rating.model_fields), repeated))
         raise RequestError(f"{detail}.") from error

@@ -99,7 +99,7 @@ class Admission:
                 make_room = self.make_room if size <= self._max_bytes else None
                 if make_room is None or not await make_room(lacking):
                     raise QueueFull(
-                        "The photos in work fill the memory that is set aside for them."
+                        "The requests in work fill the memory that is set aside for them."
                     )
             self._held_bytes += size
             held += size

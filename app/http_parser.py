@@ -27,6 +27,9 @@ MIN_CHUNK = 64
 FREE_CHUNKS = 4096
 """Chunks of any size."""
 
+_TLS = b"\x16\x03"
+"""How a client begins that speaks TLS: a handshake record of SSL 3.0 or later (RFC 8446, 5.1)."""
+
 _ABSOLUTE = re.compile(rb"https?://([^/?#@\\]+)([/?][^#]*|)", re.IGNORECASE)
 
 
@@ -42,12 +45,18 @@ class Parser(h11.Connection):
         super().__init__(h11.SERVER, MAX_HEADER_BYTES)
         self._fault = h11.RemoteProtocolError("")
         self.held = False
+        self._is_tls = False
         self._chunks = self._chunk_bytes = 0
 
     @property
     def error(self) -> BreedCAMError:
         """What was wrong with the last event, for its client."""
         fault = self._fault
+        if self._is_tls:
+            return MalformedRequest(
+                "This is TLS, but the service speaks plain HTTP here. Use http://, or a proxy that "
+                "terminates TLS."
+            )
         if fault.error_status_hint == 431:
             return HeaderTooLarge(
                 f"The header exceeds {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields."
@@ -58,6 +67,12 @@ class Parser(h11.Connection):
             return UnsupportedVersion("HTTP/1.0 and HTTP/1.1 are supported.")
         reason = re.sub(r"[:,(]? *(\(expected )?bytearray\(.*", "", str(fault), flags=re.DOTALL)
         return MalformedRequest(f"This is not a request of HTTP/1.1: {reason[:200]}.")
+
+    def receive_data(self, data: bytes) -> None:
+        """As h11 has it."""
+        if data.startswith(_TLS) and self.their_state is h11.IDLE and not self.trailing_data[0]:
+            self._is_tls = True
+        super().receive_data(data)
 
     def next_event(self) -> Any:
         """As h11 has it.

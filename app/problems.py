@@ -95,7 +95,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
     # The first part of a location is where the parameter stands: `query`.
     faults = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]
     query = get_type_hints(request.scope["endpoint"])["query"]
-    detail = "; ".join(sentences(faults, "`{}`", list(query.model_fields)))
+    parameters = request.query_params
+    repeated = {name for name in parameters if len(parameters.getlist(name)) > 1}
+    detail = "; ".join(sentences(faults, "`{}`", list(query.model_fields), repeated))
     return _response(RequestError.status, RequestError.code, RequestError.title, f"{detail}.")
 
 

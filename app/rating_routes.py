@@ -4,8 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from app import problems
+from app.admission import Admission
 from app.bodies import limited
 from app.clock import deadline
 from app.errors import MalformedRequest, RequestError, UnsupportedMediaType
@@ -16,10 +18,16 @@ from app.schemas import ModelId, NoQuery, Rating, RatingsSummary
 from app.threads import Threads
 from app.wording import sentences
 
-__all__ = ["MAX_BYTES", "RatingRoom", "router"]
+__all__ = ["MAX_BYTES", "MAX_PENDING", "RatingRoom", "router"]
 
 MAX_BYTES = 4096
 """Of a rating's body; it takes some 300."""
+
+MAX_PENDING = 32
+"""Ratings and summaries in work at once: they wait for one thread."""
+
+MAX_PENDING_BYTES = 1_000_000
+"""Of the bodies that are being read or in work."""
 
 router = APIRouter()
 
@@ -32,12 +40,17 @@ _BODY = {
 
 
 class RatingRoom:
-    """The open file of ratings, and the thread on which it is used."""
+    """The open file of ratings, the thread on which it is used, and who may wait for that.
+
+    Attributes:
+        admission: of ratings and summaries. It is not the photos', so neither keeps the other out.
+    """
 
     def __init__(self, ratings: Ratings) -> None:
         """Set it up, for use on one event loop."""
         self._ratings = ratings
         self._threads = Threads(1, "ratings")
+        self.admission = Admission(MAX_PENDING, MAX_PENDING_BYTES)
 
     async def add(self, rating: Rating, model: str, version: int) -> None:
         """See `Ratings.add`."""
@@ -65,12 +78,12 @@ async def rate(request: Request, query: Annotated[NoQuery, Query()]) -> Response
     room: RatingRoom = request.app.state.ratings
     card = explainer.describe()
     async with deadline(explainer.settings.deadline_s):
-        with explainer.admission.hold_bytes() as take:
+        with room.admission.hold_bytes() as take:
             body = b""
             async for chunk in limited(_as_json(request), MAX_BYTES, take):
                 body += chunk
             rating = _parsed(body)
-            with explainer.admission.admit():
+            with room.admission.admit():
                 await room.add(rating, card.name, card.version)
     return Response(status_code=204)
 
@@ -81,7 +94,7 @@ async def summary(request: Request, query: Annotated[NoQuery, Query()]) -> Ratin
     room: RatingRoom = request.app.state.ratings
     card = explainer.describe()
     async with deadline(explainer.settings.deadline_s):
-        with explainer.admission.admit():
+        with room.admission.admit():
             figures = await room.summary(card.name, card.version)
     return RatingsSummary(model=ModelId(name=card.name, version=card.version), **dict(figures))
 
@@ -113,5 +126,10 @@ def _parsed(body: bytes) -> Rating:
         faults = error.errors(include_url=False)
         if not faults[0]["loc"]:
             raise MalformedRequest("The body is not a JSON object.") from error
-        detail = "; ".join(sentences(faults, "`{}`", list(Rating.model_fields)))
+        repeated = {
+            name
+            for name, value in from_json(body).items()
+            if isinstance(value, list) and len(value) > 1
+        }
+        detail = "; ".join(sentences(faults, "`{}`", list(Rating.model_fields), repeated))
         raise RequestError(f"{detail}.") from error

@@ -79,15 +79,20 @@ class Ratings:
         """Open the file; it is made where there is none.
 
         Raises:
-            StartupError: it cannot be opened, or is something else.
+            StartupError: it cannot be opened, is something else, or cannot be in WAL mode.
         """
         with _connected(path, "rwc", f"BREEDCAM_RATINGS: {path} cannot be used") as connection:
             version, is_empty = _contents(connection)
-            if version == 0 and is_empty:
-                _use_wal(connection)
-                connection.executescript(_TABLES)
-            elif version != _VERSION:
+            is_new = version == 0 and is_empty
+            if not is_new and version != _VERSION:
                 raise StartupError(f"BREEDCAM_RATINGS: {path} holds something else.")
+            if (mode := _use_wal(connection)) != "wal":
+                raise StartupError(
+                    f"BREEDCAM_RATINGS: {path} stays in SQLite's journal mode {mode!r}: its file "
+                    "system does not support WAL mode. Put the file on a local disk."
+                )
+            if is_new:
+                connection.executescript(_TABLES)
             # The default, but a build of SQLite may have another: each commit is synced.
             connection.execute("PRAGMA synchronous = FULL")
             # SQLite opens a file that is read-only, too; this fails there.
@@ -194,13 +199,18 @@ def _contents(connection: sqlite3.Connection) -> tuple[int, bool]:
     return version, tables == 0
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Change to WAL mode; for this lock, SQLite does not wait by itself."""
+def _use_wal(connection: sqlite3.Connection) -> str:
+    """Change to WAL mode; for this lock, SQLite does not wait by itself.
+
+    Returns:
+        The mode in force: another one where the file system lacks what WAL needs.
+    """
     until = time.monotonic() + _BUSY_S
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
+            mode: str
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            return mode
         except sqlite3.OperationalError as error:
             if not _is_busy(error) or time.monotonic() > until:
                 raise

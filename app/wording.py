@@ -1,7 +1,7 @@
 """What pydantic finds wrong with parameters and settings, for people who do not know pydantic."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -44,7 +44,10 @@ SHOWN, LONGEST = 5, 40
 
 
 def sentences(
-    faults: Iterable[Mapping[str, Any]], name: str = "{}", names: Sequence[str] = ()
+    faults: Iterable[Mapping[str, Any]],
+    name: str = "{}",
+    names: Sequence[str] = (),
+    repeated: Collection[str] = (),
 ) -> list[str]:
     """One sentence, without a full stop, about each parameter or setting that is wrong.
 
@@ -52,13 +55,14 @@ def sentences(
         faults: pydantic's, with the parameter's or setting's name first in `loc`.
         name: how a name is written; `{}` stands for it.
         names: of the parameters that there are, for those that there are not.
+        repeated: names of the parameters with several values, each of which has a number.
     """
     faults = list(faults)
     unknown = [str(fault["loc"][0]) for fault in faults if fault["type"] == _UNKNOWN]
     faults = [fault for fault in faults if fault["type"] != _UNKNOWN]
     by_place: dict[str, list[str]] = {}
     for fault in faults:
-        place = name.format(_place(fault["loc"], faults))
+        place = name.format(_place(fault["loc"], repeated))
         by_place.setdefault(place, []).append(_words(fault))
     wrong = [_joined(place, list(dict.fromkeys(words))) for place, words in by_place.items()]
     return [*wrong, *([_unknown(unknown, name, names)] if unknown else [])]
@@ -75,14 +79,13 @@ def near(name: str, names: Iterable[str], most: int = 1) -> list[str]:
     return get_close_matches(name, list(names), n=most, cutoff=NEAR)
 
 
-def _place(loc: Sequence[int | str], faults: Sequence[Mapping[str, Any]]) -> str:
+def _place(loc: Sequence[int | str], repeated: Collection[str]) -> str:
     """The name, and of several values the number of the one that is wrong.
 
     Where a setting may be of several types, pydantic names these too.
     """
     first, *rest = loc
-    items = {fault["loc"][1] for fault in faults if fault["loc"][0] == first and fault["loc"][1:]}
-    if rest and isinstance(rest[0], int) and items != {0}:
+    if rest and isinstance(rest[0], int) and first in repeated:
         return f"{first} {rest[0] + 1}"
     return str(first)
 

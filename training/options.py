@@ -1,12 +1,12 @@
 """How options appear in `--help`: placeholders that a person can type, defaults as typed."""
 
 import inspect
-from argparse import Action, ArgumentParser
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -28,6 +28,20 @@ File = Annotated[Path, Metavar("FILE")]
 _BY_TYPE: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
+class _Parser(ArgumentParser):
+    """A parser that says what is wrong without the usage, which would hide it."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is unknown at once: else the command would, whose help has no options."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message.removesuffix('.')}. See `{self.prog} --help`.\n")
+
+
 def settings_source(settings: type[BaseSettings]) -> CliSettingsSource[Any]:
     """A parser of the settings' subcommands, whose help is that of this module."""
 
@@ -44,8 +58,14 @@ def settings_source(settings: type[BaseSettings]) -> CliSettingsSource[Any]:
         options["description"] = inspect.cleandoc(options["description"])
         return subparsers.add_parser(name, **options)  # type: ignore[no-any-return]
 
+    root = _Parser(
+        prog=settings.model_config["cli_prog_name"],
+        description=inspect.getdoc(settings),
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     return CliSettingsSource(
-        settings, add_argument_method=add_argument, add_parser_method=add_parser
+        settings, root_parser=root, add_argument_method=add_argument, add_parser_method=add_parser
     )
 
 

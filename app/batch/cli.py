@@ -105,9 +105,16 @@ class _Signals:
         signal.raise_signal(signal.SIGINT)
 
 
+class _Parser(ArgumentParser):
+    """A parser that says what is wrong without the usage, which would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        _refuse([f"{message.removesuffix('.')}. See `{self.prog} --help`."])
+
+
 def parser() -> ArgumentParser:
     """The command's options."""
-    options = ArgumentParser(
+    options = _Parser(
         prog="python -m app.batch",
         description="Explain many photos: a row for each. An interrupted run can be resumed.",
         epilog=_EPILOG,

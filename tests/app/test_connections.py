@@ -6,6 +6,7 @@ import re
 import select
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -141,7 +142,6 @@ def unharmed(service: Service, peak_mb: float, *, full: bool = False) -> Iterato
     ("data", "expected"),
     [
         (b"nonsense\r\n\r\n", 400),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS
         (b"GET /livez HTTP/1.1\r\n\r\n", 400),  # no Host
         (b"GET /livez HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
@@ -184,6 +184,17 @@ def test_what_is_no_request_is_a_problem(service: Service, data: bytes, expected
     assert status(answer) == expected
     assert b"connection: close" in answer.lower()
     assert b"bytearray" not in answer
+
+
+def test_tls_is_told_that_this_is_plain_http(service: Service) -> None:
+    with plug(service) as client, pytest.raises(ssl.SSLError):
+        ssl.create_default_context().wrap_socket(client, server_hostname="localhost")
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+    answer = exchange(service, hello)
+    assert status(answer) == 400
+    assert b"the service speaks plain HTTP here" in answer
+    # Clients of TLS do not show what was answered.
+    assert service.log.read_text().count("the service speaks plain HTTP here") >= 2
 
 
 def test_a_large_header_within_the_limit(service: Service) -> None:

@@ -1,5 +1,7 @@
 """`app.http_parser`: what is no request, and what is one in another form."""
 
+import ssl
+
 import h11
 import pytest
 
@@ -54,6 +56,32 @@ def test_faults(data: bytes, status: int, words: str) -> None:
     assert error.status == status
     assert words in str(error)
     assert "bytearray" not in str(error)
+
+
+def tls_hello() -> bytes:
+    """What a client of TLS sends first."""
+    sent = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="x")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+@pytest.mark.parametrize("rest", [b"", b"\n\n", b"\r\n\r\n"])  # h11 takes these for its end
+def test_tls_is_recognized(rest: bytes) -> None:
+    error = fault(tls_hello() + rest)
+    assert (error.status, error.code) == (400, "malformed-request")
+    assert "speaks plain HTTP" in str(error)
+
+
+def test_a_body_may_begin_as_tls_does() -> None:
+    parser = Parser()
+    parser.receive_data(CHUNKED)
+    assert isinstance(parser.next_event(), h11.Request)
+    parser.receive_data(b"\x16\x03\r\n")  # where the size of a chunk belongs
+    with pytest.raises(h11.RemoteProtocolError):
+        parser.next_event()
+    assert "TLS" not in str(parser.error)
 
 
 def test_as_much_as_is_allowed() -> None:

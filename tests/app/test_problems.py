@@ -327,6 +327,7 @@ async def test_any_other_request_id_is_replaced(client: httpx.AsyncClient, offer
         ("topk=1", "`topk`: there is no such parameter. Did you mean `top_k`? There are `top_k`, "),
         ("method=scorecam", "'gradcam', 'gradcampp', 'layercam' or 'hirescam'"),
         ("box=1,2,3", "`box`: a box is four numbers"),
+        ("box=3,2,1,4&box=1,2,3,4", "`box 1`: a box needs xmin < xmax and ymin < ymax."),
         ("box=1&box=2&box=3&box=4", "`box`: a box is one parameter: box=xmin,ymin,xmax,ymax."),
         ("threshold=nan", "`threshold` must be a finite number."),
         ("versus=cat", "`versus`: the model has no class 'cat'"),

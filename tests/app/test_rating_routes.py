@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.rating_routes import MAX_BYTES
+from app.rating_routes import MAX_BYTES, MAX_PENDING
 from tests.app.conftest import Serve, post, problem
 
 pytestmark = pytest.mark.anyio
@@ -59,9 +59,10 @@ async def test_without_a_file_there_are_no_ratings(client: httpx.AsyncClient) ->
         ({"digest": "A" * 64}, "digest"),
         ({"methods": ["cam/last"]}, "methods"),
         ({"methods": ["cam/last", "cam/last"]}, "two different"),
-        ({"methods": ["cam/last6", "gradcam/last"]}, "methods"),
+        ({"methods": ["cam/last6", "gradcam/last"]}, "`methods 1` must be"),
+        ({"methods": ["gradcam/last", "cam/last6"]}, "`methods 2` must be"),
         ({"answer": "third"}, "answer"),
-        ({"misses": ["both"]}, "misses"),
+        ({"misses": ["both"]}, "`misses` must be"),
         ({"misses": ["layercam/last"]}, "`misses` must be among `methods`"),
         ({"rater": "me@example.org"}, "rater"),
         ({"photo": "x"}, "photo"),
@@ -117,13 +118,40 @@ async def test_keys_apply(serve: Serve, tmp_path: Path) -> None:
         assert response.status_code == 204
 
 
-async def test_a_full_service_refuses(serve: Serve, make_service: Any, tmp_path: Path) -> None:
+async def test_photos_do_not_keep_ratings_out(
+    serve: Serve, make_service: Any, tmp_path: Path
+) -> None:
     service = make_service(ratings=tmp_path / "ratings.sqlite", max_pending=1)
     async with serve(service) as client:
-        with service.admission.admit():
-            problem(await client.post("/ratings", json=RATING), 429, "queue-full")
-            problem(await client.get("/ratings/summary"), 429, "queue-full")
-        assert (await client.post("/ratings", json=RATING)).status_code == 204
+        with service.admission.admit(), service.admission.hold_bytes() as take:
+            await take(service.settings.max_pending_bytes)
+            problem(await post(client, "/predict"), 429, "queue-full")
+            assert (await client.post("/ratings", json=RATING)).status_code == 204
+            assert (await client.get("/ratings/summary")).json()["ratings"] == 1
+
+
+async def test_ratings_do_not_keep_photos_out(
+    serve: Serve, make_service: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "ratings.sqlite"
+    async with serve(make_service(ratings=path, max_pending=1)) as client:
+        rival = sqlite3.connect(path, isolation_level=None)
+        rival.execute("BEGIN IMMEDIATE")  # so that ratings wait
+        ratings = [
+            asyncio.create_task(client.post("/ratings", json=RATING | {"digest": f"{number:064x}"}))
+            for number in range(MAX_PENDING + 1)
+        ]
+        refused, waiting = await asyncio.wait(ratings, return_when=asyncio.FIRST_COMPLETED)
+        (response,) = [task.result() for task in refused]
+        problem(response, 429, "queue-full")
+        assert response.headers["Retry-After"] == "1"
+        problem(await client.get("/ratings/summary"), 429, "queue-full")
+        assert (await post(client, "/predict")).status_code == 200
+        assert not any(task.done() for task in waiting)
+        rival.execute("ROLLBACK")
+        rival.close()
+        assert {(await task).status_code for task in waiting} == {204}
+        assert (await client.get("/ratings/summary")).json()["ratings"] == MAX_PENDING
 
 
 async def test_a_failed_write_is_a_507(serve: Serve, tmp_path: Path) -> None:

@@ -168,6 +168,35 @@ def test_commits_are_synced(tmp_path: Path) -> None:
     ratings.close()
 
 
+def test_a_file_system_without_wal_mode_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own `unix-dotfile` lacks shared memory, as network file systems do."""
+    path = tmp_path / "ratings.sqlite"
+    connect = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sqlite3,
+            "connect",
+            lambda name, **options: connect(f"{name}&vfs=unix-dotfile", **options),
+        )
+        with pytest.raises(StartupError, match=r"journal mode 'delete'.* on a local disk\.$"):
+            Ratings.open(path)
+    Ratings.open(path).close()
+    assert counted(path) == 0
+
+
+def test_a_file_that_has_left_wal_mode_returns_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    Ratings.open(path).close()
+    other = sqlite3.connect(path)
+    assert other.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    other.close()
+    ratings = Ratings.open(path)
+    assert ratings._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    ratings.close()
+
+
 def test_two_processes_write(tmp_path: Path) -> None:
     path = tmp_path / "ratings.sqlite"
     processes = [writer(path, rater, 100) for rater in "ab"]

@@ -13,7 +13,8 @@ NAMES = list(GradcamQuery.model_fields)
 def query_faults(**parameters: Any) -> list[str]:
     with pytest.raises(ValidationError) as caught:
         GradcamQuery.model_validate(parameters)
-    return sentences(caught.value.errors(), "`{}`", NAMES)
+    repeated = [name for name, value in parameters.items() if isinstance(value, list) and value[1:]]
+    return sentences(caught.value.errors(), "`{}`", NAMES, repeated)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,10 @@ def query_faults(**parameters: Any) -> list[str]:
         (
             {"box": ["1,2,3,4", "3,2,1,4"]},
             "`box 2`: a box needs xmin < xmax and ymin < ymax",
+        ),
+        (
+            {"box": ["3,2,1,4", "1,2,3,4"]},
+            "`box 1`: a box needs xmin < xmax and ymin < ymax",
         ),
         (
             {"box": ["1", "2", "3.5", "4"]},

@@ -42,11 +42,22 @@ def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> 
     assert "--stages 224xEPOCHS" in stderr
 
 
-def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
-    code, stderr = _error(capsys, ["train", "--no-such-option", "1"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
+        (["train", "--batch-size"], "argument --batch-size: expected one argument"),
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, stderr = _error(capsys, arguments)
 
     assert code == 2
-    assert "--no-such-option" in stderr
+    command = " ".join(["python -m training", *[name for name in arguments[:1] if name == "train"]])
+    assert stderr == f"error: {message}. See `{command} --help`.\n"
 
 
 def test_help_says_what_an_epoch_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ Map = npt.NDArray[np.float32]
 
 
 def rank_correlation(a: Map, b: Map) -> float:
-    """Spearman's rank correlation of two heatmaps, -1..1; 0 if either is constant.
+    """Spearman's rank correlation of two heatmaps, -1..1; NaN if either is constant: undefined.
 
     With x and y the ranks, each minus its mean: `x . y / sqrt((x . x) (y . y))`.
 
@@ -21,7 +21,7 @@ def rank_correlation(a: Map, b: Map) -> float:
     x, y = (_ranks(values.ravel()) for values in (a, b))
     x, y = x - x.mean(), y - y.mean()
     scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 0 else 0.0
+    return float(x @ y / scale) if scale > 0 else float("nan")
 
 
 def _ranks(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

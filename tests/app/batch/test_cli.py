@@ -140,6 +140,7 @@ def test_other_options_are_refused(
         (["--workers", "2"], "--workers has no effect without --ray"),
         (["--ray-address", "here:1"], "--ray-address has no effect without --ray"),
         (["--part-photos", "0"], "--part-photos: '0' is not a whole number from 1 up"),
+        (["--topk", "3"], "unrecognized arguments: --topk 3. See `python -m app.batch --help`."),
     ],
 )
 def test_what_cannot_be_right_is_refused_at_once(
@@ -151,7 +152,10 @@ def test_what_cannot_be_right_is_refused_at_once(
     write_photos(tmp_path / "in", 1)
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path / "in"), str(tmp_path / "out"), *options])
-    assert reason in capsys.readouterr().err
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ")
+    assert reason in stderr
+    assert len(stderr.splitlines()) == 1
     assert ended.value.code == 2
     assert not (tmp_path / "out").exists()
 

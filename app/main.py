@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -30,6 +31,8 @@ from app.versions import Versions
 from app.watchdog import end_process
 
 __all__ = ["create_app", "run"]
+
+log = logging.getLogger(__name__)
 
 _STATIC = Path(__file__).resolve().parent / "static"
 
@@ -90,6 +93,7 @@ async def _serving(
         service.observers.append(tracing.stages)
     versions = Versions(service)
     async with service.running(end), versions.watching(), _rated(app, service.settings):
+        log.info("serving %s", service.model)
         app.state.service, app.state.versions = service, versions
         try:
             yield

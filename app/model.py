@@ -95,6 +95,14 @@ class Model:
         engine.warm_up(settings.max_batch)
         return cls(bundle, engine, settings)
 
+    def __str__(self) -> str:
+        """For a log."""
+        card, info = self.card, self.engine.info
+        return (
+            f"{card.name} version {card.version} with {info.name} {info.version} "
+            f"in {info.precision} on {info.device}"
+        )
+
     @property
     def worker(self) -> Worker:
         """What a `Watchdog` looks after, from before the start until it has stopped."""

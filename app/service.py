@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 _STOP_S = 5.0
 """Over the deadline of the last requests, for the threads to end."""
 
+_REFUSED_S = 1.0
+"""For the thread of a version that is refused to end."""
+
 
 class Service:
     """A model version in service.
@@ -199,16 +202,6 @@ class Service:
         self.metrics.model(model.card, model.engine.info)
         explainer.since = datetime.now(UTC)
         self.explainer = explainer
-        card, info = model.card, model.engine.info
-        log.info(
-            "serving %s version %d with %s %s in %s on %s",
-            card.name,
-            card.version,
-            info.name,
-            info.version,
-            info.precision,
-            info.device,
-        )
 
     async def _warm_up(self, model: Model) -> None:
         """Send a drawing down every path, in each format: first uses load and compile things.
@@ -221,7 +214,7 @@ class Service:
         ramp = np.linspace(0, 255, 640, dtype=np.uint8)
         drawing = np.stack(np.broadcast_arrays(ramp, ramp[:480, None], 128), axis=-1)
         for media_type in overlay.MEDIA_TYPES:
-            data = overlay.encode(drawing.astype(np.uint8), media_type)
+            data = await self._threads.run(overlay.encode, drawing.astype(np.uint8), media_type)
             await explainer.predict(data, PredictQuery())
             for picture_as in (None, media_type):
                 await explainer.explain(data, GradcamQuery(), picture_as)
@@ -251,7 +244,7 @@ class Service:
                 await self._warm_up(model)
         except BaseException as error:
             # One that hangs keeps its thread. No request waits for it, so the process goes on.
-            await self._loader.run(_free, model, 0.0)
+            await self._loader.run(_free, model, _REFUSED_S)
             if isinstance(error, TimeoutError):
                 raise EngineDown(f"It is not warm after {self.settings.stuck_s:g} s.") from None
             raise

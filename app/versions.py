@@ -91,7 +91,10 @@ class Versions:
                     await self._asked.wait()
             asked = self._asked.is_set()
             self._asked.clear()
-            await self.look(asked=asked)
+            try:
+                await self.look(asked=asked)
+            except Exception:  # whatever it is, the next look may succeed
+                log.exception("looking for another version of the model failed")
 
     async def look(self, *, asked: bool = False) -> None:
         """Serve the newest version in place of another; returns when that has ended.
@@ -135,5 +138,6 @@ class Versions:
             return
         self._refused = None
         service.metrics.model_load("served")
+        log.info("serving %s", service.model)
         if await service.retire(before):
             log.info("%s has answered its last request and is freed", served)

@@ -348,13 +348,13 @@ async def test_a_version_that_hangs_before_it_serves_is_refused(
 ) -> None:
     """No request waits for it, so the process goes on."""
     ended: list[str] = []
-    service = open_service(stuck_s=0.5)
+    service = open_service(stuck_s=2.0)
     async with service.running(lambda: ended.append("end")):
         shelf.make = Shut
         shelf.put(2)
         await Versions(service).look(asked=True)
         assert "2 is refused" in caplog.text
-        assert "not warm after 0.5 s" in caplog.text
+        assert "not warm after 2 s" in caplog.text
         shelf.engines[2].go.set()
         assert service.model.card.version == 1
         await explain(service)
@@ -370,7 +370,7 @@ async def test_a_version_that_hangs_after_it_was_replaced_ends_the_process(
     """Neither its thread nor its memory could be had back otherwise."""
     monkeypatch.setattr(decoders, "kill", lambda: None)
     ended = asyncio.Event()
-    service = open_service(stuck_s=0.5, deadline_s=0.5)
+    service = open_service(stuck_s=2.0, deadline_s=0.5)
     versions = Versions(service)
     async with service.running(ended.set):
         before = shelf.engines[1]

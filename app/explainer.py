@@ -20,11 +20,13 @@ place (`Explainer.admission`) and the deadline (`app.clock.deadline`). Model, de
 are started and stopped by `app.service`.
 """
 
+import asyncio
 import base64
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from datetime import UTC, datetime
+from typing import Generic, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -120,14 +122,13 @@ class Answer(Generic[Response]):
 
 
 class Explainer:
-    """Answers requests with a model.
+    """Answers requests with one model version, so that an answer is all of one version.
 
     Attributes:
-        model: the model version in service.
+        model: the model version.
         admission: who may enter; the caller holds a place there.
         settings: the service's.
-        observers: called on the event loop with the stopped clock of every photo, whether it was
-            answered or failed.
+        since: when it began to serve; before that, when it was set up.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Explainer:
         admission: Admission,
         settings: Settings,
         metrics: Metrics,
+        observers: Sequence[Callable[[Clock], None]] = (),
     ) -> None:
         """Set it up; whoever made the model, the decoders and the threads starts them.
 
@@ -147,23 +149,45 @@ class Explainer:
             threads: draw, and write answers.
             admission: who may enter.
             settings: the service's.
-            metrics: what is counted of photos and answers.
+            metrics: what is counted of answers.
+            observers: called on the event loop with the stopped clock of every photo, whether it
+                was answered or failed.
         """
         self.model = model
         self.admission = admission
         self.settings = settings
-        self.observers: list[Callable[[Clock], None]] = [metrics.stages]
+        self.since = datetime.now(UTC)
         self._card = model.card
         self._model_id = ModelId(name=self._card.name, version=self._card.version)
         self._limits = image_header.Limits(pixels=settings.max_pixels)
         self._decoders = decoders
         self._threads = threads
         self._metrics = metrics
+        self._observers = observers
+        self._holders = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def ready(self) -> bool:
         """Whether the model takes photos."""
         return self.model.ready
+
+    @contextmanager
+    def held(self) -> Iterator[Self]:
+        """Keep the model version for a request to its end, whatever is served meanwhile."""
+        self._holders += 1
+        self._idle.clear()
+        try:
+            yield self
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait until no request holds it."""
+        await self._idle.wait()
 
     def check_alive(self) -> None:
         """Check that the process can go on.
@@ -183,6 +207,7 @@ class Explainer:
         )
         return ModelInfo(
             **shared,
+            since=self.since,
             methods=self._card.methods,
             engine=self.model.engine.info,
             limits=limits,
@@ -442,7 +467,7 @@ class Explainer:
             yield clock
         finally:
             clock.stop()
-            for observe in self.observers:
+            for observe in self._observers:
                 observe(clock)
 
 

@@ -27,6 +27,7 @@ from app.service import Service
 from app.settings import Settings
 from app.telemetry import RequestLog, log_context
 from app.tracing import Tracing
+from app.versions import Versions
 from app.watchdog import end_process
 
 __all__ = ["create_app", "run"]
@@ -52,6 +53,7 @@ def create_app(
     Returns:
         An ASGI application that serves from the start of its lifespan to the end. Its metrics are
         the service's. Its `state.refusal` is for `Edge.refusal`; None where there is no `service`.
+        Its `state.versions` looks for newer versions of the model while it serves.
     """
     settings = settings or Settings()
     metrics = service.metrics if service else Metrics()
@@ -77,7 +79,7 @@ def create_app(
     # A trace has a span of each request, which early refusals do without.
     if service and not tracing and Refusal.comes_first(settings):
         app.state.refusal = Refusal(
-            settings, service.admission, metrics, PHOTO_ROUTES, lambda: service.model.ready
+            settings, service.admission, metrics, PHOTO_ROUTES, lambda: service.ready
         )
     return app
 
@@ -88,24 +90,15 @@ async def _serving(
 ) -> AsyncIterator[None]:
     """Answer requests while the block runs."""
     if tracing:
-        service.explainer.observers.append(tracing.stages)
-    async with service.running(end) as explainer:
-        card, info = service.model.card, service.model.engine.info
-        log.info(
-            "serving %s version %d with %s %s in %s on %s",
-            card.name,
-            card.version,
-            info.name,
-            info.version,
-            info.precision,
-            info.device,
-        )
-        async with _rated(app, service.settings):
-            app.state.explainer = explainer
-            try:
-                yield
-            finally:
-                app.state.explainer = None
+        service.observers.append(tracing.stages)
+    versions = Versions(service)
+    async with service.running(end), versions.watching(), _rated(app, service.settings):
+        log.info("serving %s", service.model)
+        app.state.service, app.state.versions = service, versions
+        try:
+            yield
+        finally:
+            app.state.service = app.state.versions = None
     if tracing:
         await asyncio.to_thread(tracing.close)
 

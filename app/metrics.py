@@ -6,10 +6,10 @@ route's template, never by its path.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -40,6 +40,8 @@ FORMATS: Final = ("text/plain", "application/openmetrics-text")
 
 _REQUEST_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _STAGE_BOUNDS = (0.0005, 0.001, 0.0025, *_REQUEST_BOUNDS[:-1])
+
+LoadResult = Literal["served", "refused"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -131,6 +133,14 @@ class Metrics:
             ["name", "version", "engine", "engine_version", "precision", "device"],
             registry=registry,
         )
+        self._loads = Counter(
+            "breedcam_model_loads_total",
+            "Model versions that were to replace the one in service, by what became of them",
+            ["result"],
+            registry=registry,
+        )
+        for result in get_args(LoadResult):
+            self._loads.labels(result)
         self._confidence = Counter(
             "breedcam_answers_total",
             "Photos classified, by confidence; unknown: the model is not calibrated",
@@ -244,25 +254,28 @@ class Metrics:
     # -- the service
 
     def model(self, card: ModelCard, info: EngineInfo) -> None:
-        """Show which model is served, and how it answered the validation photos."""
-        self._model.clear()
-        self._model.labels(
-            card.name, str(card.version), info.name, info.version, info.precision, info.device
-        ).set(1)
+        """Show which model is served, and how it answered the validation photos.
+
+        The series of the one before go.
+        """
+        runs = (info.name, info.version, info.precision, info.device)
+        _show(self._model, {(card.name, str(card.version), *runs): 1.0})
         for label in card.labels:
             self._breeds.labels(label.name)
         reference = card.confidence.reference if card.confidence else None
-        if reference is None:
-            return
-        for bound, share in [*reference.probability.items(), (math.inf, 1.0)]:
-            self._reference_probability.labels(floatToGoString(bound)).set(share)
-        if reference.novelty is not None:
-            for bound, share in [*reference.novelty.items(), (math.inf, 1.0)]:
-                self._reference_novelty.labels(floatToGoString(bound)).set(share)
-        for label, share in zip(card.labels, reference.classes, strict=False):
-            self._reference_breeds.labels(label.name).set(share)
-        self._reference_confidence.labels("low").set(reference.low)
-        self._reference_confidence.labels("ok").set(1 - reference.low)
+        probability = reference.probability if reference else None
+        novelty = reference.novelty if reference else None
+        classes = reference.classes if reference else ()
+        _show(self._reference_probability, _shares(probability))
+        _show(self._reference_novelty, _shares(novelty))
+        breeds = zip(card.labels, classes, strict=False)
+        _show(self._reference_breeds, {(label.name,): share for label, share in breeds})
+        confidence = {"low": reference.low, "ok": 1 - reference.low} if reference else {}
+        _show(self._reference_confidence, {(level,): share for level, share in confidence.items()})
+
+    def model_load(self, result: LoadResult) -> None:
+        """A version was to replace the one in service, and does or is refused."""
+        self._loads.labels(result).inc()
 
     def load(
         self,
@@ -313,6 +326,22 @@ class Metrics:
         if media_type == FORMATS[0]:
             return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
         return openmetrics.generate_latest(self._registry), openmetrics.CONTENT_TYPE_LATEST
+
+
+def _show(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+    """Have a gauge show these values, by their labels, and no others; never none in between."""
+    [family] = gauge.collect()
+    shown = {tuple(sample.labels.values()) for sample in family.samples}
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
+    for labels in shown - values.keys():
+        gauge.remove(*labels)
+
+
+def _shares(shares: Mapping[float, float] | None) -> dict[tuple[str, ...], float]:
+    """Shares at or under bounds, by the bound as a label; all are under infinity."""
+    bounds = [*shares.items(), (math.inf, 1.0)] if shares is not None else []
+    return {(floatToGoString(bound),): share for bound, share in bounds}
 
 
 def _codes(error: type[BreedCAMError]) -> Iterator[str]:

@@ -1,17 +1,18 @@
 """A model version that runs: loaded and compiled, fed batches by a thread of its own, watched.
 
     load       bundle -> engine, compiled                  before it takes photos
-    watched    the event loop looks whether it hangs       while it takes them
     start      the inference thread
     run        a photo -> its outputs, batched with others
-    stop       what waits is finished, the engine freed
+    stop       what waits is finished
+    close      the engine is freed
 
-It is started and stopped by itself. What the service has besides is in `app.service`.
+It is started and stopped by itself, so that two versions can run at a time. `worker` is what the
+`Watchdog` looks after. What the service has besides is in `app.service`.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -25,7 +26,7 @@ from app.engines import Batch, Cut, Engine
 from app.errors import EngineDown, EngineFailed
 from app.evidence import Outputs
 from app.settings import Settings
-from app.watchdog import Watchdog
+from app.watchdog import Worker
 
 __all__ = ["NO_CLASS", "Classes", "Model", "Row"]
 
@@ -54,6 +55,7 @@ class Model:
 
     Attributes:
         card: what it is.
+        path: where it is on disk.
         engine: with the version loaded.
         observers: called on the inference thread with the number of photos of every batch.
     """
@@ -64,12 +66,12 @@ class Model:
         Args:
             bundle: the model version.
             engine: with the version loaded.
-            settings: how photos are batched, and when a call hangs.
+            settings: how photos are batched.
         """
         self.card = bundle.card
+        self.path = bundle.path
         self.engine = engine
         self.observers: list[Callable[[int], None]] = []
-        self._stuck_s = settings.stuck_s
         self._batcher: Batcher[Cut, Row, Outputs] = Batcher(
             self._run_batch,
             max_batch=settings.max_batch,
@@ -78,24 +80,33 @@ class Model:
         )
 
     @classmethod
-    def load(cls, settings: Settings) -> Self:
-        """Verify the version that the settings name, load it and compile it.
+    def load(cls, settings: Settings, path: Path | None = None) -> Self:
+        """Verify a version, load it and compile it.
+
+        Args:
+            settings: how it is run.
+            path: of the version; default: the one that the settings name.
 
         Raises:
             StartupError: it cannot be served; the message says what to fix.
         """
-        bundle = bundles.load(settings.model_path)
+        bundle = bundles.load(path or settings.model_path)
         engine = engines.create(bundle, **settings.engine_options)
         engine.warm_up(settings.max_batch)
         return cls(bundle, engine, settings)
 
-    def watched(self, end: Callable[[], None] | None) -> AbstractAsyncContextManager[None]:
-        """Look after it while a block runs, from before its start until it has stopped.
+    def __str__(self) -> str:
+        """For a log."""
+        card, info = self.card, self.engine.info
+        return (
+            f"{card.name} version {card.version} with {info.name} {info.version} "
+            f"in {info.precision} on {info.device}"
+        )
 
-        Args:
-            end: ends the process where it hangs; see `Watchdog`.
-        """
-        return Watchdog(self._batcher, limit_s=self._stuck_s, end=end).watching()
+    @property
+    def worker(self) -> Worker:
+        """What a `Watchdog` looks after, from before the start until it has stopped."""
+        return self._batcher
 
     def start(self) -> None:
         """Start taking photos."""

@@ -13,7 +13,7 @@ from app.clock import deadline
 from app.errors import MalformedRequest, RequestError, UnsupportedMediaType
 from app.preferences import Summary
 from app.ratings import Ratings
-from app.routes import ready_explainer
+from app.routes import ready_service
 from app.schemas import ModelId, NoQuery, Rating, RatingsSummary
 from app.threads import Threads
 from app.wording import sentences
@@ -74,26 +74,26 @@ class RatingRoom:
 )
 async def rate(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
     """Keep which of two heatmaps explains better; never the photo."""
-    explainer = ready_explainer(request.app)
+    service = ready_service(request.app)
     room: RatingRoom = request.app.state.ratings
-    card = explainer.describe()
-    async with deadline(explainer.settings.deadline_s):
+    async with deadline(service.settings.deadline_s):
         with room.admission.hold_bytes() as take:
             body = b""
             async for chunk in limited(_as_json(request), MAX_BYTES, take):
                 body += chunk
             rating = _parsed(body)
             with room.admission.admit():
+                card = service.model.card
                 await room.add(rating, card.name, card.version)
     return Response(status_code=204)
 
 
 async def summary(request: Request, query: Annotated[NoQuery, Query()]) -> RatingsSummary:
     """What the ratings of the model in service say: wins with intervals, and strengths."""
-    explainer = ready_explainer(request.app)
+    service = ready_service(request.app)
     room: RatingRoom = request.app.state.ratings
-    card = explainer.describe()
-    async with deadline(explainer.settings.deadline_s):
+    card = service.model.card
+    async with deadline(service.settings.deadline_s):
         with room.admission.admit():
             figures = await room.summary(card.name, card.version)
     return RatingsSummary(model=ModelId(name=card.name, version=card.version), **dict(figures))

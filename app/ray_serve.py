@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from ray import serve
 
 from app import heap, logs
-from app.explainer import Explainer
 from app.main import create_app
+from app.service import Service
 from app.settings import Settings
 from app.telemetry import log_context
 from app.watchdog import end_process
@@ -41,9 +41,9 @@ class Replica:
         Raises:
             EngineDown: the model hangs, or its thread has died.
         """
-        explainer: Explainer | None = getattr(self.app.state, "explainer", None)
-        if explainer is not None:
-            explainer.check_alive()
+        service: Service | None = getattr(self.app.state, "service", None)
+        if service is not None:
+            service.check_alive()
 
 
 def build(arguments: dict[str, str]) -> serve.Application:

@@ -43,8 +43,9 @@ from app.schemas import (
     PredictQuery,
     PredictResponse,
 )
+from app.service import Service
 
-__all__ = ["PHOTO_ROUTES", "Room", "ready_explainer", "router"]
+__all__ = ["PHOTO_ROUTES", "Room", "ready_service", "router"]
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -163,22 +164,22 @@ async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> 
 @_read("/model", responses=problems.responses(503))
 async def model(request: Request) -> ModelInfo:
     """The model in service, its numbers, and the engine that runs it."""
-    return ready_explainer(request.app).describe()
+    return ready_service(request.app).explainer.describe()
 
 
 @_read("/livez", responses=problems.responses(503))
 async def livez(request: Request) -> dict[str, str]:
     """The process can go on. It cannot where the model hangs or its thread has died."""
-    explainer: Explainer | None = getattr(request.app.state, "explainer", None)
-    if explainer is not None:
-        explainer.check_alive()
+    service: Service | None = getattr(request.app.state, "service", None)
+    if service is not None:
+        service.check_alive()
     return {"status": "alive"}
 
 
 @_read("/readyz", responses=problems.responses(503))
 async def readyz(request: Request) -> dict[str, str]:
     """The model is loaded and warm, and its worker lives."""
-    ready_explainer(request.app)
+    ready_service(request.app)
     return {"status": "ready"}
 
 
@@ -207,7 +208,7 @@ class Room:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             if route := PHOTO_ROUTES.get(path):
                 try:
-                    ready_explainer(scope["app"]).admission.check_room()
+                    ready_service(scope["app"]).admission.check_room()
                 except BreedCAMError as error:
                     scope["route"] = route  # for the log and the metrics
                     await problems.answer(error)(scope, receive, send)
@@ -246,6 +247,8 @@ def _picture_type(request: Request, query: EvidenceQuery) -> str | None:
 async def _photo(request: Request, query: PredictQuery) -> AsyncIterator[tuple[Explainer, bytes]]:
     """The request's photo, and a place in the service and time for it while the block runs.
 
+    What answers it is chosen when the photo is there: an upload may outlast a model version.
+
     Raises:
         RequestError: a parameter that takes one value is there twice.
         RequestTimeout: the time is over, and most of it has gone to the arrival of the body.
@@ -255,15 +258,15 @@ async def _photo(request: Request, query: PredictQuery) -> AsyncIterator[tuple[E
         repeatable = isinstance(getattr(query, name), list)
         if not repeatable and len(request.query_params.getlist(name)) > 1:
             raise RequestError(f"`{name}` is given more than once.")
-    explainer = ready_explainer(request.app)
-    seconds = explainer.settings.deadline_s
+    service = ready_service(request.app)
+    seconds = service.settings.deadline_s
     begun, upload_s = time.monotonic(), math.inf
     try:
         async with deadline(seconds):
-            with explainer.admission.hold_bytes() as take:
-                data = await read_image(request, explainer.settings, take)
+            with service.admission.hold_bytes() as take:
+                data = await read_image(request, service.settings, take)
                 upload_s = time.monotonic() - begun
-                with explainer.admission.admit():
+                with service.admission.admit(), service.explainer.held() as explainer:
                     yield explainer, data
     except DeadlineExceeded as error:
         if upload_s < seconds / 2:
@@ -351,17 +354,17 @@ def _panel_figures(explanation: Explanation, localization: Localization | None) 
     return headers
 
 
-def ready_explainer(app: FastAPI) -> Explainer:
-    """What answers the application's requests.
+def ready_service(app: FastAPI) -> Service:
+    """What serves the application's requests; its `explainer` may be another at any `await`.
 
     Raises:
         NotReady: the service is starting or stopping.
         EngineDown: the model hangs, or its thread has died.
     """
-    explainer: Explainer | None = getattr(app.state, "explainer", None)
-    if explainer is None:
+    service: Service | None = getattr(app.state, "service", None)
+    if service is None:
         raise NotReady("The service is starting or stopping.")
-    explainer.check_alive()
-    if not explainer.ready:
+    service.check_alive()
+    if not service.ready:
         raise NotReady("The service is starting or stopping.")
-    return explainer
+    return service

@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -376,6 +377,7 @@ class ModelInfo(_Answer):
 
     name: str
     version: int
+    since: datetime = Field(description="when this version began to serve; UTC")
     architecture: str
     head: str
     input: Input

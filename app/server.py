@@ -23,6 +23,7 @@ from app.edge import Edge
 from app.errors import StartupError
 from app.service import Service
 from app.settings import Settings
+from app.versions import Versions
 from app.wording import setting_sentences
 
 __all__ = ["run"]
@@ -37,7 +38,7 @@ def run(
     """Serve until SIGTERM or SIGINT; a model that cannot be served ends in one line.
 
     The first of these signals ends the service when the requests in work are answered, the second
-    at once. SIGHUP does nothing.
+    at once. SIGHUP has the service look for another version of the model.
 
     Args:
         create_app: makes the application of settings and a service with its model loaded.
@@ -68,7 +69,7 @@ def run(
     service.admission.make_room = edge.make_room
     app = create_app(settings, service)
     edge.refusal = app.state.refusal
-    server = _Server(_config(app, settings, edge))
+    server = _Server(_config(app, settings, edge), partial(_look_for_versions, app))
     server.run()
     if not server.started:
         sys.exit("error: the service did not start")
@@ -104,15 +105,31 @@ def _config(app: Starlette, settings: Settings, edge: Edge) -> uvicorn.Config:
     )
 
 
+def _look_for_versions(app: Starlette) -> None:
+    versions: Versions | None = getattr(app.state, "versions", None)
+    if versions is not None:  # None while it stops
+        versions.look_now()
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, with other signals."""
 
+    def __init__(self, config: uvicorn.Config, hang_up: Callable[[], None]) -> None:
+        """Set it up.
+
+        Args:
+            config: uvicorn's.
+            hang_up: called on the event loop at each SIGHUP.
+        """
+        super().__init__(config)
+        self._hang_up = hang_up
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
+        await super().startup(sockets)
         if hasattr(signal, "SIGHUP"):
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP has no effect")
-        await super().startup(sockets)
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         heap.trim()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -3,6 +3,14 @@
 The model is the version in service (`app.model`). Decoders are processes that make pixels of bytes
 (`app.decoding`). Threads draw and write JSON. An `Explainer` leads a photo through all of them; the
 `Admission` decides whether it may enter.
+
+The model may be replaced while requests come:
+
+    replace   another version is loaded and warmed beside the one in service, then `explainer` is
+              the new one's: requests from then on are answered by it
+    retire    the one before is stopped and freed when its last request has ended
+
+Decoders, threads, admission and metrics stay.
 """
 
 import asyncio
@@ -10,20 +18,25 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from app import overlay
+from app import heap, overlay
 from app.admission import Admission
+from app.clock import Clock
 from app.decoding import Decoders
+from app.errors import EngineDown
 from app.explainer import Explainer
 from app.metrics import Metrics
 from app.model import Model
 from app.schemas import CompareQuery, GradcamQuery, PredictQuery
 from app.settings import Settings
 from app.threads import Threads
+from app.watchdog import Watchdog
 
 __all__ = ["Service"]
 
@@ -32,16 +45,21 @@ log = logging.getLogger(__name__)
 _STOP_S = 5.0
 """Over the deadline of the last requests, for the threads to end."""
 
+_REFUSED_S = 1.0
+"""For the thread of a version that is refused to end."""
+
 
 class Service:
     """A model version in service.
 
     Attributes:
         settings: the service's.
-        model: what it runs.
         admission: who may enter.
         metrics: what is counted; `/metrics` shows them.
-        explainer: answers requests, once the service is started.
+        observers: called on the event loop with the stopped clock of every photo, whether it was
+            answered or failed.
+        explainer: answers requests, once the service is started. It is another after `replace`: a
+            request takes it once, and holds it to its end (`Explainer.held`).
     """
 
     def __init__(
@@ -64,13 +82,16 @@ class Service:
             metrics: what is counted; default: its own.
         """
         self.settings = settings
-        self.model = model
         self.admission = Admission(settings.max_pending, settings.max_pending_bytes)
         self.metrics = metrics or Metrics()
         self._decoders = decoders or Decoders.of(settings)
         self._threads = Threads(settings.image_threads, "image")
+        self._loader = Threads(1, "loader")
+        self._watchdog = Watchdog(settings.stuck_s)
         self._warm = warm
-        self.explainer = self._explainer(self.metrics)
+        self.observers: list[Callable[[Clock], None]] = [self.metrics.stages]
+        self.explainer = self._explainer(model)
+        self._models = [model]
         self._count()
 
     @classmethod
@@ -86,19 +107,42 @@ class Service:
         """
         return cls(Model.load(settings), settings, warm=False, metrics=metrics)
 
-    def _explainer(self, metrics: Metrics) -> Explainer:
+    @property
+    def model(self) -> Model:
+        """The version in service."""
+        return self.explainer.model
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model takes photos."""
+        return self.explainer.ready
+
+    def check_alive(self) -> None:
+        """Check that the process can go on.
+
+        Raises:
+            EngineDown: it has to be restarted: the model hangs, or its thread has died.
+        """
+        self.explainer.check_alive()
+
+    def _explainer(self, model: Model) -> Explainer:
         return Explainer(
-            self.model, self._decoders, self._threads, self.admission, self.settings, metrics
+            model,
+            self._decoders,
+            self._threads,
+            self.admission,
+            self.settings,
+            self.metrics,
+            self.observers,
         )
 
     def _count(self) -> None:
         """Let the metrics see what there is to see."""
-        settings, model = self.settings, self.model
-        admission, decoders = self.admission, self._decoders
-        self.metrics.model(model.card, model.engine.info)
+        settings, admission, decoders = self.settings, self.admission, self._decoders
+        self.metrics.model(self.model.card, self.model.engine.info)
         self.metrics.load(
-            ready=lambda: model.ready,
-            queued=lambda: model.queued,
+            ready=lambda: self.ready,
+            queued=lambda: sum(model.queued for model in list(self._models)),
             in_work=lambda: admission.admitted,
             held_bytes=lambda: admission.held_bytes,
             max_in_work=settings.max_pending,
@@ -119,11 +163,13 @@ class Service:
                 service's own.
         """
         ends = None if end is None else partial(self._end, end)
-        async with self.model.watched(ends):
+        async with self._watchdog.watching(ends):
             self.start()
             try:
-                await self._warm_up()
-                self.model.observers.append(self.metrics.batch)
+                if not self._warm:
+                    await self._warm_up(self.model)
+                    self._warm = True
+                self._serve(self.explainer)
                 yield self.explainer
             finally:
                 stopped = False
@@ -146,24 +192,87 @@ class Service:
             StartupError: the processes that decode photos do not start here.
         """
         self._decoders.start()
+        self._watchdog.watch(self.model.worker)
         self.model.start()
 
-    async def _warm_up(self) -> None:
+    def _serve(self, explainer: Explainer) -> None:
+        """Let it answer requests from now on."""
+        model = explainer.model
+        model.observers.append(self.metrics.batch)
+        self.metrics.model(model.card, model.engine.info)
+        explainer.since = datetime.now(UTC)
+        self.explainer = explainer
+
+    async def _warm_up(self, model: Model) -> None:
         """Send a drawing down every path, in each format: first uses load and compile things.
 
         Nothing of it is counted: no client has asked for it.
         """
-        if not self._warm:
-            explainer = self._explainer(Metrics())
-            ramp = np.linspace(0, 255, 640, dtype=np.uint8)
-            drawing = np.stack(np.broadcast_arrays(ramp, ramp[:480, None], 128), axis=-1)
-            for media_type in overlay.MEDIA_TYPES:
-                data = overlay.encode(drawing.astype(np.uint8), media_type)
-                await explainer.predict(data, PredictQuery())
-                for picture_as in (None, media_type):
-                    await explainer.explain(data, GradcamQuery(), picture_as)
-                    await explainer.compare(data, CompareQuery(), picture_as)
-            self._warm = True
+        explainer = Explainer(
+            model, self._decoders, self._threads, self.admission, self.settings, Metrics()
+        )
+        ramp = np.linspace(0, 255, 640, dtype=np.uint8)
+        drawing = np.stack(np.broadcast_arrays(ramp, ramp[:480, None], 128), axis=-1)
+        for media_type in overlay.MEDIA_TYPES:
+            data = await self._threads.run(overlay.encode, drawing.astype(np.uint8), media_type)
+            await explainer.predict(data, PredictQuery())
+            for picture_as in (None, media_type):
+                await explainer.explain(data, GradcamQuery(), picture_as)
+                await explainer.compare(data, CompareQuery(), picture_as)
+
+    # -- another version
+
+    async def replace(self, path: Path) -> Explainer:
+        """Load another version and warm it, while the one in service serves on, then serve it.
+
+        One at a time, and the one before is retired first.
+
+        Args:
+            path: of the version.
+
+        Returns:
+            What served before, to be retired.
+
+        Raises:
+            BreedCAMError: it cannot be served; the message says why.
+            OSError: its files cannot be read.
+        """
+        model = await self._loader.run(Model.load, self.settings, path)
+        model.start()
+        try:
+            async with asyncio.timeout(self.settings.stuck_s):
+                await self._warm_up(model)
+        except BaseException as error:
+            # One that hangs keeps its thread. No request waits for it, so the process goes on.
+            await self._loader.run(_free, model, _REFUSED_S)
+            if isinstance(error, TimeoutError):
+                raise EngineDown(f"It is not warm after {self.settings.stuck_s:g} s.") from None
+            raise
+        before = self.explainer
+        self._models.append(model)
+        self._watchdog.watch(model.worker)
+        self._serve(self._explainer(model))
+        return before
+
+    async def retire(self, before: Explainer) -> bool:
+        """Stop a version that has been replaced, when its last request has ended, and free it.
+
+        Until then it is watched as the one in service is: where it hangs, the process ends, since
+        neither its thread nor its memory could be had back otherwise.
+
+        Returns:
+            Whether it is freed. If not, it hangs.
+        """
+        model, settings = before.model, self.settings
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.deadline_s + _STOP_S):
+                await before.until_idle()
+        # No call of it takes longer without being taken for one that hangs.
+        freed = await self._loader.run(_free, model, settings.stuck_s)
+        if freed:
+            self._watchdog.forget(model.worker)
+            self._models.remove(model)
+        return freed
 
     def stop(self) -> bool:
         """Finish what waits, then free the model; blocks, so it is not for the event loop.
@@ -174,11 +283,25 @@ class Service:
         """
         patience_s = self.settings.deadline_s
         until = time.monotonic() + patience_s
-        stopped = self.model.stop(patience_s)
+        stopped = [model for model in self._models if model.stop(patience_s)]
         while self.admission.busy and time.monotonic() < until:
             time.sleep(0.01)  # what has left the model is being drawn
         self._decoders.stop()
         self._threads.stop()
-        if stopped:
-            self.model.close()
-        return stopped
+        self._loader.stop()
+        for model in stopped:
+            model.close()
+        return len(stopped) == len(self._models)
+
+
+def _free(model: Model, patience_s: float) -> bool:
+    """Stop a model and give back its memory; blocks.
+
+    Returns:
+        Whether it has stopped. If not, it still runs, and has its memory.
+    """
+    if not model.stop(patience_s):
+        return False
+    model.close()
+    heap.trim()
+    return True

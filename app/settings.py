@@ -173,6 +173,13 @@ class Settings(BaseSettings):
         description="`models/<name>` (its newest version) or `models/<name>/<version>`; a relative "
         "path starts at the project, not at the working directory",
     )
+    model_poll_s: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="seconds between two looks for another version in `models/<name>`; 0: only on "
+        "SIGHUP",
+    )
     engine: Literal["auto", "openvino", "tensorflow"] = Field(
         "auto",
         description="`openvino`, `tensorflow`, or auto: TensorFlow where it and an NVIDIA GPU are "

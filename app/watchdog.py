@@ -31,7 +31,7 @@ _STDERR = 2  # by number, as `sys.stderr` may be closed or something else
 
 
 class Worker(Protocol):
-    """What is watched."""
+    """What is watched: a version of the model, which may come and go."""
 
     @property
     def running_s(self) -> float:
@@ -49,55 +49,64 @@ class Worker(Protocol):
 
 
 class Watchdog:
-    """Watches a worker from the event loop."""
+    """Watches workers from the event loop."""
 
-    def __init__(
-        self, worker: Worker, *, limit_s: float, end: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, limit_s: float) -> None:
         """Set it up; `watching` watches.
 
         Args:
-            worker: what is watched.
             limit_s: work that takes longer hangs.
+        """
+        self._limit_s = limit_s
+        self._beat_s = min(_BEAT_S, limit_s / 4)
+        self._workers: list[Worker] = []
+
+    def watch(self, worker: Worker) -> None:
+        """Look after one more."""
+        self._workers.append(worker)
+
+    def forget(self, worker: Worker) -> None:
+        """Look after one less, if it is watched."""
+        with suppress(ValueError):
+            self._workers.remove(worker)
+
+    @asynccontextmanager
+    async def watching(self, end: Callable[[], None] | None) -> AsyncIterator[None]:
+        """Watch while the block runs.
+
+        Args:
             end: ends the process; None where the process is not the service's own: there, a worker
                 that hangs is only abandoned, and `/livez` says so.
         """
-        self._worker = worker
-        self._limit_s = limit_s
-        self._end = end
-        self._beat_s = min(_BEAT_S, limit_s / 4)
-
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Watch while the block runs."""
-        task = asyncio.create_task(self._watch())
+        task = asyncio.create_task(self._watch(end))
         try:
             yield
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            if self._end is not None:
+            if end is not None:
                 faulthandler.cancel_dump_traceback_later()
 
-    async def _watch(self) -> None:
+    async def _watch(self, end: Callable[[], None] | None) -> None:
         while True:
-            if self._end is not None:
+            if end is not None:
                 faulthandler.dump_traceback_later(self._limit_s, exit=True, file=_STDERR)
-            if reason := self._fault():
-                break
+            for worker in list(self._workers):
+                if reason := self._fault(worker):
+                    worker.abandon(reason)
+                    self.forget(worker)
+                    log.critical("%s The service has to be restarted.", reason)
+                    if end is not None:
+                        await asyncio.sleep(_GRACE_S)
+                        end()
             await asyncio.sleep(self._beat_s)
-        self._worker.abandon(reason)
-        log.critical("%s The service has to be restarted.", reason)
-        if self._end is not None:
-            await asyncio.sleep(_GRACE_S)
-            self._end()
 
-    def _fault(self) -> str | None:
-        """What is wrong with the worker; None where nothing is."""
-        if self._worker.running_s > self._limit_s:
+    def _fault(self, worker: Worker) -> str | None:
+        """What is wrong with a worker; None where nothing is."""
+        if worker.running_s > self._limit_s:
             return f"The model has not answered for {self._limit_s:g} s."
-        return self._worker.down
+        return worker.down
 
 
 def end_process() -> None:

@@ -329,7 +329,7 @@ def make_service(shipped: Model, settings: Settings, decoders: Decoders) -> Call
         engine: Engine | None = None, card: ModelCard | None = None, **changes: Any
     ) -> Service:
         painted = engine.card if isinstance(engine, Painted) else None
-        bundle = Bundle(settings.model_path, card or painted or shipped.card)
+        bundle = Bundle(shipped.path, card or painted or shipped.card)
         changed = settings.model_copy(update=changes)
         model = Model(bundle, engine or Borrowed(shipped.engine), changed)
         return Service(model, changed, decoders=decoders)

@@ -30,6 +30,7 @@ from app.engines import Batch, Cut
 from app.errors import BreedCAMError
 from app.main import create_app
 from app.metrics import Metrics
+from app.model import Model
 from app.service import Service
 from tests.app.conftest import (
     ENDPOINTS,
@@ -411,6 +412,22 @@ async def test_the_model_and_its_calibration(
     assert confidence == {("ok",): 0.9375, ("low",): 0.0625}
 
 
+def test_another_model_takes_the_place_of_the_one_before(
+    shipped: Model, uncalibrated: ModelCard
+) -> None:
+    """In all that is shown of it: nothing of the one before is left."""
+    metrics = Metrics()
+    metrics.model(shipped.card, shipped.engine.info)
+    metrics.model(uncalibrated.replace(version=2), shipped.engine.info)
+    counted = Scrape(metrics.expose("text/plain")[0].decode())
+    assert counted.by("breedcam_model_info", "version") == {("2",): 1}
+    assert not [name for name in counted.samples if name.startswith("breedcam_calibration_")]
+    metrics.model(shipped.card, shipped.engine.info)
+    counted = Scrape(metrics.expose("text/plain")[0].decode())
+    assert counted.by("breedcam_model_info", "version") == {(str(shipped.card.version),): 1}
+    assert counted.value("breedcam_calibration_top1_probability_share", le="+Inf") == 1
+
+
 def test_the_shipped_model_says_what_drift_is_measured_from(card: ModelCard) -> None:
     assert card.confidence is not None
     reference = card.confidence.reference
@@ -649,6 +666,7 @@ async def test_values_that_are_matched_occur(live: Scrape) -> None:
         "route": set(ENDPOINTS),
         "stage": {"decode", "queue", "inference", "render"},
         "confidence": {"ok", "low", "unknown"},
+        "result": {"served", "refused"},
     }
     matched = []
     for place, query in expressions().items():
@@ -657,7 +675,7 @@ async def test_values_that_are_matched_occur(live: Scrape) -> None:
                 alternatives = pattern.split("|") if "~" in sort else [pattern]
                 assert set(alternatives) <= values[label], f"{place}: {label} {pattern}"
                 matched.append(label)
-    assert {"reason", "route", "confidence"} <= set(matched)
+    assert {"reason", "route", "confidence", "result"} <= set(matched)
 
 
 async def test_texts_use_labels_that_their_expressions_keep(live: Scrape) -> None:

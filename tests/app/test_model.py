@@ -13,6 +13,7 @@ from app.errors import EngineDown, EngineFailed, NotReady
 from app.model import Classes, Model, Row
 from app.service import Service
 from app.settings import Settings
+from app.watchdog import Watchdog
 from tests.app.conftest import LONG, Arrays, Borrowed, Held, Painted
 from tests.app.test_process import wait_for
 
@@ -136,9 +137,11 @@ async def test_a_model_that_hangs_is_given_up_and_another_is_not(
     make_service: Make, engine: Borrowed
 ) -> None:
     held = Held(engine)
-    hanging, other = make_service(engine=held, stuck_s=0.1).model, make_service().model
-    async with hanging.watched(None), other.watched(None):
+    hanging, other = make_service(engine=held).model, make_service().model
+    watchdog = Watchdog(limit_s=0.1)
+    async with watchdog.watching(None):
         for model in (hanging, other):
+            watchdog.watch(model.worker)
             model.start()
         with pytest.raises(EngineDown, match=r"has not answered for 0\.1 s"):
             await hanging.run(Cut.EXPLAIN, row(hanging.card))

@@ -22,7 +22,7 @@ run()
 
 
 def test_the_service_does_without_tensorflow_and_the_second_signal_ends_it(tmp_path: Path) -> None:
-    """The first waits for the upload in work; a hang-up of the terminal does nothing.
+    """The first waits for the upload in work; a hang-up of the terminal ends nothing.
 
     `test_process` has the end after the first alone.
     """
@@ -38,7 +38,7 @@ def test_the_service_does_without_tensorflow_and_the_second_signal_ends_it(tmp_p
         assert answer.json()["explanation"]["status"] == "ok"
         assert "with openvino" in service.log.read_text()
         service.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "SIGHUP has no effect" in service.log.read_text())
+        wait_for(lambda: "no newer version" in service.log.read_text())
         assert httpx.get(f"{service.url}/readyz", timeout=LONG).status_code == 200
         with socket.create_connection(("127.0.0.1", service.port), timeout=LONG) as client:
             client.sendall(

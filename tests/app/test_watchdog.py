@@ -24,7 +24,9 @@ async def test_work_that_hangs_is_abandoned(caplog: pytest.LogCaptureFixture) ->
 
     batcher: Batcher[str, int, int] = Batcher(work, max_batch=1, max_pending=9)
     batcher.start()
-    async with Watchdog(batcher, limit_s=0.1).watching():
+    watchdog = Watchdog(limit_s=0.1)
+    watchdog.watch(batcher)
+    async with watchdog.watching(None):
         begun = time.monotonic()
         outcomes = await asyncio.gather(
             *[batcher.submit("a", item) for item in range(3)], return_exceptions=True

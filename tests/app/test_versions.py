@@ -1,0 +1,421 @@
+"""Versions that come and go under a service, with painted engines; `test_versions_process` has real
+ones."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from app.bundle import Bundle, Input, ModelCard, checksums
+from app.decoding import Decoders
+from app.engines import Batch, Cut
+from app.errors import EngineUnavailable
+from app.model import Model
+from app.schemas import PredictQuery
+from app.service import Service
+from app.settings import Settings
+from app.versions import Versions
+from tests.app.conftest import JPEG, LONG, Arrays, Borrowed, Painted, Serve, ask, post
+from tests.app.exposition import scrape
+from tests.app.test_process import wait_for
+
+pytestmark = pytest.mark.anyio
+
+
+class Gated(Painted):
+    """Painted, and waits for leave before each batch, once it is shut."""
+
+    def __init__(self, engine: Borrowed, card: ModelCard) -> None:
+        super().__init__(engine, card)
+        self.busy, self.go = threading.Event(), threading.Event()
+        self.go.set()
+
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        if not self.go.is_set():
+            self.busy.set()
+            assert self.go.wait(LONG)
+        return super().run(cut, batch)
+
+
+class NotFinite(Gated):
+    """Its logits are no numbers."""
+
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        arrays = super().run(cut, batch)
+        return arrays | {"logits": np.full_like(arrays["logits"], np.nan)}
+
+
+class Shut(Gated):
+    """Hangs from its first batch on."""
+
+    def __init__(self, engine: Borrowed, card: ModelCard) -> None:
+        super().__init__(engine, card)
+        self.go.clear()
+
+
+class Shelf:
+    """A model's folder, and the engines that its versions were loaded on.
+
+    Attributes:
+        folder: `models/<name>`.
+        engines: by version.
+        make: makes the next one's.
+    """
+
+    def __init__(self, folder: Path, card: ModelCard, engine: Borrowed) -> None:
+        self.folder = folder
+        self.engines: dict[int, Gated] = {}
+        self.make: Callable[[Borrowed, ModelCard], Gated] = Gated
+        self._card = card.replace(input=Input(size=224))
+        self._engine = engine
+
+    def put(self, version: int) -> Path:
+        path = self.folder / str(version)
+        (path / "variables").mkdir(parents=True)
+        (path / "saved_model.pb").write_bytes(b"graph %d" % version)
+        (path / "variables" / "variables.index").write_bytes(b"weights %d" % version)
+        self._card.replace(version=version, checksums=checksums(path)).write(path)
+        return path
+
+    def remove(self, version: int) -> None:
+        path = self.folder / str(version)
+        path.rename(path.with_name(f"removed-{version}"))
+
+    def create(self, bundle: Bundle, **_: object) -> Gated:
+        engine = self.make(self._engine, bundle.card)
+        self.engines[bundle.card.version] = engine
+        return engine
+
+
+@pytest.fixture
+def shelf(
+    tmp_path: Path, uncalibrated: ModelCard, engine: Borrowed, monkeypatch: pytest.MonkeyPatch
+) -> Shelf:
+    """With version 1."""
+    shelf = Shelf(tmp_path / "dogs", uncalibrated, engine)
+    monkeypatch.setattr("app.engines.create", shelf.create)
+    shelf.put(1)
+    return shelf
+
+
+Open = Callable[..., Service]
+
+
+@pytest.fixture
+def open_service(shelf: Shelf, settings: Settings, decoders: Decoders) -> Open:
+    """`open_service(**settings)`: of the newest version; it looks for others when it is asked."""
+
+    def opened(**changes: object) -> Service:
+        changed = settings.model_copy(
+            update={"model": shelf.folder, "model_poll_s": 0.0, **changes}
+        )
+        return Service(Model.load(changed), changed, decoders=decoders)
+
+    return opened
+
+
+async def version(client: httpx.AsyncClient) -> int:
+    """That answers; `/model` has the same."""
+    answered: int = (await ask(client, "/gradcam"))["model"]["version"]
+    assert (await client.get("/model")).json()["version"] == answered
+    return answered
+
+
+async def explain(service: Service) -> None:
+    with service.explainer.held() as explainer:
+        await explainer.predict(JPEG, PredictQuery())
+
+
+async def loads(client: httpx.AsyncClient) -> dict[str, float]:
+    counted = (await scrape(client)).by("breedcam_model_loads_total", "result")
+    return {result: count for (result,), count in counted.items()}
+
+
+async def until_served(service: Service, version: int) -> None:
+    await asyncio.to_thread(wait_for, lambda: service.model.card.version == version)
+
+
+# -- a version that is added
+
+
+async def test_a_newer_version_is_served_when_its_files_are_at_rest(
+    shelf: Shelf, open_service: Open, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = open_service()
+    versions = Versions(service)
+    async with serve(service) as client:
+        first = (await client.get("/model")).json()
+        assert await version(client) == 1
+        path = shelf.put(2)
+        await versions.look()  # it may still be being copied
+        (path / "variables" / "more").write_bytes(b"")
+        await versions.look()  # it is
+        (path / "variables" / "more").unlink()
+        await versions.look()
+        assert list(shelf.engines) == [1]
+        asked = datetime.now(UTC)
+        with caplog.at_level(logging.INFO):
+            await versions.look()
+        assert await version(client) == 2
+        second = (await client.get("/model")).json()
+        counted = await scrape(client)
+        assert await loads(client) == {"served": 1}
+        await versions.look()
+        assert list(shelf.engines) == [1, 2]
+    assert shelf.engines[1].closed
+    first_since, second_since = (
+        datetime.fromisoformat(model["since"]) for model in (first, second)
+    )
+    assert first_since.tzinfo is not None
+    assert first_since < asked <= second_since <= datetime.now(UTC)
+    assert counted.by("breedcam_model_info", "version") == {("2",): 1}
+    assert counted.value("breedcam_ready") == 1
+    # What warms it up is no client's.
+    assert counted.value("breedcam_batch_size_count") == 2
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("app.")]
+    assert any(f"loading {path} beside {shelf.folder / '1'}" in line for line in lines)
+    assert any("version 2" in line for line in lines)
+    assert f"{shelf.folder / '1'} has answered its last request and is freed" in lines
+
+
+async def test_a_request_is_answered_by_the_version_that_has_begun_it(
+    shelf: Shelf, open_service: Open, serve: Serve
+) -> None:
+    service = open_service()
+    versions = Versions(service)
+    async with serve(service) as client:
+        before = shelf.engines[1]
+        before.go.clear()
+        begun = asyncio.create_task(ask(client, "/compare"))
+        assert await asyncio.to_thread(before.busy.wait, LONG)
+        shelf.put(2)
+        looking = asyncio.create_task(versions.look(asked=True))
+        await until_served(service, 2)
+        assert await version(client) == 2
+        assert not begun.done()
+        assert not looking.done()
+        assert not before.closed
+        before.go.set()
+        assert (await begun)["model"]["version"] == 1
+        await looking
+        assert before.closed
+
+
+async def test_an_upload_that_outlasts_a_version_is_answered_by_the_next(
+    shelf: Shelf, open_service: Open, serve: Serve
+) -> None:
+    service = open_service()
+    versions = Versions(service)
+    sending, rest = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield JPEG[:100]
+        sending.set()
+        await rest.wait()
+        yield JPEG[100:]
+
+    async with serve(service) as client:
+        slow = asyncio.create_task(post(client, "/predict", body()))
+        await sending.wait()
+        shelf.put(2)
+        await versions.look(asked=True)
+        assert shelf.engines[1].closed  # it does not wait for a client that sends nothing
+        rest.set()
+        assert (await slow).json()["model"]["version"] == 2
+
+
+async def test_versions_are_watched(shelf: Shelf, open_service: Open, serve: Serve) -> None:
+    service = open_service(model_poll_s=0.02)
+    async with serve(service) as client:
+        for added in (2, 10):  # by number, not by name
+            shelf.put(added)
+            await until_served(service, added)
+            assert await version(client) == added
+
+
+# -- a version that is removed
+
+
+async def test_the_newest_that_remains_is_served(
+    shelf: Shelf, open_service: Open, serve: Serve
+) -> None:
+    """So an operator rolls back. Where none remains, the one in service serves on."""
+    shelf.put(2)
+    service = open_service()
+    versions = Versions(service)
+    async with serve(service) as client:
+        assert await version(client) == 2
+        shelf.remove(2)
+        for _ in range(2):
+            await versions.look()
+        assert await version(client) == 1
+        shelf.remove(1)
+        for _ in range(3):
+            await versions.look(asked=True)
+        assert await version(client) == 1
+        assert await loads(client) == {"served": 1}
+
+
+async def test_a_version_that_the_settings_name_is_kept(
+    shelf: Shelf, open_service: Open, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = open_service(model=shelf.folder / "1")
+    versions = Versions(service)
+    async with serve(service) as client:
+        shelf.put(2)
+        with caplog.at_level(logging.INFO):
+            await versions.look(asked=True)
+        assert await version(client) == 1
+    assert "there is no newer version" in caplog.text
+
+
+# -- a version that cannot be served
+
+
+def _alter(shelf: Shelf, _: pytest.MonkeyPatch) -> None:
+    (shelf.folder / "2" / "variables" / "variables.index").write_bytes(b"weights 3")
+
+
+def _not_finite(shelf: Shelf, _: pytest.MonkeyPatch) -> None:
+    shelf.make = NotFinite
+
+
+def _no_engine(_: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(*_: object, **__: object) -> Gated:
+        raise EngineUnavailable("OpenVINO is not installed.")
+
+    monkeypatch.setattr("app.engines.create", create)
+
+
+def _defect(_: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engines.create", lambda *_, **__: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_alter, "differs from its checksum"),
+        (_not_finite, "is not finite"),
+        (_no_engine, "OpenVINO is not installed"),
+        (_defect, "ZeroDivisionError"),
+    ],
+)
+async def test_a_version_that_cannot_be_served_is_refused(
+    shelf: Shelf,
+    open_service: Open,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Shelf, pytest.MonkeyPatch], None],
+    reason: str,
+) -> None:
+    service = open_service()
+    versions = Versions(service)
+    create = shelf.create
+    async with serve(service) as client:
+        path = shelf.put(2)
+        spoil(shelf, monkeypatch)
+        for _ in range(4):
+            await versions.look()
+        [line] = [record for record in caplog.records if record.name == "app.versions"]
+        assert line.levelno == logging.ERROR
+        assert f"{path} is refused, and {shelf.folder / '1'} serves on: " in line.getMessage()
+        assert reason in line.getMessage()
+        assert await version(client) == 1
+        assert (await client.get("/readyz")).status_code == 200
+        assert await loads(client) == {"refused": 1}
+        # Tried again when an operator asks for it, and when it has changed.
+        await versions.look(asked=True)
+        assert await loads(client) == {"refused": 2}
+        shelf.make = Gated
+        monkeypatch.setattr("app.engines.create", create)
+        shelf.remove(2)
+        shelf.put(2)
+        for _ in range(2):
+            await versions.look()
+        assert await version(client) == 2
+
+
+async def test_a_version_that_hangs_before_it_serves_is_refused(
+    shelf: Shelf, open_service: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No request waits for it, so the process goes on."""
+    ended: list[str] = []
+    service = open_service(stuck_s=2.0)
+    async with service.running(lambda: ended.append("end")):
+        shelf.make = Shut
+        shelf.put(2)
+        await Versions(service).look(asked=True)
+        assert "2 is refused" in caplog.text
+        assert "not warm after 2 s" in caplog.text
+        shelf.engines[2].go.set()
+        assert service.model.card.version == 1
+        await explain(service)
+    assert not ended
+
+
+# -- ends
+
+
+async def test_a_version_that_hangs_after_it_was_replaced_ends_the_process(
+    shelf: Shelf, open_service: Open, decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its thread nor its memory could be had back otherwise."""
+    monkeypatch.setattr(decoders, "kill", lambda: None)
+    ended = asyncio.Event()
+    service = open_service(stuck_s=2.0, deadline_s=0.5)
+    versions = Versions(service)
+    async with service.running(ended.set):
+        before = shelf.engines[1]
+        before.go.clear()
+        hanging = asyncio.create_task(explain(service))
+        assert await asyncio.to_thread(before.busy.wait, LONG)
+        shelf.put(2)
+        looking = asyncio.create_task(versions.look(asked=True))
+        async with asyncio.timeout(LONG):
+            await ended.wait()
+        before.go.set()
+        await asyncio.gather(hanging, looking, return_exceptions=True)
+
+
+async def test_a_service_that_stops_waits_for_the_version_being_loaded(
+    shelf: Shelf, open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, go = threading.Event(), threading.Event()
+    create = shelf.create
+
+    def slowly(bundle: Bundle, **options: object) -> Gated:
+        loading.set()
+        assert go.wait(LONG)
+        return create(bundle, **options)
+
+    service = open_service()
+    monkeypatch.setattr("app.engines.create", slowly)
+
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[Versions]:
+        versions = Versions(service)
+        async with service.running(), versions.watching():
+            yield versions
+
+    async def whole_life() -> None:
+        async with serving() as versions:
+            shelf.put(2)
+            versions.look_now()
+            assert await asyncio.to_thread(loading.wait, LONG)
+
+    life = asyncio.create_task(whole_life())
+    assert await asyncio.to_thread(loading.wait, LONG)
+    assert not (await asyncio.wait({life}, timeout=0.1))[0]
+    go.set()
+    await life
+    assert service.model.card.version == 1
+    assert shelf.engines[1].closed
+    assert not any(thread.name.startswith("loader") for thread in threading.enumerate())

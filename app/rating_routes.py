@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
-from app import problems
 from app.bodies import limited
 from app.clock import deadline
 from app.errors import MalformedRequest, RequestError, UnsupportedMediaType
+from app.openapi import RATING, refusals
 from app.preferences import Summary
 from app.ratings import Ratings
 from app.routes import ready_explainer
@@ -22,13 +22,6 @@ MAX_BYTES = 4096
 """Of a rating's body; it takes some 300."""
 
 router = APIRouter()
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": Rating.model_json_schema()}},
-    }
-}
 
 
 class RatingRoom:
@@ -56,8 +49,18 @@ class RatingRoom:
 @router.post(
     "/ratings",
     status_code=204,
-    responses=problems.responses(400, 408, 413, 415, 429, 500, 503, 504, 507),
-    openapi_extra=_BODY,
+    tags=["ratings"],
+    summary="Rate heatmaps",
+    response_description="The rating is kept",
+    responses=refusals(
+        *(400, 408, 413, 415, 429, 500, 503, 504, 507),
+        details={
+            400: "`rater` is missing.",
+            413: f"The upload exceeds the limit of {MAX_BYTES} bytes.",
+            415: "Send a rating as application/json.",
+        },
+    ),
+    openapi_extra=RATING,
 )
 async def rate(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
     """Keep which of two heatmaps explains better; never the photo."""
@@ -91,7 +94,12 @@ router.add_api_route(
     "/ratings/summary",
     summary,
     methods=["GET"],
-    responses=problems.responses(400, 429, 500, 503, 504),
+    name="ratings_summary",
+    tags=["ratings"],
+    summary="Summarize ratings",
+    responses=refusals(
+        *(400, 429, 500, 503, 504), details={400: "`since`: there is no such parameter."}
+    ),
 )
 
 

@@ -383,6 +383,7 @@ async def test_openapi_documents_bodies_and_problems(
         assert set(parameters) == common | (explained | drawn if path in PICTURED else set()) | (
             own.get(path, set())
         )
+        assert list(document["paths"][path]) == ["post"]
     for path in ("/model", "/livez", "/readyz"):
         assert list(document["paths"][path]) == ["get"]
     assert "/" not in document["paths"]
@@ -445,9 +446,10 @@ async def test_a_full_service_refuses_after_keys_and_hosts_and_before_all_else(
         assert {name: refused.headers[name] for name in ANSWER} == ANSWER
         assert re.search(r"POST /dogs/gradcam 429 .* mine .*error=queue-full", caplog.text)
         problem(await post(client, "/dogs/gradcam", headers=key), 429, "queue-full")
+        problem(await client.put("/gradcam", content=JPEG, headers=key), 429, "queue-full")
         counted = Scrape((await client.get("/metrics", headers=key)).text)
         held.go.set()
         assert (await first).status_code == 200
     labels = {"method": "POST", "route": "/gradcam"}
     assert counted.value("breedcam_requests_total", status="429", **labels) == 2
-    assert counted.value("breedcam_rejections_total", reason="queue-full") == 2
+    assert counted.value("breedcam_rejections_total", reason="queue-full") == 3

@@ -307,11 +307,11 @@ def _json(message: Document) -> Document:
 def _schemas(*, ratings: bool) -> Document:
     """The schemas of what routes read and write by themselves."""
     _, schemas = models_json_schema(
-        [(Problem, "serialization"), *([(Rating, "validation")] if ratings else [])],
+        [(Problem, "serialization"), (Rating, "validation")],
         ref_template="#/components/schemas/{model}",
     )
-    own: Document = schemas["$defs"]
-    return own | {"PhotoUpload": _UPLOAD}
+    own: Document = schemas["$defs"] | {"PhotoUpload": _UPLOAD}
+    return own if ratings else {name: own[name] for name in own.keys() - {"Rating"}}
 
 
 def _name_enumerations(document: Document) -> None:

@@ -24,7 +24,7 @@ FILE = PROJECT / "app/examples.json"
 PHOTOS: dict[str, dict[str, Any]] = {
     "/predict": {"top_k": 2},
     "/cam": {"top_k": 1, "size": 64},
-    "/gradcam": {"top_k": 1, "method": "layercam", "box": "80,60,420,470", "overlay": "false"},
+    "/gradcam": {"top_k": 1, "method": "layercam", "box": "60,40,400,320", "overlay": "false"},
     "/compare": {"top_k": 1, "method": ["cam", "layercam/last6"], "overlay": "false"},
 }
 """The parameters, by path."""
@@ -39,8 +39,11 @@ RATING = {
     "rater": "5d41402abc4b2a76b9719d911017c592",
 }
 
-LABELS = 2
-"""Breeds of a model that are printed."""
+SHOWN = 2
+"""Breeds, layers and methods of the model that are printed."""
+
+ENGINE = {"version": "2026.4.1", "device": "AMD EPYC"}
+"""What differs from machine to machine."""
 
 BASE64 = 24
 """Characters of a picture that are printed."""
@@ -67,12 +70,16 @@ def _response(command: str, response: httpx.Response) -> dict[str, Any]:
 
 
 def _shortened(answer: dict[str, Any]) -> dict[str, Any]:
-    """Without most of what is long: base64, breeds, layers and the figures by method and layers."""
+    """Without most of what is long: base64, breeds, layers, and figures by method."""
     if overlay := answer.get("overlay"):
         overlay["data"] = f"{overlay['data'][:BASE64]}..."
     if "labels" in answer:
-        answer |= {name: answer[name][:LABELS] for name in ("labels", "layers")}
-        answer["metrics"] = dict(list(answer["metrics"].items())[:LABELS])
+        for name in ("labels", "layers"):
+            answer[name] = answer[name][:SHOWN]
+        for name in ("thresholds", "fused", "metrics"):
+            answer[name] = dict(list(answer[name].items())[:SHOWN])
+        answer["confidence"]["reference"] = None
+        answer["engine"] |= ENGINE
     return answer
 
 

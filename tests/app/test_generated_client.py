@@ -147,11 +147,12 @@ async def test_a_full_service_is_a_problem_too(
     generated: ModuleType, serve: Serve, engine: Borrowed
 ) -> None:
     held, predict = Held(engine), generated.api.photos.predict
+    form = generated.models.PhotoUpload  # httpx's asynchronous client sends no open file by itself
     async with serve(engine=held, max_pending=1) as transport:
         client = generated.Client(base_url="http://test").set_async_httpx_client(transport)
-        first = asyncio.create_task(predict.asyncio(client=client, body=photo(generated, JPEG)))
+        first = asyncio.create_task(predict.asyncio(client=client, body=form(photo(generated))))
         assert await asyncio.to_thread(held.busy.wait, 20)
-        refused = await predict.asyncio_detailed(client=client, body=photo(generated))
+        refused = await predict.asyncio_detailed(client=client, body=form(photo(generated)))
         held.go.set()
         answered = await first
     assert refused.status_code == 429

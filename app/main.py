@@ -15,7 +15,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app import __version__, problems, security, server
+from app import __version__, openapi, problems, security, server
 from app.metrics import FORMATS, Metrics
 from app.negotiation import negotiate
 from app.rating_routes import RatingRoom
@@ -66,7 +66,10 @@ def create_app(
     app = FastAPI(
         title="BreedCAM",
         summary="Dog breeds with their reasons: predictions, heatmaps and boxes.",
+        description=openapi.DESCRIPTION,
         version=__version__,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        generate_unique_id_function=lambda route: route.name,
         lifespan=serving,
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,
@@ -122,6 +125,7 @@ def _add_routes(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.include_router(router)
     if settings.ratings is not None:
         app.include_router(rating_router)
+    openapi.describe(app)
     if settings.docs:
         _add_docs(app)
     _add_page(app)

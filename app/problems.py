@@ -1,11 +1,11 @@
-"""Errors as RFC 9457 problem documents: what a client gets, and what OpenAPI says of it.
+"""Errors as RFC 9457 problem documents: what a client gets.
 
 Each kind of exception that can reach the edge has a handler here: the error tree's own, FastAPI's
 refusals of parameters, Starlette's of paths and verbs, and whatever nobody foresaw.
 """
 
 import uuid
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,30 +18,12 @@ from app.schemas import Problem
 from app.telemetry import REQUEST_ID_HEADER, answered_with, request_id
 from app.wording import listed, near, sentences
 
-__all__ = ["MEDIA_TYPE", "add_handlers", "answer", "responses"]
+__all__ = ["MEDIA_TYPE", "add_handlers", "answer"]
 
 MEDIA_TYPE = "application/problem+json"
 
-_DESCRIPTIONS = {
-    400: "A parameter that cannot be right, an unknown target, or no image",
-    401: "No API key, or one that the service does not know",
-    406: "No representation that `Accept` allows",
-    408: "The body does not arrive, or too slowly",
-    409: "The model does not carry the method, or the rule is not calibrated for it",
-    413: "Too many bytes or pixels, or too costly to decode",
-    415: "Neither an accepted content type nor an allowed image format",
-    421: "`Host` names no host that the service answers for",
-    422: "An allowed format that does not decode",
-    429: "Too many requests in work; see `Retry-After`",
-    500: "The model failed",
-    503: "Starting or stopping, too many connections, or the engine is down",
-    504: "Past the deadline",
-    507: "No space left for what is to be kept",
-}
-
-_HOW_TO_POST = (
-    "Send the photo as the body, as `curl -X POST -T photo.jpg URL` or "
-    "`curl -F file=@photo.jpg URL` do."
+_HOW_TO_SEND = (
+    "Send the photo as the body, as `curl -T photo.jpg URL` or `curl -F file=@photo.jpg URL` do."
 )
 
 _LONGEST = 100
@@ -49,19 +31,6 @@ _LONGEST = 100
 
 # Errors that Starlette raises; any other status is `http-<status>`.
 _HTTP_CODES = {404: "not-found", 405: "method-not-allowed"}
-
-
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for problems of these statuses.
-
-    Without any: of all that a photo's request may get, but those of keys and hosts.
-    """
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {
-        status: {"description": description, "content": content}
-        for status, description in _DESCRIPTIONS.items()
-        if status in (statuses or _DESCRIPTIONS.keys() - {401, 421, 507})
-    }
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -113,8 +82,8 @@ async def _http(request: Request, error: Exception) -> Response:
         # Files (`StaticFiles`) say nothing of what they allow.
         allowed = headers.setdefault("Allow", "GET, HEAD").split(", ")
         detail = f"Use {listed('{}', sorted(allowed), 'or')}."
-        if allowed == ["POST"] and not request.scope["path"].endswith("/ratings"):
-            detail += f" {_HOW_TO_POST}"
+        if "PUT" in allowed:  # as photos alone may be sent
+            detail += f" {_HOW_TO_SEND}"
     return _response(error.status_code, code, title, detail, headers)
 
 

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from app import problems
 from app.admission import Admission
 from app.bodies import limited
 from app.clock import deadline
 from app.errors import MalformedRequest, RequestError, UnsupportedMediaType
+from app.openapi import RATING, refusals
 from app.preferences import Summary
 from app.ratings import Ratings
 from app.routes import ready_service
@@ -30,13 +30,6 @@ MAX_PENDING_BYTES = 1_000_000
 """Of the bodies that are being read or in work."""
 
 router = APIRouter()
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": Rating.model_json_schema()}},
-    }
-}
 
 
 class RatingRoom:
@@ -69,8 +62,18 @@ class RatingRoom:
 @router.post(
     "/ratings",
     status_code=204,
-    responses=problems.responses(400, 408, 413, 415, 429, 500, 503, 504, 507),
-    openapi_extra=_BODY,
+    tags=["ratings"],
+    summary="Rate heatmaps",
+    response_description="The rating is kept",
+    responses=refusals(
+        *(400, 408, 413, 415, 429, 500, 503, 504, 507),
+        details={
+            400: "`rater` is missing.",
+            413: f"The upload exceeds the limit of {MAX_BYTES} bytes.",
+            415: "Send a rating as application/json.",
+        },
+    ),
+    openapi_extra=RATING,
 )
 async def rate(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
     """Keep which of two heatmaps explains better; never the photo."""
@@ -104,7 +107,12 @@ router.add_api_route(
     "/ratings/summary",
     summary,
     methods=["GET"],
-    responses=problems.responses(400, 429, 500, 503, 504),
+    name="ratings_summary",
+    tags=["ratings"],
+    summary="Summarize ratings",
+    responses=refusals(
+        *(400, 429, 500, 503, 504), details={400: "`since`: there is no such parameter."}
+    ),
 )
 
 

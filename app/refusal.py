@@ -28,7 +28,7 @@ MAX_BYTES = 4096
 _HEAD = re.compile(
     # Of what h11 takes, the part that leaves nothing to interpretation: no folded lines, no bare
     # line feeds, ASCII alone.
-    rb"POST (/[!-~]*) HTTP/1\.1\r\n"
+    rb"(POST|PUT) (/[!-~]*) HTTP/1\.1\r\n"
     rb"((?:[-!#$%&'*+.^_`|~0-9a-zA-Z]+:[\t -~]*\r\n){1,64})\r\n"
 )
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -41,6 +41,7 @@ class Head:
     """The header of an ordinary request for a photo.
 
     Attributes:
+        method: POST or PUT.
         path: of the route.
         request_id: as the client offers it.
         forwarded_for: the addresses that proxies have named; empty if none.
@@ -49,6 +50,7 @@ class Head:
         close: whether the client wants the connection closed after the answer.
     """
 
+    method: str
     path: str
     request_id: str
     forwarded_for: str
@@ -111,10 +113,10 @@ class Refusal:
         if not (self._admission.full and self._ready()):
             return None
         match = _HEAD.match(data, 0, MAX_BYTES)
-        path = self._paths.get(match[1].partition(b"?")[0]) if match else None
+        path = self._paths.get(match[2].partition(b"?")[0]) if match else None
         if match is None or path is None:
             return None
-        lines = match[2].splitlines()
+        lines = match[3].splitlines()
         fields = {
             name.lower(): value.strip(b" \t")
             for name, _, value in (line.partition(b":") for line in lines)
@@ -130,6 +132,7 @@ class Refusal:
         ):
             return None
         return Head(
+            method=match[1].decode(),
             path=path,
             request_id=fields.get(telemetry.REQUEST_ID_HEADER.lower().encode(), b"").decode(),
             forwarded_for=fields.get(b"x-forwarded-for", b"").decode(),
@@ -160,7 +163,7 @@ class Refusal:
         exchange.status, exchange.reason = QueueFull.status, QueueFull.code
         exchange.bytes_out = len(body)
         scope = {
-            "method": "POST",
+            "method": head.method,
             "path": self._root_path + head.path,
             "route": self._routes[head.path],
             "client": client,

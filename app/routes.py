@@ -27,6 +27,7 @@ from app.errors import (
 )
 from app.explainer import Explainer
 from app.negotiation import negotiate
+from app.openapi import PHOTO, picture, refusals
 from app.overlay import MEDIA_TYPES
 from app.schemas import (
     CamQuery,
@@ -38,6 +39,7 @@ from app.schemas import (
     ExplainResponse,
     Explanation,
     GradcamQuery,
+    Health,
     Localization,
     ModelInfo,
     PredictQuery,
@@ -57,40 +59,8 @@ JSON = "application/json"
 _AS_IT_IS = "".join(sorted(set(map(chr, range(0x20, 0x7F))) - {"%"}))
 """What stands in a header unquoted: printable ASCII, but the sign that quotes the rest."""
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "The photo. It is also taken without a content type, or with one that "
-        "clients send by themselves: `application/x-www-form-urlencoded` (curl, urllib) or "
-        "`text/plain`. The file's content decides.",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                    "additionalProperties": False,
-                }
-            },
-            "image/*": _BINARY,
-            "application/octet-stream": _BINARY,
-        },
-    }
-}
-
-
-_PICTURE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {media_type: _BINARY for media_type in MEDIA_TYPES},
-        "description": "JSON; or, where `Accept` prefers a picture, the overlay alone, with the "
-        "figures in the headers `BreedCAM-Target`, `-Probability`, `-Confidence`, `-Status`, "
-        "`-Rule`, `-Box` and `-IoU`; those of several explanations with semicolons between",
-    }
-}
-
-
-_ALL_STATUSES = problems.responses()
+_PICTURE = picture(MEDIA_TYPES)
+_ALL_STATUSES = refusals()
 _PREDICT_STATUSES = {status: text for status, text in _ALL_STATUSES.items() if status != 409}
 
 _READ = ["GET", "HEAD"]
@@ -108,10 +78,27 @@ def _read(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
     return add
 
 
-_PHOTO: dict[str, Any] = {"openapi_extra": _BODY}
+def _photo_route(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+    """A route for POST and for PUT, which `curl -T` sends, but for POST alone in OpenAPI."""
+
+    def add(endpoint: Endpoint) -> Endpoint:
+        # As in `_read`.
+        router.add_api_route(path, endpoint, methods=["POST", "PUT"], include_in_schema=False)
+        router.add_api_route(
+            path, endpoint, methods=["POST"], tags=["photos"], openapi_extra=PHOTO, **options
+        )
+        return endpoint
+
+    return add
 
 
-@router.post("/predict", response_model=PredictResponse, responses=_PREDICT_STATUSES, **_PHOTO)
+@_photo_route(
+    "/predict",
+    summary="Predict breeds",
+    response_model=PredictResponse,
+    response_description="The likeliest breeds",
+    responses=_PREDICT_STATUSES,
+)
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
     """The likeliest breeds."""
     negotiate(request.headers.getlist("accept"), [JSON])
@@ -120,33 +107,33 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     return Response(response.model_dump_json(), media_type=JSON)
 
 
-@router.post(
+@_photo_route(
     "/cam",
+    summary="Explain by CAM",
     response_model=ExplainResponse,
     responses=_PICTURE | _ALL_STATUSES,
-    **_PHOTO,
 )
 async def cam(request: Request, query: Annotated[CamQuery, Query()]) -> Response:
     """The likeliest breeds and the CAM heatmap of one of them."""
     return await _explain(request, query)
 
 
-@router.post(
+@_photo_route(
     "/gradcam",
+    summary="Explain by Grad-CAM and its relatives",
     response_model=ExplainResponse,
     responses=_PICTURE | _ALL_STATUSES,
-    **_PHOTO,
 )
 async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> Response:
     """The likeliest breeds and a heatmap of the Grad-CAM family for one of them."""
     return await _explain(request, query)
 
 
-@router.post(
+@_photo_route(
     "/compare",
+    summary="Compare methods",
     response_model=CompareResponse,
     responses=_PICTURE | _ALL_STATUSES,
-    **_PHOTO,
 )
 async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> Response:
     """Several methods side by side: CAM, and Grad-CAM at the last layer and over the last six.
@@ -161,32 +148,32 @@ async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> 
     return _response(explainer.admission, answer.body, picture_as, answer.response, explanations)
 
 
-@_read("/model", responses=problems.responses(503))
+@_read("/model", tags=["model"], summary="Describe the model", responses=refusals(503))
 async def model(request: Request) -> ModelInfo:
     """The model in service, its numbers, and the engine that runs it."""
     return ready_service(request.app).explainer.describe()
 
 
-@_read("/livez", responses=problems.responses(503))
-async def livez(request: Request) -> dict[str, str]:
+@_read("/livez", tags=["health"], summary="Liveness", responses=refusals(503))
+async def livez(request: Request) -> Health:
     """The process can go on. It cannot where the model hangs or its thread has died."""
     service: Service | None = getattr(request.app.state, "service", None)
     if service is not None:
         service.check_alive()
-    return {"status": "alive"}
+    return Health(status="alive")
 
 
-@_read("/readyz", responses=problems.responses(503))
-async def readyz(request: Request) -> dict[str, str]:
+@_read("/readyz", tags=["health"], summary="Readiness", responses=refusals(503))
+async def readyz(request: Request) -> Health:
     """The model is loaded and warm, and its worker lives."""
     ready_service(request.app)
-    return {"status": "ready"}
+    return Health(status="ready")
 
 
 PHOTO_ROUTES = {
     route.path: route
     for route in router.routes
-    if isinstance(route, APIRoute) and "POST" in (route.methods or ())
+    if isinstance(route, APIRoute) and "PUT" in (route.methods or ())
 }
 """By path."""
 
@@ -204,7 +191,7 @@ class Room:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before its body is read."""
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["type"] == "http" and scope["method"] in ("POST", "PUT"):
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             if route := PHOTO_ROUTES.get(path):
                 try:

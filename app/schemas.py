@@ -27,6 +27,7 @@ __all__ = [
     "ExplainResponse",
     "Explanation",
     "GradcamQuery",
+    "Health",
     "HeatmapData",
     "ImageInfo",
     "Limits",
@@ -362,6 +363,12 @@ class CompareResponse(_PhotoAnswer):
     overlay: Overlay | None
     photo: Photo | None = Field(description="null unless requested")
     timings_ms: dict[str, float]
+
+
+class Health(_Answer):
+    """What the probes answer with status 200."""
+
+    status: Literal["alive", "ready"]
 
 
 class Limits(_Answer):

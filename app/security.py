@@ -25,7 +25,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import problems
+from app import openapi, problems
 from app.errors import BreedCAMError, Unauthorized, UnknownHost
 from app.settings import Settings
 
@@ -96,7 +96,7 @@ def protect(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "HEAD", "POST"),
+            allow_methods=("GET", "HEAD", "POST", "PUT"),
             allow_headers=("Authorization", "X-Request-ID"),
             expose_headers=EXPOSED,
         )
@@ -230,17 +230,14 @@ async def _refuse(error: BreedCAMError, scope: Scope, receive: Receive, send: Se
 
 def _declare(app: FastAPI, status: int, exempt: Sequence[str], **members: Any) -> None:
     """Say in OpenAPI which operations are refused with a status, and what else they have."""
-    before = app.openapi
 
-    def openapi() -> dict[str, Any]:
-        schema = before()
+    def declare(document: dict[str, Any]) -> None:
         if "security" in members:
             scheme = {"type": "http", "scheme": "bearer"}
-            schema.setdefault("components", {})["securitySchemes"] = {"key": scheme}
-        for path, operations in schema["paths"].items():
+            document.setdefault("components", {})["securitySchemes"] = {"key": scheme}
+        for path, operations in document["paths"].items():
             for operation in () if _among(exempt, path) else operations.values():
                 operation.update(members)
-                operation["responses"][str(status)] = problems.responses(status)[status]
-        return schema
+                operation["responses"][str(status)] = openapi.refusals(status)[status]
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    openapi.extend(app, declare)

@@ -51,6 +51,8 @@ async def test_every_way_of_sending_the_photo_gives_the_same_answer(
     )
     multipart = await client.post(path, files={"file": ("a.jpg", JPEG)}, params=params)
     assert multipart.status_code == 200
+    put = await client.put(path, content=JPEG, params=params)
+    assert untimed(put.json()) == untimed(multipart.json())
     raw = [
         await ask(client, path, content_type=content_type, **params)
         for content_type in ("image/jpeg", "IMAGE/x-anything; q=1", *UNSPECIFIC)

@@ -76,6 +76,7 @@ async def test_requests_are_counted_by_route_method_and_status(client: httpx.Asy
         ("GET", "/static/none.js", "/static/{path}", 404),
         ("GET", "/openapi.json", "/openapi.json", 200),
         ("POST", "/cam?size=1", "/cam", 400),
+        ("PUT", "/cam?size=1", "/cam", 400),
     ]:
         response = await client.request(method, path)
         assert response.status_code == status, path

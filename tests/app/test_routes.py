@@ -362,7 +362,9 @@ async def test_openapi_documents_bodies_and_problems(
         operation = document["paths"][path]["post"]
         bodies = operation["requestBody"]["content"]
         assert set(bodies) == {"multipart/form-data", "image/*", "application/octet-stream"}
-        assert bodies["multipart/form-data"]["schema"]["required"] == ["file"]
+        assert bodies["multipart/form-data"]["schema"] == {
+            "$ref": "#/components/schemas/PhotoUpload"
+        }
         expected = {"200", "400", "406", "408", "413", "415", "422", "429", "500", "503", "504"}
         assert set(operation["responses"]) == expected | ({"409"} if path in PICTURED else set())
         for status, response in operation["responses"].items():
@@ -383,8 +385,10 @@ async def test_openapi_documents_bodies_and_problems(
         assert set(parameters) == common | (explained | drawn if path in PICTURED else set()) | (
             own.get(path, set())
         )
+        assert list(document["paths"][path]) == ["post"]
     for path in ("/model", "/livez", "/readyz"):
         assert list(document["paths"][path]) == ["get"]
+    assert document["components"]["schemas"]["PhotoUpload"]["required"] == ["file"]
     assert "/" not in document["paths"]
     assert "HTTPValidationError" not in str(document)
     assert (await client.get("/docs")).status_code == 200
@@ -445,9 +449,10 @@ async def test_a_full_service_refuses_after_keys_and_hosts_and_before_all_else(
         assert {name: refused.headers[name] for name in ANSWER} == ANSWER
         assert re.search(r"POST /dogs/gradcam 429 .* mine .*error=queue-full", caplog.text)
         problem(await post(client, "/dogs/gradcam", headers=key), 429, "queue-full")
+        problem(await client.put("/gradcam", content=JPEG, headers=key), 429, "queue-full")
         counted = Scrape((await client.get("/metrics", headers=key)).text)
         held.go.set()
         assert (await first).status_code == 200
     labels = {"method": "POST", "route": "/gradcam"}
     assert counted.value("breedcam_requests_total", status="429", **labels) == 2
-    assert counted.value("breedcam_rejections_total", reason="queue-full") == 2
+    assert counted.value("breedcam_rejections_total", reason="queue-full") == 3

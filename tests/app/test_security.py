@@ -142,7 +142,7 @@ async def test_page_documentation_and_probes_are_open(locked: httpx.AsyncClient)
 async def test_no_path_leads_around_the_keys(locked: httpx.AsyncClient, path: str) -> None:
     """The address as it is, not as httpx would make it."""
     url = httpx.URL("http://test").copy_with(raw_path=path.encode())
-    for method in ("GET", "POST"):
+    for method in ("GET", "POST", "PUT"):
         response = await locked.send(httpx.Request(method, url))
         assert response.status_code in (401, 404, 405), path
 
@@ -207,7 +207,7 @@ async def test_a_preflight_needs_no_key(locked: httpx.AsyncClient) -> None:
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
     allowed = answer.headers["Access-Control-Allow-Headers"].lower().split(", ")
     assert {"authorization", "content-type", "x-request-id"} <= set(allowed)
-    assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+    assert {"POST", "PUT"} <= set(answer.headers["Access-Control-Allow-Methods"].split(", "))
     assert "Access-Control-Allow-Credentials" not in answer.headers
 
     refused = await locked.options("/gradcam", headers=headers | {"Origin": OTHER})

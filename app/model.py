@@ -3,7 +3,7 @@
     load       bundle -> engine, compiled                  before it takes photos
     watched    the event loop looks whether it hangs       while it takes them
     start      the inference thread
-    run        a photo -> its outputs, batched with others
+    run        a photo, for a class or several -> its outputs, batched with others
     stop       what waits is finished, the engine freed
 
 It is started and stopped by itself. What the service has besides is in `app.service`.
@@ -55,7 +55,7 @@ class Model:
     Attributes:
         card: what it is.
         engine: with the version loaded.
-        observers: called on the inference thread with the number of photos of every batch.
+        observers: called on the inference thread with the number of rows of every batch.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings) -> None:
@@ -137,8 +137,12 @@ class Model:
         if self._batcher.down is not None:
             raise EngineDown(self._batcher.down)
 
-    async def run(self, cut: Cut, row: Row) -> Outcome[Outputs]:
-        """One photo's outputs, from a batch with other requests' photos.
+    async def run(self, cut: Cut, rows: Sequence[Row]) -> list[Outcome[Outputs]]:
+        """One request's outputs, from a batch with other requests' photos.
+
+        Args:
+            cut: how much of the model is run.
+            rows: the photo with each of the classes to explain.
 
         Raises:
             QueueFull: too many wait.
@@ -146,7 +150,7 @@ class Model:
             EngineDown: it hangs, or its thread has died.
             EngineFailed: it fails on this photo, or its answer is not finite.
         """
-        return await self._batcher.submit(cut, row)
+        return await self._batcher.submit(cut, rows)
 
     def _run_batch(self, cut: Cut, rows: Sequence[Row]) -> list[Outputs | Exception]:
         """Run a batch on the inference thread and cut the result into rows.

@@ -78,7 +78,7 @@ class Batcher(Generic[Key, Item, Result]):
             work: takes a key and 1 to `max_batch` items, gives as many results in their order;
                 an exception among them is that one item's.
             max_batch: items in one call.
-            max_pending: items waiting; one more is refused.
+            max_pending: items waiting; where there are as many, no more are taken.
             wait_s: how long a batch that is not full waits to fill up.
         """
         self._work = work
@@ -150,21 +150,26 @@ class Batcher(Generic[Key, Item, Result]):
         for job in jobs:
             job.settle(EngineDown(reason))
 
-    async def submit(self, key: Key, item: Item) -> Outcome[Result]:
-        """Wait for an item's result; cancelling the wait gives back the item's place.
+    async def submit(self, key: Key, items: Sequence[Item]) -> list[Outcome[Result]]:
+        """Wait for the results of items that belong together, in their order.
+
+        They take their turn one behind the other: in one batch, unless it is full before the last
+        of them. Cancelling the wait gives back the places of all.
 
         Args:
             key: items are batched with others of the same key.
-            item: what `work` takes.
+            items: what `work` takes. Where there is a place for one, there is for all of them.
 
         Raises:
             QueueFull: `max_pending` items wait already.
             NotReady: not started, or stopping.
             EngineDown: the worker hangs or has died.
-            EngineFailed: `work` raised on this item, alone.
+            EngineFailed: `work` raised on one of these items, alone; the others are given up.
         """
         loop = asyncio.get_running_loop()
-        job: _Job[Key, Item, Result] = _Job(key, item, loop, loop.create_future())
+        jobs: list[_Job[Key, Item, Result]] = [
+            _Job(key, item, loop, loop.create_future()) for item in items
+        ]
         with self._changed:
             if self.down is not None:
                 raise EngineDown(self.down)
@@ -172,16 +177,20 @@ class Batcher(Generic[Key, Item, Result]):
                 raise NotReady("The service is not ready to run the model.")
             if len(self._jobs) >= self._max_pending:
                 raise QueueFull("Too many requests are waiting for the model.")
-            self._jobs.append(job)
+            self._jobs.extend(jobs)
             self._changed.notify()
         try:
-            return await job.future
+            return [await job.future for job in jobs]
         finally:
-            if job.future.cancelled():
+            for job in jobs:
                 self._give_up(job)
 
     def _give_up(self, job: _Job[Key, Item, Result]) -> None:
         """Free the place of a job that nobody waits for any more, if it still waits."""
+        job.future.cancel()
+        if not job.future.cancelled():
+            job.future.exception()  # of several that fail, only the first is raised
+            return
         with self._changed, suppress(ValueError):
             self._jobs.remove(job)
 

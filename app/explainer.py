@@ -1,27 +1,29 @@
 """The way one photo takes: decode -> infer -> calibrate -> locate -> draw -> answer.
 
     step        from -> to                                        on
-    classes_of  names in the query -> their indexes               the event loop
+    Form        what is wanted of the photo (`app.answers`)       the event loop
+    classes_of  names in the query -> indexes (`app.classes`)     the same
     _decode     bytes -> the header, and what decoding will cost  the event loop if it is short
                 bytes -> the model's input, pixels to draw on     a decoder process
-    _infer      the model's input -> its outputs                  the inference thread, batched
+    _infer      the model's input -> outputs, a row a target      the inference thread, batched
     calibrated  outputs -> probabilities (`app.confidence`)       the event loop
     _foreground outputs -> the foreground, if it is needed        an image thread
     _locate     outputs -> heatmap, box and figures, by method    the same
-    _draw       pixels, heatmaps and boxes -> the picture         the same
-    _numbers    heatmaps -> their values in JSON, if requested    the same
-    _photo      pixels -> the photo in JSON, if requested         the same
+    draw        pixels, heatmaps and boxes -> the picture         the same
+    numbers     heatmaps -> their values in JSON, if requested    the same
+    photo       pixels -> the photo in JSON, if requested         the same
+    file        picture or heatmaps -> the body, if requested     the same
     _answer     all of these -> the body                          the same
 
-`Explainer.explain` and `compare` take all of them: `_decode_and_infer` the first four; then
-`_explained` and `_compared` carry the last six to an image thread. `predict` takes `_decode`,
+`Explainer.explain` and `compare` take all of them: `_decode_and_infer` those up to `calibrated`;
+then `_explained` and `_compared` carry the others to an image thread, where `_render` takes all but
+the last. `draw`, `numbers`, `photo` and `file` are in `app.answers`. `predict` takes `_decode`,
 `_infer` and `calibrated` only. The methods below these stand in this order. The caller holds a
 place (`Explainer.admission`) and the deadline (`app.clock.deadline`). Model, decoders and threads
 are started and stopped by `app.service`.
 """
 
 import asyncio
-import base64
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,25 +33,25 @@ from typing import Generic, Literal, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from app import confidence, evidence, image_header, images, overlay, panels
+from app import answers, confidence, evidence, image_header, images, panels
 from app.admission import Admission
-from app.bundle import Method, ModelCard, near_classes
+from app.answers import Form
+from app.bundle import Method
+from app.classes import classes_of
 from app.clock import Clock
 from app.decoder import Decoded, Job
 from app.decoding import Decoders
 from app.engines import Cut
-from app.errors import RequestError, UnknownTarget
+from app.errors import RequestError
 from app.evidence import MethodAtLayers, Outputs
 from app.heatmaps import Heatmap
 from app.metrics import Metrics
 from app.model import NO_CLASS, Classes, Model, Row
 from app.panels import Panel
 from app.schemas import (
-    MAX_PICTURES,
     Compared,
     CompareQuery,
     CompareResponse,
-    EvidenceQuery,
     ExplainQuery,
     ExplainResponse,
     HeatmapData,
@@ -66,7 +68,7 @@ from app.schemas import (
 from app.settings import Settings
 from app.threads import Threads
 
-__all__ = ["Answer", "Explainer", "classes_of"]
+__all__ = ["Answer", "Explainer"]
 
 Response = TypeVar("Response", ExplainResponse, CompareResponse)
 ConfidenceLevel = Literal["ok", "low"]
@@ -81,31 +83,46 @@ class _Inferred:
 
     Attributes:
         query: the request's parameters.
+        form: what the response holds, and as what.
         decoded: the photo.
         info: its upright size.
         boxes: the request's, clipped to the photo.
-        classes: those that the query names.
-        outputs: the photo's row of the model's outputs.
+        versus: the class that the query explains against, or `NO_CLASS`.
+        outputs: for each target, the photo's row of the model's outputs.
         probabilities: float32 `[classes]`, calibrated where the model is.
         confidence: whether to doubt them; None where the model is not calibrated.
     """
 
-    query: EvidenceQuery
+    query: ExplainQuery | CompareQuery
+    form: Form
     decoded: Decoded
     info: ImageInfo
     boxes: list[images.Box]
-    classes: Classes
-    outputs: Outputs
+    versus: int
+    outputs: list[Outputs]
     probabilities: npt.NDArray[np.float32]
     confidence: ConfidenceLevel | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """The panels side by side: as a file, and as JSON has it."""
+class _Rendered:
+    """What a response is made of beside figures.
 
-    file: bytes
-    overlay: Overlay
+    Attributes:
+        panels: the explanations: target by target, and the methods of each.
+        heatmaps: theirs, as numbers in JSON; None where they are not requested.
+        foreground: the foreground's, likewise.
+        overlay: the panels side by side, for JSON.
+        photo: for JSON.
+        file: the picture or the heatmaps as a body of their own; None: it is JSON.
+    """
+
+    panels: list[Panel]
+    heatmaps: list[HeatmapData | None]
+    foreground: HeatmapData | None
+    overlay: Overlay | None
+    photo: Photo | None
+    file: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +131,7 @@ class Answer(Generic[Response]):
 
     Attributes:
         response: the figures; without the picture's data where `body` is the picture.
-        body: JSON, or the picture alone where that is requested.
+        body: JSON, or the picture or the heatmaps alone where they are requested.
     """
 
     response: Response
@@ -225,7 +242,7 @@ class Explainer:
         with self._observed() as clock:
             decoded = await self._decode(clock, data, None)
             # Not `Cut.PREDICT`: confidence needs the foreground and the novelty.
-            outputs = await self._infer(clock, Cut.EXPLAIN, Row(decoded.squashed, Classes()))
+            [outputs] = await self._infer(clock, Cut.EXPLAIN, [Row(decoded.squashed, Classes())])
             probabilities, level = self._assess(outputs)
             return PredictResponse(
                 model=self._model_id,
@@ -236,63 +253,59 @@ class Explainer:
             )
 
     async def explain(
-        self, data: bytes, query: ExplainQuery, picture_as: str | None = None
+        self, data: bytes, query: ExplainQuery, media_type: str | None = None
     ) -> Answer[ExplainResponse]:
         """The likeliest breeds, and where the evidence for one of them lies.
 
         Args:
             data: the encoded photo.
             query: the request's parameters.
-            picture_as: one of `overlay.MEDIA_TYPES`, for the picture alone in place of JSON.
+            media_type: one of `answers.MEDIA_TYPES`, for the picture or the heatmap alone; None:
+                JSON.
 
         Raises:
             RequestError: the photo or a parameter cannot be used.
         """
         spec = MethodAtLayers.parse(self._card, query.method, query.layers)
+        form = Form(query, media_type, self.settings)
         with self._observed() as clock:
-            inferred = await self._decode_and_infer(clock, data, query, [spec])
-            return await self._threads.run(self._explained, clock, inferred, spec, picture_as)
+            inferred = await self._decode_and_infer(clock, data, query, form, [spec])
+            return await self._threads.run(self._explained, clock, inferred, spec)
 
     def _explained(
-        self, clock: Clock, inferred: _Inferred, spec: MethodAtLayers, picture_as: str | None
+        self, clock: Clock, inferred: _Inferred, spec: MethodAtLayers
     ) -> Answer[ExplainResponse]:
-        with clock.lap("render"):
-            foreground = self._foreground(inferred, [spec])
-            [panel] = self._locate(inferred, [spec], foreground)
-            picture = _draw(inferred, [panel], picture_as)
-            photo = _photo(inferred)
+        rendered = self._render(clock, inferred, [spec])
+        [panel], [heatmap], [target] = rendered.panels, rendered.heatmaps, self._targets(inferred)
         response = ExplainResponse(
             model=self._model_id,
             image=inferred.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
             confidence=inferred.confidence,
-            target=self._target(inferred),
+            target=target,
             explanation=panel.explanation,
             localization=panel.localization,
-            heatmap=_numbers(inferred.query, panel.evidence.heatmap),
-            foreground=_numbers(inferred.query, foreground),
-            overlay=picture.overlay if picture else None,
-            photo=photo,
+            heatmap=heatmap,
+            foreground=rendered.foreground,
+            overlay=rendered.overlay,
+            photo=rendered.photo,
             timings_ms=clock.timings_ms,
         )
-        return _answer(response, picture, picture_as)
+        return _answer(response, rendered)
 
     async def compare(
-        self, data: bytes, query: CompareQuery, picture_as: str | None = None
+        self, data: bytes, query: CompareQuery, media_type: str | None = None
     ) -> Answer[CompareResponse]:
-        """Explanations by several methods, in the order of the query, from one call of the model.
+        """Explanations of several classes by several methods, from one call of the model.
 
-        See `explain` for arguments and errors.
+        They come in the order of the query: target by target, and the methods of each. See
+        `explain` for arguments and errors.
         """
         specs = self._specs(query)
-        if query.overlay and len(specs) > MAX_PICTURES:
-            raise RequestError(
-                f"`method`: an overlay shows {MAX_PICTURES} methods at most. For more, send "
-                "`overlay=false`."
-            )
+        form = Form(query, media_type, self.settings)
         with self._observed() as clock:
-            inferred = await self._decode_and_infer(clock, data, query, specs)
-            return await self._threads.run(self._compared, clock, inferred, specs, picture_as)
+            inferred = await self._decode_and_infer(clock, data, query, form, specs)
+            return await self._threads.run(self._compared, clock, inferred, specs)
 
     def _specs(self, query: CompareQuery) -> list[MethodAtLayers]:
         """The methods that a query compares.
@@ -307,59 +320,61 @@ class Explainer:
         return list(dict.fromkeys(parsed))  # in a model of one layer, the last is the last six
 
     def _compared(
-        self,
-        clock: Clock,
-        inferred: _Inferred,
-        specs: Sequence[MethodAtLayers],
-        picture_as: str | None,
+        self, clock: Clock, inferred: _Inferred, specs: Sequence[MethodAtLayers]
     ) -> Answer[CompareResponse]:
-        with clock.lap("render"):
-            foreground = self._foreground(inferred, specs)
-            located = self._locate(inferred, specs, foreground)
-            picture = _draw(inferred, located, picture_as)
-            photo = _photo(inferred)
+        rendered = self._render(clock, inferred, specs)
+        targets = self._targets(inferred)
+        of_panels = [target for target in targets for _ in specs]
+        explained = zip(of_panels, rendered.panels, rendered.heatmaps, strict=True)
         response = CompareResponse(
             model=self._model_id,
             image=inferred.info,
             predictions=self._top(inferred.probabilities, inferred.query.top_k),
             confidence=inferred.confidence,
-            target=self._target(inferred),
+            target=targets[0],
             explanations=[
                 Compared(
+                    target=target,
                     explanation=panel.explanation,
                     localization=panel.localization,
-                    heatmap=_numbers(inferred.query, panel.evidence.heatmap),
+                    heatmap=heatmap,
                 )
-                for panel in located
+                for target, panel, heatmap in explained
             ],
-            foreground=_numbers(inferred.query, foreground),
-            overlay=picture.overlay if picture else None,
-            photo=photo,
+            foreground=rendered.foreground,
+            overlay=rendered.overlay,
+            photo=rendered.photo,
             timings_ms=clock.timings_ms,
         )
-        return _answer(response, picture, picture_as)
+        return _answer(response, rendered)
 
     async def _decode_and_infer(
-        self, clock: Clock, data: bytes, query: EvidenceQuery, specs: Sequence[MethodAtLayers]
+        self,
+        clock: Clock,
+        data: bytes,
+        query: ExplainQuery | CompareQuery,
+        form: Form,
+        specs: Sequence[MethodAtLayers],
     ) -> _Inferred:
         """The steps up to the model's outputs, with as much of the model as the layers need."""
         # What can be known without the photo is refused first.
         for spec in specs:
             evidence.fused_rule(self._card, spec, query.rule)  # for what it raises
         classes = classes_of(self._card, query)
-        pictured = query.overlay or query.photo
-        size = (query.size or self.settings.overlay_size) if pictured else None
-        decoded = await self._decode(clock, data, size)
+        form.check(self._card, specs, targets=len(classes))
+        decoded = await self._decode(clock, data, form.decoded_size)
         info = _info(decoded)
         boxes = [images.clip_box(box, info.width, info.height) for box in query.box]
+        form.check_size(info, len(classes) * len(specs))
         last_layer_only = all(spec.name == "last" for spec in specs)
         cut = Cut.EXPLAIN if last_layer_only else Cut.EXPLAIN_DEEP
-        outputs = await self._infer(clock, cut, Row(decoded.squashed, classes))
+        outputs = await self._infer(clock, cut, [Row(decoded.squashed, row) for row in classes])
         # In `target_index` the graph has put the likeliest class in place of `NO_CLASS`.
-        if int(outputs["target_index"]) == classes.versus:
+        versus = classes[0].versus
+        if int(outputs[0]["target_index"]) == versus:
             raise RequestError("`versus` names the class that is explained: the likeliest.")
-        probabilities, level = self._assess(outputs)
-        return _Inferred(query, decoded, info, boxes, classes, outputs, probabilities, level)
+        probabilities, level = self._assess(outputs[0])
+        return _Inferred(query, form, decoded, info, boxes, versus, outputs, probabilities, level)
 
     # -- decode
 
@@ -378,35 +393,57 @@ class Explainer:
 
     # -- infer
 
-    async def _infer(self, clock: Clock, cut: Cut, row: Row) -> Outputs:
-        """One photo's outputs, from a batch with other requests' photos."""
-        outcome = await self.model.run(cut, row)
-        clock.add("inference", outcome.begun, outcome.ended)
-        return outcome.result
+    async def _infer(self, clock: Clock, cut: Cut, rows: Sequence[Row]) -> list[Outputs]:
+        """One photo's outputs by row, from a batch with other requests' photos."""
+        outcomes = await self.model.run(cut, rows)
+        calls = dict.fromkeys((outcome.begun, outcome.ended) for outcome in outcomes)
+        for begun, ended in calls:
+            clock.add("inference", begun, ended)
+        return [outcome.result for outcome in outcomes]
 
-    # -- locate
+    # -- render
+
+    def _render(
+        self, clock: Clock, inferred: _Inferred, specs: Sequence[MethodAtLayers]
+    ) -> _Rendered:
+        """All that takes time once the model has answered."""
+        form, decoded, info = inferred.form, inferred.decoded, inferred.info
+        with clock.lap("render"):
+            foreground = self._foreground(inferred, specs)
+            # `[h, w]` -> `[S, S]`, once for all
+            enlarged = None if foreground is None else evidence.enlarged(self._card, foreground)
+            located = self._locate(inferred, specs, enlarged)
+            picture = answers.draw(form, decoded, info, inferred.boxes, located)
+            return _Rendered(
+                panels=located,
+                heatmaps=[
+                    answers.numbers(form, info, panel.evidence.heatmap, panel.evidence.values)
+                    for panel in located
+                ],
+                foreground=answers.numbers(form, info, foreground, enlarged),
+                overlay=picture.overlay if picture else None,
+                photo=answers.photo(form, decoded),
+                file=answers.file(form, info, located, picture),
+            )
 
     def _foreground(self, inferred: _Inferred, specs: Sequence[MethodAtLayers]) -> Heatmap | None:
-        """The foreground's heatmap, if a method's rule or the request needs it."""
+        """The foreground's heatmap, of no class, if a method's rule or the request needs it."""
         query = inferred.query
         fused = [evidence.fused_rule(self._card, spec, query.rule) for spec in specs]
         if not (query.heatmap or any(fused)):
             return None
-        return evidence.foreground_of(self._card, inferred.outputs)
+        return evidence.foreground_of(self._card, inferred.outputs[0])
 
     def _locate(
         self,
         inferred: _Inferred,
         specs: Sequence[MethodAtLayers],
-        foreground: Heatmap | None,
+        foreground: npt.NDArray[np.float32] | None,
     ) -> list[Panel]:
-        """Each method's evidence, and how it agrees with the request's boxes."""
-        query, outputs, versus_index = inferred.query, inferred.outputs, inferred.classes.versus
-        versus = None
-        if versus_index != NO_CLASS:
-            versus = self._prediction(inferred.probabilities, versus_index)
-        # `[h, w]` -> `[S, S]`, once for all methods
-        enlarged = None if foreground is None else evidence.enlarged(self._card, foreground)
+        """Each method's evidence for each target, and how it agrees with the request's boxes."""
+        query, versus = inferred.query, None
+        if inferred.versus != NO_CLASS:
+            versus = self._prediction(inferred.probabilities, inferred.versus)
         return [
             panels.make(
                 evidence.find(
@@ -415,7 +452,7 @@ class Explainer:
                     spec,
                     rule=query.rule,
                     threshold=query.threshold,
-                    foreground=enlarged,
+                    foreground=foreground,
                 ),
                 spec,
                 inferred.info,
@@ -423,14 +460,16 @@ class Explainer:
                 versus=versus,
                 curve=query.curve,
             )
+            for outputs in inferred.outputs
             for spec in specs
         ]
 
     # -- predictions
 
-    def _target(self, inferred: _Inferred) -> Prediction:
-        """The class that is explained: the one that the query names, or the likeliest."""
-        return self._prediction(inferred.probabilities, int(inferred.outputs["target_index"]))
+    def _targets(self, inferred: _Inferred) -> list[Prediction]:
+        """The classes that are explained: those that the query names, or the likeliest."""
+        indexes = [int(outputs["target_index"]) for outputs in inferred.outputs]
+        return [self._prediction(inferred.probabilities, index) for index in indexes]
 
     def _prediction(self, probabilities: npt.NDArray[np.float32], index: int) -> Prediction:
         label = self._card.labels[index]
@@ -471,42 +510,7 @@ class Explainer:
                 observe(clock)
 
 
-# -- classes
-
-
-def classes_of(card: ModelCard, query: EvidenceQuery) -> Classes:
-    """The classes that `target` and `versus` name.
-
-    Raises:
-        UnknownTarget: the model has no such class.
-        RequestError: both name the same.
-    """
-    target = _class_index(card, "target", query.target)
-    versus = _class_index(card, "versus", query.versus)
-    if query.versus is not None and target == versus:
-        raise RequestError("`target` and `versus` name the same class.")
-    return Classes(target, versus)
-
-
-def _class_index(card: ModelCard, parameter: str, name: str | None) -> int:
-    """The class that a parameter names by index, synset or breed; `NO_CLASS` for None."""
-    if name is None:
-        return NO_CLASS
-    indexes = card.classes_named(name)
-    if len(indexes) > 1:
-        fitting = ", ".join(f"{index} ({card.labels[index].name})" for index in indexes)
-        raise UnknownTarget(f"`{parameter}`: {name!r} may mean any of the classes {fitting}.")
-    if not indexes:
-        near = near_classes(name, card.labels)
-        raise UnknownTarget(
-            f"`{parameter}`: the model has no class {name!r}; "
-            + (f"near: {', '.join(near)}. " if near else "")
-            + f"GET /model lists its {len(card.labels)}."
-        )
-    return indexes[0]
-
-
-# -- decoded
+# -- decode, answer
 
 
 def _info(decoded: Decoded) -> ImageInfo:
@@ -514,46 +518,6 @@ def _info(decoded: Decoded) -> ImageInfo:
     return ImageInfo(width=decoded.width, height=decoded.height)
 
 
-# -- draw, answer
-
-
-def _draw(inferred: _Inferred, located: Sequence[Panel], picture_as: str | None) -> _Picture | None:
-    """The panels in a row; None where the query wants no overlay.
-
-    Where the picture alone is the body, its JSON holds no data.
-    """
-    pixels, info = inferred.decoded.pixels, inferred.info
-    if pixels is None or not inferred.query.overlay:
-        return None
-    drawn = [panels.draw(panel, pixels, inferred.query, info, inferred.boxes) for panel in located]
-    row = overlay.side_by_side(drawn)
-    file = overlay.encode(row, picture_as or overlay.MEDIA_TYPES[0])
-    data = "" if picture_as else base64.b64encode(file).decode("ascii")
-    height, width = row.shape[:2]
-    return _Picture(
-        file, Overlay(width=width, height=height, panel_width=pixels.shape[1], data=data)
-    )
-
-
-def _numbers(query: EvidenceQuery, heatmap: Heatmap | None) -> HeatmapData | None:
-    """A heatmap for JSON; None where the query does not want it."""
-    return panels.numbers(heatmap) if query.heatmap and heatmap else None
-
-
-def _photo(inferred: _Inferred) -> Photo | None:
-    """The scaled photo for JSON; None where the query does not want it."""
-    pixels = inferred.decoded.pixels
-    if pixels is None or not inferred.query.photo:
-        return None
-    height, width = pixels.shape[:2]
-    data = base64.b64encode(overlay.encode(pixels, overlay.JPEG)).decode("ascii")
-    return Photo(width=width, height=height, data=data)
-
-
-def _answer(
-    response: Response, picture: _Picture | None, picture_as: str | None
-) -> Answer[Response]:
-    """The response with its body: the picture alone where that is requested, else JSON."""
-    if picture_as and picture:
-        return Answer(response, picture.file)
-    return Answer(response, response.model_dump_json().encode())
+def _answer(response: Response, rendered: _Rendered) -> Answer[Response]:
+    """The response with its body: a picture or heatmaps alone where requested, else JSON."""
+    return Answer(response, rendered.file or response.model_dump_json().encode())

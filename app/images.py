@@ -41,6 +41,7 @@ __all__ = [
     "decode",
     "enough_for",
     "fit",
+    "fitted",
     "scale_box",
     "scale_point",
     "squash",
@@ -366,12 +367,17 @@ def fit(photo: Photo, side: int) -> Pixels:
     Returns:
         uint8 RGB `[h', w', 3]`.
     """
-    scale = min(1.0, side / max(photo.width, photo.height))  # of the original, not of `pixels`
-    width, height = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    width, height = fitted(photo.width, photo.height, side)  # of the original, not of `pixels`
     if photo.pixels.shape[:2] == (height, width):
         return photo.pixels
     image = Image.fromarray(photo.pixels)
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def fitted(width: int, height: int, side: int) -> tuple[int, int]:
+    """The size, width and height, of a photo with its longer side at `side`, or at its own."""
+    scale = min(1.0, side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def scale_box(box: Box, source: tuple[int, int], target: tuple[int, int]) -> Box:

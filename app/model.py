@@ -2,7 +2,7 @@
 
     load       bundle -> engine, compiled                  before it takes photos
     start      the inference thread
-    run        a photo -> its outputs, batched with others
+    run        a photo, for a class or several -> its outputs, batched with others
     stop       what waits is finished
     close      the engine is freed
 
@@ -57,7 +57,7 @@ class Model:
         card: what it is.
         path: where it is on disk.
         engine: with the version loaded.
-        observers: called on the inference thread with the number of photos of every batch.
+        observers: called on the inference thread with the number of rows of every batch.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings) -> None:
@@ -148,8 +148,12 @@ class Model:
         if self._batcher.down is not None:
             raise EngineDown(self._batcher.down)
 
-    async def run(self, cut: Cut, row: Row) -> Outcome[Outputs]:
-        """One photo's outputs, from a batch with other requests' photos.
+    async def run(self, cut: Cut, rows: Sequence[Row]) -> list[Outcome[Outputs]]:
+        """One request's outputs, from a batch with other requests' photos.
+
+        Args:
+            cut: how much of the model is run.
+            rows: the photo with each of the classes to explain.
 
         Raises:
             QueueFull: too many wait.
@@ -157,7 +161,7 @@ class Model:
             EngineDown: it hangs, or its thread has died.
             EngineFailed: it fails on this photo, or its answer is not finite.
         """
-        return await self._batcher.submit(cut, row)
+        return await self._batcher.submit(cut, rows)
 
     def _run_batch(self, cut: Cut, rows: Sequence[Row]) -> list[Outputs | Exception]:
         """Run a batch on the inference thread and cut the result into rows.

@@ -152,12 +152,13 @@ RATING = {
 
 
 def picture(media_types: Sequence[str]) -> dict[int | str, Document]:
-    """An operation's answer 200 where it may be a picture too, of one of these media types."""
+    """An operation's answer 200 where it may also be a file, of one of these media types."""
     response = {
         "content": {media_type: {"schema": _BINARY} for media_type in media_types},
         "headers": _headers(*(name for name in _HEADERS if name.startswith("BreedCAM-"))),
-        "description": "JSON; or, where `Accept` prefers a picture, the overlay alone, with the "
-        "figures in the headers `BreedCAM-*`; those of several explanations with semicolons "
+        "description": "JSON; or, where `Accept` prefers them, the overlay alone as a picture, or "
+        "the heatmaps alone as a NumPy file of float32 `[h, w]` (of `/compare`, `[n, h, w]`), with "
+        "the figures in the headers `BreedCAM-*`; those of several explanations with semicolons "
         "between",
     }
     return {200: response}

@@ -11,7 +11,18 @@ from isal import isal_zlib
 
 from app.schemas import Colormap
 
-__all__ = ["COLORMAPS", "JPEG", "MEDIA_TYPES", "draw_boxes", "encode", "render", "side_by_side"]
+__all__ = [
+    "COLORMAPS",
+    "JPEG",
+    "MAX_SIDES",
+    "MEDIA_TYPES",
+    "draw_boxes",
+    "encode",
+    "levels",
+    "render",
+    "row_width",
+    "side_by_side",
+]
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -37,8 +48,11 @@ _LOSSY: dict[str, tuple[str, list[int]]] = {
 MEDIA_TYPES = (PNG, *_LOSSY)
 """What a picture can be encoded as; the first is what JSON carries."""
 
+MAX_SIDES = {"image/webp": 16_383, JPEG: 65_500}
+"""Pixels of a picture's longer side, where its format or encoder has a limit within reach."""
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_RGB, _FILTER_UP = 2, 2
+_GREY, _RGB, _FILTER_UP = 0, 2, 2
 
 _LEVEL = 1
 """Of ISA-L's 0 to 3: the higher ones gain nothing on a photo."""
@@ -68,10 +82,21 @@ def render(
     """
     if values is None:
         return pixels.copy()
-    # Rounded and clipped to 0..255: OpenCV's conversions saturate, where NumPy's would wrap.
-    levels = cv2.multiply(values, 255.0, dtype=cv2.CV_8U)  # type: ignore[call-overload]
-    colours = cv2.applyColorMap(levels, COLORMAPS[colormap])
+    colours = cv2.applyColorMap(levels(values), COLORMAPS[colormap])
     return cv2.addWeighted(pixels, 1 - alpha, colours, alpha, 0)  # type: ignore[return-value]
+
+
+def levels(values: npt.NDArray[np.float32]) -> Pixels:
+    """A heatmap in 8 bits, `round(255 * values)`.
+
+    Args:
+        values: 0..1, `[h, w]`; what lies outside is clipped.
+
+    Returns:
+        uint8 `[h, w]`.
+    """
+    # OpenCV's conversions saturate, where NumPy's would wrap.
+    return cv2.multiply(values, 255.0, dtype=cv2.CV_8U)  # type: ignore[call-overload, no-any-return]
 
 
 def draw_boxes(pixels: Pixels, *, reference: Sequence[Box], own: Box | None) -> None:
@@ -85,13 +110,26 @@ def draw_boxes(pixels: Pixels, *, reference: Sequence[Box], own: Box | None) -> 
 
 
 def side_by_side(pictures: Sequence[Pixels]) -> Pixels:
-    """Pictures of one size in a row with white between; one alone stays as it is."""
+    """Pictures of one size in a row with white between; one alone stays as it is.
+
+    Args:
+        pictures: uint8, RGB `[h, w, 3]` or greyscale `[h, w]`.
+    """
     if len(pictures) == 1:
         return pictures[0]
-    height, width = pictures[0].shape[:2]
-    gap = np.full((height, max(2, width // 64), 3), 255, np.uint8)
+    height, width, *channels = pictures[0].shape
+    gap = np.full((height, _gap(width), *channels), 255, np.uint8)
     row = [part for picture in pictures for part in (gap, picture)]
     return np.concatenate(row[1:], axis=1)
+
+
+def row_width(count: int, width: int) -> int:
+    """Pixels across of `count` pictures of one width, `side_by_side`."""
+    return count * width + (count - 1) * _gap(width)
+
+
+def _gap(width: int) -> int:
+    return max(2, width // 64)
 
 
 def _corners(box: Box, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -106,13 +144,15 @@ def encode(pixels: Pixels, media_type: str = PNG) -> bytes:
     """The picture as a file.
 
     Args:
-        pixels: uint8 RGB `[h, w, 3]`.
-        media_type: one of `MEDIA_TYPES`; all but PNG lose a little.
+        pixels: uint8, RGB `[h, w, 3]` or greyscale `[h, w]`.
+        media_type: one of `MEDIA_TYPES`; all but PNG lose a little. WebP has no greyscale.
     """
     if media_type == PNG:
         return _png(pixels)
     extension, options = _LOSSY[media_type]
-    _, encoded = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
+    _, encoded = cv2.imencode(extension, pixels, options)
     return encoded.tobytes()
 
 
@@ -122,13 +162,14 @@ def _png(pixels: Pixels) -> bytes:
     OpenCV and Pillow take three times as long for a file of the same size.
     """
     height, width = pixels.shape[:2]
-    samples = pixels.reshape(height, 3 * width)
+    colour_type = _RGB if pixels.ndim == 3 else _GREY
+    samples = pixels.reshape(height, -1)
     # Each row is its filter's number and the differences to the row above, modulo 256.
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    rows = np.empty((height, 1 + samples.shape[1]), np.uint8)
     rows[:, 0] = _FILTER_UP
     rows[0, 1:] = samples[0]
     np.subtract(samples[1:], samples[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, _RGB, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
     data = isal_zlib.compress(rows, _LEVEL, _WINDOW_BITS)
     chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b"")
     return b"".join((_SIGNATURE, *chunks))

@@ -22,9 +22,10 @@ from app.schemas import (
     Prediction,
 )
 
-__all__ = ["Panel", "draw", "make", "numbers"]
+__all__ = ["Panel", "draw", "make", "mask", "numbers", "values_at"]
 
 Pixels = npt.NDArray[np.uint8]
+Map = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,34 @@ def make(
     return Panel(explanation, _localize(explanation, evidence, photo, boxes, curve), evidence)
 
 
-def numbers(heatmap: Heatmap) -> HeatmapData:
-    """A heatmap's values at its map's size, for JSON."""
-    height, width = heatmap.values.shape
-    data = base64.b64encode(heatmap.values.astype("<f4").tobytes()).decode("ascii")
+def values_at(size: tuple[int, int] | None, heatmap: Heatmap, enlarged: Map | None) -> Map:
+    """A heatmap's values at the size at which they are wanted.
+
+    Args:
+        size: width and height, pixels; None: its map's.
+        heatmap: at its map's size.
+        enlarged: the same at the model's input size, `[S, S]`, from where overlays are made; None
+            where there is no evidence.
+
+    Returns:
+        float32 `[h, w]`, 0..1; all zero unless the heatmap's status is `ok`.
+    """
+    if size is None:
+        return heatmap.values
+    return heatmaps.resize(heatmap.values if enlarged is None else enlarged, *size)
+
+
+def numbers(values: Map) -> HeatmapData:
+    """A heatmap's values, float32 `[h, w]`, for JSON."""
+    height, width = values.shape
+    data = base64.b64encode(np.ascontiguousarray(values, "<f4").data).decode("ascii")
     return HeatmapData(height=height, width=width, data=data)
+
+
+def mask(panel: Panel, width: int, height: int) -> Pixels:
+    """The heatmap alone, `round(255 * values)`: uint8 `[height, width]`."""
+    heatmap, enlarged = panel.evidence.heatmap, panel.evidence.values
+    return overlay.levels(values_at((width, height), heatmap, enlarged))
 
 
 def draw(

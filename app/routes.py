@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import problems
 from app.admission import Admission
+from app.answers import MEDIA_TYPES, NPY
 from app.bodies import read_image
 from app.clock import deadline
 from app.errors import (
@@ -28,7 +29,6 @@ from app.errors import (
 from app.explainer import Explainer
 from app.negotiation import negotiate
 from app.openapi import PHOTO, picture, refusals
-from app.overlay import MEDIA_TYPES
 from app.schemas import (
     CamQuery,
     Compared,
@@ -138,14 +138,15 @@ async def gradcam(request: Request, query: Annotated[GradcamQuery, Query()]) -> 
 async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> Response:
     """Several methods side by side: CAM, and Grad-CAM at the last layer and over the last six.
 
-    Others if `method` names them. With a head of global average pooling and one Dense layer, the
-    first two show the same: there, Grad-CAM at the last layer is CAM after a ReLU, up to a factor.
+    Other methods if `method` names them, and for several classes if `target` does. With a head of
+    global average pooling and one Dense layer, the first two show the same: there, Grad-CAM at the
+    last layer is CAM after a ReLU, up to a factor.
     """
-    picture_as = _picture_type(request, query)
+    media_type = _media_type(request, query)
     async with _photo(request, query) as (explainer, data):
-        answer = await _unless_gone(request, explainer.compare(data, query, picture_as))
+        answer = await _unless_gone(request, explainer.compare(data, query, media_type))
     explanations = answer.response.explanations
-    return _response(explainer.admission, answer.body, picture_as, answer.response, explanations)
+    return _response(explainer.admission, answer.body, media_type, answer.response, explanations)
 
 
 @_read("/model", tags=["model"], summary="Describe the model", responses=refusals(503))
@@ -205,19 +206,19 @@ class Room:
 
 async def _explain(request: Request, query: ExplainQuery) -> Response:
     """What `/cam` and `/gradcam` do."""
-    picture_as = _picture_type(request, query)
+    media_type = _media_type(request, query)
     async with _photo(request, query) as (explainer, data):
-        answer = await _unless_gone(request, explainer.explain(data, query, picture_as))
+        answer = await _unless_gone(request, explainer.explain(data, query, media_type))
     return _response(
-        explainer.admission, answer.body, picture_as, answer.response, [answer.response]
+        explainer.admission, answer.body, media_type, answer.response, [answer.response]
     )
 
 
-def _picture_type(request: Request, query: EvidenceQuery) -> str | None:
-    """The picture's media type where `Accept` prefers one to JSON; else None.
+def _media_type(request: Request, query: EvidenceQuery) -> str | None:
+    """The media type of a picture or of heatmaps where `Accept` prefers one to JSON; else None.
 
     Raises:
-        NotAcceptable: it allows neither, or a picture alone where the query wants more.
+        NotAcceptable: it allows none of them, or one alone where the query wants more.
     """
     accept = request.headers.getlist("accept")
     if query.heatmap or query.photo:
@@ -226,7 +227,7 @@ def _picture_type(request: Request, query: EvidenceQuery) -> str | None:
         except NotAcceptable as error:
             raise NotAcceptable(f"{error} With `heatmap` or `photo` there is no other.") from None
         return None
-    media_type = negotiate(accept, [JSON, *MEDIA_TYPES] if query.overlay else [JSON])
+    media_type = negotiate(accept, [JSON, *(MEDIA_TYPES if query.overlay else [NPY])])
     return None if media_type == JSON else media_type
 
 
@@ -304,24 +305,29 @@ class _HeldResponse(Response):
 def _response(
     admission: Admission,
     body: bytes,
-    picture_as: str | None,
+    media_type: str | None,
     figures: ExplainResponse | CompareResponse,
     explanations: Sequence[ExplainResponse | Compared],
 ) -> Response:
-    """The body as JSON, or as the picture with its figures in headers."""
-    if picture_as is None:
+    """The body as JSON, or as the picture or the heatmaps with their figures in headers."""
+    if media_type is None:
         return _HeldResponse(admission, body, media_type=JSON)
     headers = _figures(figures, explanations)
-    return _HeldResponse(admission, body, media_type=picture_as, headers=headers)
+    return _HeldResponse(admission, body, media_type=media_type, headers=headers)
 
 
 def _figures(
     figures: ExplainResponse | CompareResponse, explanations: Sequence[ExplainResponse | Compared]
 ) -> dict[str, str]:
-    """The headers of a bare picture; those of several explanations with semicolons between."""
+    """The headers of a picture or of heatmaps alone, with semicolons between several values.
+
+    Targets have one value each, though several explanations may be of one target.
+    """
+    targets = list(dict.fromkeys(panel.target for panel in explanations))
+    as_it_is = _AS_IT_IS if len(targets) == 1 else _AS_IT_IS.replace(";", "")
     headers = {
-        "BreedCAM-Target": quote(figures.target.label, safe=_AS_IT_IS),
-        "BreedCAM-Probability": f"{figures.target.probability:.6f}",
+        "BreedCAM-Target": "; ".join(quote(target.label, safe=as_it_is) for target in targets),
+        "BreedCAM-Probability": "; ".join(f"{target.probability:.6f}" for target in targets),
     }
     if figures.confidence:
         headers["BreedCAM-Confidence"] = figures.confidence

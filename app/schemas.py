@@ -14,6 +14,7 @@ from app.settings import MAX_OVERLAY_SIZE
 from app.wording import listed
 
 __all__ = [
+    "MAX_EXPLANATIONS",
     "MAX_OVERLAY_SIZE",
     "MAX_PICTURES",
     "BoxIoU",
@@ -51,8 +52,11 @@ Status = Literal["ok", "empty", "constant", "nonfinite"]
 Box = tuple[float, float, float, float]
 Colormap = Literal["jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot"]
 
-MAX_METHODS = 12
-"""That `/compare` explains a photo by, in one request."""
+MAX_EXPLANATIONS = 12
+"""Of a photo that `/compare` gives in one request: each target by each method."""
+
+MAX_TARGETS = 4
+"""That `/compare` explains in one request: each is a row of the model's batch."""
 
 MAX_PICTURES = 6
 """That an overlay shows side by side: each may have `MAX_OVERLAY_SIZE` squared pixels."""
@@ -124,13 +128,6 @@ class PredictQuery(_Query):
 class EvidenceQuery(PredictQuery):
     """Parameters of all that explain: `/cam`, `/gradcam` and `/compare`."""
 
-    target: str | None = Field(
-        None,
-        min_length=1,
-        max_length=100,
-        description="class to explain: index, synset or breed; case is ignored, and underscores "
-        "and hyphens count as spaces; default: the likeliest",
-    )
     versus: str | None = Field(
         None, min_length=1, max_length=100, description="explain the target against this class"
     )
@@ -156,12 +153,20 @@ class EvidenceQuery(PredictQuery):
         None,
         ge=16,
         le=MAX_OVERLAY_SIZE,
-        description="longest side of the overlay, pixels, or of each picture of `/compare`, and "
-        "of `photo`; never larger than the photo",
+        description="longest side of the overlay, pixels, or of each picture of `/compare`, of "
+        "`photo`, and of what `space=photo` enlarges; never larger than the photo",
     )
     overlay: bool = Field(True, description="false: the figures alone")
-    heatmap: bool = Field(
-        False, description="the heatmaps and the foreground as numbers, at their layers' size"
+    mask: bool = Field(
+        False,
+        description="the picture is the heatmap alone, 8-bit greyscale, without photo, colours and "
+        "boxes",
+    )
+    heatmap: bool = Field(False, description="the heatmaps and the foreground as numbers")
+    space: Literal["layer", "photo"] = Field(
+        "layer",
+        description="size of heatmaps as numbers: `layer`, their layers'; `photo`, that of the "
+        "photo, or of the photo scaled to `size`. With `photo`, a mask has that size too",
     )
     photo: bool = Field(
         False, description="the upright photo as it was decoded, without heatmap and boxes"
@@ -176,7 +181,20 @@ class EvidenceQuery(PredictQuery):
     )
 
 
-class CamQuery(EvidenceQuery):
+_Class = Annotated[str, Field(min_length=1, max_length=100)]
+_TARGET = (
+    "class to explain: index, synset or breed; case is ignored, and underscores and hyphens count "
+    "as spaces; default: the likeliest"
+)
+
+
+class _ExplainQuery(EvidenceQuery):
+    """Parameters of those that explain one class."""
+
+    target: _Class | None = Field(None, description=_TARGET)
+
+
+class CamQuery(_ExplainQuery):
     """Parameters of `/cam`."""
 
     @property
@@ -190,7 +208,7 @@ class CamQuery(EvidenceQuery):
         return "last"
 
 
-class GradcamQuery(EvidenceQuery):
+class GradcamQuery(_ExplainQuery):
     """Parameters of `/gradcam`."""
 
     method: Literal[Method.GRADCAM, Method.GRADCAMPP, Method.LAYERCAM, Method.HIRESCAM] = Field(
@@ -207,9 +225,14 @@ ExplainQuery = CamQuery | GradcamQuery
 class CompareQuery(EvidenceQuery):
     """Parameters of `/compare`."""
 
+    target: list[_Class] = Field(
+        [],
+        max_length=MAX_TARGETS,
+        description=f"{_TARGET}; repeatable: each is explained by each method",
+    )
     method: list[Annotated[tuple[Method, str], BeforeValidator(_parse_method)]] = Field(
         [],
-        max_length=MAX_METHODS,
+        max_length=MAX_EXPLANATIONS,
         description="`METHOD/LAYERS`, or `METHOD` for the last layer; repeatable. Layers are "
         "`last`, `last6`, or names with commas between; `cam` has the last alone. Default: "
         "cam/last where the model has it, gradcam/last and gradcam/last6",
@@ -289,7 +312,7 @@ class Localization(BoxIoU):
 
 
 class Overlay(_Answer):
-    """The picture: photo, heatmap and boxes."""
+    """The picture: photo, heatmap and boxes; or the mask."""
 
     media_type: Literal["image/png"] = "image/png"
     width: int
@@ -309,7 +332,7 @@ class HeatmapData(_Answer):
 
 
 class Photo(_Answer):
-    """The upright photo, scaled; its overlay has the same size."""
+    """The upright photo, scaled; the overlay has the same size, unless it is a mask."""
 
     media_type: Literal["image/jpeg"] = "image/jpeg"
     width: int
@@ -349,15 +372,19 @@ class ExplainResponse(_PhotoAnswer):
 class Compared(_Answer):
     """One of the explanations that `/compare` shows side by side."""
 
+    target: Prediction
     explanation: Explanation
     localization: Localization | None
     heatmap: HeatmapData | None = Field(description="null unless requested")
 
 
 class CompareResponse(_PhotoAnswer):
-    """What `/compare` answers: the explanations in the order of the picture, left to right."""
+    """What `/compare` answers: the explanations in the order of the picture, left to right.
 
-    target: Prediction
+    They come target by target, and the methods of each in the order of the request.
+    """
+
+    target: Prediction = Field(description="the first, if there are several")
     explanations: list[Compared]
     foreground: HeatmapData | None = Field(description="null unless `heatmap` is requested")
     overlay: Overlay | None

@@ -213,12 +213,12 @@ class Service:
         )
         ramp = np.linspace(0, 255, 640, dtype=np.uint8)
         drawing = np.stack(np.broadcast_arrays(ramp, ramp[:480, None], 128), axis=-1)
-        for media_type in overlay.MEDIA_TYPES:
-            data = await self._threads.run(overlay.encode, drawing.astype(np.uint8), media_type)
+        for format in overlay.MEDIA_TYPES:
+            data = await self._threads.run(overlay.encode, drawing.astype(np.uint8), format)
             await explainer.predict(data, PredictQuery())
-            for picture_as in (None, media_type):
-                await explainer.explain(data, GradcamQuery(), picture_as)
-                await explainer.compare(data, CompareQuery(), picture_as)
+            for media_type in (None, format):
+                await explainer.explain(data, GradcamQuery(), media_type)
+                await explainer.compare(data, CompareQuery(), media_type)
 
     # -- another version
 

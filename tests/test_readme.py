@@ -458,6 +458,19 @@ def test_readme_needs_no_other_files() -> None:
     assert not any(example.uses_photos for example in own)
 
 
+def test_the_heatmap_is_loaded_as_printed(address: str, tmp_path: Path) -> None:
+    [code] = re.findall(r"```python\n(import io\n.*?)```", API, re.S)
+    assert code.count("photo.jpg") == code.count("localhost:8000") == 1
+    code = code.replace("photo.jpg", str(readme.DOCS / "drawing.jpg"))
+    names: dict[str, Any] = {}
+    exec(code.replace("localhost:8000", address), names)
+
+    assert names["heatmap"].shape == (360, 480)
+    assert 0.9 < names["heatmap"].max() <= 1
+    assert names["status"] == "ok"
+    assert names["label"]
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_commands_work_as_printed(
     address: str, shipped_bundle: Bundle, tmp_path: Path, example: readme.Example

@@ -23,9 +23,9 @@ from app.batch.inputs import Source, open_input
 from app.batch.output import Manifest, Output, model_id
 from app.batch.work import QUERIES, Work
 from app.bundle import ModelCard
+from app.classes import classes_of
 from app.errors import BreedCAMError, RequestError
 from app.evidence import MethodAtLayers
-from app.explainer import classes_of
 from app.progress import bar
 from app.schemas import ExplainQuery, GradcamQuery, PredictQuery
 from app.service import Service
@@ -263,9 +263,13 @@ def _check(card: ModelCard, query: PredictQuery) -> None:
     """Refuse at once what would be refused with every photo.
 
     Raises:
-        UsageError: the model has no such method, layer, rule or class.
+        UsageError: the model has no such method, layer, rule or class, or options need others.
     """
     if isinstance(query, ExplainQuery):
+        if query.mask and not query.overlay:
+            raise UsageError("--mask has no effect without --overlays")
+        if query.space == "photo" and not (query.mask or query.heatmap):
+            raise UsageError("--space has no effect without --heatmap or --mask")
         try:
             spec = MethodAtLayers.parse(card, query.method, query.layers)
             evidence.fused_rule(card, spec, query.rule)

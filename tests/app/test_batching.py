@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +74,8 @@ def submit(
 
     async def wait() -> Outcome[Any]:
         async with asyncio.timeout(patience_s):
-            return await batcher.submit(key, item)
+            [outcome] = await batcher.submit(key, [item])
+            return outcome
 
     return asyncio.create_task(wait())
 
@@ -145,6 +147,89 @@ async def test_a_crowd_of_one_key_does_not_keep_another_waiting(make: Make) -> N
         ("deep", [3, 4]),
         ("deep", [5, 6]),
     ]
+
+
+class TestTogether:
+    """Items of one caller."""
+
+    async def test_they_go_in_one_batch_and_come_in_order(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_batch=4)
+        first = submit(batcher, 0)
+        await reached(work.busy)
+        three = asyncio.create_task(batcher.submit("a", [3, 1, 2]))
+        await settle()
+        work.go.set()
+        assert [outcome.result for outcome in await three] == [9, 1, 4]
+        assert work.seen == [("a", [0]), ("a", [3, 1, 2])]
+        await first
+
+    async def test_they_take_their_turn_as_others_do(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_batch=2)
+        tasks = [submit(batcher, 0)]
+        await reached(work.busy)
+        tasks += [submit(batcher, 1)]
+        await settle()
+        three = asyncio.create_task(batcher.submit("a", [2, 3, 4]))
+        await settle()
+        tasks += [submit(batcher, 5), submit(batcher, 6, "b")]
+        await settle()
+        work.go.set()
+        await asyncio.gather(*tasks)
+        assert [outcome.result for outcome in await three] == [4, 9, 16]
+        assert work.seen == [("a", [0]), ("b", [6]), ("a", [1, 2]), ("a", [3, 4]), ("a", [5])]
+
+    async def test_where_there_is_a_place_for_one_there_is_for_all(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_pending=1)
+        tasks = [submit(batcher, 0)]
+        await reached(work.busy)
+        three = asyncio.create_task(batcher.submit("a", [1, 2, 3]))
+        await settle()
+        assert batcher.depth == 3
+        with pytest.raises(QueueFull):
+            await submit(batcher, 4)
+        work.go.set()
+        assert len(await three) == 3
+        await asyncio.gather(*tasks)
+
+    async def test_cancelling_them_gives_back_every_place(self, make: Make) -> None:
+        work = Held()
+        batcher = make(work, max_batch=2)
+        running = asyncio.create_task(batcher.submit("a", [0, 1, 2, 3]))
+        await reached(work.busy)
+        waiting = asyncio.create_task(batcher.submit("a", [4, 5]))
+        await settle()
+        for task in (waiting, running):
+            task.cancel()
+            await settle()
+            assert task.cancelled()
+        assert batcher.depth == 0
+        work.go.set()
+        assert (await submit(batcher, 6)).result == 36
+        assert work.seen == [("a", [0, 1]), ("a", [6])]
+
+    @pytest.mark.parametrize("max_batch", [1, 3])
+    async def test_what_fails_fails_them_all_and_is_said_once(
+        self, make: Make, max_batch: int
+    ) -> None:
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+
+        def work(key: str, items: Sequence[int]) -> list[int]:
+            if any(item < 0 for item in items):
+                raise RuntimeError
+            return list(items)
+
+        batcher = make(work, max_batch=max_batch)
+        with pytest.raises(EngineFailed):
+            await batcher.submit("a", [1, -1, -2])
+        assert (await submit(batcher, 2)).result == 2
+        gc.collect()
+        await settle()
+        assert faults == []
+        assert batcher.depth == 0
 
 
 class TestFailure:
@@ -473,7 +558,7 @@ class TestLife:
         batcher: Batcher[str, int, int] = Batcher(squares, max_batch=1, max_pending=1)
         assert not batcher.alive
         with pytest.raises(NotReady):
-            await batcher.submit("a", 1)
+            await batcher.submit("a", [1])
         batcher.stop()
 
     async def test_stop_finishes_what_waits_and_takes_no_more(self, make: Make) -> None:

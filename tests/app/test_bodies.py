@@ -71,6 +71,8 @@ async def test_every_way_of_sending_the_photo_gives_the_same_answer(
             }[path]
         )
     )
+    for part in expected.get("explanations", []):
+        assert set(part) == {"target", "explanation", "localization", "heatmap"}
     assert expected["image"] == {"width": 320, "height": 240}
     assert all(time >= 0 for time in multipart.json()["timings_ms"].values())
 

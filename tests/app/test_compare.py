@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from app.bundle import Fused, Method, ModelCard
+from app.bundle import Fused, Label, Method, ModelCard
 from app.engines import Batch, Cut
 from tests.app.conftest import (
     JPEG,
     Answer,
     Arrays,
     Borrowed,
+    Held,
     Painted,
     Serve,
     ask,
@@ -35,6 +36,11 @@ SINGLE: list[tuple[str, dict[str, Any]]] = [
     ("/gradcam", {"layers": "last6"}),
 ]
 """What the panels are, left to right."""
+
+
+def entry(answer: Answer) -> Answer:
+    """What `/compare` has of an answer of `/cam` or `/gradcam`."""
+    return {name: answer[name] for name in ("target", "explanation", "localization", "heatmap")}
 
 
 class Deep(Borrowed):
@@ -91,10 +97,7 @@ async def test_each_panel_is_what_is_answered_alone(
     async with serve(engine=Deep(engine), card=fused) as client:
         together = await ask(client, "/compare", **params)
         alone = [await ask(client, path, **params, **more) for path, more in SINGLE]
-    assert together["explanations"] == [
-        {name: answer[name] for name in ("explanation", "localization", "heatmap")}
-        for answer in alone
-    ]
+    assert together["explanations"] == [entry(answer) for answer in alone]
     for answer in alone:
         for name in ("foreground", "photo"):
             assert together[name] == answer[name]
@@ -149,10 +152,7 @@ async def test_methods_come_in_the_order_of_the_request(
     async with serve(engine=Deep(engine), card=fused) as client:
         together = await ask(client, "/compare", method=[*methods, "gradcampp/last"], **common)
         answers = [await ask(client, path, **params, **common) for path, params in alone]
-    assert together["explanations"] == [
-        {name: answer[name] for name in ("explanation", "localization", "heatmap")}
-        for answer in answers
-    ]
+    assert together["explanations"] == [entry(answer) for answer in answers]
     pictures = panels(overlay(together), 6, 100)
     for panel, answer in zip(pictures, answers, strict=True):
         np.testing.assert_array_equal(panel, overlay(answer))
@@ -348,6 +348,97 @@ async def test_the_photo_is_the_overlay_without_heatmap_and_boxes(
         difference = np.abs(shown - overlay(bare))
         assert np.median(difference) <= 2
         assert np.mean(difference > 16) < 0.15
+
+
+# -- several classes
+
+TWO = ["3", "8"]
+
+
+@pytest.mark.parametrize("versus", [None, "5"])
+async def test_two_classes_are_what_two_requests_give(
+    client: httpx.AsyncClient, versus: str | None
+) -> None:
+    methods = ["gradcam", "cam", "layercam/last6"]
+    params: dict[str, Any] = {"method": methods, "heatmap": "true", "box": "20,30,200,220"}
+    if versus:
+        params["versus"] = versus
+    together = await ask(client, "/compare", target=TWO, rule="heatmap", **params)
+    alone = [
+        await ask(client, "/compare", target=target, rule="heatmap", **params) for target in TWO
+    ]
+    expected = [part for answer in alone for part in answer["explanations"]]
+    assert len(together["explanations"]) == len(expected) == 6
+    for part, other in zip(together["explanations"], expected, strict=True):
+        np.testing.assert_allclose(values(part["heatmap"]), values(other["heatmap"]), atol=1e-5)
+        assert part["target"]["class_index"] == other["target"]["class_index"]
+        probabilities = [each["target"]["probability"] for each in (part, other)]
+        assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-5)
+        for name in ("method", "layers", "rule", "threshold", "status", "peak"):
+            assert part["explanation"][name] == other["explanation"][name]
+        assert part["explanation"]["box"] == pytest.approx(other["explanation"]["box"], abs=2)
+        assert part["localization"]["iou"] == pytest.approx(other["localization"]["iou"], abs=0.02)
+        if versus:
+            assert part["explanation"]["versus"]["class_index"] == int(versus)
+    assert together["target"] == together["explanations"][0]["target"]
+    targets = [part["target"]["class_index"] for part in together["explanations"]]
+    assert targets == [3, 3, 3, 8, 8, 8]
+    first, second = (values(together["explanations"][place]["heatmap"]) for place in (0, 3))
+    assert np.abs(first - second).max() > 0.01
+    np.testing.assert_allclose(
+        values(together["foreground"]), values(alone[0]["foreground"]), atol=1e-5
+    )
+    drawn = panels(overlay(together), 6, 320)
+    pairs = [panel for answer in alone for panel in panels(overlay(answer), 3, 320)]
+    for panel, other in zip(drawn, pairs, strict=True):
+        assert np.abs(panel.astype(int) - other).mean() < 1
+
+
+@pytest.mark.parametrize(("max_batch", "calls"), [(4, [3]), (2, [2, 1]), (1, [1, 1, 1])])
+async def test_classes_share_one_call_of_the_model_where_it_takes_as_many(
+    serve: Serve, engine: Borrowed, card: ModelCard, max_batch: int, calls: list[int]
+) -> None:
+    held = Held(Painted(engine, card))
+    held.go.set()
+    async with serve(engine=held, card=Painted(engine, card).card, max_batch=max_batch) as client:
+        answer = await ask(client, "/compare", target=["1", "2", "3"], method="cam")
+    assert held.rows == calls
+    targets = [part["target"]["class_index"] for part in answer["explanations"]]
+    assert targets == [1, 2, 3]
+    assert set(answer["timings_ms"]) == {"decode", "queue", "inference", "render"}
+
+
+async def test_several_classes_need_one_place(serve: Serve, engine: Borrowed) -> None:
+    async with serve(engine=engine, max_pending=1) as client:
+        answer = await ask(client, "/compare", target=TWO, overlay="false")
+    assert len(answer["explanations"]) == 6
+
+
+async def test_twelve_explanations_of_four_classes(client: httpx.AsyncClient) -> None:
+    answer = await ask(client, "/compare", target=["1", "2", "3", "4"], overlay="false")
+    targets = [part["target"]["class_index"] for part in answer["explanations"]]
+    assert targets == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+
+
+async def test_headers_name_each_class_once(
+    serve: Serve, engine: Borrowed, uncalibrated: ModelCard
+) -> None:
+    names = ("a; b", "São Miguel", "c")
+    labels = tuple(Label(index=index, name=name) for index, name in enumerate(names))
+    painted = Painted(engine, uncalibrated.replace(labels=labels), {"cam": BLOCK})
+    async with serve(engine=painted) as client:
+        bare = await post(
+            client,
+            "/compare",
+            target=["1", "0"],
+            method=["cam", "gradcam"],
+            headers={"Accept": "image/png"},
+        )
+    # The likelihoods are those of `Painted`: 1, 2 and 3 sixths.
+    assert bare.headers["BreedCAM-Target"] == "S%C3%A3o Miguel; a%3B b"
+    assert bare.headers["BreedCAM-Probability"] == "0.333333; 0.166667"
+    assert bare.headers["BreedCAM-Status"] == "ok; empty; ok; empty"
+    assert len(panels(pixels(bare.content), 4, 320)) == 4
 
 
 # -- confidence, of every endpoint that answers

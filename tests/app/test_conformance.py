@@ -55,7 +55,11 @@ REASONS = {
     "names the class that is explained": "the likeliest class is known only then",
     "The model does not expose '": "which layers there are is the model's",
     "CAM has the last layer alone": "two parts of a value that belong together",
-    "an overlay shows 6 methods at most": "two parameters that belong together",
+    "an overlay shows 6 explanations at most": "two parameters that belong together",
+    "explanations, and 12 are the most": "two parameters that belong together",
+    "`mask` asks for a picture, and `overlay=false` for none": "two parameters that contradict",
+    "`space=photo` is for heatmaps as numbers and for masks": "two parameters that contradict",
+    "`space=photo`: ": "the photo's size is known only then",
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from app import confidence, evidence, images
-from app.bundle import Label, Layer, Method, ModelCard, Rule
+from app.bundle import Layer, Method, ModelCard, Rule
 from app.clock import Clock, deadline
 from app.engines import Batch, Cut, Engine
 from app.errors import (
@@ -73,65 +73,6 @@ async def test_an_answer_that_is_not_finite_fails_its_own_request(
 # -- what the model calls things
 
 
-def labels(*names: tuple[str, str | None]) -> tuple[Label, ...]:
-    return tuple(
-        Label(index=index, name=name, synset=synset) for index, (name, synset) in enumerate(names)
-    )
-
-
-@pytest.mark.parametrize(
-    ("target", "index"),
-    [
-        ("0", 0),
-        ("n01", 0),
-        ("N01", 0),
-        ("Old English Sheepdog", 0),
-        ("old_english_sheepdog", 0),
-        ("  OLD  english_Sheepdog ", 0),
-        ("shih-tzu", 1),
-        ("Shih_Tzu", 1),
-        ("shih tzu", 1),
-        ("straße", 2),
-        ("STRASSE", 2),
-        # A label that looks like another's index: the index wins.
-        ("1", 1),
-        ("3", 3),
-        ("-1", None),
-        ("- 1", None),
-        ("4", None),
-        ("01", None),
-        ("n", None),
-        ("shih", None),
-        ("_", None),
-    ],
-)
-async def test_class_names(
-    make_service: Make, engine: Borrowed, card: ModelCard, target: str, index: int | None
-) -> None:
-    named = labels(
-        ("Old_English_sheepdog", "n01"), ("shih-tzu", None), ("Straße", None), ("1", "n04")
-    )
-    toy = card.replace(labels=named)
-    with started(make_service(engine=Painted(engine, toy), card=toy)) as explainer:
-        answering = explainer.explain(JPEG, CamQuery(target=target, overlay=False))
-        if index is None:
-            with pytest.raises(UnknownTarget):
-                await answering
-        else:
-            assert (await answering).response.target.class_index == index
-
-
-async def test_a_target_that_may_mean_two_classes_is_refused(
-    make_service: Make, engine: Borrowed, card: ModelCard
-) -> None:
-    toy = card.replace(labels=labels(("Pug", None), ("pug", None), ("beagle", None)))
-    with started(make_service(engine=Painted(engine, toy), card=toy)) as explainer:
-        with pytest.raises(UnknownTarget, match=r"`target`: 'PUG' .* 0 \(Pug\), 1 \(pug\)\."):
-            await explainer.explain(JPEG, CamQuery(target="PUG", overlay=False))
-        answer = await explainer.explain(JPEG, CamQuery(target="pug", overlay=False))
-    assert answer.response.target.class_index == 1
-
-
 @pytest.mark.parametrize(
     ("names", "expected", "known_as"),
     [
@@ -175,8 +116,8 @@ async def test_layer_sets_and_their_thresholds(
         (GradcamQuery(target="1", versus="1"), RequestError),
         (GradcamQuery(rule=Rule.FUSED), MethodUnavailable),
         (CamQuery(), MethodUnavailable),
-        (CompareQuery(target="1", versus="1"), RequestError),
-        (CompareQuery(target="tabby"), UnknownTarget),
+        (CompareQuery(target=["2", "1"], versus="1"), RequestError),
+        (CompareQuery(target=["tabby"]), UnknownTarget),
         (CompareQuery(rule=Rule.FUSED), MethodUnavailable),
     ],
 )

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 from app import evidence, heatmaps
 from app.bundle import Bundle, Foreground, Fused, Method, Rule
 from app.evidence import MethodAtLayers
-from app.heatmaps import Box, Heatmap
+from app.heatmaps import Box
 from app.overlay import COLORMAPS
 from app.panels import numbers
 from tests import needs
@@ -57,7 +57,7 @@ def call(browser: Browser, plain_service: Service) -> Iterator[Call]:
 
 def data(values: npt.ArrayLike) -> Answer:
     """A map as the API answers it."""
-    return numbers(Heatmap(np.asarray(values, np.float32), "ok")).model_dump()
+    return numbers(np.asarray(values, np.float32)).model_dump()
 
 
 def drawing(*rows: str) -> Map:

@@ -76,11 +76,11 @@ async def test_photos_are_batched_and_batches_are_observed(
     model.observers.append(sizes.append)
     model.start()
     rows = [row(painted.card, target) for target in (3, -1, 5, 7)]
-    outcomes = await asyncio.gather(*[model.run(Cut.EXPLAIN, row) for row in rows])
+    outcomes = await asyncio.gather(*[model.run(Cut.EXPLAIN, [row]) for row in rows])
     assert await asyncio.to_thread(model.stop, LONG)
     assert sizes == [4]
     likeliest = len(painted.card.labels) - 1
-    targets = [int(outcome.result["target_index"]) for outcome in outcomes]
+    targets = [int(outcome.result["target_index"]) for [outcome] in outcomes]
     assert targets == [3, likeliest, 5, 7]
 
 
@@ -96,7 +96,7 @@ async def test_an_answer_that_is_not_finite_fails_its_own_photo(
     spoilt = Spoilt(engine, card)
     model = make_service(engine=spoilt, max_batch=2, batch_wait_ms=1000).model
     model.start()
-    running = [model.run(Cut.EXPLAIN, row(spoilt.card, target)) for target in (2, 4)]
+    running = [model.run(Cut.EXPLAIN, [row(spoilt.card, target)]) for target in (2, 4)]
     sound, other = await asyncio.gather(*running, return_exceptions=True)
     assert not isinstance(sound, BaseException)
     assert isinstance(other, EngineFailed)
@@ -114,18 +114,19 @@ async def test_a_model_stops_by_itself_while_another_runs(
     before, after = make_service(engine=held).model, make_service(engine=engine).model
     for model in (before, after):
         with pytest.raises(NotReady):
-            await model.run(Cut.EXPLAIN, row(model.card))
+            await model.run(Cut.EXPLAIN, [row(model.card)])
         model.start()
-    waiting = asyncio.create_task(before.run(Cut.EXPLAIN, row(before.card)))
+    waiting = asyncio.create_task(before.run(Cut.EXPLAIN, [row(before.card)]))
     assert await asyncio.to_thread(held.busy.wait, LONG)
     stopping = asyncio.create_task(asyncio.to_thread(before.stop, LONG))
     await asyncio.to_thread(wait_for, lambda: not before.ready)
     with pytest.raises(NotReady):
-        await before.run(Cut.EXPLAIN, row(before.card))
-    expected = (await after.run(Cut.EXPLAIN, row(after.card))).result
+        await before.run(Cut.EXPLAIN, [row(before.card)])
+    [expected] = await after.run(Cut.EXPLAIN, [row(after.card)])
     assert not stopping.done()
     held.go.set()
-    np.testing.assert_allclose((await waiting).result["logits"], expected["logits"], rtol=1e-5)
+    [outcome] = await waiting
+    np.testing.assert_allclose(outcome.result["logits"], expected.result["logits"], rtol=1e-5)
     assert await stopping
     before.close()
     assert held.closed
@@ -144,7 +145,7 @@ async def test_a_model_that_hangs_is_given_up_and_another_is_not(
             watchdog.watch(model.worker)
             model.start()
         with pytest.raises(EngineDown, match=r"has not answered for 0\.1 s"):
-            await hanging.run(Cut.EXPLAIN, row(hanging.card))
+            await hanging.run(Cut.EXPLAIN, [row(hanging.card)])
         with pytest.raises(EngineDown):
             hanging.check_alive()
         other.check_alive()

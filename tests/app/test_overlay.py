@@ -12,7 +12,18 @@ from PIL import Image
 
 from app import schemas
 from app.images import decode
-from app.overlay import COLORMAPS, MEDIA_TYPES, Box, draw_boxes, encode, render, side_by_side
+from app.overlay import (
+    COLORMAPS,
+    MAX_SIDES,
+    MEDIA_TYPES,
+    Box,
+    draw_boxes,
+    encode,
+    levels,
+    render,
+    row_width,
+    side_by_side,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -186,8 +197,48 @@ class TestSideBySide:
             np.testing.assert_array_equal(row[:, left : left + width], picture)
             assert (row[:, left + width : left + width + gap] == 255).all()
 
+    def test_in_greyscale(self) -> None:
+        row = side_by_side([PHOTO[..., 0], PHOTO[..., 1]])
+        assert row.shape == (16, 2 * 16 + 2)
+        assert (row[:, 16:18] == 255).all()
+        np.testing.assert_array_equal(row[:, 18:], PHOTO[..., 1])
+
+    @pytest.mark.parametrize(("count", "width"), [(1, 5), (2, 128), (6, 1024)])
+    def test_how_wide_a_row_is(self, count: int, width: int) -> None:
+        assert (
+            row_width(count, width)
+            == side_by_side([np.zeros((1, width), np.uint8)] * count).shape[1]
+        )
+
+
+class TestLevels:
+    def test_rounded_and_clipped(self) -> None:
+        values = np.array([[0, 0.49 / 255, 0.51 / 255, 1, 1.5, -1]], np.float32)
+        assert levels(values).tolist() == [[0, 0, 1, 255, 255, 0]]
+        assert levels(values).dtype == np.uint8
+
 
 class TestEncode:
+    @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (3, 40), (40, 3)])
+    def test_greyscale_is_a_png_of_one_channel(self, shape: tuple[int, int]) -> None:
+        pixels = np.random.default_rng(5).integers(0, 256, shape).astype(np.uint8)
+        with Image.open(io.BytesIO(encode(pixels))) as image:
+            assert (image.format, image.mode) == ("PNG", "L")
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+
+    @pytest.mark.parametrize(("media_type", "mode"), [("image/jpeg", "L"), ("image/webp", "RGB")])
+    def test_greyscale_in_other_formats(self, media_type: str, mode: str) -> None:
+        pixels = np.tile(np.linspace(0, 255, 64), (64, 1)).astype(np.uint8)
+        with Image.open(io.BytesIO(encode(pixels, media_type))) as image:
+            assert image.mode == mode
+            seen = np.asarray(image.convert("L"))
+        assert np.abs(seen.astype(int) - pixels).mean() < 3
+
+    @pytest.mark.parametrize("media_type", MAX_SIDES)
+    def test_the_largest_side_that_can_be_encoded(self, media_type: str) -> None:
+        row = np.zeros((1, MAX_SIDES[media_type]), np.uint8)
+        assert encode(row, media_type)
+
     @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (3, 40), (40, 3)])
     def test_another_decoder_reads_the_same_pixels(self, shape: tuple[int, int]) -> None:
         pixels = np.random.default_rng(5).integers(0, 256, (*shape, 3)).astype(np.uint8)

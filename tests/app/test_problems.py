@@ -58,6 +58,10 @@ pytestmark = pytest.mark.anyio
         ({"curve": "perhaps"}, "invalid-parameter", "curve"),
         ({"heatmap": "numbers"}, "invalid-parameter", "heatmap"),
         ({"photo": "jpeg"}, "invalid-parameter", "photo"),
+        ({"mask": "png"}, "invalid-parameter", "mask"),
+        ({"space": "input"}, "invalid-parameter", "space"),
+        ({"mask": "true", "overlay": "false"}, "invalid-parameter", "`overlay=false` for none"),
+        ({"space": "photo"}, "invalid-parameter", "Send `heatmap=true` or `mask=true`"),
     ],
     ids=str,
 )
@@ -97,7 +101,10 @@ KINDS = "cam, gradcam, gradcampp, layercam or hirescam"
         (["gradcam/last,last6"], "does not expose 'last', 'last6'. Its layers are conv"),
         (["cam/last6"], "CAM has the last layer alone: `last`."),
         (["gradcam"] * 13, "`method` may be given 12 times at most."),
-        (["gradcam"] * 7, "an overlay shows 6 methods at most. For more, send `overlay=false`."),
+        (
+            ["gradcam"] * 7,
+            "an overlay shows 6 explanations at most. For more, send `overlay=false`.",
+        ),
     ],
 )
 async def test_methods_that_cannot_be_compared(
@@ -105,6 +112,30 @@ async def test_methods_that_cannot_be_compared(
 ) -> None:
     response = await post(client, "/compare", method=methods)
     assert words in problem(response, 400, "invalid-parameter")
+
+
+@pytest.mark.parametrize(
+    ("targets", "methods", "words"),
+    [
+        (["1", "2", "3", "4", "5"], [], "`target` may be given 4 times at most."),
+        (["1", ""], [], "`target 2` must not be empty"),
+        (["1", "2"], ["gradcam"] * 7, "2 classes by 7 methods are 14 explanations, and 12 are"),
+        (["1", "2", "3"], [], "an overlay shows 6 explanations at most"),
+        (["1", "2", " 1 "], [], "`target`: '1' and ' 1 ' name the same class."),
+    ],
+)
+async def test_targets_that_cannot_be_compared(
+    client: httpx.AsyncClient, targets: list[str], methods: list[str], words: str
+) -> None:
+    response = await post(client, "/compare", target=targets, method=methods)
+    assert words in problem(response, 400, "invalid-parameter")
+
+
+@pytest.mark.parametrize("path", ["/cam", "/gradcam"])
+async def test_one_target_is_explained_alone(client: httpx.AsyncClient, path: str) -> None:
+    response = await post(client, path, target=["1", "2"])
+    detail = problem(response, 400, "invalid-parameter")
+    assert detail == "`target` is given more than once."
 
 
 @pytest.mark.parametrize("params", [{"heatmap": "true"}, {"photo": "true", "overlay": "false"}])
@@ -130,6 +161,8 @@ async def test_a_picture_alone_has_no_place_for_numbers(
         ("/compare", {"layers": "last"}),
         ("/predict", {"heatmap": "true"}),
         ("/predict", {"photo": "true"}),
+        ("/predict", {"mask": "true"}),
+        ("/predict", {"space": "photo"}),
     ],
 )
 async def test_each_endpoint_has_its_own_parameters(

@@ -282,6 +282,16 @@ async def test_accept_decides(
             assert response.headers["content-type"] == media_type
 
 
+async def test_heatmaps_alone_need_no_overlay(
+    serve: Serve, engine: Borrowed, card: ModelCard
+) -> None:
+    headers = {"Accept": "application/x-npy, image/png;q=0.9, application/json;q=0.1"}
+    async with serve(engine=Painted(engine, card)) as client:
+        for overlay in ("true", "false"):
+            response = await post(client, "/cam", headers=headers, overlay=overlay)
+            assert response.headers["content-type"] == "application/x-npy"
+
+
 @pytest.mark.parametrize("path", ["/predict", *(f"{path}?overlay=false" for path in PICTURED)])
 async def test_there_is_no_picture_of_figures(client: httpx.AsyncClient, path: str) -> None:
     headers = {"Accept": "image/png", "Content-Type": "image/jpeg"}
@@ -370,7 +380,9 @@ async def test_openapi_documents_bodies_and_problems(
         for status, response in operation["responses"].items():
             if status != "200":
                 assert list(response["content"]) == ["application/problem+json"]
-        assert ("image/png" in operation["responses"]["200"]["content"]) == (path in PICTURED)
+        alone = {"image/png", "image/webp", "image/jpeg", "application/x-npy"}
+        kinds = set(operation["responses"]["200"]["content"]) - {"application/json"}
+        assert kinds == (alone if path in PICTURED else set())
         descriptions = {
             parameter["name"]: parameter.get("description", "")
             for parameter in operation["parameters"]
@@ -380,7 +392,7 @@ async def test_openapi_documents_bodies_and_problems(
         assert set(parameters.values()) == {"query"}
         common = {"top_k"}
         explained = {"target", "versus", "box", "threshold", "rule", "curve"}
-        drawn = {"colormap", "alpha", "size", "overlay", "heatmap", "photo"}
+        drawn = {"colormap", "alpha", "size", "overlay", "mask", "heatmap", "space", "photo"}
         own = {"/gradcam": {"method", "layers"}, "/compare": {"method"}}
         assert set(parameters) == common | (explained | drawn if path in PICTURED else set()) | (
             own.get(path, set())

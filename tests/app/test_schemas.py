@@ -122,7 +122,8 @@ class TestBounds:
             ("curve", {"true": True, "false": False, "0": False}, ["maybe", ""]),
             ("heatmap", {"true": True, "false": False, "0": False}, ["maybe", ""]),
             ("photo", {"true": True, "false": False, "0": False}, ["maybe", ""]),
-            ("target", {"6": "6", "golden retriever": "golden retriever"}, [""]),
+            ("mask", {"true": True, "false": False, "0": False}, ["maybe", ""]),
+            ("space", {"layer": "layer", "photo": "photo"}, ["", "Photo", "input"]),
             ("versus", {"pug": "pug"}, [""]),
         ],
     )
@@ -133,6 +134,20 @@ class TestBounds:
             for text in bad:
                 with pytest.raises(ValidationError, match=name):
                     kind.model_validate({name: text})
+
+    @pytest.mark.parametrize("kind", [CamQuery, GradcamQuery])
+    def test_one_target(self, kind: type[CamQuery]) -> None:
+        assert kind.model_validate({"target": "golden retriever"}).target == "golden retriever"
+        for bad in ("", "a" * 101, ["6", "7"]):
+            with pytest.raises(ValidationError, match="target"):
+                kind.model_validate({"target": bad})
+
+    def test_targets_of_compare(self) -> None:
+        four = ["6", "golden retriever", "a" * 100, "pug"]
+        assert CompareQuery.model_validate({"target": four}).target == four
+        for bad in ([""], ["6", "a" * 101], [*four, "7"]):
+            with pytest.raises(ValidationError, match="target"):
+                CompareQuery.model_validate({"target": bad})
 
     @pytest.mark.parametrize("method", ["gradcam", "gradcampp", "layercam", "hirescam"])
     def test_methods_of_gradcam(self, method: str) -> None:
@@ -153,8 +168,10 @@ class TestBounds:
         assert (query.method, query.layers) == (Method.GRADCAM, "last")
         assert (query.target, query.versus, query.threshold, query.size) == (None,) * 4
         assert (query.box, query.overlay, query.rule, query.curve) == ([], True, None, False)
-        assert (query.heatmap, query.photo) == (False, False)
-        assert CompareQuery.model_validate({}).method == []
+        assert (query.heatmap, query.photo, query.mask) == (False, False, False)
+        assert query.space == "layer"
+        compare = CompareQuery.model_validate({})
+        assert (compare.method, compare.target) == ([], [])
         cam = CamQuery.model_validate({})
         assert (cam.method, cam.layers) == (Method.CAM, "last")
 

@@ -29,7 +29,7 @@ async def test_work_that_hangs_is_abandoned(caplog: pytest.LogCaptureFixture) ->
     async with watchdog.watching(None):
         begun = time.monotonic()
         outcomes = await asyncio.gather(
-            *[batcher.submit("a", item) for item in range(3)], return_exceptions=True
+            *[batcher.submit("a", [item]) for item in range(3)], return_exceptions=True
         )
         took = time.monotonic() - begun
     assert [type(outcome) for outcome in outcomes] == [EngineDown] * 3

@@ -36,6 +36,6 @@ class Onnx(BaseModel):
             say("Warning: by model.json, this model predicts what it should in float32 only.")
         change = write(bundle, self.out, float16=self.float16)
         say(
-            f"Wrote {self.out}. On test images, ONNX Runtime's probabilities differ from OpenVINO's "
-            f"by up to {change.probability:.1g}."
+            f"Wrote {self.out}. On test images, probabilities by ONNX Runtime differ from those by "
+            f"OpenVINO by {change.probability:.1g} at most."
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +18,17 @@ from app.engines import Batch, Cut
 from app.engines.tensorflow import freeze, retyped
 from training.errors import ExportError
 from training.export import rounding
-from training.export.onnx.graph import Graph
-from training.export.onnx.operations import RULES
+from training.export.onnx.operations import translated
 from training.export.rounding import BFLOAT16_LIMIT, LIMIT, Change
 from training.files import atomic_write
 
 __all__ = ["CARD", "INPUTS", "OPSET", "convert", "difference", "write"]
 
-Tensor: TypeAlias = tf.Tensor
-
 OPSET, IR_VERSION = 13, 7
 """Of 2020, so that old runtimes read the file too."""
 
 INPUTS = ("image", "class_index", "versus_index")
+"""Of the graph, in this order."""
 
 CARD = "model.json"
 """The metadata's key of the model's card."""
@@ -90,18 +88,8 @@ def convert(bundle: Bundle, *, float16: bool = False) -> onnx.ModelProto:
     with source.as_default():
         tf.import_graph_def(frozen, name="")
     outputs = {name: source.get_tensor_by_name(names[name]) for name in _in_order(bundle, names)}
-    graph = Graph()
-    for name in INPUTS:
-        graph.input(source.get_tensor_by_name(f"{name}:0"))
-    operations = _needed(source, outputs.values())
-    unsupported = sorted({operation.type for operation in operations} - set(RULES))
-    if unsupported:
-        raise ExportError(f"ONNX export does not support {', '.join(unsupported)}.")
-    for operation in operations:
-        RULES[operation.type](graph, operation)
-    for name, tensor in outputs.items():
-        graph.output(name, tensor)
-    model = _described(graph.proto(bundle.card.name), bundle.card)
+    inputs = [source.get_tensor_by_name(f"{name}:0") for name in INPUTS]
+    model = _described(translated(inputs, outputs).proto(bundle.card.name), bundle.card)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -126,9 +114,7 @@ def difference(bundle: Bundle, content: bytes) -> Change:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     feed = {name: getattr(batch, name) for name in INPUTS}
-    actual: dict[str, npt.NDArray[Any]] = dict(
-        zip(names, session.run(names, feed), strict=True)
-    )
+    actual: dict[str, npt.NDArray[Any]] = dict(zip(names, session.run(names, feed), strict=True))
     for name, array in actual.items():
         if not name.startswith(("foreground", "novelty")) and not np.isfinite(array).all():
             raise ExportError(f"As ONNX, the output {name!r} is not finite on a test image.")
@@ -139,18 +125,6 @@ def _in_order(bundle: Bundle, names: Iterable[str]) -> list[str]:
     """Outputs as engines list them, then those that are there under a second name."""
     listed = engines.output_names(bundle.card, Cut.EXPLAIN_DEEP)
     return listed + sorted(set(names) - set(listed))
-
-
-def _needed(source: tf.Graph, outputs: Iterable[Tensor]) -> list[Any]:
-    """The operations that outputs depend on, in the order in which they run."""
-    waiting = [tensor.op for tensor in outputs]
-    needed: set[str] = set()
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in needed and operation.type != "Placeholder":
-            needed.add(operation.name)
-            waiting += [tensor.op for tensor in operation.inputs]
-    return [operation for operation in source.get_operations() if operation.name in needed]
 
 
 def _described(graph: onnx.GraphProto, card: ModelCard) -> onnx.ModelProto:

@@ -9,7 +9,7 @@
 A rule takes the graph and an operation, and defines the operation's outputs in the graph.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,13 +18,13 @@ import tensorflow as tf
 from training.errors import ExportError
 from training.export.onnx.graph import CHANNELS_FIRST, Graph, onnx_type, same_in_memory
 
-__all__ = ["RULES"]
+__all__ = ["translated"]
 
 Operation: TypeAlias = Any
 Tensor: TypeAlias = tf.Tensor
 Rule = Callable[[Graph, Operation], None]
 
-RULES: dict[str, Rule] = {}
+_RULES: dict[str, Rule] = {}
 """By TensorFlow's name of the operation."""
 
 _AXIS = {axis: place for place, axis in enumerate(CHANNELS_FIRST)}
@@ -34,9 +34,49 @@ _FARTHEST = 2**31 - 1
 """An end beyond every axis."""
 
 
+def translated(inputs: Iterable[Tensor], outputs: Mapping[str, Tensor]) -> Graph:
+    """A frozen TensorFlow graph in ONNX.
+
+    Args:
+        inputs: placeholders with the number of rows in front; they keep their names.
+        outputs: by their names in ONNX, likewise.
+
+    Raises:
+        ExportError: an operation has no rule; the message names it.
+    """
+    graph = Graph()
+    for tensor in inputs:
+        graph.input(tensor)
+    operations = _needed(outputs.values())
+    unsupported = sorted({operation.type for operation in operations} - set(_RULES))
+    if unsupported:
+        raise ExportError(
+            f"ONNX export does not support TensorFlow's {', '.join(unsupported)}, which the graph "
+            "holds."
+        )
+    for operation in operations:
+        _RULES[operation.type](graph, operation)
+    for name, tensor in outputs.items():
+        graph.output(name, tensor)
+    return graph
+
+
+def _needed(outputs: Iterable[Tensor]) -> list[Operation]:
+    """What outputs depend on, but for placeholders, in the order in which it runs."""
+    waiting = [tensor.op for tensor in outputs]
+    source = waiting[0].graph
+    needed: set[str] = set()
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in needed and operation.type != "Placeholder":
+            needed.add(operation.name)
+            waiting += [tensor.op for tensor in operation.inputs]
+    return [operation for operation in source.get_operations() if operation.name in needed]
+
+
 def _rule(*kinds: str) -> Callable[[Rule], Rule]:
     def add(rule: Rule) -> Rule:
-        RULES.update(dict.fromkeys(kinds, rule))
+        _RULES.update(dict.fromkeys(kinds, rule))
         return rule
 
     return add
@@ -108,16 +148,14 @@ def _elementwise(graph: Graph, operation: Operation, kind: str, **attributes: An
     inputs = operation.inputs
     first = any(map(graph.has_channels_first, inputs))
     names = map(graph.channels_first if first else graph.plain, inputs)
-    graph.define(
-        operation.outputs[0], graph.add(kind, *names, **attributes), channels_first=first
-    )
+    graph.define(operation.outputs[0], graph.add(kind, *names, **attributes), channels_first=first)
 
 
 def _same_elementwise(kind: str) -> Rule:
     return lambda graph, operation: _elementwise(graph, operation, kind)
 
 
-RULES |= {
+_RULES |= {
     name: _same_elementwise(kind)
     for name, kind in {
         "AddV2": "Add",
@@ -190,9 +228,7 @@ def _reduce(graph: Graph, operation: Operation) -> None:
 @_rule("ArgMax")
 def _argmax(graph: Graph, operation: Operation) -> None:
     source, axis = operation.inputs
-    name = graph.add(
-        "ArgMax", graph.plain(source), axis=int(graph.array(axis)), keepdims=0
-    )
+    name = graph.add("ArgMax", graph.plain(source), axis=int(graph.array(axis)), keepdims=0)
     (result,) = operation.outputs
     graph.define(result, graph.add("Cast", name, to=onnx_type(result.dtype)))
 

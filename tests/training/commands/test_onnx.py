@@ -47,6 +47,6 @@ def test_absent_packages_are_named(
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnx", None)
 
-    with pytest.raises(SystemExit, match="needs the extra `onnx`.*make .venv/.onnx"):
+    with pytest.raises(SystemExit, match=r"needs the extra `onnx`.*make \.venv/\.onnx"):
         cli.main(["onnx", "--model", str(small_bundle.path), "--out", str(tmp_path / "a.onnx")])
     assert capsys.readouterr().out == ""

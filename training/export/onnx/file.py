@@ -18,7 +18,7 @@ from app.engines import Batch, Cut
 from app.engines.tensorflow import freeze, retyped
 from training.errors import ExportError
 from training.export import rounding
-from training.export.onnx.operations import translated
+from training.export.onnx.translation import translated
 from training.export.rounding import BFLOAT16_LIMIT, LIMIT, Change
 from training.files import atomic_write
 

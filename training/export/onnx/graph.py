@@ -6,7 +6,8 @@ operations keep to it, and a transpose is put in only where an operation needs t
 there yet. So a residual network has one at its input, and none between its convolutions.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,9 +18,18 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from training.errors import ExportError
 
-__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Graph", "onnx_type"]
+__all__ = [
+    "CHANNELS_FIRST",
+    "Graph",
+    "Operation",
+    "Rule",
+    "Tensor",
+    "onnx_type",
+    "same_in_memory",
+]
 
 Tensor: TypeAlias = tf.Tensor
+Operation: TypeAlias = tf.Operation
 Array = npt.NDArray[Any]
 
 CHANNELS_FIRST = (0, 3, 1, 2)
@@ -111,6 +121,10 @@ class Graph:
             self._channels_first[key] = name
         return self._channels_first[key]
 
+    def name(self, tensor: Tensor, *, channels_first: bool) -> str:
+        """A tensor's name in one order or the other."""
+        return self.channels_first(tensor) if channels_first else self.plain(tensor)
+
     def in_memory_order(self, tensor: Tensor) -> str:
         """A name whose values lie in the memory as TensorFlow's do, whatever the order of axes.
 
@@ -136,16 +150,15 @@ class Graph:
 
     def constant(self, array: Array) -> str:
         """The name of an initializer with these values; equal ones share one."""
-        array = np.ascontiguousarray(array).reshape(array.shape)  # keeps a scalar's shape
-        key = array.dtype.str, array.shape, array.tobytes()
+        key = array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
         if key not in self._constants:
             name = self._constants[key] = f"constant_{len(self._constants)}"
             self._initializers[name] = numpy_helper.from_array(array, name)
         return self._constants[key]
 
-    def integers(self, values: Sequence[int]) -> str:
+    def integers(self, values: Iterable[int]) -> str:
         """The name of an initializer of int64, as ONNX has axes, shapes and pads."""
-        return self.constant(np.array(values, np.int64))
+        return self.constant(np.array(list(values), np.int64))
 
     def input(self, tensor: Tensor) -> None:
         """Define a placeholder as an input of its name."""
@@ -175,7 +188,12 @@ class Graph:
         return helper.make_graph(nodes[::-1], name, self._inputs, self._outputs, initializers)
 
     def _key(self, tensor: Tensor) -> str:
-        return self._same.get(tensor.name, tensor.name)
+        name: str = tensor.name
+        return self._same.get(name, name)
+
+
+Rule = Callable[[Graph, Operation], None]
+"""Adds an operation of TensorFlow's to the graph and defines its outputs."""
 
 
 def same_in_memory(shape: tf.TensorShape) -> bool:
@@ -185,7 +203,7 @@ def same_in_memory(shape: tf.TensorShape) -> bool:
 
 def onnx_type(dtype: tf.DType) -> int:
     """ONNX's number of a type."""
-    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype.as_numpy_dtype))
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype.as_numpy_dtype)))
 
 
 def _value_info(name: str, tensor: Tensor, dtype: tf.DType | None = None) -> ValueInfoProto:

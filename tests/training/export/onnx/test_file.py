@@ -22,13 +22,15 @@ from training.export.onnx.file import CARD, OPSET, difference, write
 
 
 def _damaged(bundle: Bundle, value: float) -> onnx.ModelProto:
-    """The version's ONNX model with its biases multiplied."""
+    """The version's ONNX model with a value added to its biases."""
     model = onnx.ModelProto()
     model.CopyFrom(converted(bundle.path).model)
     for initializer in model.graph.initializer:
         array = numpy_helper.to_array(initializer)
         if array.dtype == np.float32 and array.ndim:
-            initializer.CopyFrom(numpy_helper.from_array(array * value, initializer.name))
+            initializer.CopyFrom(
+                numpy_helper.from_array(array + np.float32(value), initializer.name)
+            )
     return model
 
 
@@ -89,7 +91,7 @@ def test_directories_are_not_made(small_bundle: Bundle, tmp_path: Path) -> None:
 def test_a_file_that_predicts_otherwise_is_not_written(
     small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    damaged = _damaged(small_bundle, 1.5)
+    damaged = _damaged(small_bundle, 3.0)
     monkeypatch.setattr(file, "convert", lambda _bundle, *, float16: damaged)
 
     with pytest.raises(ExportError, match="would not predict what it does: probabilities would"):

@@ -15,7 +15,7 @@ from tests.training.small_networks import NETWORKS
 from training.errors import ExportError
 from training.export.explained import ExplainedNetwork
 from training.export.foreground import channel_sum
-from training.export.onnx.operations import translated
+from training.export.onnx.translation import translated
 from training.graph.gradients import shapes
 from training.graph.keras_reader import from_keras
 from training.networks import architectures
@@ -213,7 +213,7 @@ def test_networks_are_those_of_tensorflow(name: str) -> None:
         projections={layer: channel_sum(sizes[layer][-1]) for layer in layers},
         preprocessing=Preprocessing.NONE,
     )
-    feed = {
+    feed: dict[str, Array] = {
         "image": RNG.integers(0, 256, (4, size, size, 3), dtype=np.uint8),
         "class_index": np.array([-1, 0, 3, -1], np.int32),
         "versus_index": np.array([-1, -1, 1, 2], np.int32),

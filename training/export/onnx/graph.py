@@ -89,8 +89,8 @@ class Graph:
         return self._arrays.get(self._key(tensor))
 
     def has_channels_first(self, tensor: Tensor) -> bool:
-        """Whether a tensor has a name with the channels first."""
-        return self._key(tensor) in self._channels_first
+        """Whether a tensor of four axes has a name with the channels first."""
+        return len(tensor.shape) == 4 and self._key(tensor) in self._channels_first
 
     def plain(self, tensor: Tensor) -> str:
         """A tensor's name in TensorFlow's order of axes."""

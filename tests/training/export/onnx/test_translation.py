@@ -35,6 +35,10 @@ def _first(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.conv2d(x, tf.constant(np.eye(4, dtype=np.float32)[None, None]), 1, "VALID")
 
 
+def _scaled(scalar: tf.Tensor, channels: tf.Tensor, *values: tf.Tensor) -> list[tf.Tensor]:
+    return [value * scalar * channels for value in values]
+
+
 def _translated(function: Callable[..., Any], *arrays: Array) -> tuple[list[Array], list[Array]]:
     """Outputs by TensorFlow and by ONNX Runtime."""
     specs = [
@@ -65,6 +69,9 @@ OPERATIONS: dict[str, Callable[[tf.Tensor], Any]] = {
     "positions": lambda x: tf.nn.relu(x) + POSITIONS * tf.minimum(x, 0.0),
     "rows": lambda x: x - tf.reduce_mean(x, axis=(1, 2), keepdims=True),
     "computed channels": lambda x: x * tf.reduce_sum(x, axis=(0, 1, 2)),
+    "shared factors": lambda x: _scaled(
+        tf.constant(2.5), tf.constant(CHANNELS), x, tf.reduce_mean(x, axis=(1, 2))
+    ),
     "comparisons": lambda x: [
         tf.cast(a, tf.float32)
         for a in (x > 0.1, x >= 0.1, x < 0.1, x <= 0.1, tf.logical_and(x > 0.1, x < 0.5))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Bundle
@@ -204,7 +205,9 @@ def retyped(graph: Any, dtype: tf.DType, logits: str) -> Any:
             continue
         if node.op == "Const" and node.attr["dtype"].type == single:
             value = tf.make_ndarray(node.attr["value"].tensor)
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
+            # What pads a map before its maximum becomes -inf in float16, which is as good.
+            with np.errstate(over="ignore"):
+                node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
         for attribute in node.attr.values():
             if attribute.type == single:
                 attribute.type = half

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from training.errors import ExportError
 from training.export.onnx.graph import (
     CHANNELS_FIRST,
     Graph,
@@ -132,24 +131,28 @@ def _strided_slice(graph: Graph, operation: Operation) -> None:
 def _slices(
     graph: Graph, operation: Operation
 ) -> tuple[dict[int, tuple[int, int, int]], list[int], list[int]]:
-    """What an index such as `x[None, ::-1, 0, 1:]` does.
+    """What an index such as `x[None, ::-1, 0, ..., 1:]` does.
 
     Returns:
         Start, end and step by axis of the input, for axes that are cut; axes of the result that
         are new; and axes of the input that are dropped.
     """
-    if operation.get_attr("ellipsis_mask"):
-        raise ExportError(f"ONNX export does not support the index at {operation.name!r}.")
     starts, ends, steps = (graph.array(tensor).tolist() for tensor in operation.inputs[1:])
 
     def marked(mask: str, place: int) -> bool:
         return bool(operation.get_attr(mask) >> place & 1)
 
+    rank = len(operation.inputs[0].shape)
+    apart = operation.get_attr("new_axis_mask") | operation.get_attr("ellipsis_mask")
+    named = len(starts) - apart.bit_count()  # axes of the input that the index names
     slices: dict[int, tuple[int, int, int]] = {}
     inserted: list[int] = []
     dropped: list[int] = []
     axis = kept = 0  # of the input and of the result
     for place, (start, end, step) in enumerate(zip(starts, ends, steps, strict=True)):
+        if marked("ellipsis_mask", place):
+            axis, kept = axis + rank - named, kept + rank - named
+            continue
         if marked("new_axis_mask", place):
             inserted.append(kept)
             kept += 1

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from app.engines.tensorflow import retyped
 from tests.training.export.onnx.run import checked, run
 from tests.training.small_networks import NETWORKS
 from training.errors import ExportError
@@ -121,6 +122,9 @@ OPERATIONS: dict[str, Callable[[tf.Tensor], Any]] = {
         x[:, -1, :, 1:],
         x[:, None, 1],
         x[:, :-1, :, -2:],
+        x[..., ::-1],
+        x[:, 1:, ..., 2],
+        x[..., None, 1:, :],
     ],
     "stack": lambda x: [tf.stack([x, -x], axis=3), tf.stack(tf.unstack(x, axis=1), axis=2)],
     "reshape": lambda x: [
@@ -207,8 +211,19 @@ def _custom_cnn() -> keras.Model:
 EXPLAINED = NETWORKS | {"custom_cnn": (_custom_cnn, ("conv2", "conv4", "conv6"))}
 
 
-@pytest.mark.parametrize("name", EXPLAINED)
-def test_networks_are_those_of_tensorflow(name: str) -> None:
+LIMITS = {"float32": 1e-4, "float16": 0.03}
+# On an x86 CPU, ONNX Runtime computes float16 in float32 and rounds for some operations only. With
+# global max pooling, it then compares unrounded values with the rounded maximum, and finds none.
+PRECISIONS = [
+    (name, precision)
+    for name in EXPLAINED
+    for precision in LIMITS
+    if (name, precision) != ("branched", "float16")
+]
+
+
+@pytest.mark.parametrize(("name", "precision"), PRECISIONS)
+def test_networks_are_those_of_tensorflow(name: str, precision: str) -> None:
     build, layers = EXPLAINED[name]
     model = build()
     network, size = from_keras(model), model.input_shape[1]
@@ -228,11 +243,18 @@ def test_networks_are_those_of_tensorflow(name: str) -> None:
     expected = {name: value.numpy() for name, value in explained.serve(**feed).items()}
 
     frozen = convert_variables_to_constants_v2(explained.serve.get_concrete_function())
-    outputs = dict(zip(sorted(expected), frozen.outputs, strict=True))
-    actual = run(checked(translated(frozen.inputs, outputs)), feed)
+    names = dict(zip(sorted(expected), [tensor.name for tensor in frozen.outputs], strict=True))
+    graph = frozen.graph.as_graph_def()
+    if precision == "float16":
+        graph = retyped(graph, tf.float16, names["logits"].partition(":")[0])
+    with tf.Graph().as_default() as source:
+        tf.import_graph_def(graph, name="")
+    inputs = [source.get_tensor_by_name(f"{name}:0") for name in feed]
+    outputs = {name: source.get_tensor_by_name(names[name]) for name in names}
+    actual = run(checked(translated(inputs, outputs)), feed)
 
     assert set(actual) == set(expected)
     for output, values in expected.items():
         assert actual[output].dtype == values.dtype
         error = np.linalg.norm(actual[output] - values) / np.linalg.norm(values)
-        assert error <= 1e-4, (output, error)
+        assert error <= LIMITS[precision], (output, error)

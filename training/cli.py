@@ -12,6 +12,7 @@ from app.bundle import BundleError
 from app.engines import EngineUnavailable
 from training.commands.export import Bootstrap, Export
 from training.commands.measure import Calibrate, Evaluate
+from training.commands.onnx import Onnx
 from training.commands.terminal import say
 from training.config import TrainConfig
 from training.errors import RunError, TrainingError
@@ -156,6 +157,7 @@ class Training(
     evaluate: CliSubCommand[Evaluate] = Field(
         description="measure a model version on the test split"
     )
+    onnx: CliSubCommand[Onnx] = Field(description="write a model version as an ONNX file")
     report: CliSubCommand[Report] = Field(description="render an evaluation as an HTML page")
 
     def cli_cmd(self) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Bundle
@@ -29,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-__all__ = ["TensorFlowEngine", "finds_gpu", "retyped"]
+__all__ = ["TensorFlowEngine", "finds_gpu", "freeze", "retyped"]
 
 
 def finds_gpu() -> bool:
@@ -68,21 +69,7 @@ class TensorFlowEngine(LocalEngine):
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         self._precision = self._choose_precision(precision)
         with tf.device(self._device):
-            try:
-                loaded = tf.saved_model.load(str(bundle.path))  # holds the variables until frozen
-                full = loaded.signatures["serving_default"]
-            except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
-                raise BundleError(
-                    f"TensorFlow cannot read the SavedModel at {bundle.path}."
-                ) from error
-            check_ports(bundle, _ports(full))
-            check_weights(bundle, _weights(full))
-            frozen = convert_variables_to_constants_v2(full)
-        names = sorted(full.structured_outputs)  # TensorFlow flattens by sorted key
-        self._tensors = {
-            name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)
-        }
-        self._graph = frozen.graph.as_graph_def()
+            self._graph, self._tensors = freeze(bundle)
         if self.on_gpu and self._precision != "float32":
             logits = self._tensors["logits"].partition(":")[0]
             self._graph = retyped(self._graph, tf.as_dtype(self._precision), logits)
@@ -159,6 +146,30 @@ class TensorFlowEngine(LocalEngine):
         return self.choose_precision(precision, fastest)
 
 
+def freeze(bundle: Bundle) -> tuple[Any, dict[str, str]]:
+    """The full graph with its variables as constants.
+
+    Returns:
+        The `GraphDef`, and by each output's name that of the tensor which gives it. Placeholders
+        bear the inputs' names.
+
+    Raises:
+        BundleError: TensorFlow cannot read the SavedModel, or it does not fit its card, or its
+            weights are not finite.
+    """
+    try:
+        loaded = tf.saved_model.load(str(bundle.path))  # holds the variables until frozen
+        full = loaded.signatures["serving_default"]
+    except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
+        raise BundleError(f"TensorFlow cannot read the SavedModel at {bundle.path}.") from error
+    check_ports(bundle, _ports(full))
+    check_weights(bundle, _weights(full))
+    frozen = convert_variables_to_constants_v2(full)
+    names = sorted(full.structured_outputs)  # TensorFlow flattens by sorted key
+    tensors = {name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)}
+    return frozen.graph.as_graph_def(), tensors
+
+
 def _ports(full: Any) -> dict[str, Port]:
     """Inputs and outputs of a signature by name."""
     specs = full.structured_input_signature[1] | full.structured_outputs
@@ -194,7 +205,9 @@ def retyped(graph: Any, dtype: tf.DType, logits: str) -> Any:
             continue
         if node.op == "Const" and node.attr["dtype"].type == single:
             value = tf.make_ndarray(node.attr["value"].tensor)
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
+            # What pads a map before its maximum becomes -inf in float16, which is as good.
+            with np.errstate(over="ignore"):
+                node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
         for attribute in node.attr.values():
             if attribute.type == single:
                 attribute.type = half

@@ -1,5 +1,6 @@
 """Every output, on every engine and in every precision, against TensorFlow in float32."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from app.bundle import Bundle, load
 from app.engines import Batch, Cut, Engine, create, output_names
 from app.engines.tensorflow import TensorFlowEngine
 from tests import needs
+from tests.training.export.onnx.run import ONNXRuntime, converted
 
 BATCHES = (1, 3, 8)
 
-# The largest relative error, ||a - b|| / ||b|| over a batch. In bfloat16, with 8 significant bits,
-# the error depends on how far the terms of an output cancel (see `_scale`). Besides, where rounding
-# moves an activation across zero, the ReLU's mask flips in the backward pass.
-LIMITS = {"float32": 1e-4, "bfloat16": 0.03}
+# The largest relative error, ||a - b|| / ||b|| over a batch. In half precision, with 8 (bfloat16)
+# or 11 (float16) significant bits, the error depends on how far the terms of an output cancel (see
+# `_scale`). Besides, where rounding moves an activation across zero, the ReLU's mask flips in the
+# backward pass.
+LIMITS = {"float32": 1e-4, "float16": 0.004, "bfloat16": 0.03}
 EARLY_LIMITS = {
     "float32": {"gradcam": 1e-3, "gradcampp": 1e-3, "layercam": 2e-3, "hirescam": 2e-3},
+    "float16": {"gradcam": 0.03, "layercam": 0.03, "hirescam": 0.03},
     "bfloat16": {"gradcam": 0.12, "layercam": 0.06, "hirescam": 0.08},
 }
 
@@ -104,15 +108,24 @@ def engine(
     request: pytest.FixtureRequest,
     bundle: Bundle,
     reference: dict[int, dict[str, npt.NDArray[Any]]],
-) -> Engine:
+) -> Engine | ONNXRuntime:
     name, precision = request.param
+    if name == "onnx":
+        return converted(bundle.path, precision)
     with needs.precision():
         if name == "openvino":
             return _openvino(bundle.path, precision)
         return create(bundle, engine=name, device="cpu", precision=precision)
 
 
-ENGINES = (("openvino", "float32"), ("openvino", "bfloat16"), ("tensorflow", "bfloat16"))
+ENGINES = (
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+    ("tensorflow", "bfloat16"),
+    ("onnx", "float32"),
+    ("onnx", "float16"),
+)
+FAST_SHIPPED = (("openvino", "bfloat16"), ("onnx", "float32"))
 PAIRS = [
     *(pytest.param("small", engine, id=f"small-{'-'.join(engine)}") for engine in ENGINES),
     *(
@@ -121,7 +134,7 @@ PAIRS = [
             engine,
             id=f"shipped-{'-'.join(engine)}",
             # A rule of one engine and precision is held by the small model.
-            marks=[] if engine == ("openvino", "bfloat16") else [pytest.mark.slow],
+            marks=[] if engine in FAST_SHIPPED else [pytest.mark.slow],
         )
         for engine in ENGINES
     ),
@@ -134,7 +147,7 @@ PAIRS = [
 def test_outputs_agree(
     bundle: Bundle,
     reference: dict[int, dict[str, npt.NDArray[Any]]],
-    engine: Engine,
+    engine: Engine | ONNXRuntime,
     cut: Cut,
     rows: int,
 ) -> None:
@@ -165,8 +178,11 @@ def test_foreground_and_novelty_are_among_what_is_compared(small_bundle: Bundle)
     assert {"foreground", "foreground_early_out", "novelty"} <= set(names)
 
 
-def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
-    engine = _openvino(bundle.path, "float32")
+@pytest.mark.parametrize("kind", [_openvino, converted])
+def test_rows_do_not_depend_on_their_company(
+    bundle: Bundle, kind: Callable[[Path, str], Engine | ONNXRuntime]
+) -> None:
+    engine = kind(bundle.path, "float32")
     batch = _requests(bundle, 5)
     together = engine.run(Cut.EXPLAIN_DEEP, batch)
 
@@ -176,8 +192,11 @@ def test_rows_do_not_depend_on_their_company(bundle: Bundle) -> None:
             np.testing.assert_allclose(array[0], together[name][row], rtol=1e-3, atol=1e-4)
 
 
-def test_identities_hold_in_the_shipped_model(shipped_bundle: Bundle) -> None:
-    engine = _openvino(shipped_bundle.path, "float32")
+@pytest.mark.parametrize("kind", [_openvino, converted])
+def test_identities_hold_in_the_shipped_model(
+    shipped_bundle: Bundle, kind: Callable[[Path, str], Engine | ONNXRuntime]
+) -> None:
+    engine = kind(shipped_bundle.path, "float32")
     batch = _requests(shipped_bundle, 8)
     rows = engine.run(Cut.EXPLAIN, Batch.of(batch.image, batch.class_index))
     cam, chosen = rows["cam"], rows["target_index"]

@@ -1,0 +1,131 @@
+"""The ONNX file of a model version: what it says of itself, and what is refused."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from app import evidence, heatmaps
+from app.bundle import Bundle, Method, ModelCard, Rule
+from app.engines import Batch, Cut
+from app.engines.tensorflow import freeze
+from app.evidence import MethodAtLayers
+from app.settings import PROJECT
+from tests.drawing import DRAWING
+from tests.training.export.onnx.run import converted
+from training.errors import ExportError
+from training.export.onnx import file
+from training.export.onnx.file import CARD, OPSET, difference, write
+
+
+def _damaged(bundle: Bundle, value: float) -> onnx.ModelProto:
+    """The version's ONNX model with a value added to its biases."""
+    model = onnx.ModelProto()
+    model.CopyFrom(converted(bundle.path).model)
+    for initializer in model.graph.initializer:
+        array = numpy_helper.to_array(initializer)
+        if array.dtype == np.float32 and array.ndim:
+            initializer.CopyFrom(
+                numpy_helper.from_array(array + np.float32(value), initializer.name)
+            )
+    return model
+
+
+def test_file_says_what_it_is(small_bundle: Bundle) -> None:
+    model = converted(small_bundle.path).model
+    card = small_bundle.card
+
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert ModelCard.model_validate_json(metadata[CARD]) == card.replace(checksums={})
+    assert (model.producer_name, model.model_version) == ("breedcam", card.version)
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET)]
+
+
+def test_inputs_and_outputs_are_those_of_the_saved_model(small_bundle: Bundle) -> None:
+    graph = converted(small_bundle.path).model.graph
+    shapes = {
+        port.name: [axis.dim_param or axis.dim_value for axis in port.type.tensor_type.shape.dim]
+        for port in (*graph.input, *graph.output)
+    }
+
+    assert [port.name for port in graph.input] == ["image", "class_index", "versus_index"]
+    assert shapes["image"] == ["N", 32, 32, 3]
+    assert {port.name for port in graph.output} == set(freeze(small_bundle)[1])
+    assert shapes["gradcam_early_out"] == ["N", 8, 8]
+    assert shapes["logits"] == ["N", 5]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_weights_are_stored_once(shipped_bundle: Bundle, precision: str) -> None:
+    """Though half of them are needed forwards and backwards."""
+    model = converted(shipped_bundle.path, precision).model
+    (variables,) = (shipped_bundle.path / "variables").glob("*.data-*")
+
+    assert model.ByteSize() < 1.05 * variables.stat().st_size
+
+
+def test_file_is_written_and_replaced(small_bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(b"old")
+
+    change = write(small_bundle, path)
+
+    assert change.probability < 1e-5
+    assert onnx.load(path) == converted(small_bundle.path).model
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_file_is_written_into_the_version(small_bundle: Bundle) -> None:
+    with pytest.raises(ExportError, match="lies in the model version"):
+        write(small_bundle, small_bundle.path / "assets.extra" / "model.onnx")
+
+
+def test_directories_are_not_made(small_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=f"{tmp_path}/absent is no directory"):
+        write(small_bundle, tmp_path / "absent" / "model.onnx")
+
+
+def test_a_file_that_predicts_otherwise_is_not_written(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = _damaged(small_bundle, 3.0)
+    monkeypatch.setattr(file, "convert", lambda _bundle, *, float16: damaged)
+
+    with pytest.raises(ExportError, match="would not predict what it does: probabilities would"):
+        write(small_bundle, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_that_are_not_finite_are_named(small_bundle: Bundle) -> None:
+    content = _damaged(small_bundle, np.inf).SerializeToString()
+
+    with pytest.raises(ExportError, match="the output 'logits' is not finite"):
+        difference(small_bundle, content)
+
+
+def test_the_example_of_the_page_runs(
+    shipped_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As printed, and with the figures of the service."""
+    page = (PROJECT / "docs" / "onnx.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    onnx.save(converted(shipped_bundle.path).model, tmp_path / "dogs120.onnx")
+    (tmp_path / "photo.jpg").write_bytes(DRAWING.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+
+    exec(compile(example, "docs/onnx.md", "exec"), names)
+
+    card = shipped_bundle.card
+    engine = converted(shipped_bundle.path)
+    outputs = engine.run(Cut.EXPLAIN, Batch.of(np.asarray(names["image"])))
+    row = {name: array[0] for name, array in outputs.items()}
+    spec = MethodAtLayers.of(card, Method.GRADCAM, card.layer_names[-1:])
+    found = evidence.find(card, row, spec, rule=Rule.HEATMAP).box(480, 360)
+    assert found is not None
+    assert names["label"] == "west highland white terrier"
+    assert heatmaps.iou(tuple(names["box"]), found) > 0.9  # type: ignore[arg-type]
+    assert (tmp_path / "overlay.png").exists()

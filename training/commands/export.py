@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from training.commands.onnx import Onnx
 from training.commands.terminal import say
 from training.config import Source as PhotoSource
 from training.config import TrainConfig
 from training.errors import ExportError
 from training.files import MODEL_NAME, is_model_name
 from training.hints import command, photo_options
-from training.options import Directory, Metavar
+from training.options import Directory, File, Metavar
 from training.quiet import start_tensorflow
 
 if TYPE_CHECKING:
@@ -130,23 +131,33 @@ class Export(_WithPhotos, _NewVersion):
     preprocessing: Literal["caffe", "none"] = Field(
         "none", description="what the Keras model expects to be done to RGB 0..255 beforehand"
     )
+    onnx: File | None = Field(
+        None,
+        description="write the version as an ONNX file as well, as the subcommand `onnx` does of "
+        "one that exists",
+    )
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
-        if self.keras is not None:
-            self._export_keras(self.keras)
-            return
+        place = self.place
+        if self.keras is None:
+            self._export_run(place)
+        else:
+            self._export_keras(self.keras, place)
+        if self.onnx is not None:
+            Onnx(model=place, out=self.onnx).cli_cmd()
+
+    def _export_run(self, place: Path) -> None:
         for name in _OF_KERAS:
             if name in self.model_fields_set:
                 raise ExportError(f"--{name.replace('_', '-')} goes with --keras FILE alone.")
         start_tensorflow()
         from training.export.from_run import export_run
 
-        place = self.place
         export_run(self.run, place, photos=self.photos, **self.card_options)
         _say_next(place, photo_options(TrainConfig.of_run(self.run)))
 
-    def _export_keras(self, path: Path) -> None:
+    def _export_keras(self, path: Path, place: Path) -> None:
         if "run" in self.model_fields_set:
             raise ExportError("--run is of a run, and has no effect with --keras.")
         if self.labels is None:
@@ -155,7 +166,7 @@ class Export(_WithPhotos, _NewVersion):
         from training.export.from_keras import export_keras
         from training.networks.preprocessing import Preprocessing
 
-        place, photos = self.place, self.training_photos
+        photos = self.training_photos
         export_keras(
             path,
             self.labels,

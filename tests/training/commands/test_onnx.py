@@ -4,7 +4,9 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from app.bundle import Bundle
+from app import bundle as bundles
+from app.bundle import Bundle, ModelCard
+from tests.training.small_networks import tiny_net
 from training import cli
 
 
@@ -19,6 +21,19 @@ def test_command_writes_a_file(
     assert f"Wrote {path}. On test images, probabilities by ONNX Runtime differ" in stderr
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().producer_name == "breedcam"
+
+
+def test_export_writes_a_file_as_well(tmp_path: Path) -> None:
+    labels, path = tmp_path / "labels.txt", tmp_path / "own.onnx"
+    labels.write_text("red dog\nblue dog\n", encoding="utf-8")
+    tiny_net(2).save(tmp_path / "own.keras")
+    keras = ("--keras", str(tmp_path / "own.keras"), "--labels", str(labels), "--input-size", "32")
+
+    cli.main(["export", *keras, "--models-dir", str(tmp_path), "--onnx", str(path)])
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    card = ModelCard.model_validate_json(session.get_modelmeta().custom_metadata_map["model.json"])
+    assert card == bundles.load(tmp_path / "dogs" / "1").card.replace(checksums={})
 
 
 def test_a_model_that_needs_float32_is_a_warning(

@@ -58,10 +58,9 @@ def test_inputs_and_outputs_are_those_of_the_saved_model(small_bundle: Bundle) -
     assert shapes["logits"] == ["N", 5]
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_weights_are_stored_once(shipped_bundle: Bundle, precision: str) -> None:
+def test_weights_are_stored_once(shipped_bundle: Bundle) -> None:
     """Though half of them are needed forwards and backwards."""
-    model = converted(shipped_bundle.path, precision).model
+    model = converted(shipped_bundle.path).model
     (variables,) = (shipped_bundle.path / "variables").glob("*.data-*")
 
     assert model.ByteSize() < 1.05 * variables.stat().st_size

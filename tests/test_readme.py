@@ -415,7 +415,7 @@ def test_options_that_are_named_exist() -> None:
     ]
     options = {f"--{name.replace('_', '-')}" for kind in subcommands for name in kind.model_fields}
     options |= set(re.findall(r"--[a-z][a-z-]*", batch.parser().format_help()))
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", EVERYTHING))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", EVERYTHING))
 
     assert len(subcommands) == len(Training.model_fields)
     assert "--checkpoint-minutes" in named

@@ -31,7 +31,7 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.problems import MEDIA_TYPE, answer
-from app.schemas import Colormap, MethodName, Problem, Rating, Status
+from app.schemas import Colormap, MethodName, Problem, Rating, Space, Status
 
 __all__ = ["DESCRIPTION", "PHOTO", "RATING", "describe", "extend", "picture", "refusals"]
 
@@ -67,6 +67,7 @@ _ENUMERATIONS = {
     "Colormap": get_args(Colormap),
     "ConfidenceLevel": ("ok", "low"),
     "MethodName": get_args(MethodName),
+    "Space": get_args(Space),
     "Status": get_args(Status),
 }
 """Their values, by the name of the schema."""

@@ -50,6 +50,7 @@ __all__ = [
 
 Status = Literal["ok", "empty", "constant", "nonfinite"]
 Box = tuple[float, float, float, float]
+Space = Literal["layer", "photo"]
 Colormap = Literal["jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot"]
 
 MAX_EXPLANATIONS = 12
@@ -163,7 +164,7 @@ class EvidenceQuery(PredictQuery):
         "boxes",
     )
     heatmap: bool = Field(False, description="the heatmaps and the foreground as numbers")
-    space: Literal["layer", "photo"] = Field(
+    space: Space = Field(
         "layer",
         description="size of heatmaps as numbers: `layer`, their layers'; `photo`, that of the "
         "photo, or of the photo scaled to `size`. With `photo`, a mask has that size too",

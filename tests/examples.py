@@ -45,6 +45,9 @@ SHOWN = 2
 ENGINE = {"version": "2026.4.1", "device": "AMD EPYC"}
 """What differs from machine to machine."""
 
+SINCE = "2026-11-29T12:00:00Z"
+"""What differs from start to start."""
+
 BASE64 = 24
 """Characters of a picture that are printed."""
 
@@ -80,6 +83,7 @@ def _shortened(answer: dict[str, Any]) -> dict[str, Any]:
             answer[name] = dict(list(answer[name].items())[:SHOWN])
         answer["confidence"]["reference"] = None
         answer["engine"] |= ENGINE
+        answer["since"] = SINCE
     return answer
 
 

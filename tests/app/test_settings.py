@@ -39,6 +39,7 @@ BOUNDS: list[tuple[str, float, float, float | None, float | None]] = [
     ("write_timeout_s", 0.001, 3600, 0, 3600.001),
     ("keep_alive_s", 0.001, 3600, 0, 3600.001),
     ("image_threads", 1, 64, 0, 65),
+    ("model_poll_s", 0, 3600, -0.001, 3600.001),
     ("overlay_size", 16, 1024, 15, 1025),
 ]
 

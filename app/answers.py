@@ -105,6 +105,8 @@ class Form:
         query, explanations = self.query, targets * len(specs)
         if query.mask and not query.overlay:
             raise RequestError("`mask` asks for a picture, and `overlay=false` for none.")
+        if query.mask and self.media_type == NPY:
+            raise RequestError(f"`mask` asks for a picture, and `Accept: {NPY}` for none.")
         if query.space == "photo" and not (query.mask or query.heatmap or self.media_type == NPY):
             raise RequestError(
                 "`space=photo` is for heatmaps as numbers and for masks. Send `heatmap=true` or "

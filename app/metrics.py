@@ -91,7 +91,7 @@ class Metrics:
         self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
         self._batches = Histogram(
             "breedcam_batch_size",
-            "Photos in one call of the model",
+            "Photos in one call of the model, once for each target",
             buckets=BATCH_SIZES,
             registry=registry,
         )
@@ -103,7 +103,7 @@ class Metrics:
             return Gauge(f"breedcam_{name}", text, registry=self._registry)
 
         self._ready = gauge("ready", "1 when the model is ready, else 0")
-        self._queued = gauge("queue_depth", "Photos that wait for the model")
+        self._queued = gauge("queue_depth", "Photos that wait for the model, once for each target")
         self._in_work = gauge("photos_in_work", "Photos between the end of upload and the answer")
         self._max_in_work = gauge("photos_in_work_limit", "The most of them: BREEDCAM_MAX_PENDING")
         self._connections = gauge("connections", "Open connections")

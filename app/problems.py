@@ -80,8 +80,9 @@ async def _http(request: Request, error: Exception) -> Response:
         detail = _no_such_path(request)
     elif error.status_code == 405:
         # Files (`StaticFiles`) say nothing of what they allow.
-        allowed = headers.setdefault("Allow", "GET, HEAD").split(", ")
-        detail = f"Use {listed('{}', sorted(allowed), 'or')}."
+        allowed = sorted(headers.get("Allow", "GET, HEAD").split(", "))
+        headers["Allow"] = ", ".join(allowed)
+        detail = f"Use {listed('{}', allowed, 'or')}."
         if "PUT" in allowed:  # as photos alone may be sent
             detail += f" {_HOW_TO_SEND}"
     return _response(error.status_code, code, title, detail, headers)

@@ -54,7 +54,7 @@ Space = Literal["layer", "photo"]
 Colormap = Literal["jet", "turbo", "viridis", "inferno", "magma", "plasma", "cividis", "hot"]
 
 MAX_EXPLANATIONS = 12
-"""Of a photo that `/compare` gives in one request: each target by each method."""
+"""The most explanations in one answer of `/compare`: each target by each method."""
 
 MAX_TARGETS = 4
 """That `/compare` explains in one request: each is a row of the model's batch."""

@@ -50,7 +50,7 @@ _REFUSED_S = 1.0
 
 
 class Service:
-    """A model version in service.
+    """A model in service, one version at a time.
 
     Attributes:
         settings: the service's.

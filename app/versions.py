@@ -4,7 +4,7 @@ The newest version in the model's folder is the one to serve, as in TensorFlow S
 added replaces the one in service, and where that is removed, the newest that remains does. A folder
 that is one version itself never has another, which is how settings pin a version.
 
-    look      which version is the newest, and have its files come to rest
+    look      which version is the newest, and have its files stopped changing
     replace   it is loaded and warmed beside the one in service, and serves; or it is refused
     retire    the one before ends its last requests
 
@@ -76,7 +76,7 @@ class Versions:
             yield
         finally:
             task.cancel()
-            # A version that is being loaded cannot be interrupted, only waited for.
+            # A load cannot be interrupted, only waited for, and that for so long.
             await asyncio.wait({task}, timeout=self._service.settings.deadline_s)
 
     def look_now(self) -> None:

@@ -66,7 +66,7 @@ class Watchdog:
         self._workers.append(worker)
 
     def forget(self, worker: Worker) -> None:
-        """Look after one less, if it is watched."""
+        """Stop watching a worker, if it is watched."""
         with suppress(ValueError):
             self._workers.remove(worker)
 

@@ -135,6 +135,10 @@ async function upload(wanted, message, signal) {
   });
   let answer = await send(!photo.bitmap);
   if (!answer.photo && photo.differs(answer.image)) answer = await send(true);
+  if (answer.model.name !== model.name || answer.model.version !== model.version) {
+    await meetAnother();
+    throw new DOMException("Asked anew", "AbortError");
+  }
   if (answer.photo) {
     await photo.take(answer.photo, answer.image);
     if (signal.aborted) throw new DOMException("Aborted", "AbortError");
@@ -665,6 +669,13 @@ async function meetModel() {
   $("#why-fused").hidden = Object.keys(fused ?? {}).length === 0;
   offerMethods();
   follow();
+}
+
+/** Another version serves since: its classes and thresholds differ. What is chosen stays. */
+async function meetAnother() {
+  photo.answers.clear();
+  history.replaceState(null, "", `#${setting.toFragment(settings, (index) => names.key(index))}`);
+  await meetModel();
 }
 
 $("#colormap").replaceChildren(...Object.keys(COLORMAPS).map((each) => new Option(each)));

@@ -236,6 +236,12 @@ async def test_a_mask_is_the_heatmap_in_8_bits(
     assert drawing["height"] == round(width * 3 / 4)
 
 
+@pytest.mark.parametrize("path", PICTURED)
+async def test_a_mask_is_no_numbers(client: httpx.AsyncClient, path: str) -> None:
+    refused = await post(client, path, PHOTO, headers={"Accept": NPY}, mask="true")
+    assert "`mask` asks for a picture" in problem(refused, 400, "invalid-parameter")
+
+
 async def test_a_mask_at_the_photos_size_is_larger_than_an_overlay(
     serve: Serve, engine: Borrowed, uncalibrated: ModelCard
 ) -> None:

@@ -259,6 +259,22 @@ def test_an_engine_that_is_down_is_not_asked_again_unasked(page: Page, service: 
     check(page, compare(service, LANDSCAPE, top_k=6))
 
 
+def test_another_version_of_the_model_is_met(page: Page, service: Service) -> None:
+    """What was read of the one before, thresholds and classes, does not hold for it."""
+    model = httpx.get(f"{service.url}/model", timeout=LONG).json()
+    before = model | {"version": model["version"] + 1, "labels": model["labels"][::-1]}
+    page.route("**/model", lambda route: route.fulfill(json=before), times=1)
+    page.reload()
+    expect(page.locator("#model")).to_contain_text(f"version {before['version']}")
+    page.select_option("#colormap", "viridis")
+    sent = uploads(page)
+    choose(page, LANDSCAPE)
+    check(page, compare(service, LANDSCAPE, top_k=6))
+    expect(page.locator("#model")).to_contain_text(f"version {model['version']}")
+    expect(page.locator("#colormap")).to_have_value("viridis")
+    assert [request.method for request in sent] == ["POST", "GET", "POST"]
+
+
 @pytest.mark.slow
 def test_a_service_that_starts_is_waited_for(open_page: Pages, service: Service) -> None:
     page = open_page(service)

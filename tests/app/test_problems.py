@@ -220,7 +220,7 @@ async def test_verbs_that_do_not_exist(client: httpx.AsyncClient) -> None:
             detail = problem(response, 405, "method-not-allowed")
             assert detail.startswith("Use POST or PUT. Send the photo as the body")
             assert "curl -T photo.jpg" in detail
-            assert set(response.headers["Allow"].split(", ")) == {"POST", "PUT"}
+            assert response.headers["Allow"] == "POST, PUT"
     files = await client.post("/static/app.js")
     problem(files, 405, "method-not-allowed")
     assert files.headers["Allow"] == "GET, HEAD"
@@ -228,7 +228,7 @@ async def test_verbs_that_do_not_exist(client: httpx.AsyncClient) -> None:
         response = await client.post(path)
         detail = problem(response, 405, "method-not-allowed")
         assert detail == "Use GET or HEAD."
-        assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
+        assert response.headers["Allow"] == "GET, HEAD"
 
 
 async def test_no_more_requests_than_places(

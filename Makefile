@@ -51,7 +51,7 @@ serve: $(VENV)/.serve ## serve on http://127.0.0.1:8000; BREEDCAM_* variables ar
 
 .PHONY: test
 test: $(VENV)/.dev ## run the tests but the slow ones
-	$(run) -m pytest -m 'not slow' $(ARGS)
+	$(run) -m pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## run the slow tests only

@@ -416,7 +416,7 @@ class TestRefusals:
             (b"\n<!DOCTYPE html><html>", "an HTML page"),
             (b'{"image": 1}', "JSON text"),
             (b"a photo of a dog", "text"),
-            (gzip.compress(b"x"), "a gzip archive"),
+            (gzip.compress(b"x", mtime=0), "a gzip archive"),
             (b"\0\0\0\x18ftypmp42" + bytes(20), "an MP4 video"),
             (b"\0\0\0\x14ftypqt  " + bytes(20), "a QuickTime video"),
             (b"\0\0\0\x14ftypabcd" + bytes(20), "an ISO media file of brand 'abcd'"),

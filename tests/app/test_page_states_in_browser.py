@@ -264,13 +264,13 @@ def test_another_version_of_the_model_is_met(page: Page, service: Service) -> No
     model = httpx.get(f"{service.url}/model", timeout=LONG).json()
     before = model | {"version": model["version"] + 1, "labels": model["labels"][::-1]}
     page.route("**/model", lambda route: route.fulfill(json=before), times=1)
+    page.goto(f"{service.url}/#target=pug&colormap=viridis")
     page.reload()
     expect(page.locator("#model")).to_contain_text(f"version {before['version']}")
-    page.select_option("#colormap", "viridis")
     sent = uploads(page)
     choose(page, LANDSCAPE)
-    check(page, compare(service, LANDSCAPE, top_k=6))
     expect(page.locator("#model")).to_contain_text(f"version {model['version']}")
+    check(page, compare(service, LANDSCAPE, top_k=6, target="pug"))
     expect(page.locator("#colormap")).to_have_value("viridis")
     assert [request.method for request in sent] == ["POST", "GET", "POST"]
 

@@ -39,6 +39,8 @@ def make() -> dict[str, Callable[..., Any]]:
     from ray.serve.schema import ServeDeploySchema
 
     directory = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # sockets' paths are short
+    # Ray writes the cluster's address there, and makes the directory for its own sessions alone.
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
     cluster = Cluster()
     for _ in (head, *workers):
         cluster.add_node(

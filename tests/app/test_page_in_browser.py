@@ -428,7 +428,7 @@ def test_the_documentation_keeps_its_policy(browser: Browser, service: Service) 
     expect(operations.first).to_be_visible()
     paths = {text.replace("\u200b", "") for text in operations.all_inner_texts()}
     assert {"/predict", "/gradcam", "/model"} <= paths
-    page.locator("#operations-default-livez_livez_get button").first.click()
+    page.locator("#operations-health-livez button").first.click()
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".live-responses-table")).to_contain_text("alive")

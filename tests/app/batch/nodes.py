@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from benchmarks.protocol import serve
@@ -16,6 +17,8 @@ def make() -> dict[str, Callable[..., Any]]:
     from ray.cluster_utils import Cluster
 
     directory = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # sockets' paths are short
+    # Ray writes the cluster's address there, and makes the directory for its own sessions alone.
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
     cluster = Cluster()
     for _ in range(2):
         cluster.add_node(

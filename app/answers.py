@@ -112,15 +112,17 @@ class Form:
                 "`space=photo` is for heatmaps as numbers and for masks. Send `heatmap=true` or "
                 f"`mask=true`, or `Accept: {NPY}`."
             )
+        count = (
+            f"`target`: {targets} classes by {len(specs)} methods are {explanations} explanations,"
+        )
         if explanations > MAX_EXPLANATIONS:
             raise RequestError(
-                f"`target`: {targets} classes by {len(specs)} methods are {explanations} "
-                f"explanations, and {MAX_EXPLANATIONS} are the most. Send fewer of either."
+                f"{count} and {MAX_EXPLANATIONS} are the most. Send fewer of either."
             )
         if self.has_picture and explanations > MAX_PICTURES:
             raise RequestError(
-                f"`method`: an overlay shows {MAX_PICTURES} explanations at most. For more, send "
-                "`overlay=false`."
+                f"{'`method`:' if targets == 1 else f'{count} and'} an overlay shows "
+                f"{MAX_PICTURES} explanations at most. For more, send `overlay=false`."
             )
         if self.media_type == NPY and query.space == "layer":
             _check_one_size(card, specs)

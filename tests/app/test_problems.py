@@ -120,7 +120,11 @@ async def test_methods_that_cannot_be_compared(
         (["1", "2", "3", "4", "5"], [], "`target` may be given 4 times at most."),
         (["1", ""], [], "`target 2` must not be empty"),
         (["1", "2"], ["gradcam"] * 7, "2 classes by 7 methods are 14 explanations, and 12 are"),
-        (["1", "2", "3"], [], "an overlay shows 6 explanations at most"),
+        (
+            ["1", "2", "3"],
+            [],
+            "3 classes by 3 methods are 9 explanations, and an overlay shows 6 explanations",
+        ),
         (["1", "2", " 1 "], [], "`target`: '1' and ' 1 ' name the same class."),
     ],
 )

@@ -212,6 +212,17 @@ def test_on_a_phone_a_swipe_scrolls_and_drawing_is_a_mode(
     expect(page.locator("#stage")).to_be_in_viewport(ratio=0.99)
     expect(page.locator("#explained")).to_contain_text("versus")
 
+    page.get_by_role("radio", name="Split").tap()
+    expect(page.locator("#verdict")).to_contain_text(" and ")
+    assert page.evaluate("verdict.scrollWidth <= verdict.clientWidth")
+    assert page.evaluate("verdict.scrollHeight <= verdict.clientHeight")
+    page.evaluate("scrollTo(0, 0)")
+    page.get_by_role("button", name="Draw a box").tap()
+    before = typed_box(page)
+    touch(page, (0.5, 0.5), (0.6, 0.55))  # from the divider, which keeps out of the way
+    expect(page.locator("#divider")).to_have_attribute("aria-valuenow", "50")
+    assert typed_box(page) != before
+
 
 def test_a_portrait_on_a_phone_is_centred_and_no_higher_than_the_screen(
     open_page: Pages, service: Service

@@ -139,25 +139,23 @@ class Export(_WithPhotos, _NewVersion):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
-        place = self.place
-        if self.keras is None:
-            self._export_run(place)
-        else:
-            self._export_keras(self.keras, place)
+        place = self._export_run() if self.keras is None else self._export_keras(self.keras)
         if self.onnx is not None:
             Onnx(model=place, out=self.onnx).cli_cmd()
 
-    def _export_run(self, place: Path) -> None:
+    def _export_run(self) -> Path:
         for name in _OF_KERAS:
             if name in self.model_fields_set:
                 raise ExportError(f"--{name.replace('_', '-')} goes with --keras FILE alone.")
         start_tensorflow()
         from training.export.from_run import export_run
 
+        place = self.place
         export_run(self.run, place, photos=self.photos, **self.card_options)
         _say_next(place, photo_options(TrainConfig.of_run(self.run)))
+        return place
 
-    def _export_keras(self, path: Path, place: Path) -> None:
+    def _export_keras(self, path: Path) -> Path:
         if "run" in self.model_fields_set:
             raise ExportError("--run is of a run, and has no effect with --keras.")
         if self.labels is None:
@@ -166,7 +164,7 @@ class Export(_WithPhotos, _NewVersion):
         from training.export.from_keras import export_keras
         from training.networks.preprocessing import Preprocessing
 
-        photos = self.training_photos
+        place, photos = self.place, self.training_photos
         export_keras(
             path,
             self.labels,
@@ -180,6 +178,7 @@ class Export(_WithPhotos, _NewVersion):
             say(f"Wrote {place} with default thresholds; calibrate finds better ones.")
         else:
             _say_next(place, photo_options(photos))
+        return place
 
 
 class Bootstrap(_WithPhotos, _NewVersion):

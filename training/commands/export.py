@@ -133,8 +133,7 @@ class Export(_WithPhotos, _NewVersion):
     )
     onnx: File | None = Field(
         None,
-        description="write the version as an ONNX file as well, as the subcommand `onnx` does of "
-        "one that exists",
+        description="also write the version as an ONNX file; see `onnx`",
     )
 
     def cli_cmd(self) -> None:

@@ -185,11 +185,6 @@ class Explainer:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @property
-    def ready(self) -> bool:
-        """Whether the model takes photos."""
-        return self.model.ready
-
     @contextmanager
     def held(self) -> Iterator[Self]:
         """Keep the model version for a request to its end, whatever is served meanwhile."""
@@ -205,14 +200,6 @@ class Explainer:
     async def until_idle(self) -> None:
         """Wait until no request holds it."""
         await self._idle.wait()
-
-    def check_alive(self) -> None:
-        """Check that the process can go on.
-
-        Raises:
-            EngineDown: it has to be restarted: the model hangs, or its thread has died.
-        """
-        self.model.check_alive()
 
     def describe(self) -> ModelInfo:
         """The model in service, the engine that runs it, and the limits of photos."""

@@ -13,7 +13,7 @@ from app.errors import MalformedRequest, RequestError, UnsupportedMediaType
 from app.openapi import RATING, refusals
 from app.preferences import Summary
 from app.ratings import Ratings
-from app.routes import ready_service
+from app.routes import READ, documented, ready_service
 from app.schemas import ModelId, NoQuery, Rating, RatingsSummary
 from app.threads import Threads
 from app.wording import sentences
@@ -91,6 +91,17 @@ async def rate(request: Request, query: Annotated[NoQuery, Query()]) -> Response
     return Response(status_code=204)
 
 
+@documented(
+    router,
+    "/ratings/summary",
+    READ,
+    name="ratings_summary",
+    tags=["ratings"],
+    summary="Summarize ratings",
+    responses=refusals(
+        *(400, 429, 500, 503, 504), details={400: "`since`: there is no such parameter."}
+    ),
+)
 async def summary(request: Request, query: Annotated[NoQuery, Query()]) -> RatingsSummary:
     """What the ratings of the model in service say: wins with intervals, and strengths."""
     service = ready_service(request.app)
@@ -100,20 +111,6 @@ async def summary(request: Request, query: Annotated[NoQuery, Query()]) -> Ratin
         with room.admission.admit():
             figures = await room.summary(card.name, card.version)
     return RatingsSummary(model=ModelId(name=card.name, version=card.version), **dict(figures))
-
-
-router.add_api_route("/ratings/summary", summary, methods=["GET", "HEAD"], include_in_schema=False)
-router.add_api_route(
-    "/ratings/summary",
-    summary,
-    methods=["GET"],
-    name="ratings_summary",
-    tags=["ratings"],
-    summary="Summarize ratings",
-    responses=refusals(
-        *(400, 429, 500, 503, 504), details={400: "`since`: there is no such parameter."}
-    ),
-)
 
 
 def _as_json(request: Request) -> Request:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
@@ -47,7 +48,7 @@ from app.schemas import (
 )
 from app.service import Service
 
-__all__ = ["PHOTO_ROUTES", "Room", "ready_service", "router"]
+__all__ = ["PHOTO_ROUTES", "READ", "Room", "documented", "ready_service", "router"]
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -63,33 +64,29 @@ _PICTURE = picture(MEDIA_TYPES)
 _ALL_STATUSES = refusals()
 _PREDICT_STATUSES = {status: text for status, text in _ALL_STATUSES.items() if status != 409}
 
-_READ = ["GET", "HEAD"]
+READ = ("GET", "HEAD")
+"""Of what is read: HEAD is for load balancers."""
+
+_SEND = ("POST", "PUT")
+"""Of a photo: `curl -T` sends PUT."""
 
 
-def _read(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
-    """A route for GET and for HEAD, which load balancers use, but for GET alone in OpenAPI."""
+def documented(
+    router: APIRouter, path: str, methods: Sequence[str], **options: Any
+) -> Callable[[Endpoint], Endpoint]:
+    """A route for these methods, but for the first alone in OpenAPI."""
 
     def add(endpoint: Endpoint) -> Endpoint:
         # The first answers everything, a 405 with its `Allow` too; the second is documented.
-        router.add_api_route(path, endpoint, methods=_READ, include_in_schema=False)
-        router.add_api_route(path, endpoint, methods=["GET"], **options)
+        router.add_api_route(path, endpoint, methods=list(methods), include_in_schema=False)
+        router.add_api_route(path, endpoint, methods=[methods[0]], **options)
         return endpoint
 
     return add
 
 
-def _photo_route(path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
-    """A route for POST and for PUT, which `curl -T` sends, but for POST alone in OpenAPI."""
-
-    def add(endpoint: Endpoint) -> Endpoint:
-        # As in `_read`.
-        router.add_api_route(path, endpoint, methods=["POST", "PUT"], include_in_schema=False)
-        router.add_api_route(
-            path, endpoint, methods=["POST"], tags=["photos"], openapi_extra=PHOTO, **options
-        )
-        return endpoint
-
-    return add
+_read = partial(documented, router, methods=READ)
+_photo_route = partial(documented, router, methods=_SEND, tags=["photos"], openapi_extra=PHOTO)
 
 
 @_photo_route(
@@ -192,7 +189,7 @@ class Room:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before its body is read."""
-        if scope["type"] == "http" and scope["method"] in ("POST", "PUT"):
+        if scope["type"] == "http" and scope["method"] in _SEND:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             if route := PHOTO_ROUTES.get(path):
                 try:

@@ -115,7 +115,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether the model takes photos."""
-        return self.explainer.ready
+        return self.model.ready
 
     def check_alive(self) -> None:
         """Check that the process can go on.
@@ -123,7 +123,7 @@ class Service:
         Raises:
             EngineDown: it has to be restarted: the model hangs, or its thread has died.
         """
-        self.explainer.check_alive()
+        self.model.check_alive()
 
     def _explainer(self, model: Model) -> Explainer:
         return Explainer(

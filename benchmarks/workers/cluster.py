@@ -6,12 +6,12 @@ the CPUs of a node, as Ray counts them, and the port of each node's proxy, the h
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ray_nodes
 from benchmarks.protocol import PROJECT, serve
 
 NAME = "breedcam"
@@ -19,9 +19,6 @@ NAME = "breedcam"
 
 START_S = 120.0
 """For replicas to start; in seconds."""
-
-STORE_BYTES = 100 << 20
-"""Of each node's object store: photos and answers pass through it."""
 
 
 def make() -> dict[str, Callable[..., Any]]:
@@ -34,21 +31,10 @@ def make() -> dict[str, Callable[..., Any]]:
 
     import ray  # it reads the environment
     from ray import serve as ray_serve
-    from ray.cluster_utils import Cluster
     from ray.serve._private.common import ReplicaState
     from ray.serve.schema import ServeDeploySchema
 
-    directory = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # sockets' paths are short
-    # Ray writes the cluster's address there, and makes the directory for its own sessions alone.
-    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
-    cluster = Cluster()
-    for _ in (head, *workers):
-        cluster.add_node(
-            num_cpus=cpus,
-            object_store_memory=STORE_BYTES,
-            include_dashboard=False,
-            temp_dir=directory.name,
-        )
+    cluster, directory = ray_nodes.start(1 + len(workers), cpus)
     ray.init(address=cluster.address, log_to_driver=False)
     ray_serve.start(proxy_location="EveryNode", http_options={"host": "127.0.0.1", "port": head})
     client = ray_serve.context._get_global_client()

@@ -262,7 +262,7 @@ async def test_only_the_poisonous_photo_fails(make_service: Make, engine: Borrow
         for other in others:
             assert not isinstance(other, BaseException)
             assert other.predictions == first.predictions
-        assert explainer.ready
+        assert explainer.model.ready
         with pytest.raises(EngineFailed):
             await explainer.explain(magenta, GradcamQuery(layers="last6"))
 

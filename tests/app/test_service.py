@@ -76,11 +76,11 @@ async def test_stopping_finishes_what_waits_and_takes_no_more(
     with pytest.raises(NotReady):
         await ask(explainer)
     service.start()
-    assert explainer.ready
+    assert service.ready
     running = asyncio.create_task(ask(explainer))
     assert await asyncio.to_thread(held.busy.wait, LONG)
     stopping = asyncio.create_task(asyncio.to_thread(service.stop))
-    await asyncio.to_thread(wait_for, lambda: not explainer.ready)
+    await asyncio.to_thread(wait_for, lambda: not service.ready)
     with pytest.raises(NotReady):
         await ask(explainer)
     assert not held.closed

@@ -25,6 +25,7 @@ from app.bundle import Bundle
 from app.engines import Batch, Cut, Engine
 from app.errors import EngineDown, EngineFailed
 from app.evidence import Outputs
+from app.schemas import MAX_TARGETS
 from app.settings import Settings
 from app.watchdog import Worker
 
@@ -75,7 +76,8 @@ class Model:
         self._batcher: Batcher[Cut, Row, Outputs] = Batcher(
             self._run_batch,
             max_batch=settings.max_batch,
-            max_pending=settings.max_pending,
+            # The service admits `max_pending` requests: each finds room for its rows, a target each.
+            max_pending=settings.max_pending * MAX_TARGETS,
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
         )
 

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_EXPLANATIONS",
     "MAX_OVERLAY_SIZE",
     "MAX_PICTURES",
+    "MAX_TARGETS",
     "BoxIoU",
     "CamQuery",
     "CompareQuery",

@@ -1,6 +1,8 @@
 """`/compare` beside `/cam` and `/gradcam`: one call of the model, and the same figures."""
 
+import asyncio
 import base64
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ from app.bundle import Fused, Label, Method, ModelCard
 from app.engines import Batch, Cut
 from tests.app.conftest import (
     JPEG,
+    LONG,
     Answer,
     Arrays,
     Borrowed,
@@ -27,6 +30,7 @@ from tests.app.conftest import (
     post,
     problem,
 )
+from tests.app.exposition import scrape
 
 pytestmark = pytest.mark.anyio
 
@@ -412,6 +416,24 @@ async def test_several_classes_need_one_place(serve: Serve, engine: Borrowed) ->
     async with serve(engine=engine, max_pending=1) as client:
         answer = await ask(client, "/compare", target=TWO, overlay="false")
     assert len(answer["explanations"]) == 6
+
+
+async def test_every_place_has_room_for_all_of_its_classes(
+    serve: Serve, engine: Borrowed, card: ModelCard
+) -> None:
+    held = Held(Painted(engine, card))
+    async with serve(engine=held, card=Painted(engine, card).card, max_pending=3) as client:
+        send = partial(ask, client, "/compare", target=["1", "2", "3", "4"], overlay="false")
+        first = asyncio.create_task(send())
+        assert await asyncio.to_thread(held.busy.wait, LONG)
+        others = [asyncio.create_task(send()) for _ in range(2)]
+        while (await scrape(client)).value("breedcam_queue_depth") < 8:
+            assert not any(task.done() for task in others)
+            await asyncio.sleep(0.01)
+        problem(await post(client, "/compare"), 429, "queue-full")
+        held.go.set()
+        answers = await asyncio.gather(first, *others)
+    assert [len(answer["explanations"]) for answer in answers] == [12] * 3
 
 
 async def test_twelve_explanations_of_four_classes(client: httpx.AsyncClient) -> None:

@@ -11,7 +11,8 @@ A body is JSON, a picture alone, or the heatmaps alone as a NumPy file (NEP 1).
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from app import images, overlay, panels
 from app.bundle import ModelCard
 from app.decoder import Decoded
 from app.errors import RequestError
-from app.evidence import MethodAtLayers
+from app.evidence import Evidence, MethodAtLayers
 from app.heatmaps import Heatmap
 from app.panels import Panel
 from app.schemas import (
@@ -235,25 +236,33 @@ def file(
 ) -> bytes | None:
     """The picture or the heatmaps as a body of their own; None where the request wants JSON."""
     if form.media_type == NPY:
-        size = form.heatmap_size(info)
-        shown = [panel.evidence for panel in located]
-        maps = (panels.values_at(size, each.heatmap, each.values) for each in shown)
-        return _npy(maps, len(shown) if isinstance(form.query, CompareQuery) else None)
+        return _npy(form, info, [panel.evidence for panel in located])
     return picture.file if form.media_type and picture else None
 
 
-def _npy(maps: Iterable[Map], count: int | None) -> bytes:
+def _npy(form: Form, info: ImageInfo, shown: Sequence[Evidence]) -> bytes:
     """Heatmaps of one size as a file that `numpy.load` reads: float32, little-endian, C order.
 
-    Args:
-        maps: float32 `[h, w]` each.
-        count: how many they are, for an array `[n, h, w]`; None: it is one, `[h, w]`.
+    The array is `[n, h, w]` for `/compare`, else `[h, w]`. Each heatmap is enlarged in its place,
+    so that large ones take the file's memory alone.
     """
+    size = form.heatmap_size(info)
+    height, width = shown[0].heatmap.values.shape if size is None else size[::-1]
+    shape = (len(shown), height, width)
     target = io.BytesIO()
-    for place, values in enumerate(maps):  # one at a time: they may be large
-        if place == 0:
-            shape = values.shape if count is None else (count, *values.shape)
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(target, header)
-        target.write(np.ascontiguousarray(values, "<f4").data)
+    np.lib.format.write_array_header_1_0(
+        target,
+        {
+            "descr": "<f4",
+            "fortran_order": False,
+            "shape": shape if isinstance(form.query, CompareQuery) else shape[1:],
+        },
+    )
+    begin = target.tell()
+    target.seek(4 * math.prod(shape) - 1, io.SEEK_CUR)
+    target.write(b"\0")  # all of it at once: no more than its size is allocated
+    maps = np.frombuffer(target.getbuffer(), "<f4", offset=begin).reshape(shape)
+    for each, out in zip(shown, maps, strict=True):
+        panels.values_at(size, each.heatmap, each.values, out)
+    del maps, out  # while they are there, `getvalue` would copy
     return target.getvalue()

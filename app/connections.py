@@ -67,7 +67,8 @@ class _Transport:
 
     Attributes:
         holding: whether what is written waits for what is written next. An answer's header leaves
-            with the first bytes of its body: one call of the kernel in place of two.
+            with its body: one call of the kernel in place of two. A large body is not copied for
+            that.
     """
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
@@ -77,6 +78,9 @@ class _Transport:
         self.holding = False
 
     def write(self, data: bytes) -> None:
+        if len(data) > UNSENT_BYTES and self._held:
+            self._transport.write(self._held)
+            self._held = b""
         data, self._held = self._held + data, b""
         if self.holding:
             self._held = data

@@ -107,11 +107,22 @@ def blend(values: Map, foreground: Map, weight: float) -> Map:
     return (1 - np.float32(weight)) * values + np.float32(weight) * foreground
 
 
-def resize(values: Map, width: int, height: int) -> Map:
-    """Bilinear, with pixel centres at half-integers and the border repeated."""
-    if values.shape == (height, width):
+def resize(values: Map, width: int, height: int, out: Map | None = None) -> Map:
+    """Bilinear, with pixel centres at half-integers and the border repeated.
+
+    Args:
+        values: float32 `[h, w]`.
+        width: of the result.
+        height: likewise.
+        out: float32 `[height, width]` in C order, to write the result into; default: a new array,
+            or `values` where the size is theirs.
+    """
+    if values.shape != (height, width):
+        return cv2.resize(values, (width, height), out, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    if out is None:
         return values
-    return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    np.copyto(out, values)
+    return out
 
 
 def locate(values: Map, threshold: float) -> Box | None:

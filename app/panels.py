@@ -75,7 +75,12 @@ def make(
     return Panel(explanation, _localize(explanation, evidence, photo, boxes, curve), evidence)
 
 
-def values_at(size: tuple[int, int] | None, heatmap: Heatmap, enlarged: Map | None) -> Map:
+def values_at(
+    size: tuple[int, int] | None,
+    heatmap: Heatmap,
+    enlarged: Map | None,
+    out: Map | None = None,
+) -> Map:
     """A heatmap's values at the size at which they are wanted.
 
     Args:
@@ -83,13 +88,15 @@ def values_at(size: tuple[int, int] | None, heatmap: Heatmap, enlarged: Map | No
         heatmap: at its map's size.
         enlarged: the same at the model's input size, `[S, S]`, from where overlays are made; None
             where there is no evidence.
+        out: what they are written into; see `heatmaps.resize`.
 
     Returns:
         float32 `[h, w]`, 0..1; all zero unless the heatmap's status is `ok`.
     """
     if size is None:
-        return heatmap.values
-    return heatmaps.resize(heatmap.values if enlarged is None else enlarged, *size)
+        height, width = heatmap.values.shape
+        return heatmaps.resize(heatmap.values, width, height, out)
+    return heatmaps.resize(heatmap.values if enlarged is None else enlarged, *size, out)
 
 
 def numbers(values: Map) -> HeatmapData:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -12,10 +13,11 @@ from PIL import Image
 
 from app import answers, overlay
 from app.answers import NPY, Form
-from app.bundle import Method, ModelCard
+from app.bundle import Method, ModelCard, Rule
 from app.errors import RequestError
-from app.evidence import MethodAtLayers
-from app.schemas import GradcamQuery, ImageInfo
+from app.evidence import Evidence, MethodAtLayers
+from app.heatmaps import Heatmap
+from app.schemas import CompareQuery, GradcamQuery, ImageInfo
 from app.settings import Settings
 from tests.app.conftest import (
     EXPLAIN,
@@ -288,6 +290,22 @@ async def test_without_evidence_everything_is_zero(
         mask = overlay_of(await ask(client, path, PHOTO, mask="true", **ONE[path]))
         assert mask.shape == SIZE[::-1]
         assert not mask.any()
+
+
+@pytest.mark.parametrize("query", [CompareQuery(space="photo"), GradcamQuery(space="photo")])
+def test_a_numpy_file_takes_no_memory_but_its_own(query: CompareQuery | GradcamQuery) -> None:
+    values = RNG.random((224, 224), np.float32)
+    count = 3 if isinstance(query, CompareQuery) else 1
+    shown = [Evidence(Heatmap(values, "ok"), values, Rule.HEATMAP, 0.5, values)] * count
+    photo = ImageInfo(width=2000, height=1500)
+    tracemalloc.start()
+    try:
+        file = answers._npy(Form(query, NPY, Settings()), photo, shown)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.load(io.BytesIO(file)).size == count * 2000 * 1500
+    assert peak < 1.01 * len(file)
 
 
 # -- limits

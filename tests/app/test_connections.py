@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.connections import _Transport
+from app.connections import UNSENT_BYTES, _Transport
 from app.edge import STALLED_S
 from app.pace import MIN_RATE
 from tests import needs
@@ -228,6 +228,18 @@ def test_an_answers_header_leaves_with_its_body() -> None:
     transport.write(b"body")
     transport.write(b"more")
     assert written == [b"headbody", b"more"]
+
+
+def test_a_large_body_is_not_copied_for_its_header() -> None:
+    written: list[bytes] = []
+    transport = _Transport(SimpleNamespace(write=written.append), lambda: None)  # type: ignore[arg-type]
+    body = bytes(UNSENT_BYTES + 1)
+    transport.holding = True
+    transport.write(b"head")
+    transport.holding = False
+    transport.write(body)
+    assert written == [b"head", body]
+    assert written[1] is body
 
 
 def test_a_body_is_asked_for(service: Service) -> None:

@@ -69,7 +69,9 @@ def run(
     service.admission.make_room = edge.make_room
     app = create_app(settings, service)
     edge.refusal = app.state.refusal
-    server = _Server(_config(app, settings, edge), partial(_look_for_versions, app))
+    server = _Server(
+        _config(app, settings, edge), partial(_look_for_versions, app), service.begin_stop
+    )
     server.run()
     if not server.started:
         sys.exit("error: the service did not start")
@@ -114,15 +116,22 @@ def _look_for_versions(app: Starlette) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, with other signals."""
 
-    def __init__(self, config: uvicorn.Config, hang_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        hang_up: Callable[[], None],
+        begin_stop: Callable[[], object],
+    ) -> None:
         """Set it up.
 
         Args:
             config: uvicorn's.
             hang_up: called on the event loop at each SIGHUP.
+            begin_stop: called at the first signal to stop, on the main thread.
         """
         super().__init__(config)
         self._hang_up = hang_up
+        self._begin_stop = begin_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
@@ -135,6 +144,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal ends the process."""
         self.should_exit = True
+        self._begin_stop()
         _end_at_signals()
 
 

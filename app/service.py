@@ -17,6 +17,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -29,7 +30,7 @@ from app import heap, overlay
 from app.admission import Admission
 from app.clock import Clock
 from app.decoding import Decoders
-from app.errors import EngineDown
+from app.errors import DeadlineExceeded, StartupError
 from app.explainer import Explainer
 from app.metrics import Metrics
 from app.model import Model
@@ -38,15 +39,15 @@ from app.settings import Settings
 from app.threads import Threads
 from app.watchdog import Watchdog
 
-__all__ = ["Service"]
+__all__ = ["STOP_S", "Service"]
 
 log = logging.getLogger(__name__)
 
-_STOP_S = 5.0
+STOP_S = 5.0
 """Over the deadline of the last requests, for the threads to end."""
 
-_REFUSED_S = 1.0
-"""For the thread of a version that is refused to end."""
+_LAST_S = 1.0
+"""Of that, for what follows the end of the models' threads."""
 
 
 class Service:
@@ -92,6 +93,7 @@ class Service:
         self.observers: list[Callable[[Clock], None]] = [self.metrics.stages]
         self.explainer = self._explainer(model)
         self._models = [model]
+        self._stop_by: float | None = None
         self._count()
 
     @classmethod
@@ -174,7 +176,7 @@ class Service:
             finally:
                 stopped = False
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self.settings.deadline_s + _STOP_S):
+                    async with asyncio.timeout(self.begin_stop() + STOP_S):
                         stopped = await asyncio.to_thread(self.stop)
                 if not stopped and ends is not None:
                     log.critical("The service did not stop in time. The process ends.")
@@ -191,6 +193,7 @@ class Service:
         Raises:
             StartupError: the processes that decode photos do not start here.
         """
+        self._stop_by = None
         self._decoders.start()
         self._watchdog.watch(self.model.worker)
         self.model.start()
@@ -234,8 +237,10 @@ class Service:
             What served before, to be retired.
 
         Raises:
-            BreedCAMError: it cannot be served; the message says why.
-            OSError: its files cannot be read.
+            StartupError: the version is at fault; the message says why.
+            EngineFailed: likewise, on a drawing.
+            Exception: something else is, and another try may succeed: `DeadlineExceeded` where it
+                is not warm after `Settings.stuck_s`.
         """
         model = await self._loader.run(Model.load, self.settings, path)
         model.start()
@@ -244,9 +249,12 @@ class Service:
                 await self._warm_up(model)
         except BaseException as error:
             # One that hangs keeps its thread. No request waits for it, so the process goes on.
-            await self._loader.run(_free, model, _REFUSED_S)
+            freed = await self._loader.run(_free, model, self._patience_s)
+            stuck_s = self.settings.stuck_s
+            if isinstance(error, Exception) and not freed:  # tried again, it would keep another
+                raise StartupError(f"It has not answered a drawing for {stuck_s:g} s.") from error
             if isinstance(error, TimeoutError):
-                raise EngineDown(f"It is not warm after {self.settings.stuck_s:g} s.") from None
+                raise DeadlineExceeded(f"It is not warm after {stuck_s:g} s.") from None
             raise
         before = self.explainer
         self._models.append(model)
@@ -265,14 +273,31 @@ class Service:
         """
         model, settings = before.model, self.settings
         with suppress(TimeoutError):
-            async with asyncio.timeout(settings.deadline_s + _STOP_S):
+            async with asyncio.timeout(settings.deadline_s + STOP_S):
                 await before.until_idle()
-        # No call of it takes longer without being taken for one that hangs.
-        freed = await self._loader.run(_free, model, settings.stuck_s)
+        freed = await self._loader.run(_free, model, self._patience_s)
         if freed:
             self._watchdog.forget(model.worker)
             self._models.remove(model)
         return freed
+
+    # -- the end
+
+    def begin_stop(self) -> float:
+        """Let the time for stopping run from the first call on: that of the signal to stop.
+
+        Returns:
+            Seconds that are left for requests and loads in work: the deadline's, at first.
+        """
+        if self._stop_by is None:
+            self._stop_by = time.monotonic() + self.settings.deadline_s
+        return max(0.0, self._stop_by - time.monotonic())
+
+    @property
+    def _patience_s(self) -> float:
+        """How long to wait for a call of the model before it is taken for one that hangs."""
+        stuck_s = self.settings.stuck_s
+        return stuck_s if self._stop_by is None else min(stuck_s, self.begin_stop())
 
     def stop(self) -> bool:
         """Finish what waits, then free the model; blocks, so it is not for the event loop.
@@ -281,17 +306,20 @@ class Service:
             Whether the model could be freed. If not, it still runs, though nobody waits for its
             answer any more.
         """
-        patience_s = self.settings.deadline_s
+        patience_s = min(self.begin_stop() + STOP_S - _LAST_S, self.settings.deadline_s)
         until = time.monotonic() + patience_s
-        stopped = [model for model in self._models if model.stop(patience_s)]
+        models = list(self._models)
+        with ThreadPoolExecutor(len(models)) as pool:  # at once: one of them may hang
+            ended = list(pool.map(lambda model: model.stop(patience_s), models))
         while self.admission.busy and time.monotonic() < until:
             time.sleep(0.01)  # what has left the model is being drawn
         self._decoders.stop()
         self._threads.stop()
         self._loader.stop()
-        for model in stopped:
-            model.close()
-        return len(stopped) == len(self._models)
+        for model, has_ended in zip(models, ended, strict=True):
+            if has_ended:
+                model.close()
+        return all(ended)
 
 
 def _free(model: Model, patience_s: float) -> bool:

@@ -77,7 +77,7 @@ class Versions:
         finally:
             task.cancel()
             # A load cannot be interrupted, only waited for, and that for so long.
-            await asyncio.wait({task}, timeout=self._service.settings.deadline_s)
+            await asyncio.wait({task}, timeout=self._service.begin_stop())
 
     def look_now(self) -> None:
         """Have it look at once, as an operator does: see `look`."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
+from app import server
 from tests.app.conftest import JPEG
 from tests.app.services import ENDLESS, LONG, environment, serving
 from tests.app.test_process import refuses, wait_for
@@ -51,6 +53,17 @@ def test_the_service_does_without_tensorflow_and_the_second_signal_ends_it(tmp_p
             assert service.process.poll() is None
             service.process.send_signal(signal.SIGINT)
             assert service.process.wait(LONG) == -signal.SIGINT
+
+
+def test_the_time_to_stop_runs_from_the_first_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(server, "_end_at_signals", lambda: calls.append("the next one ends"))
+    stopping = server._Server(
+        uvicorn.Config("app.main:create_app"), lambda: None, lambda: calls.append("begin")
+    )
+    stopping.handle_exit(signal.SIGTERM, None)
+    assert stopping.should_exit
+    assert calls == ["begin", "the next one ends"]
 
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]

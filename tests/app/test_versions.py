@@ -4,10 +4,12 @@ ones."""
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -354,7 +356,7 @@ async def test_a_version_that_hangs_before_it_serves_is_refused(
         shelf.put(2)
         await Versions(service).look(asked=True)
         assert "2 is refused" in caplog.text
-        assert "not warm after 2 s" in caplog.text
+        assert "has not answered a drawing for 2 s" in caplog.text
         shelf.engines[2].go.set()
         assert service.model.card.version == 1
         await explain(service)
@@ -419,3 +421,62 @@ async def test_a_service_that_stops_waits_for_the_version_being_loaded(
     assert service.model.card.version == 1
     assert shelf.engines[1].closed
     assert not any(thread.name.startswith("loader") for thread in threading.enumerate())
+
+
+async def test_a_load_gets_no_time_that_the_last_requests_have_used(
+    shelf: Shelf, open_service: Open, decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time to stop runs from the signal on; when it is over, the process ends."""
+    loading, go = threading.Event(), threading.Event()
+    create = shelf.create
+
+    def slowly(bundle: Bundle, **options: object) -> Gated:
+        loading.set()
+        assert go.wait(2 * LONG)
+        return create(bundle, **options)
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep)
+    service, ended = open_service(deadline_s=1000.0), list[str]()
+    versions = Versions(service)
+    monkeypatch.setattr("app.engines.create", slowly)
+    monkeypatch.setattr("app.service.time", clock)
+    monkeypatch.setattr("app.service.STOP_S", 1.0)
+    monkeypatch.setattr("app.service._LAST_S", 0.5)
+    monkeypatch.setattr(decoders, "kill", lambda: None)
+    async with (
+        asyncio.timeout(LONG),
+        service.running(lambda: ended.append("end")),
+        versions.watching(),
+    ):
+        shelf.put(2)
+        versions.look_now()
+        assert await asyncio.to_thread(loading.wait, LONG)
+        assert service.begin_stop() > 999
+        clock.monotonic = lambda: time.monotonic() + 2000
+        assert service.begin_stop() == 0
+    assert ended == ["end"]
+    go.set()
+    await asyncio.to_thread(wait_for, lambda: shelf.engines[1].closed)
+    assert service.model.card.version == 1
+
+
+async def test_versions_stop_at_once(shelf: Shelf, open_service: Open) -> None:
+    """One that hangs takes no time from the others."""
+    service = open_service()
+    service.start()
+    before = shelf.engines[1]
+    before.go.clear()
+    hanging = asyncio.create_task(explain(service))
+    assert await asyncio.to_thread(before.busy.wait, LONG)
+    shelf.put(2)
+    looking = asyncio.create_task(Versions(service).look(asked=True))
+    await until_served(service, 2)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    stopping = asyncio.create_task(asyncio.to_thread(service.stop))
+    await asyncio.to_thread(wait_for, lambda: not service.ready)
+    assert not stopping.done()
+    before.go.set()
+    assert await stopping
+    await hanging
+    assert all(engine.closed for engine in shelf.engines.values())

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from app.service import STOP_S
 from app.settings import PROJECT, Settings
+from app.tracing import PATIENCE_S
 from tests import readme
 from tests.deploy import compose
 
@@ -110,9 +112,9 @@ def test_the_service_is_limited_and_has_time_to_stop(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["restart"] == "unless-stopped"
-    # uvicorn waits for a second more than the deadline.
-    deadline_s = Settings.model_fields["deadline_s"].default
-    assert float(service["stop_grace_period"].removesuffix("s")) > deadline_s + 1
+    # uvicorn waits for a second more than the deadline; then service and traces stop.
+    stop_s = Settings.model_fields["deadline_s"].default + 1 + STOP_S + PATIENCE_S
+    assert float(service["stop_grace_period"].removesuffix("s")) > stop_s
 
 
 def test_the_memory_of_a_cpu_is_more_than_the_service_takes_at_most() -> None:

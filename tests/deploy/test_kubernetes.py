@@ -8,7 +8,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from app.service import STOP_S
 from app.settings import PROJECT, Settings
+from app.tracing import PATIENCE_S
 from tests import readme
 from tests.deploy import compose
 
@@ -128,8 +130,9 @@ def test_a_gpu_has_its_time_to_start() -> None:
 
 def test_a_stop_outlasts_the_deadline() -> None:
     [_, pause] = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
-    # uvicorn waits for a second more than the deadline.
-    assert POD["terminationGracePeriodSeconds"] > float(pause) + default("deadline_s") + 1
+    # uvicorn waits for a second more than the deadline; then service and traces stop.
+    stop_s = default("deadline_s") + 1 + STOP_S + PATIENCE_S
+    assert POD["terminationGracePeriodSeconds"] > float(pause) + stop_s
 
 
 def test_variables_are_settings() -> None:

@@ -397,8 +397,9 @@ def load(path: Path) -> Bundle:
     """Read and verify `models/<name>` (its newest version) or `models/<name>/<version>`.
 
     Raises:
-        BundleError: nothing there, a malformed `model.json`, or a file that is missing, added or
-            differs from its checksum; the message names it.
+        BundleError: nothing there, a malformed `model.json`, one of another version than the
+            directory's number, or a file that is missing, added or differs from its checksum; the
+            message names it.
     """
     version_dir = find_version(path)
     try:
@@ -407,6 +408,12 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{version_dir / CARD_PATH} is missing.") from error
     except ValidationError as error:
         raise BundleError(f"{version_dir / CARD_PATH} is malformed: {_first(error)}") from error
+    # A copy may have any name. A number is what the newest is chosen by; answers have the card's.
+    if version_dir.name.isdecimal() and int(version_dir.name) != card.version:
+        raise BundleError(
+            f"{version_dir} has the number {version_dir.name}, and `version` in its model.json is "
+            f"{card.version}: change either."
+        )
     actual = checksums(version_dir)
     for name in sorted(card.checksums.keys() | actual.keys()):
         if name not in actual:

@@ -92,6 +92,15 @@ class TestLoad:
     def test_the_name_alone_is_enough(self, version: Path) -> None:
         assert load(version.parent) == load(version)
 
+    def test_a_number_other_than_the_cards_is_refused(self, version: Path) -> None:
+        version.rename(version.with_name("4"))
+        with pytest.raises(BundleError, match=r"/4 has the number 4, and `version` .* is 3"):
+            load(version.parent)
+
+    @pytest.mark.parametrize("name", ["model", "003"])
+    def test_a_copy_may_have_any_other_name(self, version: Path, name: str) -> None:
+        assert load(version.rename(version.with_name(name))).card.version == 3
+
     @pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
     def test_an_altered_file_is_named(self, version: Path, name: str) -> None:
         with (version / name).open("ab") as file:

@@ -186,6 +186,7 @@ def test_a_model_of_ones_own_comes_by_volume(image: str, tmp_path: Path) -> None
     card = version / "assets.extra" / "model.json"
     text = card.read_text(encoding="utf-8")
     text = text.replace(f'"name": "{shipped.parent.name}"', '"name": "mine"', 1)
+    text = text.replace(f'"version": {shipped.name}', '"version": 7', 1)
     card.write_text(text, encoding="utf-8")
     mount = f"{tmp_path / 'models'}:/models:ro"
 

@@ -354,7 +354,7 @@ def ready_service(app: FastAPI) -> Service:
     service: Service | None = getattr(app.state, "service", None)
     if service is None:
         raise NotReady("The service is starting or stopping.")
-    service.check_alive()
+    service.model.check_alive()
     if not service.ready:
         raise NotReady("The service is starting or stopping.")
     return service

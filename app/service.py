@@ -125,7 +125,8 @@ class Service:
         Raises:
             EngineDown: it has to be restarted: the model hangs, or its thread has died.
         """
-        self.model.check_alive()
+        for model in list(self._models):
+            model.check_alive()
 
     def _explainer(self, model: Model) -> Explainer:
         return Explainer(

@@ -41,7 +41,7 @@ FORMATS: Final = ("text/plain", "application/openmetrics-text")
 _REQUEST_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _STAGE_BOUNDS = (0.0005, 0.001, 0.0025, *_REQUEST_BOUNDS[:-1])
 
-LoadResult = Literal["served", "refused"]
+LoadResult = Literal["served", "refused", "failed"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -135,7 +135,7 @@ class Metrics:
         )
         self._loads = Counter(
             "breedcam_model_loads_total",
-            "Model versions that were to replace the one in service, by what became of them",
+            "Tries to replace the model version in service, by what became of them",
             ["result"],
             registry=registry,
         )
@@ -274,7 +274,7 @@ class Metrics:
         _show(self._reference_confidence, {(level,): share for level, share in confidence.items()})
 
     def model_load(self, result: LoadResult) -> None:
-        """A version was to replace the one in service, and does or is refused."""
+        """Count a try to replace the version in service; `failed`: it will be tried again."""
         self._loads.labels(result).inc()
 
     def load(

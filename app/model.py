@@ -76,7 +76,7 @@ class Model:
         self._batcher: Batcher[Cut, Row, Outputs] = Batcher(
             self._run_batch,
             max_batch=settings.max_batch,
-            # The service admits `max_pending` requests: each finds room for its rows, a target each.
+            # Rows: each of the `max_pending` requests in work has one for every target.
             max_pending=settings.max_pending * MAX_TARGETS,
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
         )

@@ -122,6 +122,9 @@ class Service:
     def check_alive(self) -> None:
         """Check that the process can go on.
 
+        A version that has been replaced counts until it is freed. One that is being loaded does
+        not: no request waits for it, and where it hangs, it is refused.
+
         Raises:
             EngineDown: it has to be restarted: the model hangs, or its thread has died.
         """

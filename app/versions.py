@@ -5,8 +5,12 @@ added replaces the one in service, and where that is removed, the newest that re
 that is one version itself never has another, which is how settings pin a version.
 
     look      which version is the newest, and have its files stopped changing
-    replace   it is loaded and warmed beside the one in service, and serves; or it is refused
+    replace   it is loaded and warmed beside the one in service, and serves
     retire    the one before ends its last requests
+
+A version that is itself at fault is refused until its files change. One that fails for another
+reason, such as a decoder that was killed or a file that could not be read, is tried again, after
+waits that double.
 
 Versions are immutable: files that change under the one in service change nothing.
 """
@@ -20,12 +24,15 @@ from pathlib import Path
 from typing import Self
 
 from app.bundle import find_version
-from app.errors import BreedCAMError
+from app.errors import BreedCAMError, EngineFailed, StartupError
 from app.service import Service
 
 __all__ = ["Versions"]
 
 log = logging.getLogger(__name__)
+
+_MOST_WAIT_S = 300.0
+"""Until a version is tried again that has failed for a reason that may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,23 @@ class _Found:
         return cls(version, frozenset((name, s.st_size, s.st_mtime_ns) for name, s in stats))
 
 
+@dataclass(slots=True)
+class _Failed:
+    """A version that could not be served when it was tried last.
+
+    Attributes:
+        version: as it was then.
+        tries: how many have failed in a row.
+        wait: from that try to the next, in looks; None: it is refused.
+        looks: how many of these are left.
+    """
+
+    version: _Found
+    tries: int = 1
+    wait: int | None = None
+    looks: int = 0
+
+
 class Versions:
     """Looks for another version of a service's model; for use on one event loop."""
 
@@ -66,7 +90,8 @@ class Versions:
         self._service = service
         self._asked = asyncio.Event()
         self._seen: _Found | None = None
-        self._refused: _Found | None = None
+        self._failed: _Failed | None = None
+        self._problem: str | None = None
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -100,44 +125,94 @@ class Versions:
         """Serve the newest version in place of another; returns when that has ended.
 
         By itself it takes a version whose files have not changed since the look before, as it may
-        be one that is still being copied, and none a second time that was refused.
+        be one that is still being copied, and none again that was refused.
 
         Args:
             asked: an operator has asked: the version is taken to be complete, and tried again.
         """
-        served = self._service.model.path
+        path, served = self._service.settings.model_path, self._service.model
+        number = served.card.version
         try:
-            found = await asyncio.to_thread(_Found.newest, self._service.settings.model_path)
+            found = await asyncio.to_thread(_Found.newest, path)
+            gone = not await asyncio.to_thread(served.path.is_dir)
         except (BreedCAMError, OSError) as error:
-            log.log(logging.WARNING if asked else logging.DEBUG, "no version found: %s", error)
+            self._report(f"no version found, and version {number} serves on: {error}", asked=asked)
             return
         before, self._seen = self._seen, found
-        if found.path == served:
-            if asked:
-                log.info("there is no newer version than %s, which is served", served)
-        elif asked or (found == before and found != self._refused):
+        if found.path == served.path:
+            self._report(None, asked=asked)
+            if asked and found.path == path:
+                log.info("BREEDCAM_MODEL names version %d, which is served", number)
+            elif asked:
+                log.info("there is no newer version than %d, which is served", number)
+        elif asked or (found == before and self._is_due(found)):
             await self._try(found)
+        elif gone and self._failed and self._failed.version == found:
+            self._report(
+                f"version {number} serves on although its folder is gone, because {found.path}, "
+                "now the newest, cannot be served. To roll back further, remove that too.",
+                asked=asked,
+            )
+        else:
+            self._report(None, asked=asked)
+
+    def _report(self, problem: str | None, *, asked: bool) -> None:
+        """Warn of a problem when it begins, and each time that an operator asks."""
+        if problem and (asked or problem != self._problem):
+            log.warning("%s", problem)
+        elif self._problem and not problem:
+            log.info("no longer: %s", self._problem)
+        self._problem = problem
+
+    def _is_due(self, found: _Found) -> bool:
+        """Whether a look tries a version, now that its files are at rest."""
+        failed = self._failed
+        if failed is None or failed.version != found:
+            return True
+        if failed.wait is None:
+            return False
+        failed.looks -= 1
+        return failed.looks <= 0
 
     async def _try(self, found: _Found) -> None:
-        """Serve a version, or refuse it until its files change."""
-        service, served = self._service, self._service.model.path
-        log.info("loading %s beside %s, which serves meanwhile", found.path, served)
+        """Serve a version, refuse it until its files change, or put it off."""
+        service, number = self._service, self._service.model.card.version
+        log.info("loading %s beside version %d, which serves meanwhile", found.path, number)
         try:
             before = await service.replace(found.path)
-        except Exception as error:
-            self._refused = found
+        except (StartupError, EngineFailed) as error:  # the version is at fault
+            self._failed = _Failed(found)
             service.metrics.model_load("refused")
-            expected = isinstance(error, BreedCAMError | OSError)
-            log.error(
-                "%s is refused, and %s serves on: %s",
-                found.path,
-                served,
-                error if expected else repr(error),
-                exc_info=not expected,
-            )
+            log.error("%s is refused, and version %d serves on: %s", found.path, number, error)
             return
-        self._refused = None
+        except Exception as error:
+            self._put_off(found, error)
+            return
+        self._failed = None
         service.metrics.model_load("served")
         log.info("serving %s", service.model)
         if await service.retire(before):
-            log.info("%s has answered its last request and is freed", served)
+            log.info("version %d has answered its last request and is freed", number)
+        else:
+            log.error("version %d was replaced and hangs; its memory is not freed", number)
+
+    def _put_off(self, found: _Found, error: Exception) -> None:
+        """Have a version tried again at a later look: twice as many later as the time before."""
+        poll_s = self._service.settings.model_poll_s
+        most = max(1, int(_MOST_WAIT_S / poll_s)) if poll_s else 1
+        tries, wait, failed = 1, 1, self._failed
+        if failed and failed.version == found and failed.wait is not None:
+            tries, wait = failed.tries + 1, min(2 * failed.wait, most)
+        self._failed = _Failed(found, tries, wait, wait)
+        self._service.metrics.model_load("failed")
+        expected = isinstance(error, BreedCAMError | OSError)
+        log.log(
+            logging.WARNING if expected else logging.ERROR,
+            "%s could not be loaded, and version %d serves on; try %d, the next %s: %s",
+            found.path,
+            self._service.model.card.version,
+            tries,
+            f"in {wait * poll_s:g} s" if poll_s else "on SIGHUP",
+            error if expected else repr(error),
+            exc_info=None if expected else error,
+        )

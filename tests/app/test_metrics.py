@@ -667,7 +667,7 @@ async def test_values_that_are_matched_occur(live: Scrape) -> None:
         "route": set(ENDPOINTS),
         "stage": {"decode", "queue", "inference", "render"},
         "confidence": {"ok", "low", "unknown"},
-        "result": {"served", "refused"},
+        "result": {"served", "refused", "failed"},
     }
     matched = []
     for place, query in expressions().items():

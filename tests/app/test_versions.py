@@ -18,7 +18,7 @@ import pytest
 from app.bundle import Bundle, Input, ModelCard, checksums
 from app.decoding import Decoders
 from app.engines import Batch, Cut
-from app.errors import EngineUnavailable
+from app.errors import EngineDown, EngineUnavailable, NotReady
 from app.model import Model
 from app.schemas import PredictQuery
 from app.service import Service
@@ -60,6 +60,14 @@ class Shut(Gated):
     def __init__(self, engine: Borrowed, card: ModelCard) -> None:
         super().__init__(engine, card)
         self.go.clear()
+
+
+class Slow(Gated):
+    """Takes half a second for a batch."""
+
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        time.sleep(0.5)
+        return super().run(cut, batch)
 
 
 class Shelf:
@@ -140,6 +148,15 @@ async def loads(client: httpx.AsyncClient) -> dict[str, float]:
     return {result: count for (result,), count in counted.items()}
 
 
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Of the module, in order."""
+    return [
+        record
+        for record in caplog.records
+        if record.name == "app.versions" and record.levelno == logging.WARNING
+    ]
+
+
 async def until_served(service: Service, version: int) -> None:
     await asyncio.to_thread(wait_for, lambda: service.model.card.version == version)
 
@@ -182,9 +199,9 @@ async def test_a_newer_version_is_served_when_its_files_are_at_rest(
     # What warms it up is no client's.
     assert counted.value("breedcam_batch_size_count") == 2
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("app.")]
-    assert any(f"loading {path} beside {shelf.folder / '1'}" in line for line in lines)
+    assert f"loading {path} beside version 1, which serves meanwhile" in lines
     assert any("version 2" in line for line in lines)
-    assert f"{shelf.folder / '1'} has answered its last request and is freed" in lines
+    assert "version 1 has answered its last request and is freed" in lines
 
 
 async def test_a_request_is_answered_by_the_version_that_has_begun_it(
@@ -265,17 +282,78 @@ async def test_the_newest_that_remains_is_served(
         assert await loads(client) == {"served": 1}
 
 
+async def test_a_broken_version_stands_in_the_way_of_a_rollback(
+    shelf: Shelf, open_service: Open, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf.put(2)
+    service = open_service()
+    versions = Versions(service)
+    async with serve(service) as client:
+        broken = shelf.put(3)
+        (broken / "saved_model.pb").write_bytes(b"another")
+        for _ in range(2):
+            await versions.look()
+        caplog.clear()
+        shelf.remove(2)
+        for _ in range(3):
+            await versions.look()
+        [line] = warnings(caplog)
+        assert line.getMessage() == (
+            f"version 2 serves on although its folder is gone, because {broken}, now the newest, "
+            "cannot be served. To roll back further, remove that too."
+        )
+        await versions.look(asked=True)
+        assert f"{broken} is refused, and version 2 serves on" in caplog.text
+        assert await version(client) == 2
+        shelf.remove(3)
+        for _ in range(2):
+            await versions.look()
+        assert await version(client) == 1
+        assert str(shelf.folder / "2") not in caplog.text
+
+
+async def test_a_folder_that_cannot_be_read_is_warned_of_once(
+    shelf: Shelf, open_service: Open, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = open_service()
+    versions = Versions(service)
+    away = shelf.folder.with_name("away")
+    async with serve(service) as client:
+        for _ in range(2):
+            with caplog.at_level(logging.INFO, "app.versions"):
+                shelf.folder.rename(away)
+                for _ in range(3):
+                    await versions.look()
+                assert len(warnings(caplog)) == 1
+                assert "no version found, and version 1 serves on: " in caplog.text
+                await versions.look(asked=True)
+                assert len(warnings(caplog)) == 2
+                away.rename(shelf.folder)
+                await versions.look()
+                assert "no longer: no version found" in caplog.text
+                caplog.clear()
+        assert await version(client) == 1
+
+
 async def test_a_version_that_the_settings_name_is_kept(
     shelf: Shelf, open_service: Open, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = open_service(model=shelf.folder / "1")
+    path = shelf.folder / "1"
+    service = open_service(model=path)
     versions = Versions(service)
     async with serve(service) as client:
         shelf.put(2)
         with caplog.at_level(logging.INFO):
             await versions.look(asked=True)
         assert await version(client) == 1
-    assert "there is no newer version" in caplog.text
+        assert "BREEDCAM_MODEL names version 1, which is served" in caplog.text
+        shelf.remove(1)
+        for _ in range(2):
+            await versions.look()
+        assert await version(client) == 1
+    [line] = warnings(caplog)
+    begin = f"no version found, and version 1 serves on: There is no model at {path}."
+    assert line.getMessage().startswith(begin)
 
 
 # -- a version that cannot be served
@@ -296,17 +374,12 @@ def _no_engine(_: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.engines.create", create)
 
 
-def _defect(_: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.engines.create", lambda *_, **__: 1 / 0)
-
-
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (_alter, "differs from its checksum"),
         (_not_finite, "is not finite"),
         (_no_engine, "OpenVINO is not installed"),
-        (_defect, "ZeroDivisionError"),
     ],
 )
 async def test_a_version_that_cannot_be_served_is_refused(
@@ -328,7 +401,7 @@ async def test_a_version_that_cannot_be_served_is_refused(
             await versions.look()
         [line] = [record for record in caplog.records if record.name == "app.versions"]
         assert line.levelno == logging.ERROR
-        assert f"{path} is refused, and {shelf.folder / '1'} serves on: " in line.getMessage()
+        assert f"{path} is refused, and version 1 serves on: " in line.getMessage()
         assert reason in line.getMessage()
         assert await version(client) == 1
         assert (await client.get("/readyz")).status_code == 200
@@ -357,10 +430,92 @@ async def test_a_version_that_hangs_before_it_serves_is_refused(
         await Versions(service).look(asked=True)
         assert "2 is refused" in caplog.text
         assert "has not answered a drawing for 2 s" in caplog.text
+        service.check_alive()
         shelf.engines[2].go.set()
         assert service.model.card.version == 1
         await explain(service)
     assert not ended
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (NotReady("The system ended the decoder twice."), "ended the decoder twice"),
+        (MemoryError(), "MemoryError()"),
+    ],
+)
+async def test_a_version_that_fails_for_a_passing_reason_is_tried_again(
+    shelf: Shelf,
+    open_service: Open,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    reason: str,
+) -> None:
+    """After one look, two, four, and so on up to five minutes, here three looks."""
+    tries: list[int] = []
+    looks = 0
+    service = open_service(model_poll_s=99.0)
+    versions = Versions(service)
+
+    def create(*_: object, **__: object) -> Gated:
+        tries.append(looks)
+        raise error
+
+    monkeypatch.setattr("app.engines.create", create)
+    async with serve(service) as client:
+        path = shelf.put(2)
+        while looks < 13:  # the first sees files that may still change
+            await versions.look()
+            looks += 1
+        assert tries == [1, 2, 4, 7, 10]
+        assert await loads(client) == {"failed": 5}
+        lines = [record.getMessage() for record in caplog.records if record.name == "app.versions"]
+        waits = zip(range(1, 6), (99, 198, 297, 297, 297), strict=True)
+        for line, (count, wait) in zip(lines, waits, strict=True):
+            begin = f"{path} could not be loaded, and version 1 serves on; "
+            assert line.startswith(f"{begin}try {count}, the next in {wait} s: ")
+            assert reason in line
+        assert await version(client) == 1
+        monkeypatch.setattr("app.engines.create", shelf.create)
+        await versions.look()
+        assert await version(client) == 2
+        assert await loads(client) == {"failed": 5, "served": 1}
+
+
+async def test_files_that_change_end_the_wait_for_the_next_try(
+    shelf: Shelf, open_service: Open, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = open_service(model_poll_s=10.0)
+    versions = Versions(service)
+    async with serve(service) as client:
+        shelf.put(2)
+        with monkeypatch.context() as patch:
+            patch.setattr("app.engines.create", lambda *_, **__: 1 / 0)
+            for _ in range(4):
+                await versions.look()
+            assert await loads(client) == {"failed": 2}
+        shelf.remove(2)
+        shelf.put(2)
+        for _ in range(2):
+            await versions.look()
+        assert await version(client) == 2
+
+
+async def test_a_version_that_is_slow_to_warm_up_is_tried_again(
+    shelf: Shelf, open_service: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And its memory is freed before that."""
+    service = open_service(stuck_s=2.0)
+    async with service.running():
+        shelf.make = Slow
+        shelf.put(2)
+        await Versions(service).look(asked=True)
+        assert "could not be loaded" in caplog.text
+        assert "not warm after 2 s" in caplog.text
+        assert shelf.engines[2].closed
 
 
 # -- ends
@@ -383,6 +538,9 @@ async def test_a_version_that_hangs_after_it_was_replaced_ends_the_process(
         looking = asyncio.create_task(versions.look(asked=True))
         async with asyncio.timeout(LONG):
             await ended.wait()
+        with pytest.raises(EngineDown):
+            service.check_alive()
+        service.model.check_alive()  # the one in service lives
         before.go.set()
         await asyncio.gather(hanging, looking, return_exceptions=True)
 

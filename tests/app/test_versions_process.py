@@ -134,7 +134,7 @@ def test_a_swap_under_load_fails_no_request_and_delays_few(folder: Path, tmp_pat
             begun = time.monotonic()
             await asyncio.to_thread(add_version, folder, version)
             service.process.send_signal(signal.SIGHUP)
-            freed = f"{folder / str(version - 1)} has answered its last request and is freed"
+            freed = f"version {version - 1} has answered its last request and is freed"
             await asyncio.to_thread(wait_for, partial(logged, service, freed))
             took = time.monotonic() - begun
             print(f"version {version} after {took:.1f} s, {service.peak_mb():.0f} MB at most")

@@ -8,9 +8,9 @@ that is one version itself never has another, which is how settings pin a versio
     replace   it is loaded and warmed beside the one in service, and serves
     retire    the one before ends its last requests
 
-A version that is itself at fault is refused until its files change. One that fails for another
-reason, such as a decoder that was killed or a file that could not be read, is tried again, after
-waits that double.
+A version that is itself at fault is refused until it is changed or taken away. One that fails for
+another reason, such as a decoder that was killed or a file that could not be read, is tried again,
+after waits that double.
 
 Versions are immutable: files that change under the one in service change nothing.
 """
@@ -139,6 +139,8 @@ class Versions:
             self._report(f"no version found, and version {number} serves on: {error}", asked=asked)
             return
         before, self._seen = self._seen, found
+        if self._failed and self._failed.version != found:
+            self._failed = None
         if found.path == served.path:
             self._report(None, asked=asked)
             if asked and found.path == path:
@@ -147,7 +149,7 @@ class Versions:
                 log.info("there is no newer version than %d, which is served", number)
         elif asked or (found == before and self._is_due(found)):
             await self._try(found)
-        elif gone and self._failed and self._failed.version == found:
+        elif gone and self._failed:
             self._report(
                 f"version {number} serves on although its folder is gone, because {found.path}, "
                 "now the newest, cannot be served. To roll back further, remove that too.",
@@ -167,7 +169,7 @@ class Versions:
     def _is_due(self, found: _Found) -> bool:
         """Whether a look tries a version, now that its files are at rest."""
         failed = self._failed
-        if failed is None or failed.version != found:
+        if failed is None:
             return True
         if failed.wait is None:
             return False
@@ -201,7 +203,7 @@ class Versions:
         poll_s = self._service.settings.model_poll_s
         most = max(1, int(_MOST_WAIT_S / poll_s)) if poll_s else 1
         tries, wait, failed = 1, 1, self._failed
-        if failed and failed.version == found and failed.wait is not None:
+        if failed and failed.wait is not None:
             tries, wait = failed.tries + 1, min(2 * failed.wait, most)
         self._failed = _Failed(found, tries, wait, wait)
         self._service.metrics.model_load("failed")

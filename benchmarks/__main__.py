@@ -3,10 +3,13 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import document, machine
 from benchmarks.protocol import PROJECT, WorkerFailed
+from benchmarks.results import Measured
 
 PARTS = {"cuts": 20, "variants": 20, "explain": 12, "http": 12, "cold": 5, "int8": 40}
 """The parts, with their default number of rounds. A part is the module of that name."""
@@ -41,7 +44,8 @@ def main() -> None:
         "--write",
         action="store_true",
         help=f"write {RESULT.relative_to(PROJECT).with_suffix('.md')}; what was measured before on "
-        "this machine and is not now stays in it",
+        "this machine and is not now stays in it, and so does what was measured on other kinds of "
+        "CPU",
     )
     parser.add_argument(
         "--data-dir",
@@ -52,8 +56,8 @@ def main() -> None:
     options = parser.parse_args()
     if unknown_parts := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"there is no part {', '.join(unknown_parts)}")
-    this_machine = machine.describe()
-    parts = document.read(RESULT, this_machine)
+    machines = document.read(RESULT)
+    here = _measured_before(machines)
     if "int8" in options.parts and not options.data_dir:
         parser.error("int8 needs --data-dir")
     for name in options.parts or [name for name in PARTS if name != "int8" or options.data_dir]:
@@ -66,12 +70,18 @@ def main() -> None:
         except WorkerFailed as error:
             sys.exit(f"error: {name}: {error}")
         part.others = others.share
-        parts[name] = part
-        print(document.render({}, {name: part}).partition("## ")[2])
+        parts = here.parts | {name: part}
+        here = replace(here, parts={name: parts[name] for name in PARTS if name in parts})
+        print(document.render_part(part))
         if options.write:
-            document.write(
-                RESULT, this_machine, {name: parts[name] for name in PARTS if name in parts}
-            )
+            document.write(RESULT, machines | {machine.kind(): here})
+
+
+def _measured_before(machines: Mapping[str, Measured]) -> Measured:
+    """What was measured on this very machine with these versions, and nothing otherwise."""
+    now = Measured(machine.describe())
+    before = machines.get(machine.kind(), now)
+    return before if before.machine == now.machine else now
 
 
 if __name__ == "__main__":

@@ -38,9 +38,10 @@ def run(rounds: int) -> Part:
         "The engine alone: no HTTP, no decoding. `predict` gives probabilities; "
         "`explain` those and every method's map at the last layer; `explain_deep` those and every "
         f"method's map at {len(bundle.card.layers) - 1} layers before it. "
-        f"{info.name} {info.version} in {info.precision}. Where a process's memory happens to lie "
+        "Where a process's memory happens to lie "
         f"moves a cut by some percent: of {PROCESSES} processes, each with the median of its own "
         "calls in turn, this is the median, and the quartiles.",
+        note=f"{info.name} {info.version} in {info.precision}.",
     )
     lines: list[tuple[str, ...]] = []
     ratios: dict[int, dict[Cut, float]] = {}

@@ -3,15 +3,14 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
-from benchmarks.results import Part, Table, Target
+from benchmarks.results import Measured, Part, Table, Target
 
-__all__ = ["markdown", "read", "render", "write"]
+__all__ = ["markdown", "read", "render", "render_part", "write"]
 
-_PARTS: TypeAdapter[dict[str, Part]] = TypeAdapter(dict[str, Part])
+_MACHINES: TypeAdapter[dict[str, Measured]] = TypeAdapter(dict[str, Measured])
 
 QUIET = 0.05
 """The share of the processor that other work may take without being reported."""
@@ -20,58 +19,94 @@ _HEAD = """# Performance
 
 For people who plan capacity or compare packages: how fast is the service, and compared with what?
 
-`make bench` measures everything on this page anew and writes it. Compare ratios, not milliseconds:
-within each part, the alternatives ran in turn, in one run, on one machine. Milliseconds are
-medians, with quartiles in brackets, and differ between machines.
+Pick the column of your kind of CPU. `make bench` measures everything on this page anew on the
+machine at hand, and leaves what was measured on other kinds as it is. Compare ratios, not
+milliseconds: within each part, the alternatives ran in turn, in one run, on one machine.
+Milliseconds are medians, with quartiles in brackets, and differ between machines.
+"""
+
+_TARGETS = """## Targets
+
+Each figure with its target on that CPU; a target that was missed is in bold.
 """
 
 
-def read(path: Path, machine: dict[str, str]) -> dict[str, Part]:
-    """The parts measured before, by name; none if on another machine or with other versions."""
-    if not path.exists():
-        return {}
-    contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return _PARTS.validate_python(contents["parts"]) if contents["machine"] == machine else {}
+def read(path: Path) -> dict[str, Measured]:
+    """What was measured before, by kind of CPU."""
+    return _MACHINES.validate_json(path.read_bytes()) if path.exists() else {}
 
 
-def write(path: Path, machine: dict[str, str], parts: dict[str, Part]) -> None:
+def write(path: Path, machines: dict[str, Measured]) -> None:
     """Write JSON to `path`, and the document to the same path with `.md`."""
-    contents = {"machine": machine, "parts": {name: asdict(part) for name, part in parts.items()}}
+    contents = {kind: asdict(measured) for kind, measured in machines.items()}
     path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(render(machine, parts), encoding="utf-8")
+    path.with_suffix(".md").write_text(render(machines), encoding="utf-8")
 
 
-def render(machine: dict[str, str], parts: dict[str, Part]) -> str:
+def render(machines: dict[str, Measured]) -> str:
     """The document, in Markdown."""
-    pieces = [_HEAD, markdown(Table(("machine", ""), list(machine.items())))]
-    targets = [target for part in parts.values() for target in part.targets]
-    if targets:
-        pieces += ["## Targets\n", markdown(_targets(targets))]
-    for part in parts.values():
-        pieces.append(f"## {part.title}\n\n{part.description}\n")
-        if part.others > QUIET:
-            pieces.append(
-                f"**Disturbed**: other work took {part.others:.0%} of the processor meanwhile.\n"
-            )
-        for table in part.tables:
-            pieces += [f"{table.caption}\n"] if table.caption else []
-            pieces.append(markdown(table))
-        if part.missing:
-            pieces.append("Not measured:\n\n" + "".join(f"- {reason}\n" for reason in part.missing))
+    names = dict.fromkeys(name for measured in machines.values() for name in measured.parts)
+    pieces = [_HEAD, markdown(_machines(machines)), _TARGETS, markdown(_targets(machines))]
+    for name in names:
+        measured_on = {
+            kind: measured.parts[name]
+            for kind, measured in machines.items()
+            if name in measured.parts
+        }
+        *_, latest = measured_on.values()
+        pieces.append(f"## {latest.title}\n\n{latest.description}\n")
+        for kind, part in measured_on.items():
+            pieces += [f"### {latest.title}: {kind}\n", _figures(part)]
     return "\n".join(pieces)
 
 
-def _targets(targets: list[Target]) -> Table:
-    rows = [
-        (
-            target.name,
-            _measured(target),
-            f"{'at most' if target.at_most else 'at least'} {target.limit:g}",
-            "yes" if target.reached else "**no**",
+def render_part(part: Part) -> str:
+    """One part, measured on one machine, in Markdown."""
+    return f"{part.title}\n\n{part.description}\n\n{_figures(part)}"
+
+
+def _figures(part: Part) -> str:
+    """The tables of a part, and what is to be known of them."""
+    pieces = []
+    if part.note:
+        pieces.append(f"{part.note}\n")
+    if part.others > QUIET:
+        pieces.append(
+            f"**Disturbed**: other work took {part.others:.0%} of the processor meanwhile.\n"
         )
-        for target in targets
+    for table in part.tables:
+        pieces += [f"{table.caption}\n"] if table.caption else []
+        pieces.append(markdown(table))
+    if part.missing:
+        pieces.append("Not measured:\n\n" + "".join(f"- {reason}\n" for reason in part.missing))
+    return "\n".join(pieces)
+
+
+def _machines(machines: dict[str, Measured]) -> Table:
+    fields = dict.fromkeys(name for measured in machines.values() for name in measured.machine)
+    rows = [
+        (name, *(measured.machine.get(name, "") for measured in machines.values()))
+        for name in fields
     ]
-    return Table(("", "measured", "target", "reached"), rows)
+    return Table(("machine", *machines), rows)
+
+
+def _targets(machines: dict[str, Measured]) -> Table:
+    """A line a target, a column a kind of CPU."""
+    by_kind = {kind: {t.name: t for t in measured.targets} for kind, measured in machines.items()}
+    names = dict.fromkeys(name for targets in by_kind.values() for name in targets)
+    rows = [
+        (name, *(_cell(targets[name]) if name in targets else "" for targets in by_kind.values()))
+        for name in names
+    ]
+    return Table(("", *machines), rows)
+
+
+def _cell(target: Target) -> str:
+    """The figure and its limit; in bold where it misses that."""
+    limit = f"{'at most' if target.at_most else 'at least'} {target.limit:g}"
+    text = f"{_measured(target)} ({limit})"
+    return text if target.reached else f"**{text}**"
 
 
 def _measured(target: Target) -> str:

@@ -6,9 +6,7 @@ import resource
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from app.engines import cpu_has_bfloat16
-
-__all__ = ["Others", "describe"]
+__all__ = ["Others", "describe", "has_amx", "kind"]
 
 _PACKAGES = (
     *("openvino", "tensorflow", "keras", "numpy"),
@@ -16,12 +14,39 @@ _PACKAGES = (
 )
 
 
+_MAKERS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}
+
+_INSTRUCTIONS = {
+    "amx_int8": "AMX",
+    "avx512_bf16": "AVX-512 and bfloat16",
+    "avx512_vnni": "AVX-512 and VNNI",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}
+"""What Linux calls them, and what people do; what is faster for a network comes first."""
+
+
+def kind() -> str:
+    """The kind of CPU: who made it, and the instructions that decide how fast a network is."""
+    maker = _field("/proc/cpuinfo", "vendor_id")
+    flags = _flags()
+    instructions = next((name for flag, name in _INSTRUCTIONS.items() if flag in flags), "")
+    return f"{_MAKERS.get(maker, platform.machine())} with {instructions or 'other instructions'}"
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies matrices of 8-bit integers and bfloat16 in tiles."""
+    return "amx_int8" in _flags()
+
+
+def _flags() -> set[str]:
+    return set(_field("/proc/cpuinfo", "flags").split())
+
+
 def describe() -> dict[str, str]:
     """Processor, memory, system and versions, as text."""
-    instructions = " with bfloat16" if cpu_has_bfloat16() else " without bfloat16"
     return {
-        "processor": f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} core(s),"
-        + instructions,
+        "processor": f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} core(s)",
         "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) / 1e6:.0f} GB",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Part", "Table", "Target"]
+__all__ = ["Measured", "Part", "Table", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,11 @@ class Part:
 
     Attributes:
         title: its heading in the document.
-        description: what was measured, and how; Markdown.
+        description: what was measured, and how, on any machine; Markdown.
         tables: the figures.
         targets: the figures with limits.
         missing: what could not be measured, with the reasons.
+        note: what is to be known of the figures from this machine; Markdown.
         figures: further numbers, for JSON alone.
         others: the share of the processor that other work took during the measurement.
     """
@@ -62,5 +63,24 @@ class Part:
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    note: str = ""
     figures: Mapping[str, object] = field(default_factory=dict)
     others: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured on one machine.
+
+    Attributes:
+        machine: processor, memory, system and versions, as text.
+        parts: the results, by name.
+    """
+
+    machine: Mapping[str, str]
+    parts: dict[str, Part] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> list[Target]:
+        """Those of all parts, in their order."""
+        return [target for part in self.parts.values() for target in part.targets]

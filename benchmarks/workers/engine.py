@@ -34,6 +34,9 @@ def make() -> dict[str, Callable[..., Any]]:
     def batch(rows: int) -> Batch:
         return Batch.of(np.stack([pictures.pixels(size, size, seed) for seed in range(rows)]))
 
+    def precision() -> str:
+        return engine.info.precision
+
     def run(cut: str, rows: int = 1, count: int = 1) -> list[float]:
         inputs = batch(rows)
         return timed(lambda: engine.run(Cut(cut), inputs), count)
@@ -50,6 +53,7 @@ def make() -> dict[str, Callable[..., Any]]:
         return timed(lambda: _explain(engine, inputs, size), count)
 
     return {
+        "precision": precision,
         "run": run,
         "profile": profile,
         "explain": explain,

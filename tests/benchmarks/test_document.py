@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import document
-from benchmarks.results import Part, Table, Target
+from benchmarks.results import Measured, Part, Table, Target
 
 PART = Part(
     "What it costs",
@@ -12,7 +12,21 @@ PART = Part(
     [Target("one", 1.0, 1.5), Target("two", 0.5, 0.6, at_most=False)],
     ["Peer: it is not here"],
 )
-MACHINE = {"processor": "a fast one"}
+MACHINES = {
+    "Intel with AMX": Measured({"processor": "a fast one"}, {"part": PART}),
+    "AMD with AVX2": Measured(
+        {"processor": "a slow one"},
+        {
+            "part": Part("What it costs", "Measured *so*.", targets=[Target("one", 3.0, 2.5)]),
+            "other": Part("Another", "Only here."),
+        },
+    ),
+}
+
+
+def only(part: Part) -> dict[str, Measured]:
+    """Measured on one machine."""
+    return {"ARM with other instructions": Measured({}, {"part": part})}
 
 
 @pytest.mark.parametrize(
@@ -32,40 +46,49 @@ def test_target_is_reached_on_its_side_of_the_limit(
     assert Target("", measured, 1.5, at_most).reached is reached
 
 
-def test_document_says_of_each_target_whether_it_is_reached() -> None:
-    text = document.render(MACHINE, {"part": PART})
+def test_document_says_of_each_target_whether_it_is_reached_on_each_machine() -> None:
+    text = document.render(MACHINES)
 
-    assert "| processor | a fast one |\n" in text
-    assert "| one | 1 | at most 1.5 | yes |\n" in text
-    assert "| two | 0.5 | at least 0.6 | **no** |\n" in text
+    assert "| machine | Intel with AMX | AMD with AVX2 |\n" in text
+    assert "| processor | a fast one | a slow one |\n" in text
+    assert "| one | 1 (at most 1.5) | **3 (at most 2.5)** |\n" in text
+    assert "| two | **0.5 (at least 0.6)** |  |\n" in text
+
+
+def test_each_part_is_described_once_and_has_the_figures_of_each_machine() -> None:
+    text = document.render(MACHINES)
+
+    assert text.count("## What it costs\n\nMeasured *so*.\n\n### What it costs: Intel") == 1
     assert (
-        "## What it costs\n\nMeasured *so*.\n\nTimes:\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+        "### What it costs: Intel with AMX\n\nTimes:\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
         in text
     )
+    assert "### What it costs: AMD with AVX2\n" in text
+    assert "### Another: AMD with AVX2\n" in text
+    assert "### Another: Intel" not in text
     assert "Disturbed" not in text
     assert "Not measured:\n\n- Peer: it is not here\n" in text
 
 
 def test_target_that_is_missed_narrowly_is_told_from_its_limit() -> None:
     targets = [Target("one", 1.0623, 1.06), Target("two", 1.05999, 1.06)]
-    text = document.render(MACHINE, {"part": Part("A", "b", targets=targets)})
+    text = document.render(only(Part("A", "b", targets=targets)))
 
-    assert "| one | 1.062 | at most 1.06 | **no** |" in text
-    assert "| two | 1.06 | at most 1.06 | yes |" in text
+    assert "| one | **1.062 (at most 1.06)** |" in text
+    assert "| two | 1.06 (at most 1.06) |" in text
 
 
 def test_document_says_where_other_work_disturbed() -> None:
-    text = document.render(MACHINE, {"part": Part("A", "b", others=0.123)})
+    text = document.render(only(Part("A", "b", others=0.123)))
     assert "**Disturbed**: other work took 12% of the processor meanwhile." in text
 
 
-def test_parts_are_read_again_on_the_same_machine_alone(tmp_path: Path) -> None:
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "performance.json"
-    assert document.read(path, MACHINE) == {}
+    assert document.read(path) == {}
 
-    document.write(path, MACHINE, {"part": PART})
+    document.write(path, MACHINES)
 
-    again = document.read(path, MACHINE)
-    assert document.render(MACHINE, again) == (tmp_path / "performance.md").read_text()
-    assert again["part"].targets == PART.targets
-    assert document.read(path, {"processor": "another"}) == {}
+    again = document.read(path)
+    assert document.render(again) == (tmp_path / "performance.md").read_text()
+    assert again["Intel with AMX"].targets == PART.targets

@@ -16,6 +16,30 @@ def test_machine_is_described_with_its_versions() -> None:
     assert all(description.values())
 
 
+@pytest.mark.parametrize(
+    ("maker", "flags", "kind", "amx"),
+    [
+        ("GenuineIntel", "avx2 avx512f avx512_bf16 amx_tile amx_int8", "Intel with AMX", True),
+        (
+            "AuthenticAMD",
+            "avx2 avx512f avx512_vnni avx512_bf16",
+            "AMD with AVX-512 and bfloat16",
+            False,
+        ),
+        ("GenuineIntel", "avx2 avx512f avx512_vnni", "Intel with AVX-512 and VNNI", False),
+        ("AuthenticAMD", "sse4_2 avx2", "AMD with AVX2", False),
+    ],
+)
+def test_kind_is_the_maker_and_the_widest_instructions(
+    monkeypatch: pytest.MonkeyPatch, maker: str, flags: str, kind: str, amx: bool
+) -> None:
+    fields = {"vendor_id": maker, "flags": flags}
+    monkeypatch.setattr(machine, "_field", lambda path, name: fields[name])
+
+    assert machine.kind() == kind
+    assert machine.has_amx() is amx
+
+
 def test_others_are_who_is_neither_this_process_nor_its_child(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import cuts
-from benchmarks.results import Part, Target
+from benchmarks import cuts, document, machine
+from benchmarks.results import Measured, Part, Target
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -46,4 +46,23 @@ def test_what_is_measured_is_printed_and_written(
     text = result.with_suffix(".md").read_text()
     assert "again" in text
     assert "7 rounds" not in text
-    assert "| it | 1 | at most 2 | yes |" in text
+    assert "| it | 1 (at most 2) |" in text
+
+
+def test_what_other_machines_measured_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    result = tmp_path / "performance.json"
+    monkeypatch.setattr(command, "RESULT", result)
+    monkeypatch.setattr(command, "PROJECT", tmp_path)
+    monkeypatch.setattr(cuts, "run", lambda rounds: Part("Cuts", "now"))
+    outdated = Measured(machine.describe() | {"openvino": "1"}, {"http": Part("HTTP", "before")})
+    another = Measured({"processor": "another"}, {"http": Part("HTTP", "elsewhere")})
+    document.write(result, {machine.kind(): outdated, "another kind": another})
+
+    run(monkeypatch, "cuts", "--write")
+
+    assert document.read(result) == {
+        machine.kind(): Measured(machine.describe(), {"cuts": Part("Cuts", "now")}),
+        "another kind": another,
+    }

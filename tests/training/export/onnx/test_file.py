@@ -1,24 +1,28 @@
 """The ONNX file of a model version: what it says of itself, and what is refused."""
 
+import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from app import evidence, heatmaps
-from app.bundle import Bundle, Method, ModelCard, Rule
+from app.bundle import Bundle, Method, ModelCard, Rule, load
 from app.engines import Batch, Cut
 from app.engines.tensorflow import freeze
 from app.evidence import MethodAtLayers
 from app.settings import PROJECT
 from tests.drawing import DRAWING
 from tests.training.export.onnx.run import converted
+from tests.training.small_networks import branched
 from training.errors import ExportError
+from training.export.from_keras import export_keras
 from training.export.onnx import file
-from training.export.onnx.file import CARD, OPSET, difference, write
+from training.export.onnx.file import CARD, OPSET, difference, relative_errors, write
 
 
 def _damaged(bundle: Bundle, value: float) -> onnx.ModelProto:
@@ -72,7 +76,8 @@ def test_file_is_written_and_replaced(small_bundle: Bundle, tmp_path: Path) -> N
 
     change = write(small_bundle, path)
 
-    assert change.probability < 1e-5
+    assert change.predictions.probability < 1e-5
+    assert 0 < change.outputs[change.greatest] < 1e-3
     assert onnx.load(path) == converted(small_bundle.path).model
     assert list(tmp_path.iterdir()) == [path]
 
@@ -98,11 +103,85 @@ def test_a_file_that_predicts_otherwise_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_maps_that_are_not_finite_are_named(small_bundle: Bundle) -> None:
+def _with_output(bundle: Bundle, name: str, operation: str, **attributes: Any) -> onnx.ModelProto:
+    """The version's ONNX model with one operation more in front of an output."""
+    model = onnx.ModelProto()
+    model.CopyFrom(converted(bundle.path).model)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [f"{name}_before" if entry == name else entry for entry in names]
+    model.graph.node.append(helper.make_node(operation, [f"{name}_before"], [name], **attributes))
+    return model
+
+
+def test_outputs_that_are_not_finite_are_named(small_bundle: Bundle) -> None:
     content = _damaged(small_bundle, np.inf).SerializeToString()
 
     with pytest.raises(ExportError, match="the output 'logits' is not finite"):
         difference(small_bundle, content)
+
+
+def test_maps_that_are_not_finite_are_named(small_bundle: Bundle) -> None:
+    """Where predictions are right; a logarithm of what a ReLU has set to zero is infinite."""
+    content = _with_output(small_bundle, "gradcam_early_out", "Log").SerializeToString()
+
+    with pytest.raises(ExportError, match="the output 'gradcam_early_out' is not finite"):
+        difference(small_bundle, content)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "hirescam_early_out", "cam", "foreground"])
+def test_a_file_with_a_wrong_map_is_not_written(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of the right size and with the right values, elsewhere."""
+    transposed = _with_output(small_bundle, name, "Transpose", perm=[0, 2, 1])
+    monkeypatch.setattr(file, "convert", lambda _bundle, *, float16: transposed)
+
+    with pytest.raises(ExportError, match=f"the output '{name}' would differ by"):
+        write(small_bundle, tmp_path / "model.onnx", float16=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs compute in float16"
+)
+def test_global_max_pooling_in_float16_is_refused(tmp_path: Path) -> None:
+    """ONNX Runtime gets its maps wrong on an x86 CPU; predictions are right."""
+    labels, version = tmp_path / "labels.txt", tmp_path / "own" / "1"
+    labels.write_text("".join(f"dog {index}\n" for index in range(4)), encoding="utf-8")
+    branched().save(tmp_path / "own.keras")
+    export_keras(tmp_path / "own.keras", labels, version)
+    bundle = load(version)
+
+    write(bundle, tmp_path / "float32.onnx")
+    with pytest.raises(ExportError, match=r"the output '.*cam.*' (would differ|is not finite)"):
+        write(bundle, tmp_path / "float16.onnx", float16=True)
+
+
+def test_errors_are_shares_of_what_an_output_sums_up() -> None:
+    expected = {
+        "cam": np.array([[3.0, -4.0]]),
+        "gradcam": np.array([[0.0, 0.0]]),
+        "hirescam": np.array([[-6.0, -8.0]]),
+        "hirescam_early": np.array([[1.0, 0.0]]),
+        "layercam_early": np.array([[4.0, 3.0]]),
+        "foreground": np.array([[np.inf, 1.0], [3.0, 4.0]]),
+        "novelty": np.array([0.0]),
+    }
+    actual = {name: array + 1 for name, array in expected.items()}
+
+    assert relative_errors(expected, actual) == pytest.approx(
+        {
+            "cam": 2**0.5 / 5,
+            "gradcam": 2**0.5 / 10,
+            "hirescam": 2**0.5 / 10,
+            "hirescam_early": 2**0.5 / 5,
+            "layercam_early": 2**0.5 / 5,
+            "foreground": 2**0.5 / 5,
+            "novelty": np.inf,
+        }
+    )
+    assert relative_errors(expected, expected) == dict.fromkeys(expected, 0.0)
 
 
 def test_the_example_of_the_page_runs(

@@ -2,16 +2,20 @@
 
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from PIL import Image
 
-from app import evidence, heatmaps
-from app.bundle import Bundle, Method, ModelCard, Rule, load
+from app import confidence, evidence, heatmaps
+from app.bundle import DEFAULT_THRESHOLD, Bundle, Method, ModelCard, Rule, load
 from app.engines import Batch, Cut
 from app.engines.tensorflow import freeze
 from app.evidence import MethodAtLayers
@@ -184,26 +188,72 @@ def test_errors_are_shares_of_what_an_output_sums_up() -> None:
     assert relative_errors(expected, expected) == dict.fromkeys(expected, 0.0)
 
 
-def test_the_example_of_the_page_runs(
-    shipped_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As printed, and with the figures of the service."""
+@pytest.fixture
+def example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[onnx.ModelProto], SimpleNamespace]:
+    """The page's example as printed, run on a model and a drawing; returns its variables."""
     page = (PROJECT / "docs" / "onnx.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
-    onnx.save(converted(shipped_bundle.path).model, tmp_path / "dogs120.onnx")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
     (tmp_path / "photo.jpg").write_bytes(DRAWING.read_bytes())
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
 
-    exec(compile(example, "docs/onnx.md", "exec"), names)
+    def run(model: onnx.ModelProto) -> SimpleNamespace:
+        onnx.save(model, tmp_path / "dogs120.onnx")
+        names: dict[str, Any] = {}
+        exec(compile(code, "docs/onnx.md", "exec"), names)
+        return SimpleNamespace(**names)
 
-    card = shipped_bundle.card
-    engine = converted(shipped_bundle.path)
-    outputs = engine.run(Cut.EXPLAIN, Batch.of(np.asarray(names["image"])))
+    return run
+
+
+def _overlay(directory: Path) -> npt.NDArray[np.int64]:
+    """What the example has drawn, RGB `[360, 480, 3]`."""
+    with Image.open(directory / "overlay.png") as overlay:
+        return np.asarray(overlay.convert("RGB")).astype(np.int64)
+
+
+def test_the_example_of_the_page_has_the_figures_of_the_service(
+    shipped_bundle: Bundle, tmp_path: Path, example: Callable[[onnx.ModelProto], SimpleNamespace]
+) -> None:
+    engine, card = converted(shipped_bundle.path), shipped_bundle.card
+
+    names = example(engine.model)
+
+    outputs = engine.run(Cut.EXPLAIN, Batch.of(np.asarray(names.image)))
     row = {name: array[0] for name, array in outputs.items()}
     spec = MethodAtLayers.of(card, Method.GRADCAM, card.layer_names[-1:])
-    found = evidence.find(card, row, spec, rule=Rule.HEATMAP).box(480, 360)
-    assert found is not None
-    assert names["label"] == "west highland white terrier"
-    assert heatmaps.iou(tuple(names["box"]), found) > 0.9  # type: ignore[arg-type]
-    assert (tmp_path / "overlay.png").exists()
+    found = evidence.find(card, row, spec, rule=Rule.HEATMAP)
+    box = found.box(480, 360)
+    assert found.values is not None
+    assert box is not None
+    assert names.label == "west highland white terrier"
+    np.testing.assert_allclose(names.probabilities, confidence.calibrated(card, row), rtol=1e-5)
+    np.testing.assert_allclose(names.values, found.values, atol=1e-5)
+    assert heatmaps.iou(tuple(names.box), box) > 0.9
+    # Red over the photo, by the heatmap; white along the box.
+    overlay, photo = _overlay(tmp_path), np.asarray(names.photo).astype(np.int64)
+    opacity = np.asarray(names.opacity)[..., None] / 255
+    left, top, right, bottom = np.floor(names.box).astype(int)
+    assert (overlay[top, left + 2 : right - 2] == 255).all()
+    inside = np.s_[top + 3 : bottom - 3, left + 3 : right - 3]
+    expected = opacity * (255, 0, 0) + (1 - opacity) * photo
+    np.testing.assert_allclose(overlay[inside], expected[inside], atol=1)
+    assert opacity.max() > 0.6
+
+
+def test_the_example_of_the_page_runs_without_evidence_or_calibration(
+    small_bundle: Bundle, tmp_path: Path, example: Callable[[onnx.ModelProto], SimpleNamespace]
+) -> None:
+    model = _with_output(small_bundle, "gradcam", "ThresholdedRelu", alpha=1e9)  # zero
+    card = small_bundle.card.replace(confidence=None, thresholds={}, checksums={})
+    helper.set_model_props(model, {CARD: card.model_dump_json()})
+
+    names = example(model)
+
+    logits = converted(small_bundle.path).run(Cut.PREDICT, Batch.of(np.asarray(names.image)))
+    expected = confidence.probabilities(logits["logits"][0], 1.0)
+    np.testing.assert_allclose(names.probabilities, expected, rtol=1e-5)
+    assert names.threshold == DEFAULT_THRESHOLD
+    assert names.box is None
+    np.testing.assert_array_equal(_overlay(tmp_path), np.asarray(names.photo))

@@ -1,7 +1,6 @@
 """A Ray cluster of several nodes on this machine."""
 
 import tempfile
-from pathlib import Path
 from typing import Any
 
 __all__ = ["start"]
@@ -16,11 +15,12 @@ def start(nodes: int, cpus: int) -> tuple[Any, tempfile.TemporaryDirectory[str]]
     Returns:
         The `Cluster`, and the directory of its sessions, to be removed when it is shut down.
     """
+    from ray._common.utils import get_default_ray_temp_dir, try_to_create_directory
     from ray.cluster_utils import Cluster  # reads the environment
 
     directory = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # sockets' paths are short
     # Ray writes the cluster's address there, and makes the directory for its own sessions alone.
-    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
+    try_to_create_directory(get_default_ray_temp_dir())
     cluster = Cluster()
     for _ in range(nodes):
         cluster.add_node(

@@ -1,5 +1,6 @@
 """Service processes to send requests to."""
 
+import atexit
 import os
 import socket
 import subprocess
@@ -113,8 +114,18 @@ def _ready(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on, and that no other process is given.
+
+    On Linux it stays bound until this process ends, so that the system hands it out to nobody else.
+    A server that sets `SO_REUSEADDR`, as nearly all do, can listen on it all the same: it is bound
+    with that option too, and not listened on.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    port: int = reserved.getsockname()[1]
+    if sys.platform == "linux":
+        atexit.register(reserved.close)
+    else:  # elsewhere a bound socket keeps servers out
+        reserved.close()
+    return port

@@ -41,6 +41,7 @@ from tests.app.attacks import (
     upload,
 )
 from tests.app.conftest import JPEG, encode
+from tests.app.contention import Contention
 from tests.app.exposition import Scrape
 from tests.app.services import LONG, Service, serving
 
@@ -123,14 +124,13 @@ def unharmed(service: Service, peak_mb: float, *, full: bool = False) -> Iterato
     """An attack during which others are answered, and memory grows by at most so much."""
     before = service.forget_peak()
     visitor = Visitor(service)
-    with visitor.visiting():
+    with visitor.visiting(), Contention(service) as contention:
         yield
     assert visitor.statuses[200] >= 1
     assert set(visitor.statuses) <= ({200, 429} if full else {200})
     assert visitor.statuses[200] > visitor.statuses[429]
-    # Generous: the machine may be busy with other things.
-    assert np.quantile(visitor.visits_s, 0.95) < 4.0
-    assert np.quantile(visitor.probes_s, 0.95) < 1.5
+    assert np.quantile(visitor.visits_s, 0.95) < 4.0 * contention.slowness
+    assert np.quantile(visitor.probes_s, 0.95) < 1.5 * contention.slowness
     assert service.peak_mb() - before < peak_mb
     assert "Traceback" not in service.log.read_text()
 
@@ -327,30 +327,42 @@ def test_a_body_without_end_is_not_read_for_ever(service: Service) -> None:
 
 
 def test_a_header_has_to_arrive(service: Service) -> None:
-    """One that trickles is answered 408; one of which nothing comes is closed."""
+    """One that trickles is answered 408; one of which nothing comes is closed.
+
+    Both before a body that has been due for `TRANSFER_S`.
+    """
     begun = time.monotonic()
-    with plug(service) as silent, plug(service) as slow:
+    with plug(service) as silent, plug(service) as slow, plug(service) as later:
+        later.sendall(upload("/predict", b"", len(JPEG)))
         for byte in b"GET /livez HTTP/1.1":
             send(slow, bytes([byte]))
             time.sleep(0.1)
+        assert status(receive(later)) == 408
+        assert len(select.select([silent, slow], [], [], 0)[0]) == 2
         assert status(receive(slow)) == 408
         assert receive(silent) == b""
-    assert HEADER_S <= time.monotonic() - begun < 5 * HEADER_S
+    assert HEADER_S < TRANSFER_S <= time.monotonic() - begun
 
 
 def test_a_body_has_to_arrive(service: Service) -> None:
-    with plug(service) as stopped, plug(service) as slow, plug(service) as steady:
+    """One that keeps up outlasts two that have come later and do not."""
+    body, step = JPEG + bytes(4_000_000), 20_000
+    assert step > MIN_RATE * TRANSFER_S  # each step is enough for a period
+    head = upload("/predict", b"", len(body)).replace(b"Host", b"Connection: close\r\nHost")
+    with plug(service) as steady, plug(service) as stopped, plug(service) as slow:
+        steady.sendall(head)
         stopped.sendall(upload("/predict", JPEG[:100], len(JPEG)))
         slow.sendall(upload("/predict", b"", len(JPEG)))
-        head = upload("/predict", b"", len(JPEG)).replace(b"Host", b"Connection: close\r\nHost")
-        steady.sendall(head)
-        step = len(JPEG) // 20
-        assert 10 * step > 1.5 * MIN_RATE  # bytes a second
-        for index in range(20):
-            send(slow, JPEG[index : index + 1])
-            steady.sendall(JPEG[index * step : (index + 1) * step])
+        sent, open_clients = 0, {stopped, slow}
+        while open_clients:
+            assert sent + step < len(body)
+            steady.sendall(body[sent : sent + step])
+            sent += step
+            if slow in open_clients:
+                send(slow, b"\0")
             time.sleep(0.1)
-        steady.sendall(JPEG[20 * step :])
+            open_clients -= set(select.select(list(open_clients), [], [], 0)[0])
+        steady.sendall(body[sent:])
         assert [status(receive(client)) for client in (stopped, slow, steady)] == [408, 408, 200]
 
 
@@ -375,12 +387,12 @@ def test_a_header_flood(service: Service) -> None:
 def test_a_flood_of_connections(service: Service) -> None:
     """Those that do nothing make way for those that do; clients at work go on."""
     with unharmed(service, 20):
-        begun = time.monotonic()
+        until = time.monotonic() + LONG
         answers = flood(service, 3 * CONNECTIONS)
         assert answers[503] >= CONNECTIONS
         # They are gone: at once where another needs the place, else by the header's deadline.
         while httpx.get(f"{service.url}/livez").status_code != 200:
-            assert time.monotonic() - begun < 10 * HEADER_S
+            assert time.monotonic() < until
 
 
 @pytest.mark.slow

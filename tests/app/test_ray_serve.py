@@ -19,9 +19,10 @@ import yaml
 
 from app.settings import PROJECT, Settings
 from benchmarks.protocol import Worker
+from benchmarks.services import free_port
 from tests import needs
 from tests.app.conftest import JPEG, problem, untimed
-from tests.app.services import LONG, free_port, serving
+from tests.app.services import LONG, serving
 
 KEY = "correct-horse-battery-staple"
 PENDING = 4

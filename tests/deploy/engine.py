@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 
 from app.settings import PROJECT
+from benchmarks.services import free_port
 from tests import needs
-from tests.app.services import LONG, free_port
+from tests.app.services import LONG
 from tests.deploy import compose
 
 __all__ = ["BASE", "IMAGE", "Container", "base", "built", "docker", "needed", "run"]

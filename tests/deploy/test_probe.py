@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from app.settings import PROJECT
-from tests.app.services import free_port
+from benchmarks.services import free_port
 
 
 @contextmanager

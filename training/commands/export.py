@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from training.commands.onnx import Onnx
+from training.commands.onnx import Onnx, check_destination
 from training.commands.terminal import say
 from training.config import Source as PhotoSource
 from training.config import TrainConfig
@@ -138,6 +138,8 @@ class Export(_WithPhotos, _NewVersion):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
+        if self.onnx is not None:
+            check_destination(self.onnx, self.place)
         place = self._export_run() if self.keras is None else self._export_keras(self.keras)
         if self.onnx is not None:
             Onnx(model=place, out=self.onnx).cli_cmd()

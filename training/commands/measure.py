@@ -176,7 +176,7 @@ class Evaluate(_OnModel):
     perturbation_photos: int = Field(
         50,
         ge=2,
-        description="photos for --perturbation, some 50 seconds for each photo and method on two "
+        description="photos for --perturbation, 15 to 50 seconds for each photo and method on two "
         "cores",
     )
     perturbation_samples: int = Field(

@@ -21,7 +21,7 @@ __all__ = ["Cascade", "Similarities", "randomization", "stages"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Similarities = dict[MethodAtLayers, npt.NDArray[np.float64]]
-"""Rank correlation and SSIM of each photo, `[N, 2]`; NaN where a heatmap is blank."""
+"""Rank correlation and SSIM of each photo, `[N, 2]`; NaN where a heatmap is blank or constant."""
 
 
 class Cascade:
@@ -127,7 +127,10 @@ def _heatmaps(
 def _similarities(
     before: Sequence[Heatmap], after: Sequence[Heatmap], size: int
 ) -> npt.NDArray[np.float64]:
-    """Rank correlation and SSIM of every photo, `[N, 2]`; NaN where a heatmap is blank."""
+    """Rank correlation and SSIM of every photo, `[N, 2]`.
+
+    Both are NaN where a heatmap is blank, rank correlation where one is constant too.
+    """
 
     def enlarged(heatmap: Heatmap) -> npt.NDArray[np.float32]:
         return heatmaps.resize(heatmap.values, size, size)

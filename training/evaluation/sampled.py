@@ -172,10 +172,11 @@ def randomization(bundle: Bundle, examples: Sequence[Example], seed: int) -> Ran
 
 
 def similarity(values: Floats, seed: int) -> Similarity:
-    """The mean similarities over the photos without a blank heatmap, whose number is kept apart.
+    """The mean similarities over the photos where both are defined; the others are counted.
 
     Args:
-        values: rank correlation and SSIM of every photo, `[N, 2]`; NaN where a heatmap is blank.
+        values: rank correlation and SSIM of every photo, `[N, 2]`; NaN where a heatmap is blank, or
+            constant.
         seed: of the intervals.
     """
     shown = values[np.isfinite(values).all(axis=1)]  # [photos, 2]

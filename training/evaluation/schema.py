@@ -111,15 +111,16 @@ class InsertionDeletion(Result):
 class Similarity(Result):
     """To the heatmaps of the model whose weights are as trained.
 
-    Over the photos where neither heatmap is blank; both figures are None where there are none.
+    Over the photos where neither heatmap is blank or constant, which leaves rank correlation
+    undefined; both figures are None where there are none.
     """
 
     rank_correlation: Estimate | None = None
     structural_similarity: Estimate | None = None
     blank: int | None = Field(
         None,
-        description="photos left out because a heatmap is blank; None in older files, which take "
-        "their rank correlation as 0",
+        description="photos left out because a heatmap is blank or constant; None in older files, "
+        "which take their rank correlation as 0",
     )
 
 
@@ -284,8 +285,8 @@ class Compared(OnSample):
     structural_similarity: Estimate | None = Field(None, description="with Grad-CAM, last layer")
     similarity_blank: int | None = Field(
         None,
-        description="photos that both leave out: this heatmap or Grad-CAM's is blank for the "
-        "top-1; None in older files, and for Grad-CAM, last layer, itself",
+        description="photos that both leave out: this heatmap or Grad-CAM's is blank or "
+        "constant for the top-1; None in older files, and for Grad-CAM, last layer, itself",
     )
     blank: int = Field(
         description="photos whose heatmap is blank for one class or both: the true one, the top-1"

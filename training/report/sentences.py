@@ -244,8 +244,8 @@ def _randomization(figures: Evaluation) -> Iterator[str]:
     if gradcam.blank:
         yield (
             f"With all weights down to {layer} in a random order, Grad-CAM's heatmap at the last "
-            f"layer is blank for {gradcam.blank} of {randomization.photos} photos, which the "
-            "similarity leaves out."
+            f"layer is blank or constant for {gradcam.blank} of {randomization.photos} photos, "
+            "which the similarity leaves out."
         )
     if gradcam.rank_correlation is not None:
         photos = randomization.photos - (gradcam.blank or 0)

@@ -206,11 +206,13 @@ def _randomization(randomization: Randomization) -> Table:
     stages = {layer: _by_name(similarity) for layer, similarity in randomization.down_to.items()}
     names = dict.fromkeys(name for stage in stages.values() for name in stage)
     counted = all(row.blank is not None for stage in stages.values() for row in stage.values())
-    blank = "are counted and left out" if counted else BLANK_AS_ZERO
+    blank = (
+        "or constant heatmap are counted and left out" if counted else f"heatmap {BLANK_AS_ZERO}"
+    )
     return Table(
         "Rank correlation with the model's own heatmaps after shuffling the weights of all layers "
         f"from the head down to the one named, {randomization.photos} photos; photos with a blank "
-        f"heatmap {blank}",
+        f"{blank}",
         ("heatmap", *stages),
         [
             (
@@ -226,11 +228,11 @@ def _randomization(randomization: Randomization) -> Table:
 
 
 def _similarity_text(similarity: Similarity, photos: int) -> str:
-    """`0.100 [0.000, 0.200], 3 blank`."""
+    """`0.100 [0.000, 0.200], 3 left out`."""
     if similarity.rank_correlation is None:
-        return f"all {photos} blank"
-    blank = f", {similarity.blank} blank" if similarity.blank else ""
-    return f"{estimate_text(similarity.rank_correlation)}{blank}"
+        return f"all {photos} left out"
+    left_out = f", {similarity.blank} left out" if similarity.blank else ""
+    return f"{estimate_text(similarity.rank_correlation)}{left_out}"
 
 
 def _by_name(figures: ByMethod[T]) -> dict[str, T]:

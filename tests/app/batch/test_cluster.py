@@ -18,6 +18,7 @@ from app.batch.rows import Row
 from app.errors import UndecodableImage
 from app.settings import PROJECT
 from benchmarks.protocol import Worker
+from benchmarks.services import free_port
 from tests import needs
 from tests.app.batch.runs import (
     check_alike,
@@ -29,7 +30,7 @@ from tests.app.batch.runs import (
     write_photos,
 )
 from tests.app.batch.test_output import MANIFEST
-from tests.app.services import LONG, free_port
+from tests.app.services import LONG
 
 SETTINGS = {"max_batch": 8, "threads": 1}
 

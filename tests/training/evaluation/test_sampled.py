@@ -5,11 +5,11 @@ import numpy as np
 from training.evaluation.sampled import similarity
 from training.evaluation.schema import Estimate, Similarity
 
-BLANK = (np.nan, np.nan)
+BLANK, CONSTANT = (np.nan, np.nan), (np.nan, 0.9)
 
 
-def test_blank_heatmaps_are_counted_and_left_out() -> None:
-    values = np.array([(0.25, 0.5), BLANK, (0.25, 0.5), BLANK, BLANK])
+def test_blank_and_constant_heatmaps_are_counted_and_left_out() -> None:
+    values = np.array([(0.25, 0.5), BLANK, (0.25, 0.5), BLANK, CONSTANT])
 
     figures = similarity(values, seed=0)
 
@@ -21,7 +21,7 @@ def test_blank_heatmaps_are_counted_and_left_out() -> None:
 
 
 def test_without_any_heatmap_there_is_no_similarity() -> None:
-    assert similarity(np.array([BLANK, BLANK]), seed=0) == Similarity(blank=2)
+    assert similarity(np.array([BLANK, CONSTANT]), seed=0) == Similarity(blank=2)
 
 
 def test_all_photos_count_where_all_have_heatmaps() -> None:

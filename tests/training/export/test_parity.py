@@ -14,13 +14,14 @@ from app.engines import Batch, Cut, Engine, create, output_names
 from app.engines.tensorflow import TensorFlowEngine
 from tests import needs
 from tests.training.export.onnx.run import ONNXRuntime, converted
+from training.export.onnx.file import relative_errors
 
 BATCHES = (1, 3, 8)
 
 # The largest relative error, ||a - b|| / ||b|| over a batch. In half precision, with 8 (bfloat16)
 # or 11 (float16) significant bits, the error depends on how far the terms of an output cancel (see
-# `_scale`). Besides, where rounding moves an activation across zero, the ReLU's mask flips in the
-# backward pass.
+# `relative_errors`). Besides, where rounding moves an activation across zero, the ReLU's mask flips
+# in the backward pass.
 LIMITS = {"float32": 1e-4, "float16": 0.004, "bfloat16": 0.03}
 EARLY_LIMITS = {
     "float32": {"gradcam": 1e-3, "gradcampp": 1e-3, "layercam": 2e-3, "hirescam": 2e-3},
@@ -33,23 +34,6 @@ def _limit(precision: str, output: str) -> float:
     method, _, layer = output.partition("_")
     limit = LIMITS[precision]
     return EARLY_LIMITS[precision].get(method, limit) if layer else limit
-
-
-def _scale(expected: dict[str, npt.NDArray[Any]], name: str) -> float:
-    """The norm ||b|| of an output; where its terms cancel, the norm of the terms instead.
-
-    At an earlier layer, HiResCAM's terms cancel almost completely. LayerCAM sums the positive ones
-    alone, so its norm is their size. An output whose ReLU has removed the negative part is measured
-    against HiResCAM, which keeps it.
-    """
-    method, _, layer = name.partition("_")
-    signed = f"hirescam_{layer}" if layer else "hirescam"
-    names = [name]
-    if method in ("gradcam", "gradcampp", "layercam"):
-        names.append(signed)
-    if method == "hirescam" and layer:
-        names.append(f"layercam_{layer}")
-    return max(float(np.linalg.norm(expected[name])) for name in names)
 
 
 def _photo_like(size: int, rows: int) -> npt.NDArray[np.uint8]:
@@ -156,14 +140,13 @@ def test_outputs_agree(
     actual = engine.run(cut, _requests(bundle, rows))
 
     assert set(actual) == set(output_names(bundle.card, cut))
-    errors = {}
     for name, array in actual.items():
-        if name == "target_index":
-            np.testing.assert_array_equal(array, expected[name])
-            continue
-        assert array.dtype == np.float32
+        assert array.dtype == expected[name].dtype
         assert array.shape == expected[name].shape
-        errors[name] = float(np.linalg.norm(array - expected[name])) / _scale(expected, name)
+        assert np.isfinite(array).all()
+    if "target_index" in actual:
+        np.testing.assert_array_equal(actual["target_index"], expected["target_index"])
+    errors = relative_errors({name: expected[name] for name in actual}, actual)
     over = {
         name: error
         for name, error in errors.items()

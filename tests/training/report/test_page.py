@@ -392,18 +392,20 @@ def test_figures_of_an_older_version(figures: dict[str, Any], tmp_path: Path) ->
     assert count_as_zero not in _report(figures, new).text
 
 
-def test_blank_heatmaps_are_counted(figures: dict[str, Any], tmp_path: Path) -> None:
+def test_blank_and_constant_heatmaps_are_counted(figures: dict[str, Any], tmp_path: Path) -> None:
     changed = json.loads(json.dumps(figures))
     for sets in changed["randomization"]["down_to"].values():
         sets["cam"]["last"]["blank"] = 1
         sets["gradcam"]["last"] = {"blank": 2}
     likeness = figures["randomization"]["down_to"]["predictions"]["cam"]["last"]
 
-    rows = _report(changed, tmp_path).table("Rank correlation")
+    page = _report(changed, tmp_path)
+    rows = page.table("Rank correlation")
 
+    assert "photos with a blank or constant heatmap are counted and left out" in page.text
     shown = rows["CAM, last layer",]["predictions"]
-    assert shown == f"{_shown(likeness['rank_correlation'])}, 1 blank"
-    assert rows["Grad-CAM, last layer",]["predictions"] == "all 2 blank"
+    assert shown == f"{_shown(likeness['rank_correlation'])}, 1 left out"
+    assert rows["Grad-CAM, last layer",]["predictions"] == "all 2 left out"
 
 
 def _nothing(figures: dict[str, Any]) -> str:

@@ -1,24 +1,32 @@
 """The ONNX file of a model version: what it says of itself, and what is refused."""
 
+import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from PIL import Image
 
-from app import evidence, heatmaps
-from app.bundle import Bundle, Method, ModelCard, Rule
+from app import confidence, evidence, heatmaps
+from app.bundle import DEFAULT_THRESHOLD, Bundle, Method, ModelCard, Rule, load
 from app.engines import Batch, Cut
 from app.engines.tensorflow import freeze
 from app.evidence import MethodAtLayers
 from app.settings import PROJECT
 from tests.drawing import DRAWING
 from tests.training.export.onnx.run import converted
+from tests.training.small_networks import branched
 from training.errors import ExportError
+from training.export.from_keras import export_keras
 from training.export.onnx import file
-from training.export.onnx.file import CARD, OPSET, difference, write
+from training.export.onnx.file import CARD, OPSET, difference, relative_errors, write
 
 
 def _damaged(bundle: Bundle, value: float) -> onnx.ModelProto:
@@ -72,7 +80,8 @@ def test_file_is_written_and_replaced(small_bundle: Bundle, tmp_path: Path) -> N
 
     change = write(small_bundle, path)
 
-    assert change.probability < 1e-5
+    assert change.predictions.probability < 1e-5
+    assert 0 < change.outputs[change.greatest] < 1e-3
     assert onnx.load(path) == converted(small_bundle.path).model
     assert list(tmp_path.iterdir()) == [path]
 
@@ -98,33 +107,153 @@ def test_a_file_that_predicts_otherwise_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_maps_that_are_not_finite_are_named(small_bundle: Bundle) -> None:
+def _with_output(bundle: Bundle, name: str, operation: str, **attributes: Any) -> onnx.ModelProto:
+    """The version's ONNX model with one operation more in front of an output."""
+    model = onnx.ModelProto()
+    model.CopyFrom(converted(bundle.path).model)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [f"{name}_before" if entry == name else entry for entry in names]
+    model.graph.node.append(helper.make_node(operation, [f"{name}_before"], [name], **attributes))
+    return model
+
+
+def test_outputs_that_are_not_finite_are_named(small_bundle: Bundle) -> None:
     content = _damaged(small_bundle, np.inf).SerializeToString()
 
     with pytest.raises(ExportError, match="the output 'logits' is not finite"):
         difference(small_bundle, content)
 
 
-def test_the_example_of_the_page_runs(
-    shipped_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_maps_that_are_not_finite_are_named(small_bundle: Bundle) -> None:
+    """Where predictions are right; a logarithm of what a ReLU has set to zero is infinite."""
+    content = _with_output(small_bundle, "gradcam_early_out", "Log").SerializeToString()
+
+    with pytest.raises(ExportError, match="the output 'gradcam_early_out' is not finite"):
+        difference(small_bundle, content)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "hirescam_early_out", "cam", "foreground"])
+def test_a_file_with_a_wrong_map_is_not_written(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """As printed, and with the figures of the service."""
+    """Of the right size and with the right values, elsewhere."""
+    transposed = _with_output(small_bundle, name, "Transpose", perm=[0, 2, 1])
+    monkeypatch.setattr(file, "convert", lambda _bundle, *, float16: transposed)
+
+    with pytest.raises(ExportError, match=f"the output '{name}' would differ by"):
+        write(small_bundle, tmp_path / "model.onnx", float16=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs compute in float16"
+)
+def test_global_max_pooling_in_float16_is_refused(tmp_path: Path) -> None:
+    """ONNX Runtime gets its maps wrong on an x86 CPU; predictions are right."""
+    labels, version = tmp_path / "labels.txt", tmp_path / "own" / "1"
+    labels.write_text("".join(f"dog {index}\n" for index in range(4)), encoding="utf-8")
+    branched().save(tmp_path / "own.keras")
+    export_keras(tmp_path / "own.keras", labels, version)
+    bundle = load(version)
+
+    write(bundle, tmp_path / "float32.onnx")
+    with pytest.raises(ExportError, match=r"the output '.*cam.*' (would differ|is not finite)"):
+        write(bundle, tmp_path / "float16.onnx", float16=True)
+
+
+def test_errors_are_shares_of_what_an_output_sums_up() -> None:
+    expected = {
+        "cam": np.array([[3.0, -4.0]]),
+        "gradcam": np.array([[0.0, 0.0]]),
+        "hirescam": np.array([[-6.0, -8.0]]),
+        "hirescam_early": np.array([[1.0, 0.0]]),
+        "layercam_early": np.array([[4.0, 3.0]]),
+        "foreground": np.array([[np.inf, 1.0], [3.0, 4.0]]),
+        "novelty": np.array([0.0]),
+    }
+    actual = {name: array + 1 for name, array in expected.items()}
+
+    assert relative_errors(expected, actual) == pytest.approx(
+        {
+            "cam": 2**0.5 / 5,
+            "gradcam": 2**0.5 / 10,
+            "hirescam": 2**0.5 / 10,
+            "hirescam_early": 2**0.5 / 5,
+            "layercam_early": 2**0.5 / 5,
+            "foreground": 2**0.5 / 5,
+            "novelty": np.inf,
+        }
+    )
+    assert relative_errors(expected, expected) == dict.fromkeys(expected, 0.0)
+
+
+@pytest.fixture
+def example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[onnx.ModelProto], SimpleNamespace]:
+    """The page's example as printed, run on a model and a drawing; returns its variables."""
     page = (PROJECT / "docs" / "onnx.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
-    onnx.save(converted(shipped_bundle.path).model, tmp_path / "dogs120.onnx")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
     (tmp_path / "photo.jpg").write_bytes(DRAWING.read_bytes())
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
 
-    exec(compile(example, "docs/onnx.md", "exec"), names)
+    def run(model: onnx.ModelProto) -> SimpleNamespace:
+        onnx.save(model, tmp_path / "dogs120.onnx")
+        names: dict[str, Any] = {}
+        exec(compile(code, "docs/onnx.md", "exec"), names)
+        return SimpleNamespace(**names)
 
-    card = shipped_bundle.card
-    engine = converted(shipped_bundle.path)
-    outputs = engine.run(Cut.EXPLAIN, Batch.of(np.asarray(names["image"])))
+    return run
+
+
+def _overlay(directory: Path) -> npt.NDArray[np.int64]:
+    """What the example has drawn, RGB `[360, 480, 3]`."""
+    with Image.open(directory / "overlay.png") as overlay:
+        return np.asarray(overlay.convert("RGB")).astype(np.int64)
+
+
+def test_the_example_of_the_page_has_the_figures_of_the_service(
+    shipped_bundle: Bundle, tmp_path: Path, example: Callable[[onnx.ModelProto], SimpleNamespace]
+) -> None:
+    engine, card = converted(shipped_bundle.path), shipped_bundle.card
+
+    names = example(engine.model)
+
+    outputs = engine.run(Cut.EXPLAIN, Batch.of(np.asarray(names.image)))
     row = {name: array[0] for name, array in outputs.items()}
     spec = MethodAtLayers.of(card, Method.GRADCAM, card.layer_names[-1:])
-    found = evidence.find(card, row, spec, rule=Rule.HEATMAP).box(480, 360)
-    assert found is not None
-    assert names["label"] == "west highland white terrier"
-    assert heatmaps.iou(tuple(names["box"]), found) > 0.9  # type: ignore[arg-type]
-    assert (tmp_path / "overlay.png").exists()
+    found = evidence.find(card, row, spec, rule=Rule.HEATMAP)
+    box = found.box(480, 360)
+    assert found.values is not None
+    assert box is not None
+    assert names.label == "west highland white terrier"
+    np.testing.assert_allclose(names.probabilities, confidence.calibrated(card, row), rtol=1e-5)
+    np.testing.assert_allclose(names.values, found.values, atol=1e-5)
+    assert heatmaps.iou(tuple(names.box), box) > 0.9
+    # Red over the photo, by the heatmap; white along the box.
+    overlay, photo = _overlay(tmp_path), np.asarray(names.photo).astype(np.int64)
+    opacity = np.asarray(names.opacity)[..., None] / 255
+    left, top, right, bottom = np.floor(names.box).astype(int)
+    assert (overlay[top, left + 2 : right - 2] == 255).all()
+    inside = np.s_[top + 3 : bottom - 3, left + 3 : right - 3]
+    expected = opacity * (255, 0, 0) + (1 - opacity) * photo
+    np.testing.assert_allclose(overlay[inside], expected[inside], atol=1)
+    assert opacity.max() > 0.6
+
+
+def test_the_example_of_the_page_runs_without_evidence_or_calibration(
+    small_bundle: Bundle, tmp_path: Path, example: Callable[[onnx.ModelProto], SimpleNamespace]
+) -> None:
+    model = _with_output(small_bundle, "gradcam", "ThresholdedRelu", alpha=1e9)  # zero
+    card = small_bundle.card.replace(confidence=None, thresholds={}, checksums={})
+    helper.set_model_props(model, {CARD: card.model_dump_json()})
+
+    names = example(model)
+
+    logits = converted(small_bundle.path).run(Cut.PREDICT, Batch.of(np.asarray(names.image)))
+    expected = confidence.probabilities(logits["logits"][0], 1.0)
+    np.testing.assert_allclose(names.probabilities, expected, rtol=1e-5)
+    assert names.threshold == DEFAULT_THRESHOLD
+    assert names.box is None
+    np.testing.assert_array_equal(_overlay(tmp_path), np.asarray(names.photo))

@@ -24,11 +24,15 @@ from training.networks.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
 
-RNG = np.random.default_rng(5)
-MAPS = RNG.normal(0, 1, (3, 5, 7, 4)).astype(np.float32)
-KERNEL = RNG.normal(0, 1, (3, 2, 4, 6)).astype(np.float32)
-CHANNELS = RNG.normal(0, 1, 4).astype(np.float32)
-POSITIONS = RNG.normal(0, 1, (5, 7, 4)).astype(np.float32)
+
+def _normal(seed: int, *shape: int) -> Array:
+    return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
+
+
+MAPS = _normal(5, 3, 5, 7, 4)
+KERNEL = _normal(6, 3, 2, 4, 6)
+CHANNELS = _normal(7, 4)
+POSITIONS = _normal(8, 5, 7, 4)
 
 
 def _first(x: tf.Tensor) -> tf.Tensor:
@@ -236,7 +240,7 @@ def test_networks_are_those_of_tensorflow(name: str, precision: str) -> None:
         preprocessing=Preprocessing.NONE,
     )
     feed: dict[str, Array] = {
-        "image": RNG.integers(0, 256, (4, size, size, 3), dtype=np.uint8),
+        "image": np.random.default_rng(9).integers(0, 256, (4, size, size, 3), dtype=np.uint8),
         "class_index": np.array([-1, 0, 3, -1], np.int32),
         "versus_index": np.array([-1, -1, 1, 2], np.int32),
     }

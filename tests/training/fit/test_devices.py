@@ -1,7 +1,6 @@
 import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from app.settings import PROJECT
+from benchmarks.services import free_port
 from tests.training.host_process import train
 from tests.training.pictures import dataset, one_hot
 from training.data.batches import train_batches
@@ -69,12 +69,7 @@ def _assert_same(ours: Weights, theirs: Weights, tolerance: float) -> None:
 
 
 def _two_hosts(directory: Path, *, batch_norm: bool) -> tuple[Weights, Weights]:
-    sockets = [socket.socket() for _ in range(2)]
-    for listener in sockets:
-        listener.bind(("127.0.0.1", 0))
-    hosts = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
-    for listener in sockets:
-        listener.close()
+    hosts = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     files = [directory / f"host{index}.npz" for index in range(2)]
     _end(
         [

@@ -178,7 +178,7 @@ function fail(error, message, again) {
     watch.reset();
     again();
   } });
-  $("#status").textContent = "No answer.";
+  $("#status").textContent = ""; // what is heard is the message
 }
 
 /** The refusal, with what to do. The service's own words say what is wrong. */
@@ -213,6 +213,7 @@ function busy(is) {
   $("#main").setAttribute("aria-busy", is);
   body.classList.toggle("busy", is);
   clearTimeout(slow);
+  $("#status").textContent = "";
   if (is) slow = setTimeout(() => { $("#status").textContent = "Working …"; }, SLOW_MS);
 }
 

@@ -6,6 +6,7 @@ Apart from tests/app/test_page.py: Playwright's event loop and asynchronous test
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -321,7 +322,9 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
         return json.loads(output.stdout)
 
     assert np.array_equal(drawn(copied("Copy as curl", "Command copied.")), whole)
-    answered = printed(copied("Copy as Python", "Program copied."))
+    program = copied("Copy as Python", "Program copied.")
+    assert not re.search("colormap|alpha", program)  # of a picture, which it does not ask for
+    answered = printed(program)
     assert answered["localization"] == panel["localization"]
 
     page.get_by_role("radio", name="Split").check()

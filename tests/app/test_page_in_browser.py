@@ -109,6 +109,7 @@ def test_figures_are_the_apis_and_only_another_class_is_asked_for(
     page.fill("#threshold", "0.6")
     agree(page, shown(service, "layercam/last6", box=BOX, rule="heatmap", threshold=0.6))
     expect(page.locator("#threshold-value")).to_have_text("0.60")
+    expect(page.locator("#for-both")).to_be_hidden()
     page.get_by_role("button", name="default").click()
     agree(page, shown(service, "layercam/last6", box=BOX, rule="heatmap"))
     page.get_by_role("tab", name="CAM", exact=True).click()  # at the last layer alone
@@ -120,7 +121,15 @@ def test_figures_are_the_apis_and_only_another_class_is_asked_for(
     page.select_option("#rule", "fused")
     page.get_by_role("radio", name="Side by side").check()
     page.select_option("#second", "hirescam/last6")
-    agree(page, *(shown(service, method, box=BOX) for method in ("cam/last", "hirescam/last6")))
+    both = ("cam/last", "hirescam/last6")
+    agree(page, *(shown(service, method, box=BOX) for method in both))
+    expect(page.locator("#for-both")).to_be_visible()
+    fused = httpx.get(f"{service.url}/model", timeout=LONG).json()["fused"]
+    usual = [fused["cam"]["last"]["threshold"], fused["hirescam"]["last6"]["threshold"]]
+    texts = dict.fromkeys(f"{threshold:.2f}" for threshold in usual)
+    expect(page.locator("#threshold-value")).to_have_text(" / ".join(texts))
+    page.fill("#threshold", "0.6")
+    agree(page, *(shown(service, method, box=BOX, threshold=0.6) for method in both))
     assert before != page.locator(".photo canvas").first.evaluate("canvas => canvas.toDataURL()")
     assert sent == []
 

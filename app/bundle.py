@@ -125,6 +125,10 @@ def _printable(name: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
 
 
+Version = Annotated[int, Field(ge=1, le=2**63 - 1)]
+"""Number of a model version; the file of ratings holds 64 bits."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -240,7 +244,7 @@ class ModelCard(_Strict):
     """The contents of `model.json`."""
 
     name: Name
-    version: int = Field(ge=1)
+    version: Version
     architecture: Name
     head: Literal["gap_dense", "other"]
     input: Input

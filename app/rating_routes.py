@@ -1,5 +1,6 @@
 """The endpoints of ratings; they are there where `BREEDCAM_RATINGS` names a file."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -86,8 +87,8 @@ async def rate(request: Request, query: Annotated[NoQuery, Query()]) -> Response
                 body += chunk
             rating = _parsed(body)
             with room.admission.admit():
-                card = service.model.card
-                await room.add(rating, card.name, card.version)
+                model = rating.model or service.model.card
+                await room.add(rating, model.name, model.version)
     return Response(status_code=204)
 
 
@@ -136,5 +137,12 @@ def _parsed(body: bytes) -> Rating:
             for name, value in from_json(body).items()
             if isinstance(value, list) and len(value) > 1
         }
+        faults = [{**fault, "loc": _place(fault["loc"])} for fault in faults]
         detail = "; ".join(sentences(faults, "`{}`", list(Rating.model_fields), repeated))
         raise RequestError(f"{detail}.") from error
+
+
+def _place(loc: Sequence[int | str]) -> tuple[int | str, ...]:
+    """A member's place with the names of objects joined: `model.version`."""
+    names = [part for part in loc if isinstance(part, str)]
+    return (".".join(names), *loc[len(names) :])

@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from app.bundle import Confidence, Data, Foreground, Fused, Input, Label, Layer, Method, Rule
+from app.bundle import (
+    Confidence,
+    Data,
+    Foreground,
+    Fused,
+    Input,
+    Label,
+    Layer,
+    Method,
+    Name,
+    Rule,
+    Version,
+)
 from app.engines import EngineInfo
 from app.preferences import Summary
 from app.settings import MAX_OVERLAY_SIZE
@@ -249,8 +261,8 @@ class _Answer(BaseModel):
 class ModelId(_Answer):
     """The model that answered."""
 
-    name: str
-    version: int
+    name: Name
+    version: Version
 
 
 class ImageInfo(_Answer):
@@ -475,6 +487,9 @@ class Rating(BaseModel):
     )
     rater: str = Field(
         pattern="^[0-9a-f]{32}$", description="a random id of 128 bits that the browser draws"
+    )
+    model: ModelId | None = Field(
+        None, description="whose heatmaps they are, as their answer says; default: that in service"
     )
 
     @field_validator("methods")

@@ -37,6 +37,7 @@ RATING = {
     "answer": "first",
     "misses": ["layercam/last"],
     "rater": "5d41402abc4b2a76b9719d911017c592",
+    "model": {"name": "dogs120", "version": 1},
 }
 
 SHOWN = 2

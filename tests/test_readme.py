@@ -425,7 +425,7 @@ def test_options_that_are_named_exist() -> None:
         *("--retry", "--retry-connrefused", "--retry-delay"),
         *("--head", "--address", "--port", "--generate"),  # Ray's
         *("--cpu-list", "--kill"),  # taskset's and fuser's
-        *("--config", "--url"),  # openapi-python-client's
+        *("--config", "--output-path", "--url"),  # openapi-python-client's
         "--core-hour",  # the benchmarks'
     }
     assert named - options <= {"--help", *of_others}

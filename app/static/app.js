@@ -6,7 +6,7 @@ import { COLORMAPS } from "./colormaps.js";
 import { Divider } from "./divider.js";
 import { agreement, Answer, calibrated, fusedOf, methodTitle, NO_EVIDENCE, specsOf, specTitle }
   from "./evidence.js";
-import { Message } from "./messages.js";
+import { element, Message } from "./messages.js";
 import { read } from "./photo.js";
 import { Rating } from "./rating.js";
 import * as samples from "./samples.js";
@@ -178,7 +178,7 @@ function fail(error, message, again) {
     watch.reset();
     again();
   } });
-  $("#status").textContent = "No answer.";
+  $("#status").textContent = ""; // what is heard is the message
 }
 
 /** The refusal, with what to do. The service's own words say what is wrong. */
@@ -213,6 +213,7 @@ function busy(is) {
   $("#main").setAttribute("aria-busy", is);
   body.classList.toggle("busy", is);
   clearTimeout(slow);
+  $("#status").textContent = "";
   if (is) slow = setTimeout(() => { $("#status").textContent = "Working …"; }, SLOW_MS);
 }
 
@@ -262,15 +263,16 @@ function show(answer, message) {
   const [word, reason] = CONFIDENCE[answer.confidence];
   $("#confidence").textContent = word;
   $("#confidence").title = reason;
-  $("#confidence").className = answer.confidence ?? "";
+  $("#confidence").className = `badge ${answer.confidence ?? ""}`;
   breeds.show(answer.predictions, answer.target.class_index, answer.versus?.class_index ?? null);
   explained(answer);
   busy(false);
   refresh();
   const { label, probability } = answer.target;
   $("#verdict").replaceChildren(
-    Object.assign(document.createElement("b"), { textContent: label }), ` ${percent(probability)}`,
-    Object.assign(document.createElement("span"), { className: "ious" }));
+    element("b", { textContent: label }), ` ${percent(probability).replaceAll(" ", "\u00a0")} `,
+    element("span", answer.confidence === "low" ? { className: "badge low", textContent: word } : {}),
+    element("span", { className: "ious" }));
   $("#status").textContent = `${label}: ${percent(probability)}. ${word}.`;
   if (message === atBreeds) reveal(); // its user looks at the list
 }
@@ -282,8 +284,7 @@ function explained({ target, versus, confidence }) {
       : `The heatmap shows the evidence for ${target.label}.`;
     return;
   }
-  const close = document.createElement("button");
-  Object.assign(close, { type: "button", className: "close", textContent: "Clear" });
+  const close = element("button", { type: "button", className: "close", textContent: "Clear" });
   close.setAttribute("aria-label", `Explain ${target.label} alone`);
   close.addEventListener("click", () => {
     line.focus();
@@ -314,7 +315,7 @@ function showStage() {
     paint(firstView.querySelector("canvas"), photo, other.map, settings, { from: divider.share });
   }
   mark(firstView.querySelector(".other"), settings.compare === "split" ? other : null);
-  firstView.querySelector(".right").textContent = specTitle(settings.second);
+  firstView.querySelector(".right").textContent = panels.length ? specTitle(settings.second) : "";
   if (settings.compare === "side") showView(secondView, other, {});
   showFigures(size);
 }
@@ -388,8 +389,10 @@ function showControls() {
   $("#opacity").value = settings.opacity;
   $("#opacity-value").textContent = `${Math.round(100 * settings.opacity)} %`;
   showThreshold();
-  $("#rule").value = fusedOf(model, spec()) ? settings.rule : "heatmap";
-  $("#rule").disabled = !fusedOf(model, spec());
+  $("#for-both").hidden = settings.compare === "off";
+  const fused = compared().some((each) => fusedOf(model, each));
+  $("#rule").value = fused ? settings.rule : "heatmap";
+  $("#rule").disabled = !fused;
   showColormap();
 }
 
@@ -401,12 +404,17 @@ function showColormap() {
 }
 
 function showThreshold() {
-  const usual = calibrated(model, spec(), settings.rule);
+  const { threshold, rule } = settings;
+  const usual = compared().map((each) => calibrated(model, each, rule));
   const { min, max } = $("#threshold");
-  $("#threshold").value = settings.threshold ?? usual;
-  $("#threshold-value").textContent = (settings.threshold ?? usual).toFixed(2);
-  $("#calibrated").style.setProperty("--at", (usual - min) / (max - min));
-  $("#reset").hidden = settings.threshold === null;
+  $("#threshold").value = threshold ?? usual[0];
+  const values = (threshold === null ? usual : [threshold]).map((value) => value.toFixed(2));
+  $("#threshold-value").textContent = [...new Set(values)].join(" / ");
+  document.querySelectorAll(".calibrated").forEach((mark, i) => {
+    mark.hidden = i >= usual.length;
+    if (!mark.hidden) mark.style.setProperty("--at", (usual[i] - min) / (max - min));
+  });
+  $("#reset").hidden = threshold === null;
 }
 
 // -- photos
@@ -491,7 +499,8 @@ function fitBox() {
 /** Nothing is known of the photo yet. */
 function unsay() {
   $("#explained").textContent = $("#verdict").textContent = "\u00a0";
-  $("#confidence").textContent = $("#confidence").className = "";
+  $("#confidence").textContent = "";
+  $("#confidence").className = "badge";
   breeds.clear();
 }
 
@@ -507,13 +516,9 @@ $("#another").addEventListener("click", () => $("#file").click());
 
 function offerSamples() {
   for (const sample of samples.SAMPLES) {
-    const button = document.createElement("button");
-    button.type = "button";
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [240, 180];
-    const caption = document.createElement("span");
-    caption.textContent = sample.name;
-    button.append(canvas, caption);
+    const button = element("button", { type: "button" });
+    const canvas = element("canvas", { width: 240, height: 180 });
+    button.append(canvas, element("span", { textContent: sample.name }));
     button.addEventListener("click", async () => take(await samples.file(sample)));
     $("#samples").append(button);
     (window.requestIdleCallback ?? setTimeout)(() => samples.draw(canvas, sample));
@@ -536,8 +541,7 @@ $("#methods").addEventListener("keydown", (event) => {
 
 function offerMethods() {
   const tabs = model.methods.map((method) => {
-    const tab = document.createElement("button");
-    Object.assign(tab, { type: "button", id: `method-${method}`, textContent: methodTitle(method) });
+    const tab = element("button", { type: "button", id: `method-${method}`, textContent: methodTitle(method) });
     tab.setAttribute("role", "tab");
     tab.setAttribute("aria-controls", "views");
     tab.dataset.method = method;
@@ -599,7 +603,7 @@ async function copy(text, word) {
     $("#copied").textContent = `${word} copied.`;
   } catch {
     $("#copied").textContent = "This browser did not allow copying. Here it is to copy by hand:";
-    const field = Object.assign(document.createElement("textarea"), { readOnly: true, value: text });
+    const field = element("textarea", { readOnly: true, value: text });
     field.setAttribute("aria-label", word);
     $("#copied").append(field);
     field.select();

@@ -62,6 +62,7 @@ export class Message {
   }
 }
 
-function element(name, properties) {
+/** An element with these properties. */
+export function element(name, properties) {
   return Object.assign(document.createElement(name), properties);
 }

@@ -186,7 +186,7 @@ export class Rating {
 
   async #send(chosen) {
     const now = this.#now;
-    const { digest, pair } = now;
+    const { digest, pair, model: { name, version } } = now;
     const boxes = [...this.#view.querySelectorAll("[type=checkbox]")];
     const misses = pair.filter((_, i) => boxes[i].checked);
     this.#message.clear();
@@ -195,7 +195,7 @@ export class Rating {
     this.#busy(true);
     let failure = null;
     try {
-      const rating = { digest, methods: pair, answer: chosen, misses, rater: rater() };
+      const rating = { digest, methods: pair, answer: chosen, misses, rater: rater(), model: { name, version } };
       await patiently("ratings", { body: JSON.stringify(rating), type: "application/json",
         waiting: (refusal, seconds) => this.#wait(now, seconds) });
     } catch (error) {

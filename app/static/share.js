@@ -67,9 +67,12 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** The endpoint and the parameters that ask the service for what is chosen: one method or two. */
-function question({ method, layers, compare, second, rule, threshold, versus, target, box, colormap, opacity }) {
-  const fields = new URLSearchParams();
+/**
+ * The endpoint and the parameters that ask the service for what is chosen: one method or two.
+ * Without `overlay`, for the figures alone: nothing is coloured.
+ */
+function question({ method, layers, compare, second, rule, threshold, versus, target, box, colormap, opacity }, overlay) {
+  const fields = new URLSearchParams(overlay ? { colormap, alpha: opacity } : { overlay });
   const one = compare === "off";
   if (!one) {
     for (const spec of [`${method}/${layers}`, second]) fields.append("method", spec);
@@ -82,8 +85,6 @@ function question({ method, layers, compare, second, rule, threshold, versus, ta
   if (box) fields.set("box", box.map((edge) => Number(edge.toFixed(1))).join());
   if (threshold !== null) fields.set("threshold", threshold);
   if (rule) fields.set("rule", rule);
-  fields.set("colormap", colormap);
-  fields.set("alpha", opacity);
   return { path: one ? (method === "cam" ? "cam" : "gradcam") : "compare", fields };
 }
 
@@ -92,7 +93,7 @@ const python = (text) => JSON.stringify(text);
 
 /** The question as a curl command; it writes the picture. `settings.target` is a name here. */
 export function curl(settings, { base, file, locked }) {
-  const { path, fields } = question(settings);
+  const { path, fields } = question(settings, true);
   const parameters = fields.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
   const address = `${new URL(path, base)}?${parameters}`;
   const key = locked ? ' \\\n  -H "Authorization: Bearer $BREEDCAM_KEY"' : "";
@@ -102,7 +103,7 @@ export function curl(settings, { base, file, locked }) {
 
 /** The question in Python, with httpx; it prints the figures. */
 export function httpx(settings, { base, file, locked }) {
-  const { path, fields } = question(settings);
+  const { path, fields } = question(settings, false);
   const params = [...new Set(fields.keys())].map((name) => {
     const values = fields.getAll(name).map(python);
     return `    ${python(name)}: ${values.length > 1 ? `[${values.join(", ")}]` : values[0]},`;
@@ -110,7 +111,7 @@ export function httpx(settings, { base, file, locked }) {
   const key = locked
     ? 'headers = {"Authorization": f"Bearer {os.environ[\'BREEDCAM_KEY\']}"}\n' : "";
   return `${locked ? "import os\n" : ""}from pathlib import Path\n\nimport httpx\n\n`
-    + `params = {\n    "overlay": "false",\n${params.join("\n")}\n}\n${key}`
+    + `params = {\n${params.join("\n")}\n}\n${key}`
     + `photo = Path(${python(file)}).read_bytes()\n`
     + `response = httpx.post(${python(`${new URL(path, base)}`)}, params=params, content=photo`
     + `${locked ? ", headers=headers" : ""}, timeout=30)\n`

@@ -6,6 +6,7 @@ Apart from tests/app/test_page.py: Playwright's event loop and asynchronous test
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,7 @@ def test_figures_are_the_apis_and_only_another_class_is_asked_for(
     page.fill("#threshold", "0.6")
     agree(page, shown(service, "layercam/last6", box=BOX, rule="heatmap", threshold=0.6))
     expect(page.locator("#threshold-value")).to_have_text("0.60")
+    expect(page.locator("#for-both")).to_be_hidden()
     page.get_by_role("button", name="default").click()
     agree(page, shown(service, "layercam/last6", box=BOX, rule="heatmap"))
     page.get_by_role("tab", name="CAM", exact=True).click()  # at the last layer alone
@@ -119,7 +121,15 @@ def test_figures_are_the_apis_and_only_another_class_is_asked_for(
     page.select_option("#rule", "fused")
     page.get_by_role("radio", name="Side by side").check()
     page.select_option("#second", "hirescam/last6")
-    agree(page, *(shown(service, method, box=BOX) for method in ("cam/last", "hirescam/last6")))
+    both = ("cam/last", "hirescam/last6")
+    agree(page, *(shown(service, method, box=BOX) for method in both))
+    expect(page.locator("#for-both")).to_be_visible()
+    fused = httpx.get(f"{service.url}/model", timeout=LONG).json()["fused"]
+    usual = [fused["cam"]["last"]["threshold"], fused["hirescam"]["last6"]["threshold"]]
+    texts = dict.fromkeys(f"{threshold:.2f}" for threshold in usual)
+    expect(page.locator("#threshold-value")).to_have_text(" / ".join(texts))
+    page.fill("#threshold", "0.6")
+    agree(page, *(shown(service, method, box=BOX, threshold=0.6) for method in both))
     assert before != page.locator(".photo canvas").first.evaluate("canvas => canvas.toDataURL()")
     assert sent == []
 
@@ -321,7 +331,9 @@ def test_what_can_be_taken_along(open_page: Pages, service: Service, tmp_path: P
         return json.loads(output.stdout)
 
     assert np.array_equal(drawn(copied("Copy as curl", "Command copied.")), whole)
-    answered = printed(copied("Copy as Python", "Program copied."))
+    program = copied("Copy as Python", "Program copied.")
+    assert not re.search("colormap|alpha", program)  # of a picture, which it does not ask for
+    answered = printed(program)
     assert answered["localization"] == panel["localization"]
 
     page.get_by_role("radio", name="Split").check()

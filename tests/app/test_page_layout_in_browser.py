@@ -107,9 +107,16 @@ def test_every_state_is_accessible(open_page: Pages, service: Service, width: in
     page.fill("#threshold", "0.3")
     page.get_by_text("How to read this").click()
     holds()
-    labels = [*page.get_by_role("tab").all(), *page.locator(".photo > b:visible").all()]
+    labels = [*page.get_by_role("tab").all(), *page.locator(".view b:visible").all()]
     assert len(labels) == 7
+    handles = page.locator(".frame:visible i").all()
     assert apart([*labels, page.locator("#layers"), page.locator("#divider")], width)
+    assert len(handles) == 4
+    assert all(apart([label, handle], width) for label in labels for handle in handles)
+    captions = page.locator("#views figcaption:visible")
+    names = ["Grad-CAM++, last six layers"] * 2
+    expect(captions.locator("b:visible")).to_have_text(names)
+    expect(page.get_by_role("figure", name=" ".join(names))).to_be_visible()
     page.get_by_role("radio", name="Side by side").check()
     page.get_by_role("searchbox").fill("terrier")
     page.evaluate("document.querySelector('#key').hidden = false")
@@ -160,6 +167,19 @@ def test_the_first_view_has_photo_heatmap_and_breeds(
     assert shown["height"] >= 500
     middles = [part["x"] + part["width"] / 2 for part in (stage, shown)]
     assert middles[0] == pytest.approx(middles[1], abs=1)
+
+
+@pytest.mark.parametrize("photo", [LANDSCAPE, PORTRAIT], ids=["landscape", "portrait"])
+def test_the_first_view_of_a_phone_says_if_confidence_is_low(
+    open_page: Pages, service: Service, photo: bytes
+) -> None:
+    """Beside the breed, below the photo."""
+    page = open_page(service, **PHONE | {"viewport": {"width": 360, "height": 640}})
+    choose(page, photo)
+    expect(page.locator("#confidence")).to_have_text("Low confidence")
+    badge = page.locator("#verdict .badge")
+    expect(badge).to_have_text("Low confidence")
+    expect(badge).to_be_in_viewport(ratio=1)
 
 
 def touch(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -50,6 +50,12 @@ def answer_with(page: Page, pattern: str, status: int, code: str, times: int, wa
     page.route(pattern, refuse, times=times)
 
 
+def heard(page: Page) -> list[str]:
+    """What screen readers were told last: the texts of messages and of the status."""
+    parts = page.locator("[role=alert]:visible p, #status")
+    return [text for text in parts.all_inner_texts() if text]
+
+
 def test_what_is_no_photo_is_told_in_the_services_words(page: Page, service: Service) -> None:
     text = b"To whom it may concern"
     raw = {"Content-Type": "application/octet-stream"}
@@ -57,6 +63,7 @@ def test_what_is_no_photo_is_told_in_the_services_words(page: Page, service: Ser
     assert refused.status_code == 415
     choose(page, text)
     expect(at_photo(page)).to_contain_text(refused.json()["detail"])
+    assert heard(page) == [at_photo(page).locator("p").inner_text()]
     expect(page.locator(".choose")).to_be_visible()
     expect(page.locator("#figures")).to_be_hidden()
     page.get_by_role("button", name="Close").click()
@@ -95,6 +102,7 @@ def test_what_cannot_be_explained_leaves_the_photo_before(page: Page, service: S
     assert canvas.evaluate(picture_of) == before  # while nobody knows whether it is a photo
     held.pop().continue_()
     expect(at_photo(page)).to_contain_text("not a photo that can be read")
+    assert heard(page) == [at_photo(page).locator("p").inner_text()]
     stays()
     answer_with(page, "**/compare?*", 415, "unsupported-media-type", times=1, wait=0)
     choose(page, encode(picture(seed=1)))
@@ -168,6 +176,7 @@ def test_a_folder_cannot_be_read(page: Page) -> None:
     )
     expect(at_photo(page)).to_contain_text("cannot be read")
     idle(page)
+    assert heard(page) == [at_photo(page).locator("p").inner_text()]
 
 
 def hide(page: Page, hidden: bool) -> None:

@@ -1,6 +1,7 @@
 """Rating heatmaps in Chromium: what is asked, what is kept, and what nobody may know before."""
 
 import hashlib
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.app.chromium import LANDSCAPE, LAYERS, TITLES, Pages, choose, explained
+from tests.app.chromium import LANDSCAPE, LAYERS, TITLES, Pages, choose, compare, explained
 from tests.app.conftest import encode, picture
 from tests.app.services import Service, serving
 from tests.app.test_page_layout_in_browser import fits, screen, violations
@@ -82,7 +83,11 @@ def test_an_answer_is_kept_as_it_was_seen(
     assert left != right
 
     view.get_by_label("Right misses the dog").check()
-    view.get_by_role("button", name=f"Left explains {breed} better").click()
+    with page.expect_request("**/ratings") as request:
+        view.get_by_role("button", name=f"Left explains {breed} better").click()
+    answered = compare(rated_service, LANDSCAPE)["model"]
+    sent = json.loads(request.value.post_data or "")
+    assert sent["model"] == answered  # whichever is in service by then
     shown = names(view)
     expect(view.get_by_role("status")).to_contain_text(f"Left: {shown[0]}. Right: {shown[1]}.")
     digest = hashlib.sha256(LANDSCAPE).hexdigest()

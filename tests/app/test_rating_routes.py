@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.rating_routes import MAX_BYTES, MAX_PENDING
+from app.ratings import Ratings
 from tests.app.conftest import Serve, post, problem
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +46,21 @@ async def test_rate_and_summarize(serve: Serve, tmp_path: Path) -> None:
     assert "/ratings/summary" in schema["paths"]
 
 
+async def test_a_rating_counts_for_the_version_that_it_names(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "ratings.sqlite"
+    async with serve(ratings=path) as client:
+        served = (await post(client, "/cam")).json()["model"]
+        before = served | {"version": served["version"] + 1}
+        for model in (None, served, before, before | {"version": 2**63 - 1}):
+            body = RATING | ({} if model is None else {"model": model})
+            assert (await client.post("/ratings", json=body)).status_code == 204
+        summary = (await client.get("/ratings/summary")).json()
+    assert (summary["model"], summary["ratings"]) == (served, 1)  # none named: the same one
+    ratings = Ratings.open_to_read(path)
+    assert ratings.summary(before["name"], before["version"]).ratings == 1
+    ratings.close()
+
+
 async def test_without_a_file_there_are_no_ratings(client: httpx.AsyncClient) -> None:
     problem(await client.post("/ratings", json=RATING), 404, "not-found")
     problem(await client.get("/ratings/summary"), 404, "not-found")
@@ -66,6 +82,11 @@ async def test_without_a_file_there_are_no_ratings(client: httpx.AsyncClient) ->
         ({"misses": ["layercam/last"]}, "`misses` must be among `methods`"),
         ({"rater": "me@example.org"}, "rater"),
         ({"photo": "x"}, "photo"),
+        ({"model": "dogs"}, "`model`: Input should be an object"),
+        ({"model": {"name": "dogs"}}, "`model.version` is missing"),
+        ({"model": {"name": "", "version": 1}}, "`model.name` must not be empty"),
+        ({"model": {"name": "dogs", "version": 0}}, "`model.version` must be at least 1"),
+        ({"model": {"name": "dogs", "version": 2**63}}, "`model.version` must be at most"),
     ],
 )
 async def test_what_cannot_be_right(

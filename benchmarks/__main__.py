@@ -74,7 +74,9 @@ def main() -> None:
         here = replace(here, parts={name: parts[name] for name in PARTS if name in parts})
         print(document.render_part(part))
         if options.write:
-            document.write(RESULT, machines | {machine.kind(): here})
+            machines.pop(machine.kind(), None)
+            machines[machine.kind()] = here
+            document.write(RESULT, machines)
 
 
 def _measured_before(machines: Mapping[str, Measured]) -> Measured:

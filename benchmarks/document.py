@@ -32,12 +32,17 @@ Each figure with its target on that CPU; a target that was missed is in bold.
 
 
 def read(path: Path) -> dict[str, Measured]:
-    """What was measured before, by kind of CPU."""
+    """What was measured before, by kind of CPU; what was measured last comes last."""
     return _MACHINES.validate_json(path.read_bytes()) if path.exists() else {}
 
 
 def write(path: Path, machines: dict[str, Measured]) -> None:
-    """Write JSON to `path`, and the document to the same path with `.md`."""
+    """Write JSON to `path`, and the document to the same path with `.md`.
+
+    Args:
+        path: the JSON's.
+        machines: by kind of CPU; the one that was measured last comes last.
+    """
     contents = {kind: asdict(measured) for kind, measured in machines.items()}
     path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
     path.with_suffix(".md").write_text(render(machines), encoding="utf-8")
@@ -53,10 +58,11 @@ def render(machines: dict[str, Measured]) -> str:
             for kind, measured in machines.items()
             if name in measured.parts
         }
-        *_, latest = measured_on.values()
-        pieces.append(f"## {latest.title}\n\n{latest.description}\n")
+        # The machine that was measured last comes last: its words are the newest.
+        *_, newest = measured_on.values()
+        pieces.append(f"## {newest.title}\n\n{newest.description}\n")
         for kind, part in measured_on.items():
-            pieces += [f"### {latest.title}: {kind}\n", _figures(part)]
+            pieces += [f"### {newest.title}: {kind}\n", _figures(part)]
     return "\n".join(pieces)
 
 

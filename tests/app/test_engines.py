@@ -11,7 +11,6 @@ import pytest
 from app import engines
 from app.bundle import Bundle, Foreground, Input, Layer, ModelCard
 from app.engines.base import (
-    BATCH_SIZES,
     Batch,
     Cut,
     Port,
@@ -20,7 +19,6 @@ from app.engines.base import (
     input_names,
     layer_output,
     output_names,
-    pad_rows,
 )
 from app.engines.openvino import CORE, OpenVINOEngine, _Bound, _ports
 from app.errors import BundleError, EngineUnavailable
@@ -310,22 +308,47 @@ def test_earlier_layers_take_memory_for_few_photos(shipped: Model) -> None:
     engine = shipped.engine
     assert isinstance(engine, OpenVINOEngine)
     assert [streams for cut, streams in engine._models if cut is Cut.EXPLAIN_DEEP] == [1]
-    assert {rows for cut, rows in engine._requests if cut is Cut.EXPLAIN_DEEP} == {1, 2, 4}
+    assert {rows for cut, rows in engine._requests if cut is Cut.EXPLAIN_DEEP} == {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("rows", [3, 4])
-def test_earlier_layers_of_a_batch_are_those_of_its_photos(shipped: Model, rows: int) -> None:
+@pytest.mark.parametrize("cut", Cut)
+def test_outputs_of_a_batch_of_any_size_are_those_of_its_photos(shipped: Model, cut: Cut) -> None:
     engine, size = shipped.engine, shipped.card.input.size
-    images = np.random.default_rng(rows).integers(0, 256, (rows, size, size, 3), np.uint8)
-    batch = Batch.of(images, np.arange(rows, dtype=np.int32))
-    together = engine.run(Cut.EXPLAIN_DEEP, batch)
-    for row in range(rows):
-        alone = engine.run(Cut.EXPLAIN_DEEP, batch.rows([row]))
-        for name, array in alone.items():
-            scale = np.abs(array).max()
+    images = np.random.default_rng(9).integers(0, 256, (9, size, size, 3), np.uint8)
+    batch = Batch.of(images, np.arange(9, dtype=np.int32))
+    alone = [engine.run(cut, batch.rows([row])) for row in range(9)]
+    expected = {name: np.concatenate([row[name] for row in alone]) for name in alone[0]}
+    for rows in range(2, 10):
+        together = engine.run(cut, batch.rows(slice(rows)))
+        for name, array in together.items():
+            # Bit for bit where the CPU's kernels for one row and for more add in the same order.
+            scale = np.abs(expected[name]).max()
             np.testing.assert_allclose(
-                together[name][row], array[0], rtol=1e-3, atol=1e-4 * scale, err_msg=name
+                array, expected[name][:rows], rtol=1e-3, atol=1e-4 * scale, err_msg=f"{name} {rows}"
             )
+
+
+@pytest.mark.parametrize(
+    ("streams", "rows", "calls"),
+    [
+        (1, 1, [1]),
+        (1, 7, [4, 3]),
+        (2, 1, [1]),
+        (2, 7, [6, 1]),
+        (2, 8, [8]),
+        (2, 17, [8, 8, 1]),
+        (8, 7, [4, 3]),
+        (8, 45, [32, 8, 4, 1]),
+    ],
+)
+def test_a_batch_is_run_in_even_shares_and_the_rest_on_all_cores(
+    shipped: Model, monkeypatch: pytest.MonkeyPatch, streams: int, rows: int, calls: list[int]
+) -> None:
+    engine = shipped.engine
+    assert isinstance(engine, OpenVINOEngine)
+    monkeypatch.setattr(engine, "_streams", streams)
+    assert engine._calls(Cut.EXPLAIN, rows) == calls
+    assert set(calls) <= engine._sizes(Cut.EXPLAIN, 64) == engine._sizes(Cut.EXPLAIN, 1000)
 
 
 MAPS = {"cam", "gradcam", "gradcampp", "layercam", "hirescam", "foreground"}
@@ -408,15 +431,3 @@ class TestBatch:
         names = {id(batch.image): "image", id(batch.class_index): "class_index"}
         names[id(batch.versus_index)] = "versus_index"
         assert [names[id(array)] for array in batch.inputs(cut)] == input_names(cut)
-
-
-@pytest.mark.parametrize(("rows", "padded"), [(1, 1), (2, 2), (3, 4), (5, 8), (33, 64)])
-def test_rows_are_padded_to_fixed_sizes_with_the_last(rows: int, padded: int) -> None:
-    array = np.arange(rows * 2).reshape(rows, 2)
-
-    result = pad_rows(array)
-
-    assert padded in BATCH_SIZES
-    assert result.shape == (padded, 2)
-    np.testing.assert_array_equal(result[:rows], array)
-    assert (result[rows:] == array[-1]).all()

@@ -295,7 +295,7 @@ def test_after_warming_up_nothing_is_left_to_compile(shipped: Model, settings: S
     engine = shipped.engine
     assert isinstance(engine, OpenVINOEngine)
     warmed = dict(engine._models), dict(engine._requests)
-    assert {cut for cut, _ in engine._requests} == {Cut.EXPLAIN, Cut.EXPLAIN_DEEP}
+    assert {cut for cut, _ in engine._requests} >= {Cut.EXPLAIN, Cut.EXPLAIN_DEEP}
     size = shipped.card.input.size
     for rows in range(1, settings.max_batch + 1):
         for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):

@@ -49,12 +49,14 @@ _MOST_ROWS = 4
 class OpenVINOEngine(LocalEngine):
     """A model version on the CPU, cut to need from one graph.
 
-    Photos are shared out evenly among streams, each with as many cores, which takes up to 10 % less
-    time than all cores on all photos (docs/performance.md). Those left over, and one alone, have
-    all cores. No row is padding: nine photos on two cores, with a stream each, are run as
+    Photos are shared out among streams, each with as many cores, which takes up to 10 % less time
+    than all cores on all photos (docs/performance.md). Few of them, or few that are left over from
+    even shares, have all cores. No row is padding. On two cores, with a stream each:
 
-        call 1   4 in each stream
-        call 2   1 on all cores
+        1 photo     1 on all cores
+        3 photos    1 + 1, then 1 on all cores
+        8 photos    4 + 4
+        9 photos    4 + 4, then 1 on all cores
 
     A compiled cut holds weights in an order of its own, and as much memory for what lies between
     layers as its largest call needs: `_MOST_ROWS` a stream. `explain_deep`, which has the most of
@@ -114,6 +116,9 @@ class OpenVINOEngine(LocalEngine):
         Raises:
             ValueError: an array of another shape or dtype than `Batch` has.
         """
+        for array in batch.inputs(cut):
+            if len(array) != len(batch):
+                raise _no_batch(array, len(batch))
         calls = self._calls(cut, len(batch))
         if len(calls) == 1:
             return self._run(cut, batch)
@@ -126,10 +131,15 @@ class OpenVINOEngine(LocalEngine):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _calls(self, cut: Cut, rows: int) -> list[int]:
-        """How many photos of a batch are in each call: as many in each stream, then the rest."""
+        """How many photos of a batch are in each call: shared ones first, then the few left."""
         streams = self._streams_for(cut)
         rest = rows % streams
-        return [*_split(rows - rest, streams * _MOST_ROWS), *_split(rest, _MOST_ROWS)]
+        if not self._few(cut, rest):
+            rest = 0
+        shared = rows - rest
+        most = streams * _MOST_ROWS
+        calls = [min(most, shared - start) for start in range(0, shared, most)]
+        return [*calls, rest] if rest else calls
 
     def _run(self, cut: Cut, batch: Batch) -> Arrays:
         """Run a batch in one call."""
@@ -138,7 +148,7 @@ class OpenVINOEngine(LocalEngine):
         # The arrays that the requests read are filled in place.
         for array, source in zip(bound.inputs, batch.inputs(cut), strict=True):
             if (source.dtype, source.shape) != (array.dtype, array.shape):
-                raise ValueError(f"{source.dtype} {source.shape} is no batch of {rows} photos.")
+                raise _no_batch(source, rows)
             array[:] = source
         bound.run()
         # The next call of this size overwrites the outputs: the caller gets copies.
@@ -153,14 +163,16 @@ class OpenVINOEngine(LocalEngine):
         """How many streams photos are shared out among."""
         return 1 if cut is Cut.EXPLAIN_DEEP else self._streams
 
+    def _few(self, cut: Cut, rows: int) -> bool:
+        """Whether all cores on each photo take less time than a stream on each."""
+        return 2 * rows <= self._streams_for(cut)
+
     def _sizes(self, cut: Cut, max_batch: int) -> set[int]:
         return {call for rows in range(1, max_batch + 1) for call in self._calls(cut, rows)}
 
     def _bound(self, cut: Cut, rows: int) -> "_Bound":
         if (cut, rows) not in self._requests:
-            streams = self._streams_for(cut)
-            if rows % streams:
-                streams = 1
+            streams = 1 if self._few(cut, rows) else self._streams_for(cut)
             model, names = self._compiled(cut, streams), output_names(self._card, cut)
             self._requests[cut, rows] = _Bound.of(model, names, streams, rows)
         return self._requests[cut, rows]
@@ -188,7 +200,7 @@ class _Bound:
     """Requests with the arrays that they read and write, for calls of one size.
 
     Attributes:
-        requests: one for each stream; each has its share of the rows.
+        requests: one for each stream that has rows.
         inputs: in the order of the model's.
         outputs: by name; a run writes over what the one before has left.
     """
@@ -204,10 +216,9 @@ class _Bound:
         outputs = {
             name: _array(port, rows) for name, port in zip(names, model.outputs, strict=True)
         }
-        requests = [model.create_infer_request() for _ in range(streams)]
-        share = rows // streams
+        requests = [model.create_infer_request() for _ in range(min(rows, streams))]
         for index, request in enumerate(requests):
-            own = slice(index * share, (index + 1) * share)
+            own = slice(index * rows // len(requests), (index + 1) * rows // len(requests))
             for place, array in enumerate(inputs):
                 request.set_input_tensor(place, ov.Tensor(array[own], shared_memory=True))
             for place, array in enumerate(outputs.values()):
@@ -222,9 +233,8 @@ class _Bound:
                 started.callback(request.wait)
 
 
-def _split(rows: int, most: int) -> list[int]:
-    """`rows` in parts of `most`, and one of what is left over."""
-    return [min(most, rows - start) for start in range(0, rows, most)]
+def _no_batch(array: npt.NDArray[Any], rows: int) -> ValueError:
+    return ValueError(f"{array.dtype} {array.shape} is no batch of {rows} photos.")
 
 
 def _ports(model: ov.Model) -> dict[str, Port]:

@@ -110,6 +110,16 @@ def test_what_is_no_batch_is_refused(
         engine.run(Cut.EXPLAIN, Batch.of(image, class_index))
 
 
+@pytest.mark.parametrize("indexes", [1, 2, 4])
+def test_a_class_for_each_photo_is_needed_in_several_calls_too(
+    shipped: Model, indexes: int
+) -> None:
+    size = shipped.card.input.size
+    batch = Batch.of(np.zeros((3, size, size, 3), np.uint8), np.zeros(indexes, np.int32))
+    with pytest.raises(ValueError, match="is no batch of 3 photos"):
+        shipped.engine.run(Cut.EXPLAIN, batch)
+
+
 def test_no_request_is_left_running_where_one_fails() -> None:
     done = []
 
@@ -334,21 +344,43 @@ def test_outputs_of_a_batch_of_any_size_are_those_of_its_photos(shipped: Model, 
         (1, 1, [1]),
         (1, 7, [4, 3]),
         (2, 1, [1]),
+        (2, 2, [2]),
         (2, 7, [6, 1]),
-        (2, 8, [8]),
         (2, 17, [8, 8, 1]),
-        (8, 7, [4, 3]),
-        (8, 45, [32, 8, 4, 1]),
+        (4, 2, [2]),
+        (4, 3, [3]),
+        (4, 6, [4, 2]),
+        (4, 7, [7]),
+        (8, 44, [32, 8, 4]),
+        (8, 45, [32, 13]),
     ],
 )
-def test_a_batch_is_run_in_even_shares_and_the_rest_on_all_cores(
+def test_few_photos_are_left_to_a_call_on_all_cores(
     shipped: Model, monkeypatch: pytest.MonkeyPatch, streams: int, rows: int, calls: list[int]
 ) -> None:
     engine = shipped.engine
     assert isinstance(engine, OpenVINOEngine)
     monkeypatch.setattr(engine, "_streams", streams)
     assert engine._calls(Cut.EXPLAIN, rows) == calls
+    # A call is run as it is, and large batches add no other sizes.
+    assert all(engine._calls(Cut.EXPLAIN, call) == [call] for call in calls)
     assert set(calls) <= engine._sizes(Cut.EXPLAIN, 64) == engine._sizes(Cut.EXPLAIN, 1000)
+
+
+def test_shares_of_streams_that_are_not_even(shipped_bundle: Bundle) -> None:
+    """Seven photos in four streams: 1, 2, 2 and 2; three: one each."""
+    engine = OpenVINOEngine(shipped_bundle, threads=4)
+    size = shipped_bundle.card.input.size
+    images = np.random.default_rng(7).integers(0, 256, (7, size, size, 3), np.uint8)
+    alone = [engine.run(Cut.PREDICT, Batch.of(image[None]))["logits"] for image in images]
+    for rows, shares in ((7, [1, 2, 2, 2]), (3, [1, 1, 1])):
+        together = engine.run(Cut.PREDICT, Batch.of(images[:rows]))["logits"]
+        requests = engine._bound(Cut.PREDICT, rows).requests
+        assert [request.get_input_tensor(0).shape[0] for request in requests] == shares
+        scale = np.abs(together).max()
+        np.testing.assert_allclose(
+            together, np.concatenate(alone[:rows]), rtol=1e-3, atol=1e-4 * scale
+        )
 
 
 MAPS = {"cam", "gradcam", "gradcampp", "layercam", "hirescam", "foreground"}

@@ -131,15 +131,12 @@ class OpenVINOEngine(LocalEngine):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _calls(self, cut: Cut, rows: int) -> list[int]:
-        """How many photos of a batch are in each call: shared ones first, then the few left."""
-        streams = self._streams_for(cut)
-        rest = rows % streams
-        if not self._few(cut, rest):
-            rest = 0
-        shared = rows - rest
-        most = streams * _MOST_ROWS
-        calls = [min(most, shared - start) for start in range(0, shared, most)]
-        return [*calls, rest] if rest else calls
+        """How many photos of a batch are in each call, most first."""
+        calls = []
+        for size in sorted(self._sizes(cut, rows), reverse=True):
+            count, rows = divmod(rows, size)
+            calls += [size] * count
+        return calls
 
     def _run(self, cut: Cut, batch: Batch) -> Arrays:
         """Run a batch in one call."""
@@ -159,20 +156,27 @@ class OpenVINOEngine(LocalEngine):
         self._requests.clear()
         self._models.clear()
 
-    def _streams_for(self, cut: Cut) -> int:
-        """How many streams photos are shared out among."""
-        return 1 if cut is Cut.EXPLAIN_DEEP else self._streams
-
-    def _few(self, cut: Cut, rows: int) -> bool:
-        """Whether all cores on each photo take less time than a stream on each."""
-        return 2 * rows <= self._streams_for(cut)
-
     def _sizes(self, cut: Cut, max_batch: int) -> set[int]:
-        return {call for rows in range(1, max_batch + 1) for call in self._calls(cut, rows)}
+        if cut is Cut.EXPLAIN_DEEP:
+            # Each size costs some 7 MB: three photos are rare, and little slower as two and one.
+            sizes = {1, 2, _MOST_ROWS}
+        else:
+            streams = self._streams
+            sizes = {  # few, or as many as streams share without leaving few over
+                rows
+                for rows in range(1, streams * _MOST_ROWS + 1)
+                if self._is_few(rows) or not self._is_few(rows % streams or streams)
+            }
+        return {rows for rows in sizes if rows <= max_batch}
+
+    def _is_few(self, rows: int) -> bool:
+        """Whether all cores for each photo in turn are faster than a stream for each."""
+        return 2 * rows <= self._streams
 
     def _bound(self, cut: Cut, rows: int) -> "_Bound":
         if (cut, rows) not in self._requests:
-            streams = 1 if self._few(cut, rows) else self._streams_for(cut)
+            one = cut is Cut.EXPLAIN_DEEP or self._is_few(rows)
+            streams = 1 if one else self._streams
             model, names = self._compiled(cut, streams), output_names(self._card, cut)
             self._requests[cut, rows] = _Bound.of(model, names, streams, rows)
         return self._requests[cut, rows]

@@ -318,7 +318,7 @@ def test_earlier_layers_take_memory_for_few_photos(shipped: Model) -> None:
     engine = shipped.engine
     assert isinstance(engine, OpenVINOEngine)
     assert [streams for cut, streams in engine._models if cut is Cut.EXPLAIN_DEEP] == [1]
-    assert {rows for cut, rows in engine._requests if cut is Cut.EXPLAIN_DEEP} == {1, 2, 3, 4}
+    assert {rows for cut, rows in engine._requests if cut is Cut.EXPLAIN_DEEP} == {1, 2, 4}
 
 
 @pytest.mark.parametrize("cut", Cut)
@@ -351,6 +351,7 @@ def test_outputs_of_a_batch_of_any_size_are_those_of_its_photos(shipped: Model, 
         (4, 3, [3]),
         (4, 6, [4, 2]),
         (4, 7, [7]),
+        (4, 19, [16, 3]),
         (8, 44, [32, 8, 4]),
         (8, 45, [32, 13]),
     ],
@@ -362,9 +363,8 @@ def test_few_photos_are_left_to_a_call_on_all_cores(
     assert isinstance(engine, OpenVINOEngine)
     monkeypatch.setattr(engine, "_streams", streams)
     assert engine._calls(Cut.EXPLAIN, rows) == calls
-    # A call is run as it is, and large batches add no other sizes.
-    assert all(engine._calls(Cut.EXPLAIN, call) == [call] for call in calls)
-    assert set(calls) <= engine._sizes(Cut.EXPLAIN, 64) == engine._sizes(Cut.EXPLAIN, 1000)
+    # Large batches add no sizes to those that are warm.
+    assert engine._sizes(Cut.EXPLAIN, 64) == engine._sizes(Cut.EXPLAIN, 1000) >= set(calls)
 
 
 def test_shares_of_streams_that_are_not_even(shipped_bundle: Bundle) -> None:

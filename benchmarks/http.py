@@ -178,7 +178,7 @@ def _many_clients(
                 note(_engine_case(cut, rows), 1000 * rows * len(times) / sum(times))
         for clients in CLIENTS:
             for path in (PREDICT, FIGURES, PICTURE):
-                options = {"clients": clients, "requests": max(64, 6 * clients)}
+                options = {"clients": clients, "requests": max(128, 8 * clients)}
                 case = _clients_case(path, clients)
                 note(case, loads.send(case, ours, path, "224 px", **options)[1])
         for clients in (8, 16, 32):
@@ -194,9 +194,8 @@ def _many_clients(
         Table(
             ("many clients", "images/s", "share of the engine's best `predict`"),
             [(case, str(rate), f"{rate.median / base:.2f}") for case, rate in spreads.items()],
-            "The clients and the service share the cores. A client takes "
-            f"{spread(loads.cpu_ms).median:.2f} ms of a core for a request, which the shares of "
-            "the engine's rate include.",
+            "Each line once in every round. Clients and service share the cores: a request takes "
+            f"{spread(loads.cpu_ms).median:.2f} ms of a core for the client.",
         )
     )
     part.targets += _many_clients_targets(

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from app.engines.base import padded
 from app.settings import Settings
 from benchmarks import document, pictures, services
 from benchmarks.protocol import Worker
@@ -91,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
         for clients in CLIENTS:
             measure(generator, service, clients)  # fills the caches
         for _ in range(options.rounds):
-            for rows in sorted({padded(n) for n in range(1, Settings().max_batch + 1)}):
+            for rows in range(1, Settings().max_batch + 1):
                 times = engine.ask("run", cut="explain", rows=rows, count=8)
                 calls.setdefault(rows, []).append(median(times) / 1000)
             for clients in CLIENTS:
@@ -132,7 +131,7 @@ def measured_costs(loads: Sequence[Load], calls: Mapping[int, float]) -> Costs:
 
     Args:
         loads: the runs.
-        calls: seconds of a call of the model alone, by the rows that it is padded to.
+        calls: seconds of a call of the model alone, for 1, 2, 3 ... photos.
     """
 
     def middle(value: Callable[[Load], float]) -> float:
@@ -140,7 +139,7 @@ def measured_costs(loads: Sequence[Load], calls: Mapping[int, float]) -> Costs:
 
     # In the service the model's first call after a pause is slower than in a row of calls.
     slower = middle(lambda load: load.stages["inference"]) / calls[1]
-    inference = tuple(calls[padded(rows)] * slower for rows in range(1, max(calls) + 1))
+    inference = tuple(calls[rows] * slower for rows in sorted(calls))
     loop, decode = middle(lambda load: load.loop_s), middle(lambda load: load.decode_s)
     render, client = middle(lambda load: load.stages["render"]), middle(lambda load: load.client_s)
     work = loop + decode + inference[0] + render + client
@@ -178,8 +177,8 @@ def _stages(costs: Costs) -> Table:
         ("event loop: HTTP, header, figures", f"{costs.loop * 1000:.2f}"),
         ("decoder process", f"{costs.decode * 1000:.2f}"),
         *(
-            (f"model, {rows} photo(s) in a call", f"{costs.inference[rows - 1] * 1000:.2f}")
-            for rows in sorted({padded(n) for n in range(1, len(costs.inference) + 1)})
+            (f"model, {rows} photo(s) in a call", f"{seconds * 1000:.2f}")
+            for rows, seconds in enumerate(costs.inference, 1)
         ),
         ("image thread: heatmap, box, PNG", f"{costs.render * 1000:.2f}"),
         ("hand-overs, on no core", f"{costs.delay * 1000:.2f}"),

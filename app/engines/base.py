@@ -1,4 +1,4 @@
-"""What an engine is: one model version, cut to need, fed padded batches."""
+"""What an engine is: one model version, cut to need, fed batches."""
 
 import logging
 import os
@@ -31,8 +31,6 @@ __all__ = [
     "input_names",
     "layer_output",
     "output_names",
-    "pad_rows",
-    "padded",
     "usable_cores",
 ]
 
@@ -41,7 +39,8 @@ log = logging.getLogger(__name__)
 Arrays = dict[str, npt.NDArray[Any]]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-"""The only batch sizes a model is ever run with, so that no engine grows a cache of shapes."""
+"""Marks on the scale of batch sizes. The last is the largest size; TensorFlow's batches have no
+other size than these."""
 
 
 class Cut(StrEnum):
@@ -146,7 +145,7 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, max_batch: int) -> None:
-        """Compile what the service runs, and run it with every padded size.
+        """Compile what the service runs, and run it with every size that batches are run in.
 
         Raises:
             BundleError: the model's answer is not finite.
@@ -298,20 +297,6 @@ def _is_finite(array: npt.NDArray[Any]) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
-def padded(rows: int) -> int:
-    """The least of `BATCH_SIZES` that so many rows fit into."""
-    return next(size for size in BATCH_SIZES if size >= rows)
-
-
-def pad_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Repeat the last row until the number of rows is one of `BATCH_SIZES`."""
-    rows = len(array)
-    missing = padded(rows) - rows
-    if not missing:
-        return array
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-
-
 class LocalEngine(ABC):
     """What the engines of this process share."""
 
@@ -348,13 +333,17 @@ class LocalEngine(ABC):
     def warm_up(self, max_batch: int) -> None:
         """See `Engine`."""
         size = self._card.input.size
-        for rows in [batch for batch in BATCH_SIZES if batch <= padded(max_batch)]:
-            black = Batch.of(np.zeros((rows, size, size, 3), np.uint8))
-            for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
+        for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
+            for rows in sorted(self._sizes(cut, max_batch)):
+                black = Batch.of(np.zeros((rows, size, size, 3), np.uint8))
                 if not np.isfinite(self.run(cut, black)["logits"]).all():
                     raise BundleError(
                         f"The SavedModel at {self._bundle.path} gives logits that are not finite."
                     )
+
+    @abstractmethod
+    def _sizes(self, cut: Cut, max_batch: int) -> set[int]:
+        """The sizes in which batches of up to `max_batch` photos are run."""
 
     @abstractmethod
     def run(self, cut: Cut, batch: Batch) -> Arrays:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from app.engines.base import (
     check_weights,
     input_names,
     output_names,
-    padded,
     usable_cores,
 )
 from app.errors import BundleError, EngineUnavailable
@@ -42,20 +42,27 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 _MOST_STREAMS = 8
 
-_DEEP_ROWS = 4
-"""Photos in a call of `explain_deep`. Two take 34 MB less, but 20 % more time for eight; eight in
-two streams take over 150 MB more."""
+_MOST_ROWS = 4
+"""Photos of a stream in one call. More take as long each, and more memory: with 64 photos in a call
+of two streams, over 300 MB. Of `explain_deep`, two would take 34 MB less, but 20 % more time for
+eight; eight in two streams would take over 150 MB more."""
 
 
 class OpenVINOEngine(LocalEngine):
     """A model version on the CPU, cut to need from one graph.
 
-    One photo has all cores; enough of them are shared out among streams, each with as many cores,
-    which takes about 5 % less time than all cores on all photos (docs/performance.md).
+    Photos are shared out among streams, each with as many cores, which takes up to 10 % less time
+    than all cores on all photos (docs/performance.md). Few of them, or few that are left over from
+    even shares, have all cores. No row is padding. On two cores, with a stream each:
+
+        1 photo     1 on all cores
+        3 photos    1 + 1, then 1 on all cores
+        8 photos    4 + 4
+        9 photos    4 + 4, then 1 on all cores
 
     A compiled cut holds weights in an order of its own, and as much memory for what lies between
-    layers as its largest batch needs. `explain_deep`, which has the most of both and the fewest
-    requests, is compiled once, without streams, and runs `_DEEP_ROWS` photos at a time.
+    layers as its largest call needs: `_MOST_ROWS` a stream. `explain_deep`, which has the most of
+    both and the fewest requests, is compiled once, without streams.
     """
 
     def __init__(self, bundle: Bundle, *, precision: str = "auto", threads: int = 0) -> None:
@@ -88,7 +95,7 @@ class OpenVINOEngine(LocalEngine):
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        # A power of two, as the sizes of batches are, that leaves no core over.
+        # A power of two that leaves no core over.
         self._streams = math.gcd(threads or usable_cores(), _MOST_STREAMS)
         self._models: dict[tuple[Cut, int], ov.CompiledModel] = {}
         self._requests: dict[tuple[Cut, int], _Bound] = {}
@@ -111,44 +118,67 @@ class OpenVINOEngine(LocalEngine):
         Raises:
             ValueError: an array of another shape or dtype than `Batch` has.
         """
-        rows = self._rows_in_a_call(cut, len(batch))
-        if rows == len(batch):
+        for array in batch.inputs(cut):
+            if len(array) != len(batch):
+                raise _no_batch(array, len(batch))
+        calls = self._calls(cut, len(batch))
+        if len(calls) == 1:
             return self._run(cut, batch)
-        starts = range(0, len(batch), rows)
-        parts = [self._run(cut, batch.rows(slice(row, row + rows))) for row in starts]
+        ends = list(accumulate(calls))
+        starts = [0, *ends[:-1]]
+        parts = [
+            self._run(cut, batch.rows(slice(start, end)))
+            for start, end in zip(starts, ends, strict=True)
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    @staticmethod
-    def _rows_in_a_call(cut: Cut, rows: int) -> int:
-        """How many photos of a batch are in one call, the last call perhaps excepted."""
-        return min(rows, _DEEP_ROWS) if cut is Cut.EXPLAIN_DEEP else rows
+    def _calls(self, cut: Cut, rows: int) -> list[int]:
+        """How many photos of a batch are in each call, most first."""
+        calls = []
+        for size in sorted(self._sizes(cut, rows), reverse=True):
+            count, rows = divmod(rows, size)
+            calls += [size] * count
+        return calls
 
     def _run(self, cut: Cut, batch: Batch) -> Arrays:
         """Run a batch in one call."""
         rows = len(batch)
-        bound = self._bound(cut, padded(rows))
-        # The arrays that the requests read are filled in place: rows, then copies of the last.
+        bound = self._bound(cut, rows)
+        # The arrays that the requests read are filled in place.
         for array, source in zip(bound.inputs, batch.inputs(cut), strict=True):
-            if (source.dtype, source.shape) != (array.dtype, (rows, *array.shape[1:])):
-                raise ValueError(f"{source.dtype} {source.shape} is no batch of {rows} photos.")
-            array[:rows] = source
-            array[rows:] = source[-1]
+            if (source.dtype, source.shape) != (array.dtype, array.shape):
+                raise _no_batch(source, rows)
+            array[:] = source
         bound.run()
-        # The next batch of this size overwrites the outputs: the caller gets copies.
-        return {name: array[:rows].copy() for name, array in bound.outputs.items()}
+        # The next call of this size overwrites the outputs: the caller gets copies.
+        return {name: array.copy() for name, array in bound.outputs.items()}
 
     def close(self) -> None:
         """See `Engine`."""
         self._requests.clear()
         self._models.clear()
 
-    def _streams_for(self, cut: Cut, rows: int) -> int:
-        """How many streams a padded batch is shared out among: all there are, or one."""
-        return self._streams if rows >= self._streams and cut is not Cut.EXPLAIN_DEEP else 1
+    def _sizes(self, cut: Cut, max_batch: int) -> set[int]:
+        if cut is Cut.EXPLAIN_DEEP:
+            # Each size costs some 7 MB: three photos are rare, and little slower as two and one.
+            sizes = {1, 2, _MOST_ROWS}
+        else:
+            streams = self._streams
+            sizes = {  # few, or as many as streams share without leaving few over
+                rows
+                for rows in range(1, streams * _MOST_ROWS + 1)
+                if self._is_few(rows) or not self._is_few(rows % streams or streams)
+            }
+        return {rows for rows in sizes if rows <= max_batch}
+
+    def _is_few(self, rows: int) -> bool:
+        """Whether all cores for each photo in turn are faster than a stream for each."""
+        return 2 * rows <= self._streams
 
     def _bound(self, cut: Cut, rows: int) -> "_Bound":
         if (cut, rows) not in self._requests:
-            streams = self._streams_for(cut, rows)
+            one = cut is Cut.EXPLAIN_DEEP or self._is_few(rows)
+            streams = 1 if one else self._streams
             model, names = self._compiled(cut, streams), output_names(self._card, cut)
             self._requests[cut, rows] = _Bound.of(model, names, streams, rows)
         return self._requests[cut, rows]
@@ -173,10 +203,10 @@ class OpenVINOEngine(LocalEngine):
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """Requests with the arrays that they read and write, for batches of one size.
+    """Requests with the arrays that they read and write, for calls of one size.
 
     Attributes:
-        requests: one for each stream; each has its share of the rows.
+        requests: one for each stream that has rows.
         inputs: in the order of the model's.
         outputs: by name; a run writes over what the one before has left.
     """
@@ -192,10 +222,9 @@ class _Bound:
         outputs = {
             name: _array(port, rows) for name, port in zip(names, model.outputs, strict=True)
         }
-        requests = [model.create_infer_request() for _ in range(streams)]
-        share = rows // streams
+        requests = [model.create_infer_request() for _ in range(min(rows, streams))]
         for index, request in enumerate(requests):
-            own = slice(index * share, (index + 1) * share)
+            own = slice(index * rows // len(requests), (index + 1) * rows // len(requests))
             for place, array in enumerate(inputs):
                 request.set_input_tensor(place, ov.Tensor(array[own], shared_memory=True))
             for place, array in enumerate(outputs.values()):
@@ -208,6 +237,10 @@ class _Bound:
             for request in self.requests:
                 request.start_async()
                 started.callback(request.wait)
+
+
+def _no_batch(array: npt.NDArray[Any], rows: int) -> ValueError:
+    return ValueError(f"{array.dtype} {array.shape} is no batch of {rows} photos.")
 
 
 def _ports(model: ov.Model) -> dict[str, Port]:

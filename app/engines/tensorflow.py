@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from app.bundle import Bundle
 from app.engines.base import (
+    BATCH_SIZES,
     Arrays,
     Batch,
     Cut,
@@ -21,7 +22,6 @@ from app.engines.base import (
     gpu_precision,
     input_names,
     output_names,
-    pad_rows,
 )
 from app.errors import BundleError, EngineUnavailable
 
@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-__all__ = ["TensorFlowEngine", "finds_gpu", "freeze", "retyped"]
+__all__ = ["TensorFlowEngine", "finds_gpu", "freeze", "pad_rows", "padded", "retyped"]
 
 
 def finds_gpu() -> bool:
@@ -105,6 +105,9 @@ class TensorFlowEngine(LocalEngine):
         """See `Engine`."""
         self._functions.clear()
 
+    def _sizes(self, cut: Cut, max_batch: int) -> set[int]:
+        return {padded(rows) for rows in range(1, max_batch + 1)}
+
     def _prune(self, cut: Cut) -> Any:
         """A function of the cut's inputs alone, giving the cut's outputs in order."""
         imported = tf.compat.v1.wrap_function(
@@ -144,6 +147,23 @@ class TensorFlowEngine(LocalEngine):
         if precision == "bfloat16" and fastest != "bfloat16":
             raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this GPU has no bfloat16.")
         return self.choose_precision(precision, fastest)
+
+
+def padded(rows: int) -> int:
+    """The least of `BATCH_SIZES` that so many rows fit into."""
+    return next(size for size in BATCH_SIZES if size >= rows)
+
+
+def pad_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Repeat the last row until the number of rows is one of `BATCH_SIZES`.
+
+    XLA compiles, and cuDNN chooses algorithms, for each size anew.
+    """
+    rows = len(array)
+    missing = padded(rows) - rows
+    if not missing:
+        return array
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
 
 
 def freeze(bundle: Bundle) -> tuple[Any, dict[str, str]]:

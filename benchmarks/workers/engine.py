@@ -9,7 +9,6 @@ import numpy as np
 from app import bundle as bundles
 from app import engines, heatmaps
 from app.engines import Batch, Cut, Engine
-from app.engines.base import padded
 from app.settings import Settings
 from benchmarks import pictures
 from benchmarks.protocol import serve
@@ -83,8 +82,8 @@ def _profile(engine: Any, cut: Cut, inputs: Batch, count: int) -> dict[str, floa
     """
     total: dict[str, float] = {}
     engine.run(cut, inputs)
-    rows = engine._rows_in_a_call(cut, len(inputs))
-    requests = engine._bound(cut, padded(rows)).requests
+    *_, rows = engine._calls(cut, len(inputs))
+    requests = engine._bound(cut, rows).requests
     for _ in range(count):
         engine.run(cut, inputs)
         for node in [node for request in requests for node in request.get_profiling_info()]:

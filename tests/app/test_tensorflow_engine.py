@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from app.bundle import Bundle
 from app.engines import Batch, Cut
-from app.engines.base import check_weights
-from app.engines.tensorflow import TensorFlowEngine, _ports, _weights, retyped
+from app.engines.base import BATCH_SIZES, check_weights
+from app.engines.tensorflow import TensorFlowEngine, _ports, _weights, pad_rows, retyped
 from app.errors import BundleError
 
 
@@ -126,3 +126,15 @@ def test_all_of_float32_is_retyped_but_the_head() -> None:
 
     for ours, plain in zip(run(half), run(graph), strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "padded"), [(1, 1), (2, 2), (3, 4), (5, 8), (33, 64)])
+def test_rows_are_padded_to_fixed_sizes_with_the_last(rows: int, padded: int) -> None:
+    array = np.arange(rows * 2).reshape(rows, 2)
+
+    result = pad_rows(array)
+
+    assert padded in BATCH_SIZES
+    assert result.shape == (padded, 2)
+    np.testing.assert_array_equal(result[:rows], array)
+    assert (result[rows:] == array[-1]).all()

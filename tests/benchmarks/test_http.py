@@ -113,3 +113,13 @@ def test_stages_are_those_of_one_client_and_what_is_left_is_the_rest() -> None:
     spreads = {case: Spread(7, 7, 7, 3) for case in ("mine", "usual way")}
 
     assert http._stages(timings, spreads).rows == [("mine", "1.00", "0.50", "4.00", "0.00", "1.50")]
+
+
+def test_targets_of_many_clients_are_shares_of_the_engine_and_the_worst_step() -> None:
+    rates = {1: 50.0, 2: 60.0, 4: 54.0, 8: 70.0, 16: 81.0, 32: 80.0}
+
+    targets = http._many_clients_targets(rates, base=90.0)
+
+    # With 8 clients, with 16, and the worst of the steps, from 2 to 4.
+    assert [target.measured for target in targets] == pytest.approx([70 / 90, 81 / 90, 54 / 60])
+    assert [target.reached for target in targets] == [False, True, False]

@@ -187,7 +187,12 @@ def _check_size(image: Image.Image, source: Source) -> None:
 
 def _open(source: Source, parts: Sequence[bytes | memoryview]) -> Image.Image:
     data = b"".join(parts)
-    return Image.open(io.BytesIO(data), formats=(_PILLOW_NAMES[source.format],))
+    image = Image.open(io.BytesIO(data), formats=(_PILLOW_NAMES[source.format],))
+    if source.format == "JPEG":
+        # In one piece: libjpeg decodes the ends of pieces, which have 64 KiB else, a slower way.
+        assert isinstance(image, ImageFile.ImageFile)
+        image.decodermaxblock = len(data)
+    return image
 
 
 def _load(image: Image.Image, source: Source) -> None:
@@ -336,8 +341,12 @@ def _undecodable(error: Exception) -> UndecodableImage:
 
 
 def enough_for(size: int) -> int:
-    """The `side` of `decode` for a photo to be squashed to `size`: half as much again."""
-    return size * 3 // 2
+    """The `side` of `decode` for a photo to be squashed to `size`: 45 % more.
+
+    An eighth of the commonest photos of 12 megapixels, 4032 x 3024 and 4000 x 3000, is enough for
+    256 px.
+    """
+    return size * 29 // 20
 
 
 def squash(pixels: Pixels, size: int, resample: str = "bilinear") -> Pixels:

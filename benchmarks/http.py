@@ -141,7 +141,7 @@ def _one_client(
         Target(
             "`/gradcam` with its PNG in times of `/predict`", small[PICTURE] / small[PREDICT], 1.8
         ),
-        Target("ms that a 12-megapixel JPEG costs more than one of 224 px", extra, 35.0),
+        Target("ms that a 12-megapixel JPEG costs more than one of 224 px", extra, 20.0),
     ]
     return spreads
 

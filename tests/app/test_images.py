@@ -19,6 +19,7 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.images import Box, Photo, clip_box, decode, enough_for, fit, scale_box, scale_point, squash
+from benchmarks import pictures
 from tests.app.encoded import END, NOISE, encode, ihdr, oriented, png
 
 Pixels = npt.NDArray[np.uint8]
@@ -327,6 +328,25 @@ class TestReducedScale:
     def test_a_long_photo_keeps_its_shorter_side(self) -> None:
         photo = decode(encode(Image.new("RGB", (3200, 700)), "JPEG"), side=enough_for(224))
         assert photo.pixels.shape == (350, 1600, 3)
+
+    @pytest.mark.parametrize("size", [(4032, 3024), (4000, 3000)])
+    def test_an_eighth_of_12_megapixels_is_enough_for_256(self, size: tuple[int, int]) -> None:
+        photo = decode(encode(Image.new("L", size), "JPEG"), side=enough_for(256))
+        assert photo.pixels.shape == (size[1] // 8, size[0] // 8, 3)
+
+    @pytest.mark.parametrize("scale", [2, 4, 8])
+    @pytest.mark.parametrize("progressive", [False, True])
+    def test_the_input_is_that_of_a_full_decode(self, scale: int, progressive: bool) -> None:
+        side = enough_for(64)  # so that nothing is reduced more
+        picture = pictures.pixels(scale * (side * 4 // 3), scale * side)
+        data = encode(picture, "JPEG", quality=90, progressive=progressive)
+        photo = decode(data, side=side)
+        assert photo.pixels.shape[0] == side
+        with Image.open(io.BytesIO(data)) as image:
+            expected = squash(np.asarray(image), 64)
+        difference = np.abs(squash(photo.pixels, 64).astype(int) - expected)
+        assert difference.mean() < 1  # of 255; 2.2 where half a photo has 64 px itself
+        assert np.percentile(difference, 99) <= 4
 
     def test_other_formats_keep_1024_pixels(self) -> None:
         photo = decode(encode(NOISE, "PNG"), side=8)

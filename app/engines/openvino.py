@@ -92,6 +92,7 @@ class OpenVINOEngine(LocalEngine):
         self._streams = math.gcd(threads or usable_cores(), _MOST_STREAMS)
         self._models: dict[tuple[Cut, int], ov.CompiledModel] = {}
         self._requests: dict[tuple[Cut, int], _Bound] = {}
+        self._used: dict[tuple[Cut, int], bool] = {}
         self._precision = precision
 
     @property
@@ -127,6 +128,7 @@ class OpenVINOEngine(LocalEngine):
         """Run a batch in one call."""
         rows = len(batch)
         bound = self._bound(cut, padded(rows))
+        self._used[cut, self._streams_for(cut, padded(rows))] = True
         # The arrays that the requests read are filled in place: rows, then copies of the last.
         for array, source in zip(bound.inputs, batch.inputs(cut), strict=True):
             if (source.dtype, source.shape) != (array.dtype, (rows, *array.shape[1:])):
@@ -137,9 +139,21 @@ class OpenVINOEngine(LocalEngine):
         # The next batch of this size overwrites the outputs: the caller gets copies.
         return {name: array[:rows].copy() for name, array in bound.outputs.items()}
 
+    def release_memory(self) -> bool:
+        """See `Engine`: what lies between layers, of the models that have not run meanwhile.
+
+        To take it anew costs the next run of eight photos some 8 % more time.
+        """
+        for key in [key for key, used in self._used.items() if not used]:
+            self._models[key].release_memory()
+            del self._used[key]
+        self._used = dict.fromkeys(self._used, False)
+        return bool(self._used)
+
     def close(self) -> None:
         """See `Engine`."""
         self._requests.clear()
+        self._used.clear()
         self._models.clear()
 
     def _streams_for(self, cut: Cut, rows: int) -> int:

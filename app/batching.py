@@ -218,7 +218,7 @@ class Batcher(Generic[Key, Item, Result]):
     def _next_batch(self) -> list[_Job[Key, Item, Result]] | None:
         """Wait for work and take the next key's items, oldest first; None when stopped.
 
-        Empty where it is time to tidy up first.
+        It is empty where it is time to tidy up.
 
         Next is the key of the oldest item, but of those with another key than the last batch's
         where there are any: a key with many items or slow ones does not keep the others waiting.

@@ -133,7 +133,7 @@ class EngineInfo(BaseModel):
 
 
 class Engine(Protocol):
-    """Verbs: `warm_up`, `run`, `release_memory`, `close`. Used from one thread at a time."""
+    """Four verbs: `warm_up`, `run`, `release_memory`, `close`. Used from one thread at a time."""
 
     @property
     def info(self) -> EngineInfo:

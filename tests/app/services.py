@@ -136,6 +136,30 @@ def family(pid: int) -> list[int]:
     return [pid, *children]
 
 
+def proportional_mb(pids: Sequence[int]) -> float:
+    """Proportional set size: a page that processes share counts as a part for each of them."""
+    kilobytes = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue  # ended meanwhile
+        kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return kilobytes * 1024 / 1e6
+
+
+AT_REST_MB = 700.0
+"""At most, of a service and its decoders, some 20 s after any traffic (`proportional_mb`)."""
+
+
+def wait_for_memory(pids: Sequence[int], limit_mb: float) -> None:
+    """Wait until processes have given back so much memory that they stay below the limit."""
+    until = time.monotonic() + LONG
+    while (memory_mb := proportional_mb(pids)) > limit_mb:
+        assert time.monotonic() < until, f"{memory_mb:.0f} MB at rest"
+        time.sleep(0.2)
+
+
 def resident_mb(pids: Sequence[int]) -> float:
     pages = 0
     for pid in pids:

@@ -33,7 +33,7 @@ from app.image_header import Header
 from app.settings import PROJECT
 from tests import needs
 from tests.app.conftest import JPEG, LONG, encode, picture
-from tests.app.services import proportional_mb, wait_for_memory
+from tests.app.services import footprint_mb, wait_for_memory
 
 pytestmark = pytest.mark.anyio
 
@@ -210,7 +210,7 @@ async def test_memory_of_a_photo_goes_back_when_no_other_comes(others: set[int])
         await decoded(decoders, encode(picture(500, 375), "JPEG"))
         process = [quick_process(others)]
         await decoders.decode(photo, JOB, quick(photo), Clock())
-        await asyncio.to_thread(wait_for_memory, process, proportional_mb(process) - 30)
+        await asyncio.to_thread(wait_for_memory, process, footprint_mb(process) - 30)
         await decoded(decoders, JPEG)
         assert [quick_process(others)] == process
 

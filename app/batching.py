@@ -71,6 +71,8 @@ class Batcher(Generic[Key, Item, Result]):
         max_batch: int,
         max_pending: int,
         wait_s: float = 0.0,
+        tidy: Callable[[], bool] | None = None,
+        tidy_s: float = 10.0,
     ) -> None:
         """Set it up; `start` starts the thread.
 
@@ -80,8 +82,14 @@ class Batcher(Generic[Key, Item, Result]):
             max_batch: items in one call.
             max_pending: items waiting; where there are as many, no more are taken.
             wait_s: how long a batch that is not full waits to fill up.
+            tidy: called on the worker's thread `tidy_s` after a batch, and again as long as it
+                returns True, whether or not other batches come in between.
+            tidy_s: seconds between calls of `tidy`.
         """
         self._work = work
+        self._tidy = tidy
+        self._tidy_s = tidy_s
+        self._tidy_at: float | None = None
         self._max_batch = max_batch
         self._max_pending = max_pending
         self._wait_s = wait_s
@@ -199,6 +207,10 @@ class Batcher(Generic[Key, Item, Result]):
             while (batch := self._next_batch()) is not None:
                 if batch:
                     self._run(batch)
+                    if self._tidy is not None and self._tidy_at is None:
+                        self._tidy_at = time.monotonic() + self._tidy_s
+                if self._tidy_in_s() == 0:
+                    self._run_tidy()
         except BaseException:  # such as SystemExit, from a library
             self.abandon(_DEAD)
             log.exception("the inference thread has died")
@@ -206,14 +218,16 @@ class Batcher(Generic[Key, Item, Result]):
     def _next_batch(self) -> list[_Job[Key, Item, Result]] | None:
         """Wait for work and take the next key's items, oldest first; None when stopped.
 
+        It is empty where it is time to tidy up.
+
         Next is the key of the oldest item, but of those with another key than the last batch's
         where there are any: a key with many items or slow ones does not keep the others waiting.
         """
         with self._changed:
             self._running = []
-            self._changed.wait_for(lambda: self._jobs or not self._open)
+            self._changed.wait_for(lambda: self._jobs or not self._open, self._tidy_in_s())
             if not self._jobs:
-                return None
+                return [] if self._open else None
             new_keys = (job.key for job in self._jobs if job.key != self._last_key)
             key = self._last_key = next(new_keys, self._jobs[0].key)
             if self._wait_s:
@@ -234,6 +248,19 @@ class Batcher(Generic[Key, Item, Result]):
         """Whether some batch is full, or nothing more will come."""
         waiting = Counter(job.key for job in self._jobs)
         return not self._open or max(waiting.values(), default=0) >= self._max_batch
+
+    def _tidy_in_s(self) -> float | None:
+        """Seconds until `tidy` is to be called; None: not before the next batch."""
+        return None if self._tidy_at is None else max(0.0, self._tidy_at - time.monotonic())
+
+    def _run_tidy(self) -> None:
+        assert self._tidy is not None
+        self._begun = time.monotonic()  # it is watched as work is
+        try:
+            again = self._tidy()
+        finally:
+            self._begun = None
+        self._tidy_at = time.monotonic() + self._tidy_s if again else None
 
     def _run(self, batch: list[_Job[Key, Item, Result]]) -> None:
         self._begun = begun = time.monotonic()

@@ -11,6 +11,8 @@ the head says. Nothing is pickled: an answer may come from a process that a phot
     process -> service   head: `width`, `height`, `squashed`, `pixels`    both arrays' pixels
     process -> service   head: `error`, `detail`, `cause`                 nothing
 
+Memory of a photo is kept for the next one, and given back after `IDLE_S` without one.
+
 `seconds` are of the processor's time. Past them the kernel ends the process by SIGPROF. The process
 sends `UP` once, when it is ready for its first message.
 """
@@ -21,6 +23,7 @@ import json
 import math
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -34,15 +37,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from app import images
+from app import heap, images
 from app.errors import RequestError, TooCostly
 
-__all__ = ["HEAD", "UP", "Decoded", "Job", "decode", "pack"]
+__all__ = ["HEAD", "IDLE_S", "UP", "Decoded", "Job", "decode", "pack"]
 
 HEAD = struct.Struct(">I")
 """The length of a message's head."""
 
 UP = b"+"
+
+IDLE_S = 1.0
+"""Without a photo, after which the process gives back the memory of those before."""
 
 _IGNORED_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -147,6 +153,8 @@ def main() -> None:
             answers.flush()
             while start := requests.read(HEAD.size):
                 _answer(requests, answers, json.loads(requests.read(*HEAD.unpack(start))))
+                if not select.select([channel], [], [], IDLE_S)[0]:
+                    heap.trim()
 
 
 def _limit(memory: int, niceness: int) -> None:

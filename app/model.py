@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import bundle as bundles
-from app import engines
+from app import engines, heap
 from app.batching import Batcher, Outcome
 from app.bundle import Bundle
 from app.engines import Batch, Cut, Engine
@@ -79,6 +79,7 @@ class Model:
             # Rows: each of the `max_pending` requests in work has one for every target.
             max_pending=settings.max_pending * MAX_TARGETS,
             wait_s=settings.batch_wait_s(on_gpu=engine.on_gpu),
+            tidy=self._release_memory,
         )
 
     @classmethod
@@ -164,6 +165,12 @@ class Model:
             EngineFailed: it fails on this photo, or its answer is not finite.
         """
         return await self._batcher.submit(cut, rows)
+
+    def _release_memory(self) -> bool:
+        """Give back memory that is not in use; returns whether there may be more later."""
+        more = self.engine.release_memory()
+        heap.trim()
+        return more
 
     def _run_batch(self, cut: Cut, rows: Sequence[Row]) -> list[Outputs | Exception]:
         """Run a batch on the inference thread and cut the result into rows.

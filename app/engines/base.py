@@ -132,7 +132,7 @@ class EngineInfo(BaseModel):
 
 
 class Engine(Protocol):
-    """Three verbs: `warm_up`, `run`, `close`. Used from one thread at a time."""
+    """Four verbs: `warm_up`, `run`, `release_memory`, `close`. Used from one thread at a time."""
 
     @property
     def info(self) -> EngineInfo:
@@ -161,6 +161,16 @@ class Engine(Protocol):
 
         Returns:
             float32 (`target_index`: int32) arrays with N rows, by output name.
+        """
+        ...
+
+    def release_memory(self) -> bool:
+        """Give back what only runs before the last call of this method needed.
+
+        The next run that needs it takes it anew.
+
+        Returns:
+            Whether there is more to give back once it is idle too.
         """
         ...
 
@@ -348,3 +358,7 @@ class LocalEngine(ABC):
     @abstractmethod
     def run(self, cut: Cut, batch: Batch) -> Arrays:
         """See `Engine`."""
+
+    def release_memory(self) -> bool:
+        """See `Engine`; here, nothing can be given back."""
+        return False

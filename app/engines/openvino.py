@@ -99,6 +99,7 @@ class OpenVINOEngine(LocalEngine):
         self._streams = math.gcd(threads or usable_cores(), _MOST_STREAMS)
         self._models: dict[tuple[Cut, int], ov.CompiledModel] = {}
         self._requests: dict[tuple[Cut, int], _Bound] = {}
+        self._used: dict[tuple[Cut, int], bool] = {}
         self._precision = precision
 
     @property
@@ -144,6 +145,7 @@ class OpenVINOEngine(LocalEngine):
         """Run a batch in one call."""
         rows = len(batch)
         bound = self._bound(cut, rows)
+        self._used[cut, self._streams_for(cut, rows)] = True
         # The arrays that the requests read are filled in place.
         for array, source in zip(bound.inputs, batch.inputs(cut), strict=True):
             if (source.dtype, source.shape) != (array.dtype, array.shape):
@@ -153,9 +155,21 @@ class OpenVINOEngine(LocalEngine):
         # The next call of this size overwrites the outputs: the caller gets copies.
         return {name: array.copy() for name, array in bound.outputs.items()}
 
+    def release_memory(self) -> bool:
+        """See `Engine`: what lies between layers, of the models that have not run meanwhile.
+
+        To take it anew costs the next run of eight photos some 8 % more time.
+        """
+        for key in [key for key, used in self._used.items() if not used]:
+            self._models[key].release_memory()
+            del self._used[key]
+        self._used = dict.fromkeys(self._used, False)
+        return bool(self._used)
+
     def close(self) -> None:
         """See `Engine`."""
         self._requests.clear()
+        self._used.clear()
         self._models.clear()
 
     def _sizes(self, cut: Cut, max_batch: int) -> set[int]:
@@ -175,10 +189,13 @@ class OpenVINOEngine(LocalEngine):
         """Whether all cores for each photo in turn are faster than a stream for each."""
         return 2 * rows <= self._streams
 
+    def _streams_for(self, cut: Cut, rows: int) -> int:
+        """How many streams a call's photos are shared out among: all there are, or one."""
+        return 1 if cut is Cut.EXPLAIN_DEEP or self._is_few(rows) else self._streams
+
     def _bound(self, cut: Cut, rows: int) -> "_Bound":
         if (cut, rows) not in self._requests:
-            one = cut is Cut.EXPLAIN_DEEP or self._is_few(rows)
-            streams = 1 if one else self._streams
+            streams = self._streams_for(cut, rows)
             model, names = self._compiled(cut, streams), output_names(self._card, cut)
             self._requests[cut, rows] = _Bound.of(model, names, streams, rows)
         return self._requests[cut, rows]

@@ -67,6 +67,9 @@ class Borrowed:
     def run(self, cut: Cut, batch: Batch) -> Arrays:
         return self._engine.run(cut, batch)
 
+    def release_memory(self) -> bool:
+        return self._engine.release_memory()
+
     def close(self) -> None:
         self.closed = True
 

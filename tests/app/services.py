@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,6 +128,38 @@ def family(pid: int) -> list[int]:
         if parent == pid:
             children.append(int(status.parent.name))
     return [pid, *children]
+
+
+def footprint_mb(pids: Sequence[int]) -> float:
+    """Resident memory of processes; a part of a file that several have mapped counts once."""
+    anonymous, mapped = 0, Counter[str]()
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+        except OSError:
+            continue  # ended meanwhile
+        for line in lines:
+            name, value, *rest = line.split()
+            if not name.endswith(":"):  # addresses, permissions, offset, device, inode, path
+                part = " ".join(rest)
+            elif name == "Rss:":
+                resident = int(value)
+            elif name == "Anonymous:":
+                anonymous += int(value)
+                mapped[part] = max(mapped[part], resident - int(value))
+    return (anonymous + mapped.total()) * 1024 / 1e6
+
+
+AT_REST_MB = 700.0
+"""At most, of a service and its decoders, some 20 s after any traffic (`footprint_mb`)."""
+
+
+def wait_for_memory(pids: Sequence[int], limit_mb: float) -> None:
+    """Wait until processes have given back so much memory that they stay below the limit."""
+    until = time.monotonic() + LONG
+    while (memory_mb := footprint_mb(pids)) > limit_mb:
+        assert time.monotonic() < until, f"{memory_mb:.0f} MB at rest"
+        time.sleep(0.2)
 
 
 def resident_mb(pids: Sequence[int]) -> float:

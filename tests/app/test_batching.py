@@ -553,6 +553,79 @@ class TestDown:
         assert await asyncio.to_thread(batcher.stop, LONG)
 
 
+class TestTidying:
+    async def test_after_work_on_its_thread_and_again_as_long_as_it_has_to(self) -> None:
+        threads: list[str] = []
+        done = threading.Event()
+
+        def tidy() -> bool:
+            threads.append(threading.current_thread().name)
+            if len(threads) < 3:
+                return True
+            done.set()
+            return False
+
+        batcher: Batcher[str, int, int] = Batcher(
+            squares, max_batch=1, max_pending=1, tidy=tidy, tidy_s=0.01
+        )
+        batcher.start()
+        try:
+            await asyncio.sleep(0.05)
+            assert threads == []  # there has been no work yet
+            await submit(batcher, 2)
+            await reached(done)
+            await asyncio.sleep(0.05)
+            assert threads == ["inference"] * 3
+            done.clear()
+            await submit(batcher, 3)  # after work, anew
+            await reached(done)
+        finally:
+            await asyncio.to_thread(batcher.stop)
+        assert len(threads) == 4
+
+    async def test_while_work_keeps_coming(self) -> None:
+        done = threading.Event()
+
+        def tidy() -> bool:
+            done.set()
+            return False
+
+        batcher: Batcher[str, int, int] = Batcher(
+            squares, max_batch=1, max_pending=2, tidy=tidy, tidy_s=0.01
+        )
+        batcher.start()
+        try:
+            next_one = submit(batcher, 1)
+            async with asyncio.timeout(LONG):
+                while not done.is_set():  # something always waits
+                    last, next_one = next_one, submit(batcher, 1)
+                    await last
+            await next_one
+        finally:
+            await asyncio.to_thread(batcher.stop)
+
+    async def test_a_tidying_that_hangs_is_seen_as_work_that_does(self) -> None:
+        busy, go = threading.Event(), threading.Event()
+
+        def tidy() -> bool:
+            busy.set()
+            assert go.wait(LONG)
+            return False
+
+        batcher: Batcher[str, int, int] = Batcher(
+            squares, max_batch=1, max_pending=1, tidy=tidy, tidy_s=0.0
+        )
+        batcher.start()
+        try:
+            await submit(batcher, 1)
+            await reached(busy)
+            await asyncio.sleep(0.01)
+            assert batcher.running_s > 0
+        finally:
+            go.set()
+            await asyncio.to_thread(batcher.stop)
+
+
 class TestLife:
     async def test_before_the_start_nothing_is_taken(self) -> None:
         batcher: Batcher[str, int, int] = Batcher(squares, max_batch=1, max_pending=1)

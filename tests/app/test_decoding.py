@@ -33,6 +33,7 @@ from app.image_header import Header
 from app.settings import PROJECT
 from tests import needs
 from tests.app.conftest import JPEG, LONG, encode, picture
+from tests.app.services import footprint_mb, wait_for_memory
 
 pytestmark = pytest.mark.anyio
 
@@ -201,6 +202,17 @@ async def test_memory_is_bounded_for_each_process(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(TooCostly, match="more memory"):
             await decoders.decode(photo, JOB, header, Clock())
         assert (await decoded(decoders, JPEG)).width == 320
+
+
+async def test_memory_of_a_photo_goes_back_when_no_other_comes(others: set[int]) -> None:
+    photo = encode(picture(4000, 3000), "JPEG", progressive=True)  # 36 MB of coefficients
+    async with running() as decoders:
+        await decoded(decoders, encode(picture(500, 375), "JPEG"))
+        process = [quick_process(others)]
+        await decoders.decode(photo, JOB, quick(photo), Clock())
+        await asyncio.to_thread(wait_for_memory, process, footprint_mb(process) - 20)
+        await decoded(decoders, JPEG)
+        assert [quick_process(others)] == process
 
 
 async def test_a_file_for_which_there_is_no_memory_is_refused(

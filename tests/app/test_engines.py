@@ -1,7 +1,9 @@
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from app.engines.openvino import CORE, OpenVINOEngine, _Bound, _ports
 from app.errors import BundleError, EngineUnavailable
 from app.model import Model
 from app.settings import PROJECT, Settings
+from tests import needs
+from tests.app.services import footprint_mb
 
 ENGINES_THAT_COME_AND_GO = """
 import signal, sys, threading
@@ -311,6 +315,27 @@ def test_after_warming_up_nothing_is_left_to_compile(shipped: Model, settings: S
         for cut in (Cut.EXPLAIN, Cut.EXPLAIN_DEEP):
             engine.run(cut, Batch.of(np.zeros((rows, size, size, 3), np.uint8)))
     assert (engine._models, engine._requests) == warmed
+
+
+def test_memory_that_no_call_needs_is_given_back(shipped: Model) -> None:
+    if not Path("/proc/self/smaps").exists():
+        needs.absent("/proc, where memory is read")
+    engine, size, rows = shipped.engine, shipped.card.input.size, 4
+    rng = np.random.default_rng(0)
+    batch = Batch.of(rng.integers(0, 256, (rows, size, size, 3), np.uint8))
+    before = engine.run(Cut.EXPLAIN_DEEP, batch)
+    process = [os.getpid()]
+
+    held_mb = footprint_mb(process)
+    assert engine.release_memory()  # it has run just now
+    engine.run(Cut.EXPLAIN, batch.rows([0]))
+    assert engine.release_memory()  # of this, not of the deep layers
+    assert footprint_mb(process) < held_mb - 20
+    assert not engine.release_memory()
+
+    after = engine.run(Cut.EXPLAIN_DEEP, batch)
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
 
 
 def test_earlier_layers_take_memory_for_few_photos(shipped: Model) -> None:

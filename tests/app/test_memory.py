@@ -14,7 +14,7 @@ from PIL import Image
 from app.settings import Settings
 from tests import needs
 from tests.app.conftest import encode
-from tests.app.services import LONG, serving
+from tests.app.services import AT_REST_MB, LONG, family, serving, wait_for_memory
 
 REQUESTS, ROUNDS, CLIENTS = 8_000, 40, 4
 
@@ -91,6 +91,7 @@ def test_memory_does_not_grow_over_many_requests(tmp_path: Path) -> None:
             shares = [[next(work) for _ in range(count)] for _ in range(CLIENTS)]
             _crowd(service.port, shares, failures)
             resident.append(_resident_mb(service.process.pid))
+        wait_for_memory(family(service.process.pid), AT_REST_MB)
     assert failures == []
     quarter = ROUNDS // 4
     growth = np.median(resident[-quarter:]) - np.median(resident[quarter : 2 * quarter])

@@ -26,7 +26,15 @@ from tests import needs
 from tests.app import attacks
 from tests.app.conftest import JPEG, encode, pixels
 from tests.app.exposition import Scrape
-from tests.app.services import LONG, Service, family, resident_mb, serving
+from tests.app.services import (
+    AT_REST_MB,
+    LONG,
+    Service,
+    family,
+    resident_mb,
+    serving,
+    wait_for_memory,
+)
 from tests.drawing import draw
 
 SOAK_S = float(os.environ.get("BREEDCAM_SOAK_S", "60"))
@@ -408,6 +416,7 @@ def test_attacks_of_every_kind_beside_honest_clients(tmp_path: Path) -> None:
         print(ledger)
         metrics = at_rest(service)
         compare(ledger, metrics)
+        wait_for_memory(family(service.process.pid), AT_REST_MB)
         assert service.stop() == 0
         log = service.log.read_text()
     assert {status for _, _, status in ledger.answers} <= STATUSES

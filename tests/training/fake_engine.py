@@ -22,6 +22,9 @@ class FakeEngine:
     def warm_up(self, max_batch: int) -> None:
         raise NotImplementedError
 
+    def release_memory(self) -> bool:
+        raise NotImplementedError
+
     def close(self) -> None:
         raise NotImplementedError
 

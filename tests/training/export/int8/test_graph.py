@@ -66,10 +66,11 @@ def test_it_predicts_and_explains_as_float32_does(
     outputs = trial.run(Cut.EXPLAIN_DEEP, batch)
 
     assert np.abs(outputs["probabilities"] - expected["probabilities"]).max() < 0.1
-    for name, array in expected.items():
-        if name.startswith(("gradcam", "layercam", "cam", "foreground")):
-            ours, theirs = outputs[name].ravel(), array.ravel()
-            assert np.corrcoef(ours, theirs)[0, 1] > 0.95, name
+    # A ReLU may leave nothing of a map.
+    maps = {name: array for name, array in expected.items() if array.ndim == 3 and array.std()}
+    assert len(maps) > 8
+    for name, array in maps.items():
+        assert np.corrcoef(outputs[name].ravel(), array.ravel())[0, 1] > 0.95, name
     assert not np.array_equal(outputs["logits"], expected["logits"])
     trial.close()
 

@@ -66,7 +66,8 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 CMD ["py
 CMD ["python", "-m", "app.main"]
 
 FROM python:${PYTHON}-slim AS training-packages
-# "train gpu" trains on NVIDIA GPUs; "perturbation" has LIME and SHAP besides, "onnx" ONNX.
+# "train gpu" trains on NVIDIA GPUs; "perturbation" has LIME and SHAP besides, "onnx" ONNX,
+# "int8" NNCF.
 ARG REQUIREMENTS=train
 COPY requirements /tmp/requirements
 RUN python -m venv /opt/venv \

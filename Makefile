@@ -16,7 +16,7 @@ $(error VENV is empty)
 endif
 
 run := $(VENV)/bin/python
-stamps := $(addprefix $(VENV)/.,serve otel ray gpu train onnx perturbation dev)
+stamps := $(addprefix $(VENV)/.,serve otel ray gpu train onnx int8 perturbation dev)
 
 # Which sets of requirements another one contains, with the same pins.
 covers.otel := serve
@@ -24,13 +24,15 @@ covers.ray := serve
 covers.gpu := serve
 covers.train := serve
 covers.onnx := serve train
+covers.int8 := serve train
 covers.perturbation := serve train
-covers.dev := serve otel ray train onnx perturbation
+covers.dev := serve otel ray train onnx int8 perturbation
 
 # Wheels only, but for what its author publishes as source alone: lime, and promise, which
 # tensorflow-datasets needs.
 sources.train := --no-binary promise
 sources.onnx := $(sources.train)
+sources.int8 := $(sources.train)
 sources.perturbation := --no-binary promise --no-binary lime
 sources.dev := $(sources.perturbation)
 
@@ -96,10 +98,11 @@ compile = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 
 .PHONY: requirements
 requirements: $(VENV)/.dev ## pin what pyproject.toml asks for; UPGRADE=1 takes newer versions
-	$(compile) --extra train --extra otel --extra ray --extra onnx --extra perturbation \
-		--extra dev -o requirements/dev.txt
+	$(compile) --extra train --extra otel --extra ray --extra onnx --extra int8 \
+		--extra perturbation --extra dev -o requirements/dev.txt
 	$(compile) --extra train -c requirements/dev.txt -o requirements/train.txt
 	$(compile) --extra train --extra onnx -c requirements/dev.txt -o requirements/onnx.txt
+	$(compile) --extra train --extra int8 -c requirements/dev.txt -o requirements/int8.txt
 	$(compile) --extra train --extra perturbation -c requirements/dev.txt \
 		-o requirements/perturbation.txt
 	$(compile) --extra gpu -c requirements/dev.txt -o requirements/gpu.txt

@@ -29,6 +29,7 @@ from app.wording import listed, near
 __all__ = [
     "CARD_PATH",
     "DEFAULT_THRESHOLD",
+    "INT8_PATH",
     "NOVELTY_BOUNDS",
     "PROBABILITY_BOUNDS",
     "Architecture",
@@ -39,6 +40,8 @@ __all__ = [
     "Foreground",
     "Fused",
     "Input",
+    "Int8",
+    "Int8Figures",
     "Label",
     "Layer",
     "Method",
@@ -55,6 +58,9 @@ __all__ = [
 ]
 
 CARD_PATH = Path("assets.extra/model.json")
+
+INT8_PATH = Path("assets.extra/openvino/int8.xml")
+"""Of OpenVINO's graph in 8-bit integers, where a version has one; the weights lie beside it."""
 
 DEFAULT_THRESHOLD = 0.15
 """Share of the maximum, the customary one, for a method and layer set not yet calibrated."""
@@ -233,6 +239,29 @@ class Confidence(_Strict):
     )
 
 
+class Int8Figures(_Strict):
+    """What is measured on validation photos before a graph in 8-bit integers is accepted."""
+
+    top1: Share
+    ece: Share | None = Field(None, description="null: the probabilities are not calibrated")
+    mean_iou: dict[Method, dict[str, Share]] = Field(
+        default_factory=dict, description="by method and layer set; empty: no photo has a box"
+    )
+    mean_iou_fused: dict[Method, dict[str, Share]] = Field(
+        default_factory=dict, description="the same by the rule `fused`"
+    )
+
+
+class Int8(_Strict):
+    """The version's graph in 8-bit integers: see `training.export.int8`."""
+
+    calibration_photos: int = Field(ge=1, description="training photos that set its ranges")
+    photos: int = Field(ge=1, description="validation photos of the figures")
+    precision: Literal["float32", "bfloat16"] = Field(description="that it is compared with")
+    before: Int8Figures = Field(description="in that precision")
+    after: Int8Figures = Field(description="in 8-bit integers")
+
+
 class Data(_Strict):
     """What the model was trained on."""
 
@@ -263,6 +292,7 @@ class ModelCard(_Strict):
         default_factory=dict, description="the rule `fused`, by method and layer set"
     )
     confidence: Confidence | None = None
+    int8: Int8 | None = Field(None, description="null: there is no graph in 8-bit integers")
     training: dict[str, Any] = Field(default_factory=dict, description="the configuration")
     data: Data | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
@@ -371,6 +401,11 @@ class Bundle:
 
     path: Path
     card: ModelCard
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether it has a graph in 8-bit integers."""
+        return (self.path / INT8_PATH).is_file()
 
 
 def find_version(path: Path) -> Path:

@@ -190,10 +190,11 @@ class Settings(BaseSettings):
         description="`cpu`, `gpu` or auto; a GPU that is asked for and absent is a warning, and "
         "the CPU is used",
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto",
-        description="`float32`, `bfloat16`, `float16` (GPUs only), or auto: bfloat16 where CPU or "
-        "GPU has it, float16 on older GPUs with tensor cores, else float32",
+        description="`float32`, `bfloat16`, `float16` (GPUs only), `int8` (CPUs only), or auto: "
+        "int8 where the model has it and the CPU has VNNI or AMX, else bfloat16 where CPU or GPU "
+        "has it, float16 on older GPUs with tensor cores, else float32",
     )
     threads: int = Field(0, ge=0, le=1024, description="inference threads; 0: one a core")
     max_bytes: int = Field(20_000_000, ge=1024, description="bytes of a request's body")

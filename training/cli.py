@@ -11,6 +11,7 @@ from pydantic_settings import PydanticBaseSettingsSource as Source
 from app.bundle import BundleError
 from app.engines import EngineUnavailable
 from training.commands.export import Bootstrap, Export
+from training.commands.int8 import AddInt8
 from training.commands.measure import Calibrate, Evaluate
 from training.commands.onnx import Onnx
 from training.commands.terminal import say
@@ -158,6 +159,9 @@ class Training(
         description="measure a model version on the test split"
     )
     onnx: CliSubCommand[Onnx] = Field(description="write a model version as an ONNX file")
+    int8: CliSubCommand[AddInt8] = Field(
+        description="add a graph in 8-bit integers to a model version"
+    )
     report: CliSubCommand[Report] = Field(description="render an evaluation as an HTML page")
 
     def cli_cmd(self) -> None:

@@ -13,6 +13,7 @@ from app.engines.base import (
     Engine,
     EngineInfo,
     cpu_has_bfloat16,
+    cpu_has_int8,
     gpu_precision,
     layer_output,
     output_names,
@@ -28,6 +29,7 @@ __all__ = [
     "EngineInfo",
     "EngineUnavailable",
     "cpu_has_bfloat16",
+    "cpu_has_int8",
     "create",
     "gpu_precision",
     "layer_output",
@@ -56,9 +58,11 @@ def create(
         engine: `openvino`, `tensorflow`, or `auto`: TensorFlow where it and an NVIDIA GPU are
             found, else OpenVINO.
         device: `auto`, `cpu` or `gpu`; a GPU that is absent is a warning.
-        precision: `float32`, `bfloat16`, `float16` (GPUs only), or `auto`: bfloat16 where CPU or
-            GPU has it, float16 on older GPUs with tensor cores, else float32; and float32 where the
-            model does not bear that (`ModelCard.precision`).
+        precision: `float32`, `bfloat16`, `float16` (GPUs only), `int8` (CPUs only, where the
+            version has such a graph), `float` or `auto`. `float` is bfloat16 where CPU or GPU has
+            it, float16 on older GPUs with tensor cores, else float32; and float32 where the model
+            does not bear that (`ModelCard.precision`). `auto` is int8 where the version has it and
+            the CPU is fast at it, else `float`.
         threads: 0 for one a core.
 
     Raises:

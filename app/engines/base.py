@@ -27,6 +27,7 @@ __all__ = [
     "check_ports",
     "check_weights",
     "cpu_has_bfloat16",
+    "cpu_has_int8",
     "gpu_precision",
     "input_names",
     "layer_output",
@@ -37,6 +38,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+SAVED_MODEL = "SavedModel"
+"""What messages call the graph that every version has."""
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Marks on the scale of batch sizes. The last is the largest size; TensorFlow's batches have no
@@ -186,12 +190,29 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets of an x86 CPU, as Linux names them; none elsewhere."""
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU has AVX-512 with bfloat16, as Linux reports."""
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    return "avx512_bf16" in _cpu_flags()
+
+
+def cpu_has_int8() -> bool:
+    """Whether the CPU multiplies and adds 8-bit integers in one instruction, as Linux reports.
+
+    Without it, OpenVINO's sums of 16 bits overflow, and 8-bit integers are hardly faster.
+    """
+    return not _cpu_flags().isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 def gpu_precision(capability: tuple[int, int]) -> Literal["float32", "bfloat16", "float16"]:
@@ -237,12 +258,13 @@ def output_names(card: ModelCard, cut: Cut) -> list[str]:
     return list(dict.fromkeys(str(name) for name in (*names, *earlier)))
 
 
-def check_ports(bundle: Bundle, actual: Mapping[str, Port]) -> None:
-    """Check that a SavedModel's inputs and outputs are what its card says.
+def check_ports(bundle: Bundle, actual: Mapping[str, Port], graph: str = SAVED_MODEL) -> None:
+    """Check that a graph's inputs and outputs are what its card says.
 
     Args:
         bundle: the model version.
         actual: by name; others than the service uses may be among them.
+        graph: what the messages call it.
 
     Raises:
         BundleError: one is missing, or has another shape or dtype; the message says what differs.
@@ -256,7 +278,7 @@ def check_ports(bundle: Bundle, actual: Mapping[str, Port]) -> None:
             )
         else:
             continue
-        raise BundleError(f"The SavedModel at {bundle.path} {problem}.")
+        raise BundleError(f"The {graph} at {bundle.path} {problem}.")
 
 
 def _expected_ports(card: ModelCard) -> dict[str, tuple[Port, str]]:
@@ -280,13 +302,16 @@ def _expected_ports(card: ModelCard) -> dict[str, tuple[Port, str]]:
     return {name: ports[name] for name in used}
 
 
-def check_weights(bundle: Bundle, weights: Iterable[tuple[str, npt.NDArray[Any]]]) -> None:
+def check_weights(
+    bundle: Bundle, weights: Iterable[tuple[str, npt.NDArray[Any]]], graph: str = SAVED_MODEL
+) -> None:
     """Check that a model's weights are finite.
 
     Args:
         bundle: the model version.
         weights: with their names; integers and single numbers among them pass (a graph may well
             hold an infinity, such as for padding before a maximum).
+        graph: what the message calls the graph that holds them.
 
     Raises:
         BundleError: some are not; the message names the first.
@@ -294,7 +319,7 @@ def check_weights(bundle: Bundle, weights: Iterable[tuple[str, npt.NDArray[Any]]
     for name, array in weights:
         if array.size > 1 and not _is_finite(array):
             raise BundleError(
-                f"The SavedModel at {bundle.path} holds weights that are not finite: {name!r}, "
+                f"The {graph} at {bundle.path} holds weights that are not finite: {name!r}, "
                 f"{array.dtype} {list(array.shape)}."
             )
 
@@ -322,11 +347,11 @@ class LocalEngine(ABC):
         """The precision to compute in; a warning where the model needs more than was requested.
 
         Args:
-            requested: one that the device has, or `auto`.
-            fastest: what `auto` is here, unless the model needs another.
+            requested: one that the device has, `auto` or `float`.
+            fastest: what these two are here, unless the model needs another.
         """
         needed = self._card.precision
-        if requested == "auto":
+        if requested in ("auto", "float"):
             return needed or fastest
         if needed not in (None, requested):
             self.warn(

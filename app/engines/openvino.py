@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from app.bundle import Bundle
+from app.bundle import INT8_PATH, Bundle
 from app.engines.base import (
+    SAVED_MODEL,
     Arrays,
     Batch,
     Cut,
@@ -21,6 +22,7 @@ from app.engines.base import (
     Port,
     check_ports,
     check_weights,
+    cpu_has_int8,
     input_names,
     output_names,
     usable_cores,
@@ -40,6 +42,8 @@ is in OpenVINO 2026.4.
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
+_INT8_GRAPH = "graph in 8-bit integers"
+
 _MOST_STREAMS = 8
 
 _MOST_ROWS = 4
@@ -50,6 +54,9 @@ eight; eight in two streams would take over 150 MB more."""
 
 class OpenVINOEngine(LocalEngine):
     """A model version on the CPU, cut to need from one graph.
+
+    The graph is the SavedModel's, or with the precision `int8` the one beside it, whose forward
+    pass is in 8-bit integers; the rest of it is computed in bfloat16 where the CPU has it.
 
     Photos are shared out among streams, each with as many cores, which takes up to 10 % less time
     than all cores on all photos (docs/performance.md). Few of them, or few that are left over from
@@ -70,29 +77,28 @@ class OpenVINOEngine(LocalEngine):
 
         Args:
             bundle: the model version.
-            precision: `auto` (bfloat16 where the CPU has it and the model bears it), `float32` or
-                `bfloat16`.
+            precision: `float32`, `bfloat16`, `int8`, `float` (bfloat16 where the CPU has it and the
+                model bears it) or `auto` (int8 where the version has it and the CPU is fast at it,
+                else `float`).
             threads: 0 for one a core.
 
         Raises:
-            BundleError: OpenVINO cannot read the SavedModel, or it does not fit its card, or its
-                weights are not finite.
-            EngineUnavailable: the CPU lacks the precision.
+            BundleError: OpenVINO cannot read the graph, or it does not fit the version's card, or
+                its weights are not finite.
+            EngineUnavailable: the CPU lacks the precision, or the version has no graph in it.
         """
         super().__init__(bundle)
-        has_bfloat16 = "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "float16":
-            raise EngineUnavailable("BREEDCAM_PRECISION=float16 is for GPUs.")
-        if precision == "bfloat16" and not has_bfloat16:
-            raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
-        precision = self.choose_precision(precision, "bfloat16" if has_bfloat16 else "float32")
+        precision, arithmetic = self._choose_precision(precision)
+        path, graph = bundle.path, SAVED_MODEL
+        if precision == "int8":
+            path, graph = bundle.path / INT8_PATH, _INT8_GRAPH
         try:
-            self._model = CORE.read_model(str(bundle.path))
+            self._model = CORE.read_model(str(path))
         except RuntimeError as error:
-            raise BundleError(f"OpenVINO cannot read the SavedModel at {bundle.path}.") from error
-        check_ports(bundle, _ports(self._model))
-        check_weights(bundle, _weights(self._model))
-        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+            raise BundleError(f"OpenVINO cannot read the {graph} at {path}.") from error
+        check_ports(bundle, _ports(self._model), graph)
+        check_weights(bundle, _weights(self._model), graph)
+        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[arithmetic]}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
         # A power of two that leaves no core over.
@@ -101,6 +107,29 @@ class OpenVINOEngine(LocalEngine):
         self._requests: dict[tuple[Cut, int], _Bound] = {}
         self._used: dict[tuple[Cut, int], bool] = {}
         self._precision = precision
+
+    def _choose_precision(self, requested: str) -> tuple[str, str]:
+        """The precision to compute in, and that of what is not in 8-bit integers."""
+        has_bfloat16 = "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if requested == "float16":
+            raise EngineUnavailable("BREEDCAM_PRECISION=float16 is for GPUs.")
+        if requested == "bfloat16" and not has_bfloat16:
+            raise EngineUnavailable("BREEDCAM_PRECISION=bfloat16, and this CPU has no bfloat16.")
+        if requested == "int8" and not cpu_has_int8():
+            raise EngineUnavailable(
+                "BREEDCAM_PRECISION=int8, and this CPU has none of AVX-512 VNNI, AVX-VNNI and AMX, "
+                "which multiply 8-bit integers."
+            )
+        if requested == "int8" and not self._bundle.has_int8:
+            raise EngineUnavailable(
+                f"BREEDCAM_PRECISION=int8, and {self._bundle.path} has no graph in 8-bit integers: "
+                "`python -m training int8` adds one."
+            )
+        fastest = arithmetic = "bfloat16" if has_bfloat16 else "float32"
+        if requested == "auto" and self._bundle.has_int8 and cpu_has_int8():
+            fastest = "int8"
+        chosen = self.choose_precision(requested, fastest)
+        return chosen, arithmetic if chosen == "int8" else chosen
 
     @property
     def info(self) -> EngineInfo:
@@ -282,6 +311,6 @@ def _weights(model: ov.Model) -> Iterator[tuple[str, npt.NDArray[Any]]]:
 def _array(port: ov.ConstOutput, rows: int) -> npt.NDArray[Any]:
     _, *shape = port.partial_shape
     if any(length.is_dynamic for length in shape):
-        raise BundleError(f"The SavedModel does not fix the shape of {port.any_name!r}.")
+        raise BundleError(f"The graph does not fix the shape of {port.any_name!r}.")
     lengths = (length.get_length() for length in shape)
     return np.zeros((rows, *lengths), port.element_type.to_dtype())

@@ -49,7 +49,8 @@ class TensorFlowEngine(LocalEngine):
         Args:
             bundle: the model version.
             device: `auto`, `cpu` or `gpu`; a GPU that is absent is a warning.
-            precision: `auto`, `float32`, `bfloat16` (on a CPU, oneDNN's) or `float16`.
+            precision: `auto` or `float`, which are the same here, `float32`, `bfloat16` (on a CPU,
+                oneDNN's) or `float16`.
             threads: 0 for one a core.
 
         Raises:
@@ -127,6 +128,8 @@ class TensorFlowEngine(LocalEngine):
         return tf.function(run, input_signature=signature, jit_compile=self.on_gpu, autograph=False)
 
     def _choose_precision(self, precision: str) -> str:
+        if precision == "int8":
+            raise EngineUnavailable("BREEDCAM_PRECISION=int8 is for CPUs, with OpenVINO.")
         if self.on_gpu:
             return self._choose_gpu_precision(precision)
         has_bfloat16 = cpu_has_bfloat16()

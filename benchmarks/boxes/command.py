@@ -78,7 +78,9 @@ def main(arguments: Sequence[str]) -> None:
     if len(sample) < 2:
         parser.error("two photos with a box are the least")
     threads = Settings().threads
-    engine = engines.create(bundle, engine="openvino", device="cpu", threads=threads)
+    engine = engines.create(
+        bundle, engine="openvino", device="cpu", precision="float", threads=threads
+    )
     text = measure(bundle, engine, sample, among=len(boxed), threads=threads)
     print(text)
     if options.limit is None:

@@ -11,7 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from app import engines
-from app.bundle import Bundle, Foreground, Input, Layer, ModelCard
+from app.bundle import INT8_PATH, Bundle, Foreground, Input, Layer, ModelCard
+from app.engines import base, cpu_has_bfloat16, cpu_has_int8
+from app.engines import openvino as openvino_engine
 from app.engines.base import (
     Batch,
     Cut,
@@ -26,6 +28,7 @@ from app.engines.openvino import CORE, OpenVINOEngine, _Bound, _ports
 from app.errors import BundleError, EngineUnavailable
 from app.model import Model
 from app.settings import PROJECT, Settings
+from benchmarks import pictures
 from tests import needs
 from tests.app.services import footprint_mb
 
@@ -56,7 +59,7 @@ def test_a_cpu_is_served_by_openvino(
 
     assert info.name == "openvino"
     assert info.warnings == []
-    assert info.precision in ("bfloat16", "float32")
+    assert info.precision in ("int8", "bfloat16", "float32")
 
 
 def test_precision_that_the_model_needs(shipped_bundle: Bundle) -> None:
@@ -65,9 +68,122 @@ def test_precision_that_the_model_needs(shipped_bundle: Bundle) -> None:
     engine = OpenVINOEngine(bundle)
 
     assert (engine.info.precision, engine.info.warnings) == ("float32", [])
+    assert engine.choose_precision("float", "bfloat16") == "float32"
     assert engine.choose_precision("bfloat16", "bfloat16") == "bfloat16"
     [warning] = engine.info.warnings
     assert warning.startswith("BREEDCAM_PRECISION=bfloat16, and the model predicts")
+
+
+# -- 8-bit integers
+
+
+@pytest.mark.parametrize(
+    ("flags", "int8", "bfloat16"),
+    [
+        ("fpu avx2 avx512f avx512_vnni", True, False),
+        ("fpu avx2 avx_vnni", True, False),
+        ("fpu avx512_bf16 amx_bf16 amx_int8", True, True),
+        ("fpu avx2 avx512f avx512_bf16", False, True),
+        ("fpu avx2 avx512f", False, False),
+    ],
+)
+def test_what_a_cpu_is_fast_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, int8: bool, bfloat16: bool
+) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"model name\t: avx512_vnni avx512_bf16\nflags\t\t: {flags}\n", "utf-8")
+    monkeypatch.setattr(base, "_CPU_INFO", path)
+
+    assert (cpu_has_int8(), cpu_has_bfloat16()) == (int8, bfloat16)
+
+
+def test_a_cpu_of_which_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(base, "_CPU_INFO", tmp_path / "absent")
+
+    assert (cpu_has_int8(), cpu_has_bfloat16()) == (False, False)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("has_graph", [True, False])
+def test_auto_is_int8_where_the_model_has_it_and_the_cpu_is_fast_at_it(
+    shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, fast: bool, has_graph: bool
+) -> None:
+    monkeypatch.setattr(openvino_engine, "cpu_has_int8", lambda: fast)
+    monkeypatch.setattr(Bundle, "has_int8", has_graph)
+
+    auto, own = (
+        OpenVINOEngine(shipped_bundle, precision=name).info.precision for name in ("auto", "float")
+    )
+
+    assert own in ("bfloat16", "float32")
+    assert auto == ("int8" if fast and has_graph else own)
+
+
+def test_int8_is_not_chosen_for_a_model_that_needs_float32(
+    shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_engine, "cpu_has_int8", lambda: True)
+    bundle = Bundle(shipped_bundle.path, shipped_bundle.card.replace(precision="float32"))
+
+    assert OpenVINOEngine(bundle).info.precision == "float32"
+
+
+def test_int8_that_cannot_be_had(
+    shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bare = Bundle(tmp_path, shipped_bundle.card)
+    monkeypatch.setattr(openvino_engine, "cpu_has_int8", lambda: True)
+    with pytest.raises(EngineUnavailable, match="no graph in 8-bit integers: `python -m training"):
+        OpenVINOEngine(bare, precision="int8")
+    monkeypatch.setattr(openvino_engine, "cpu_has_int8", lambda: False)
+    with pytest.raises(EngineUnavailable, match="none of AVX-512 VNNI"):
+        OpenVINOEngine(shipped_bundle, precision="int8")
+    with pytest.raises(EngineUnavailable, match="int8 is for CPUs, with OpenVINO"):
+        engines.create(shipped_bundle, engine="tensorflow", precision="int8")
+
+
+def test_a_graph_in_8_bit_integers_is_checked_as_the_savedmodel_is(
+    shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(openvino_engine, "cpu_has_int8", lambda: True)
+    card = shipped_bundle.card
+    fewer = card.replace(labels=card.labels[:-1], int8=None)
+    with pytest.raises(BundleError, match=r"The graph in 8-bit integers at .* has 'logits' as"):
+        OpenVINOEngine(Bundle(shipped_bundle.path, fewer), precision="int8")
+
+    spoilt = tmp_path / INT8_PATH
+    spoilt.parent.mkdir(parents=True)
+    spoilt.write_bytes((shipped_bundle.path / INT8_PATH).read_bytes()[:-100])
+    with pytest.raises(BundleError, match="OpenVINO cannot read the graph in 8-bit integers at"):
+        OpenVINOEngine(Bundle(tmp_path, card), precision="int8")
+
+
+@pytest.mark.skipif(not cpu_has_int8(), reason="this CPU is not fast at 8-bit integers")
+def test_int8_predicts_and_explains_as_float32_does(shipped: Model, shipped_bundle: Bundle) -> None:
+    """Every output is there. Made pictures are harder than photos: no class is likely."""
+    size = shipped.card.input.size
+    engine = OpenVINOEngine(shipped_bundle, precision="int8")
+    batch = Batch.of(np.stack([pictures.pixels(size, size, seed) for seed in range(4)]))
+    expected = shipped.engine.run(Cut.EXPLAIN_DEEP, batch)
+    batch = Batch.of(batch.image, expected["target_index"])
+
+    outputs = engine.run(Cut.EXPLAIN_DEEP, batch)
+    shallow = engine.run(Cut.EXPLAIN, batch)
+
+    assert engine.info.precision == "int8"
+    assert {name: array.shape for name, array in outputs.items()} == {
+        name: array.shape for name, array in expected.items()
+    }
+    assert np.abs(outputs["probabilities"] - expected["probabilities"]).max() < 0.1
+    np.testing.assert_allclose(shallow["logits"], outputs["logits"], atol=0.1)
+    for name in ("cam", "gradcam", "gradcampp", "layercam", "hirescam", "foreground"):
+        for ours, theirs in zip(outputs[name], expected[name], strict=True):
+            assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.95, name
+    np.testing.assert_allclose(outputs["novelty"], expected["novelty"], rtol=0.1)
+    engine.close()
+
+
+# -- runs
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4])

@@ -11,7 +11,7 @@ from training import cli
 from training.config import Stage, Stages
 from training.options import Directory, File, Metavar, help_text, metavar
 
-SUBCOMMANDS = ("train", "export", "bootstrap", "calibrate", "evaluate", "onnx", "report")
+SUBCOMMANDS = ("train", "export", "bootstrap", "calibrate", "evaluate", "onnx", "int8", "report")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from training.commands.int8 import AddInt8, check_possible
 from training.commands.onnx import Onnx, check_destination
 from training.commands.terminal import say
 from training.config import Source as PhotoSource
@@ -135,14 +136,26 @@ class Export(_WithPhotos, _NewVersion):
         None,
         description="also write the version as an ONNX file; see `onnx`",
     )
+    int8: bool = Field(
+        False, description="also add a graph in 8-bit integers to the version; see `int8`"
+    )
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         if self.onnx is not None:
             check_destination(self.onnx, self.place)
+        if self.int8:
+            check_possible(None)
+            if self.keras is not None and self.training_photos is None:
+                raise ExportError("--int8 needs photos of the classes: pass --data-dir.")
         place = self._export_run() if self.keras is None else self._export_keras(self.keras)
         if self.onnx is not None:
             Onnx(model=place, out=self.onnx).cli_cmd()
+        if self.int8:
+            photos = self if self.keras is not None else TrainConfig.of_run(self.run)
+            AddInt8(
+                model=place, source=photos.source, data_dir=photos.data_dir, boxes=photos.boxes
+            ).cli_cmd()
 
     def _export_run(self) -> Path:
         for name in _OF_KERAS:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -19,16 +19,19 @@ from training.errors import TrainingError
 from training.evaluation.perturbation import SAMPLES, Perturbation, load_packages
 from training.evaluation.schema import Comparison, Evaluation
 from training.files import atomic_write, in_project
+from training.hints import command, photo_options
 from training.options import Directory, Metavar
 from training.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     from training.data.dataset import Dataset, Example
 
-__all__ = ["Calibrate", "Evaluate"]
+__all__ = ["Calibrate", "Evaluate", "OnModel", "current_card", "warn_of_missing"]
 
 
-class _OnModel(BaseModel):
+class OnModel(BaseModel):
+    """A model version, and photos of its classes."""
+
     model: Directory = Field(description="models/NAME or models/NAME/VERSION")
     source: Source = Field(
         "stanford_dogs", description="Stanford Dogs, or a folder of the model's classes"
@@ -40,23 +43,27 @@ class _OnModel(BaseModel):
         None, description="boxes of a folder's photos: VOC directory, COCO or CSV; default: found"
     )
 
-    def load(self) -> "tuple[Bundle, Engine, Dataset]":
+    def load(self, precision: str) -> "tuple[Bundle, Engine, Dataset]":
         """The model version, an engine, and the photos of the model's breeds."""
         bundle = bundles.load(self.model)
+        dataset = self.photos_of(bundle)
+        return bundle, engines.create(bundle, precision=precision), dataset
+
+    def photos_of(self, bundle: Bundle) -> "Dataset":
+        """The photos of the model's breeds."""
         start_tensorflow()
         from training.data.loading import load_for_model
 
-        dataset = load_for_model(
+        return load_for_model(
             self.source,
             self.data_dir,
             bundle.card.labels,
             boxes=self.boxes,
             config=bundle.card.training,
         )
-        return bundle, engines.create(bundle), dataset
 
 
-def _warn_of_missing(bundle: Bundle, examples: "Sequence[Example]", what: str) -> None:
+def warn_of_missing(bundle: Bundle, examples: "Sequence[Example]", what: str) -> None:
     """Say how many of the model's classes these photos do not show."""
     present = {example.label for example in examples}
     missing = [label.name for label in bundle.card.labels if label.index not in present]
@@ -68,7 +75,7 @@ def _warn_of_missing(bundle: Bundle, examples: "Sequence[Example]", what: str) -
         )
 
 
-def _current(bundle: Bundle) -> ModelCard:
+def current_card(bundle: Bundle) -> ModelCard:
     """The version's card as it is now: metrics that another command has written meanwhile stay.
 
     Raises:
@@ -83,7 +90,7 @@ def _current(bundle: Bundle) -> ModelCard:
     return card
 
 
-class Calibrate(_OnModel):
+class Calibrate(OnModel):
     """Find what boxes are drawn by, and when an answer is doubted; write it to model.json.
 
     Thresholds and fused rules come from boxes of the training split, where there are any; the
@@ -101,7 +108,7 @@ class Calibrate(_OnModel):
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
-        bundle, engine, dataset = self.load()
+        bundle, engine, dataset = self.load("float")
         from training.calibration.boxes import calibrate
         from training.calibration.confidence import calibrate_confidence
         from training.data.splits import balanced_sample
@@ -109,17 +116,23 @@ class Calibrate(_OnModel):
         boxed = [example for example in dataset.train + dataset.validation if example.boxes]
         chosen = balanced_sample(boxed, self.limit, self.seed)
         validation = balanced_sample(dataset.validation, self.limit, self.seed)
-        _warn_of_missing(bundle, validation, "validation photo")
+        warn_of_missing(bundle, validation, "validation photo")
         if chosen:
-            _warn_of_missing(bundle, chosen, "photo with a box in the training split")
+            warn_of_missing(bundle, chosen, "photo with a box in the training split")
         changes: dict[str, Any] = {"confidence": calibrate_confidence(bundle, engine, validation)}
         if chosen:
             rules = calibrate(bundle, engine, chosen)
             changes |= {"thresholds": rules.thresholds, "fused": rules.fused}
         else:
             say("No photo of the training split has a box: thresholds stay as they are.")
-        card = _current(bundle).replace(**changes)
+        card = current_card(bundle).replace(**changes)
         card.write(bundle.path)
+        if card.int8 is not None:
+            again = command("int8", "--model", self.model, *photo_options(self))
+            say(
+                "The graph in 8-bit integers was accepted with the calibration before this one. To "
+                f"measure it with this one:\n  {again}"
+            )
         print(
             terminal.calibration(
                 card,
@@ -129,7 +142,7 @@ class Calibrate(_OnModel):
         )
 
 
-class Evaluate(_OnModel):
+class Evaluate(OnModel):
     """Measure a model version on the test split; print a table.
 
     Accuracy over all photos; mean IoU, GT-known and top-1 localisation, MaxBoxAccV2, pointing game
@@ -182,18 +195,22 @@ class Evaluate(_OnModel):
     perturbation_samples: int = Field(
         SAMPLES, ge=100, description="perturbed photos for each heatmap of --perturbation"
     )
+    precision: Literal["auto", "float", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="the arithmetic, as in BREEDCAM_PRECISION; float: the best that is not int8",
+    )
     seed: int = Field(0, ge=0, description="of the samples, the intervals and the gallery")
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         self._check_options()
-        bundle, engine, dataset = self.load()
+        bundle, engine, dataset = self.load(self.precision)
         from training.data.splits import balanced_sample
         from training.evaluation.evaluate import evaluate
 
         test = balanced_sample(dataset.test, self.limit, self.seed)
         say(f"Measuring the test split: {len(test)} of its {len(dataset.test)} photos.")
-        _warn_of_missing(bundle, test, "test photo")
+        warn_of_missing(bundle, test, "test photo")
         if self.gallery and not any(example.boxes for example in test):
             say("None of them has a box: there is no gallery.")
         sample = self._sample_to_compare(test)
@@ -210,7 +227,7 @@ class Evaluate(_OnModel):
         print(terminal.evaluation(evaluation), flush=True)
         self._write_out(evaluation)
         if self.write:
-            card = _current(bundle)
+            card = current_card(bundle)
             metrics = with_metrics(card.metrics, evaluation.summary(), self.beside)
             card.replace(metrics=metrics).write(bundle.path)
         if sample:

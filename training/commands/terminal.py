@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from app.bundle import Method, ModelCard, Rule
 from training.evaluation.inference import FUSED
@@ -22,7 +23,10 @@ from training.report.wording import (
     shows_top5,
 )
 
-__all__ = ["calibration", "comparison", "evaluation", "say"]
+if TYPE_CHECKING:
+    from training.export.int8.gate import Loss
+
+__all__ = ["calibration", "comparison", "evaluation", "int8", "say"]
 
 BREEDS = 5
 """How many of the best and of the worst breeds are listed, and of the most confused pairs."""
@@ -78,6 +82,20 @@ def calibration(card: ModelCard, *, boxes: tuple[int, int], validation: tuple[in
         if others:
             lines.append(f"And {others} thresholds at single layers.")
     return "\n".join(lines)
+
+
+def int8(losses: "Sequence[Loss]", precision: str) -> str:
+    """A table of what the graph in 8-bit integers was held to.
+
+    Args:
+        losses: of all figures.
+        precision: that it is compared with.
+    """
+    rows = [
+        (loss.name, f"{loss.before:.4f}", f"{loss.after:.4f}", f"{100 * loss.lost:+.2f}")
+        for loss in losses
+    ]
+    return "\n".join(columns([("", precision, "int8", "points lost"), *rows]))
 
 
 def _of(counts: tuple[int, int]) -> str:

@@ -10,6 +10,8 @@ beside it:
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow as tf
@@ -19,7 +21,7 @@ from training.errors import ExportError
 from training.export.explained import ExplainedNetwork
 from training.files import MODEL_NAME, is_model_name
 
-__all__ = ["check_free", "next_version", "write"]
+__all__ = ["check_free", "next_version", "revision", "write"]
 
 
 def write(
@@ -92,6 +94,34 @@ def next_version(model_dir: Path) -> int:
         return 1
     numbers = map(_number, model_dir.iterdir())
     return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+@contextmanager
+def revision(version_dir: Path) -> Iterator[Path]:
+    """A copy of a version to change, which takes its place at the end; after an exception it goes.
+
+    Its files are the version's own (hard links) where the file system has them: replace files in
+    it, and do not write to them.
+
+    Raises:
+        ExportError: there can be no such directory.
+    """
+    check_free(version_dir, overwrite=True)
+    draft = version_dir.with_name(f".{version_dir.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        shutil.copytree(version_dir, draft, copy_function=_link)
+        yield draft
+        _put_in_place(draft, version_dir)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _put_in_place(draft: Path, version_dir: Path) -> None:

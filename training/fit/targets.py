@@ -132,7 +132,7 @@ def answers(
 def _load(path: Path) -> tuple[Bundle, Engine]:
     try:
         bundle = bundles.load(path)
-        return bundle, engines.create(bundle)
+        return bundle, engines.create(bundle, precision="float")
     except (BundleError, EngineUnavailable) as error:
         raise DataError(f"The teacher {path} cannot be loaded: {error}") from error
 

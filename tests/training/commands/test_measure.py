@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,10 +90,10 @@ def test_what_another_command_writes_meanwhile_stays(
     source = ("--model", str(version), "--source", "folder", "--data-dir", f"{tmp_path / 'photos'}")
     engine = engines.create
 
-    def meanwhile(bundle: bundles.Bundle) -> engines.Engine:
+    def meanwhile(bundle: bundles.Bundle, **options: Any) -> engines.Engine:
         metrics = {"beside": {"others": {"top1": 0.5}}}
         bundle.card.replace(metrics=metrics).write(bundle.path)
-        return engine(bundle)
+        return engine(bundle, **options)
 
     monkeypatch.setattr(engines, "create", meanwhile)
     cli.main([command, *source, *(["--write", "--sample", "0"] if command == "evaluate" else [])])
@@ -110,9 +111,9 @@ def test_figures_of_a_version_that_is_calibrated_meanwhile_are_refused(
     source = ("--model", str(version), "--source", "folder", "--data-dir", f"{tmp_path / 'photos'}")
     engine = engines.create
 
-    def meanwhile(bundle: bundles.Bundle) -> engines.Engine:
+    def meanwhile(bundle: bundles.Bundle, **options: Any) -> engines.Engine:
         bundle.card.replace(thresholds={Method.CAM: {"last": 0.4}}).write(bundle.path)
-        return engine(bundle)
+        return engine(bundle, **options)
 
     monkeypatch.setattr(engines, "create", meanwhile)
     with pytest.raises(SystemExit, match="has changed while it was measured"):

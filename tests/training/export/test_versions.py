@@ -9,7 +9,7 @@ import pytest
 from app.bundle import Bundle, BundleError, ModelCard, checksums, find_version, load
 from training.errors import ExportError
 from training.export.explained import ExplainedNetwork
-from training.export.versions import check_free, next_version, write
+from training.export.versions import check_free, next_version, revision, write
 
 
 def test_card_is_written_with_checksums(small_bundle: Bundle, card: ModelCard) -> None:
@@ -131,3 +131,36 @@ def test_next_version(tmp_path: Path) -> None:
     for name in ("2", "10", "notes"):
         (tmp_path / name).mkdir()
     assert next_version(tmp_path) == 11
+
+
+def test_a_revision_takes_its_versions_place(
+    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path
+) -> None:
+    version_dir = tmp_path / "small" / "3"
+    before = write(explained, version_dir, card)
+
+    with revision(version_dir) as draft:
+        (draft / "more").write_bytes(b"more")
+        after = before.replace(licence="another", checksums=checksums(draft))
+        after.write(draft)
+        assert load(version_dir).card == before
+
+    assert load(version_dir).card == after
+    assert sorted(path.name for path in version_dir.parent.iterdir()) == ["3"]
+
+
+def test_a_revision_that_fails_leaves_the_version(
+    explained: ExplainedNetwork, card: ModelCard, tmp_path: Path
+) -> None:
+    version_dir = tmp_path / "small" / "3"
+    before = write(explained, version_dir, card)
+
+    def interrupted() -> None:
+        with revision(version_dir) as draft:
+            (draft / "more").write_bytes(b"more")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert load(version_dir).card == before
+    assert sorted(path.name for path in version_dir.parent.iterdir()) == ["3"]

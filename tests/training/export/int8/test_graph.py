@@ -1,0 +1,96 @@
+"""The small network quantised: what is integer, what is not, and what it predicts."""
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import pytest
+
+from app.bundle import INT8_PATH, Bundle
+from app.engines import Batch, Cut, Engine, cpu_has_int8, create, output_names
+from tests.training.pictures import photo
+from training.evaluation.inference import squashed
+from training.export.int8 import graph
+
+Photos = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def photos(small_bundle: Bundle) -> Photos:
+    return np.stack([squashed(small_bundle.card, photo(i % 2, i))[1] for i in range(24)])
+
+
+@pytest.fixture(scope="module")
+def quantised(
+    small_bundle: Bundle, photos: Photos, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """The bundle's path, with the graph alone."""
+    path = tmp_path_factory.mktemp("int8")
+    graph.write(small_bundle, photos[:16], path / INT8_PATH)
+    return Bundle(path, small_bundle.card)
+
+
+def test_kernels_are_stored_once_as_integers(small_bundle: Bundle, quantised: Bundle) -> None:
+    full = ov.Core().read_model(str(small_bundle.path))
+    model = ov.Core().read_model(str(quantised.path / INT8_PATH))
+
+    arrays = [node.data for node in model.get_ops() if node.get_type_name() == "Constant"]
+    integers = [array for array in arrays if array.dtype == np.int8]
+    kernels = [array for array in arrays if array.ndim == 4 and array.dtype.kind == "f"]
+    convolutions = len(graph._ancestors(full.output("logits").get_node()) & _convolutions(full))
+    # All but the first one, and not the head's.
+    assert len(integers) == convolutions - 1
+    assert {array.ndim for array in integers} == {4}
+    assert max(map(np.size, kernels)) == 7 * 7 * 3 * 8  # the first one's; the others are biases
+
+
+def _convolutions(model: ov.Model) -> set[str]:
+    nodes = (node for node in model.get_ops() if node.get_type_name() == "Convolution")
+    return {node.get_friendly_name() for node in nodes}
+
+
+def test_every_output_is_there(quantised: Bundle) -> None:
+    model = ov.Core().read_model(str(quantised.path / INT8_PATH))
+    names = {name for port in model.outputs for name in port.names}
+
+    assert names >= set(output_names(quantised.card, Cut.EXPLAIN_DEEP))
+
+
+@pytest.mark.skipif(not cpu_has_int8(), reason="this CPU is not fast at 8-bit integers")
+def test_it_predicts_and_explains_as_float32_does(
+    quantised: Bundle, photos: Photos, engine: Engine
+) -> None:
+    trial = create(quantised, engine="openvino", device="cpu", precision="int8")
+    batch = Batch.of(photos[16:], np.zeros(8, np.int32))
+
+    expected = engine.run(Cut.EXPLAIN_DEEP, batch)
+    outputs = trial.run(Cut.EXPLAIN_DEEP, batch)
+
+    assert np.abs(outputs["probabilities"] - expected["probabilities"]).max() < 0.1
+    # A ReLU may leave nothing of a map.
+    maps = {name: array for name, array in expected.items() if array.ndim == 3 and array.std()}
+    assert len(maps) > 8
+    for name, array in maps.items():
+        assert np.corrcoef(outputs[name].ravel(), array.ravel())[0, 1] > 0.95, name
+    assert not np.array_equal(outputs["logits"], expected["logits"])
+    trial.close()
+
+
+@pytest.mark.parametrize(
+    ("array", "kernel", "axes"),
+    [
+        (np.zeros((3, 4)), np.zeros((3, 4)), [0, 1]),
+        (np.arange(24.0).reshape(1, 2, 3, 4).transpose(2, 3, 1, 0),) * 2 + ([0, 1, 2, 3],),
+        (
+            np.arange(24.0).reshape(1, 2, 3, 4).transpose(2, 3, 1, 0),
+            np.arange(24.0).reshape(1, 2, 3, 4),
+            [2, 3, 1, 0],
+        ),
+        (np.arange(4.0).reshape(2, 2), np.arange(4.0).reshape(2, 2).T, None),
+        (np.zeros(3), np.zeros((3, 1)), None),
+        (np.zeros(3), None, None),
+    ],
+)
+def test_how_a_kernel_lies_in_the_backward_pass(
+    array: npt.NDArray[np.float64], kernel: npt.NDArray[np.float64] | None, axes: list[int] | None
+) -> None:
+    assert graph._same(array, kernel) == axes

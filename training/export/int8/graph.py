@@ -1,0 +1,148 @@
+"""A model version's graph with its forward pass in 8-bit integers, quantised by NNCF."""
+
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import app.engines  # noqa: F401  keeps OpenVINO and NNCF from reporting each start to their makers
+
+# isort: split
+import nncf
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from nncf import IgnoredScope, QuantizationPreset
+from openvino import opset13
+
+from app.bundle import Bundle
+
+__all__ = ["quantise", "write"]
+
+_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+
+Array = npt.NDArray[Any]
+
+
+def write(bundle: Bundle, photos: npt.NDArray[np.uint8], path: Path) -> None:
+    """Quantise a version's SavedModel and write it in OpenVINO's format.
+
+    Args:
+        bundle: the model version.
+        photos: see `quantise`.
+        path: of the `.xml`; the `.bin` with the weights goes beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ov.save_model(quantise(ov.Core().read_model(str(bundle.path)), photos), path, False)
+
+
+def quantise(full: ov.Model, photos: npt.NDArray[np.uint8]) -> ov.Model:
+    """The graph with activations and weights of its forward pass in 8-bit integers.
+
+    Float stay: the first convolution, whose weights NNCF would round to 7 bits; the head; maps,
+    novelty and foreground; and the arithmetic of the backward pass, which takes its kernels from
+    the forward pass's integers.
+
+    Args:
+        full: as OpenVINO reads it from a SavedModel.
+        photos: training photos as the model takes them, uint8 RGB `[N, S, S, 3]`. They set the
+            range of each activation.
+    """
+    forward = _ancestors(full.output("logits").get_node())
+    _unpack(full, forward)
+    full = full.clone()  # less what hangs on it and leads to no output
+    nodes = full.get_ordered_ops()
+    products = [
+        node
+        for node in nodes
+        if node.get_friendly_name() in forward and node.get_type_name() in _PRODUCTS
+    ]
+    kernels = {node.get_friendly_name(): _constant(node.input_value(1)) for node in products}
+    others = {node.get_friendly_name() for node in nodes} - forward
+    ends = {products[0].get_friendly_name(), products[-1].get_friendly_name()}
+    index = np.full(1, -1, np.int32)
+    samples = [
+        {"image": photo[None], "class_index": index, "versus_index": index} for photo in photos
+    ]
+    nncf.set_log_level(logging.WARNING)
+    with redirect_stdout(sys.stderr):  # its progress
+        quantised = nncf.quantize(
+            full,
+            nncf.Dataset(samples),
+            preset=QuantizationPreset.MIXED,
+            subset_size=len(samples),
+            fast_bias_correction=False,
+            ignored_scope=IgnoredScope(names=sorted(others | ends), validate=False),
+        )
+    _share(quantised, kernels)
+    return quantised
+
+
+def _ancestors(node: ov.Node) -> set[str]:
+    """The names of a node and of all that it is computed from."""
+    names: set[str] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node.get_friendly_name() not in names:
+            names.add(node.get_friendly_name())
+            waiting += [value.get_node() for value in node.input_values()]
+    return names
+
+
+def _unpack(model: ov.Model, names: set[str]) -> None:
+    """Turn float16 constants among the named nodes into float32, which NNCF stores as integers."""
+    for node in model.get_ordered_ops():
+        if node.get_friendly_name() in names and node.get_type_name() in _PRODUCTS:
+            kernel = _constant(node.input_value(1))
+            if kernel is not None:
+                constant = opset13.constant(kernel.astype(np.float32))
+                node.input(1).replace_source_output(constant.output(0))
+                names.add(constant.get_friendly_name())
+
+
+def _share(model: ov.Model, kernels: dict[str, Array | None]) -> None:
+    """Let the backward pass derive its kernels from the forward pass's integers.
+
+    Args:
+        model: quantised.
+        kernels: by the name of the forward pass's node, as they were before.
+    """
+    nodes = model.get_ordered_ops()
+    by_name = {node.get_friendly_name(): node for node in nodes}
+    for node in nodes:
+        array = _constant(node.output(0))
+        if array is None or array.ndim < 2 or node.get_element_type() != ov.Type.f32:
+            continue
+        for name, kernel in kernels.items():
+            axes = _same(array, kernel)
+            weights = by_name[name].input_value(1)
+            if axes is not None and weights.get_node().get_type_name() == "Multiply":
+                shared = opset13.transpose(weights, opset13.constant(np.array(axes, np.int32)))
+                for target in node.output(0).get_target_inputs():
+                    target.replace_source_output(shared.output(0))
+                break
+
+
+def _same(array: Array, kernel: Array | None) -> Sequence[int] | None:
+    """The order of a kernel's axes in which it equals an array; None if there is none.
+
+    TensorFlow keeps kernels as `[h, w, in, out]`, OpenVINO as `[out, in, h, w]`.
+    """
+    orders: Iterable[Sequence[int]] = [range(array.ndim), (2, 3, 1, 0)]
+    if kernel is None or kernel.ndim != array.ndim:
+        return None
+    for axes in orders:
+        if len(axes) == array.ndim and np.array_equal(array, kernel.transpose(axes)):
+            return list(axes)
+    return None
+
+
+def _constant(value: ov.Output) -> Array | None:
+    """A constant, perhaps converted from float16; None for what is computed."""
+    node = value.get_node()
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return node.data if node.get_type_name() == "Constant" else None

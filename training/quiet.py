@@ -16,7 +16,6 @@ _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _UNINITIALISED = "WARNING: All log messages before absl::InitializeLog()"
 _BELOW_ERROR = re.compile(r"[IW]\d{4} \S+ +\d+ \S+:\d+\] ")
 _NO_DRIVER = re.compile(r"E\d{4} .*failed call to cuInit")
-_NO_FLOAT16 = re.compile(r"E\d{4} .*oneDNN supports DT_HALF only")
 
 
 def start_tensorflow() -> None:
@@ -24,6 +23,8 @@ def start_tensorflow() -> None:
 
     While it is imported, TensorFlow logs before it has read `TF_CPP_MIN_LOG_LEVEL`. A level of 0
     or 1, which a user has set, shows these messages too.
+
+    No operation is run: devices, hosts and memory can be configured only before the first.
     """
     if "tensorflow" in sys.modules:
         return
@@ -32,10 +33,6 @@ def start_tensorflow() -> None:
 
         # A CPU's machine has no CUDA to initialise: TensorFlow calls that an error.
         tf.config.list_physical_devices()
-        # On a CPU without float16, oneDNN leaves it to Eigen, which computes the same. TensorFlow
-        # calls that an error too, once, at the first operation in float16: here.
-        with tf.device("CPU:0"):
-            tf.zeros((), tf.float16)
 
 
 def is_noise(line: str, *, has_gpu: bool) -> bool:
@@ -48,7 +45,6 @@ def is_noise(line: str, *, has_gpu: bool) -> bool:
     return (
         line.startswith(_UNINITIALISED)
         or _BELOW_ERROR.match(line) is not None
-        or _NO_FLOAT16.match(line) is not None
         or (not has_gpu and _NO_DRIVER.match(line) is not None)
     )
 

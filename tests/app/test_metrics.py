@@ -32,6 +32,8 @@ from app.main import create_app
 from app.metrics import Metrics
 from app.model import Model
 from app.service import Service
+from app.settings import Settings
+from app.versions import _MOST_WAIT_S
 from tests.app.conftest import (
     ENDPOINTS,
     JPEG,
@@ -703,6 +705,17 @@ async def test_texts_use_labels_that_their_expressions_keep(live: Scrape) -> Non
         if grouped:
             kept = set().union(*(set(group.replace(" ", "").split(",")) for group in grouped))
         assert used <= kept, f"{place}: {used}"
+
+
+def test_loads_that_fail_alert_at_any_time_between_two_tries() -> None:
+    """Tries are as far apart as looks, or five minutes where these are more often."""
+    [poll_s] = [m.le for m in Settings.model_fields["model_poll_s"].metadata if hasattr(m, "le")]
+    longest_h = max(poll_s, _MOST_WAIT_S) / 3600
+    query = expressions()["BreedCAMModelNotLoaded"]
+    ranges = re.findall(r"failed\"\}\[(\d+)h\]\) > (\d+)", query)
+    assert len(ranges) == 2
+    for hours, tries in ranges:
+        assert float(hours) > (int(tries) + 1) * longest_h, query
 
 
 async def test_every_metric_of_the_service_is_on_the_dashboard(live: Scrape) -> None:

@@ -1,11 +1,10 @@
 """A process that trains: one of several hosts, or one host with several devices.
 
-    python -m tests.training.host_process RUN WEIGHTS REPLICAS BATCH_NORM PRECISION
+    main RUN WEIGHTS REPLICAS BATCH_NORM PRECISION
 
 Trains `tiny_net` on `pictures.dataset`, and writes the last epoch's weights to WEIGHTS (an .npz).
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class _RunWithLastWeights(Run):
 
 
 def main(run: str, weights: str, replicas: str, batch_norm: str, precision: str) -> None:
-    """Run it from the command line."""
+    """Run it with a command line's arguments."""
     train(
         Path(run),
         Path(weights),
@@ -81,7 +80,3 @@ def _devices(replicas: int) -> Devices:
     logical = [tf.config.LogicalDeviceConfiguration()] * replicas
     tf.config.set_logical_device_configuration(cpu, logical)
     return Devices(tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)]))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

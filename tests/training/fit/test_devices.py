@@ -21,6 +21,15 @@ from training.fit.devices import Devices, all_devices
 
 Weights = dict[str, npt.NDArray[Any]]
 
+_PROGRAM = """
+import sys
+from training.quiet import start_tensorflow
+start_tensorflow()
+from tests.training.host_process import main
+main(*sys.argv[1:])
+"""
+"""As the commands do: devices can be chosen only where the start has run no operation."""
+
 
 def _start(
     run: Path,
@@ -33,7 +42,7 @@ def _start(
 ) -> subprocess.Popen[str]:
     arguments = [str(run), str(weights), str(replicas), str(batch_norm), precision]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.host_process", *arguments],
+        [sys.executable, "-c", _PROGRAM, *arguments],
         cwd=PROJECT,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"} | environment,
         stderr=subprocess.PIPE,

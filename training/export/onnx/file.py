@@ -120,14 +120,17 @@ def check_destination(path: Path, version_dir: Path) -> None:
 
     Args:
         path: of the file.
-        version_dir: of the version, which need not exist yet.
+        version_dir: of the version. It need not exist yet, and nor need what it lies in.
 
     Raises:
-        ExportError: the path lies in the version, or in a directory that does not exist.
+        ExportError: the path lies in the version, or in a directory that neither exists nor is
+            made with the version.
     """
-    if path.resolve().is_relative_to(version_dir.resolve()):
+    version, parent = version_dir.resolve(), path.parent.resolve()
+    if path.resolve().is_relative_to(version):
         raise ExportError(f"{path} lies in the model version, which holds no other files.")
-    if not path.parent.is_dir():
+    will_be_made = not parent.exists() and parent in version.parents
+    if not (parent.is_dir() or will_be_made):
         raise ExportError(f"{path} cannot be written: {path.parent} is no directory.")
 
 

@@ -3,6 +3,7 @@
 import platform
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,27 @@ def _damaged(bundle: Bundle, value: float) -> onnx.ModelProto:
                 numpy_helper.from_array(array + np.float32(value), initializer.name)
             )
     return model
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("models/new/new.onnx", None),
+        ("models/new.onnx", None),
+        ("new.onnx", None),
+        ("models/new/1/new.onnx", "lies in the model version"),
+        ("models/other/new.onnx", "other is no directory"),
+        ("models/new/onnx/new.onnx", "onnx is no directory"),
+        ("a file/new.onnx", "a file is no directory"),
+    ],
+)
+def test_destination_may_lie_where_the_version_will(
+    tmp_path: Path, path: str, problem: str | None
+) -> None:
+    (tmp_path / "a file").touch()
+    outcome = nullcontext() if problem is None else pytest.raises(ExportError, match=problem)
+    with outcome:
+        file.check_destination(tmp_path / path, tmp_path / "models" / "new" / "1")
 
 
 def test_file_says_what_it_is(small_bundle: Bundle) -> None:

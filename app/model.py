@@ -118,14 +118,13 @@ class Model:
         """Take no more photos, and finish those that wait; blocks until it has.
 
         Args:
-            patience_s: how long a photo may wait. Those that wait for a call have come before it,
-                so the time that the call has taken counts.
+            patience_s: how long to wait for it.
 
         Returns:
             Whether its thread has ended. If not, it still runs, though nobody waits for its answer
             any more.
         """
-        return self._batcher.stop(max(0.0, patience_s - self._batcher.running_s))
+        return self._batcher.stop(patience_s)
 
     def close(self) -> None:
         """Free the model, when it has stopped."""

@@ -43,8 +43,9 @@ __all__ = ["STOP_S", "Service"]
 
 log = logging.getLogger(__name__)
 
-STOP_S = 5.0
-"""Over the deadline of the last requests, for the threads to end."""
+STOP_S = 6.0
+"""From the deadline of the last requests to the end of the threads, whatever else ends meanwhile:
+late requests are answered 504 for a second, and a rating waits for its file."""
 
 _LAST_S = 1.0
 """Of that, for what follows the end of the models' threads."""
@@ -180,7 +181,7 @@ class Service:
             finally:
                 stopped = False
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self.begin_stop() + STOP_S):
+                    async with asyncio.timeout(max(_LAST_S, self._stop_left_s())):
                         stopped = await asyncio.to_thread(self.stop)
                 if not stopped and ends is not None:
                     log.critical("The service did not stop in time. The process ends.")
@@ -253,7 +254,7 @@ class Service:
                 await self._warm_up(model)
         except BaseException as error:
             # One that hangs keeps its thread. No request waits for it, so the process goes on.
-            freed = await self._loader.run(_free, model, self._patience_s)
+            freed = await self._loader.run(_free, model, self._patience_s(model))
             stuck_s = self.settings.stuck_s
             if isinstance(error, Exception) and not freed:  # tried again, it would keep another
                 raise StartupError(f"It has not answered a drawing for {stuck_s:g} s.") from error
@@ -279,7 +280,7 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.deadline_s + STOP_S):
                 await before.until_idle()
-        freed = await self._loader.run(_free, model, self._patience_s)
+        freed = await self._loader.run(_free, model, self._patience_s(model))
         if freed:
             self._watchdog.forget(model.worker)
             self._models.remove(model)
@@ -297,11 +298,16 @@ class Service:
             self._stop_by = time.monotonic() + self.settings.deadline_s
         return max(0.0, self._stop_by - time.monotonic())
 
-    @property
-    def _patience_s(self) -> float:
+    def _stop_left_s(self) -> float:
+        """Seconds that are left of the time for stopping, with what follows the deadline."""
+        self.begin_stop()
+        assert self._stop_by is not None
+        return self._stop_by + STOP_S - time.monotonic()
+
+    def _patience_s(self, model: Model) -> float:
         """How long to wait for a call of the model before it is taken for one that hangs."""
-        stuck_s = self.settings.stuck_s
-        return stuck_s if self._stop_by is None else min(stuck_s, self.begin_stop())
+        left_s = max(0.0, self.settings.stuck_s - model.worker.running_s)
+        return left_s if self._stop_by is None else min(left_s, self.begin_stop())
 
     def stop(self) -> bool:
         """Finish what waits, then free the model; blocks, so it is not for the event loop.
@@ -310,7 +316,9 @@ class Service:
             Whether the model could be freed. If not, it still runs, though nobody waits for its
             answer any more.
         """
-        patience_s = min(self.begin_stop() + STOP_S - _LAST_S, self.settings.deadline_s)
+        # A thread that has nothing to do takes milliseconds to end, so it always gets some.
+        patience_s = max(_LAST_S / 2, self._stop_left_s() - _LAST_S)
+        patience_s = min(patience_s, self.settings.deadline_s)
         until = time.monotonic() + patience_s
         models = list(self._models)
         with ThreadPoolExecutor(len(models)) as pool:  # at once: one of them may hang

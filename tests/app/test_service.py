@@ -1,6 +1,9 @@
 import asyncio
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,6 +91,47 @@ async def test_stopping_finishes_what_waits_and_takes_no_more(
     assert await running == 5
     await stopping
     assert held.closed
+
+
+async def test_a_call_that_has_run_for_long_has_the_time_that_is_left(
+    make_service: Make, engine: Borrowed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop ends at one time, counted from the signal on, however long calls have run."""
+    held = Held(engine)
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setattr("app.batching.time", clock)
+    monkeypatch.setattr("app.service.time", clock)
+    service = make_service(engine=held, deadline_s=30.0)
+    service.start()
+    running = asyncio.create_task(ask(service.explainer))
+    assert await asyncio.to_thread(held.busy.wait, LONG)
+    service.begin_stop()
+    clock.monotonic = lambda: time.monotonic() + 30  # to the deadline
+    stopping = asyncio.create_task(asyncio.to_thread(service.stop))
+    await asyncio.to_thread(wait_for, lambda: not service.ready)
+    held.go.set()
+    assert await stopping
+    assert await running == 5
+
+
+async def test_what_else_has_taken_time_is_the_stops(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a rating whose file is locked."""
+    clock = SimpleNamespace(monotonic=lambda: 100.0, sleep=time.sleep)
+    service, patience = make_service(deadline_s=30.0), list[float]()
+    monkeypatch.setattr("app.service.time", clock)
+
+    def stop(patience_s: float) -> bool:
+        patience.append(patience_s)
+        return True
+
+    monkeypatch.setattr(service.model, "stop", stop)
+    assert service.begin_stop() == 30
+    for after, left in [(10.0, 25.0), (30.0, 5.0), (34.0, 1.0), (40.0, 0.5)]:
+        monkeypatch.setattr(clock, "monotonic", partial(float, 100 + after))
+        assert service.stop()
+        assert patience[-1] == left
 
 
 async def test_threads_end_with_the_service(make_service: Make) -> None:

@@ -130,8 +130,7 @@ def test_a_gpu_has_its_time_to_start() -> None:
 
 def test_a_stop_outlasts_the_deadline() -> None:
     [_, pause] = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
-    # uvicorn waits for a second more than the deadline; then service and traces stop.
-    stop_s = default("deadline_s") + 1 + STOP_S + PATIENCE_S
+    stop_s = default("deadline_s") + STOP_S + PATIENCE_S  # service, then traces
     assert POD["terminationGracePeriodSeconds"] > float(pause) + stop_s
 
 

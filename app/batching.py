@@ -164,7 +164,8 @@ class Batcher(Generic[Key, Item, Result]):
             QueueFull: `max_pending` items wait already.
             NotReady: not started, or stopping.
             EngineDown: the worker hangs or has died.
-            EngineFailed: `work` raised on one of these items, alone; the others are given up.
+            EngineFailed: `work` raised on one of these items, alone; the others are given up. What
+                it raised is the cause; one that `work` itself gave as a result has none.
         """
         loop = asyncio.get_running_loop()
         jobs: list[_Job[Key, Item, Result]] = [
@@ -250,7 +251,10 @@ class Batcher(Generic[Key, Item, Result]):
                         self._run([job])
                 return
             log.exception("the model failed on one item")
-            batch[0].settle(EngineFailed("The model failed on this image."))
+            failed = EngineFailed("The model failed on this image.")
+            # Without its frames, which hold the batch.
+            failed.__cause__ = error.with_traceback(None)
+            batch[0].settle(failed)
             return
         finally:
             self._begun = None

@@ -10,7 +10,8 @@ that is one version itself never has another, which is how settings pin a versio
 
 A version that is itself at fault is refused until it is changed or taken away. One that fails for
 another reason, such as a decoder that was killed or a file that could not be read, is tried again,
-after waits that double.
+after waits that double. So is one that fails with an unexpected error, but only twice: an engine
+may be unable to run it.
 
 Versions are immutable: files that change under the one in service change nothing.
 """
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 _MOST_WAIT_S = 300.0
 """Until a version is tried again that has failed for a reason that may pass."""
+
+_MOST_UNEXPECTED = 3
+"""Tries that end with an unexpected error before the version is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +76,14 @@ class _Failed:
     Attributes:
         version: as it was then.
         tries: how many have failed in a row.
+        unexpected: how many of these with an error that says nothing of its cause.
         wait: from that try to the next, in looks; None: it is refused.
         looks: how many of these are left.
     """
 
     version: _Found
     tries: int = 1
+    unexpected: int = 0
     wait: int | None = None
     looks: int = 0
 
@@ -182,13 +188,10 @@ class Versions:
         log.info("loading %s beside version %d, which serves meanwhile", found.path, number)
         try:
             before = await service.replace(found.path)
-        except (StartupError, EngineFailed) as error:  # the version is at fault
-            self._failed = _Failed(found)
-            service.metrics.model_load("refused")
-            log.error("%s is refused, and version %d serves on: %s", found.path, number, error)
-            return
         except Exception as error:
-            self._put_off(found, error)
+            # The batcher's cause is what the model raised; an answer that is not finite has none.
+            cause = error.__cause__ if isinstance(error, EngineFailed) else None
+            self._fail(found, cause if isinstance(cause, Exception) else error)
             return
         self._failed = None
         service.metrics.model_load("served")
@@ -198,23 +201,43 @@ class Versions:
         else:
             log.error("version %d was replaced and hangs; its memory is not freed", number)
 
-    def _put_off(self, found: _Found, error: Exception) -> None:
-        """Have a version tried again at a later look: twice as many later as the time before."""
+    def _fail(self, found: _Found, error: Exception) -> None:
+        """Refuse a version that is at fault, put another off."""
+        before = self._failed
+        if before is None or before.wait is None:
+            before = _Failed(found, tries=0)
+        tries, unexpected = before.tries + 1, before.unexpected
+        if not isinstance(error, BreedCAMError | OSError | MemoryError):
+            unexpected += 1
+        at_fault = isinstance(error, StartupError | EngineFailed)
+        if at_fault or unexpected >= _MOST_UNEXPECTED:
+            self._failed = _Failed(found, tries, unexpected)
+            self._service.metrics.model_load("refused")
+            self._log_failure(logging.ERROR, f"{found.path} is refused", "", error)
+            return
+        # Twice as many looks later as the time before.
         poll_s = self._service.settings.model_poll_s
         most = max(1, int(_MOST_WAIT_S / poll_s)) if poll_s else 1
-        tries, wait, failed = 1, 1, self._failed
-        if failed and failed.wait is not None:
-            tries, wait = failed.tries + 1, min(2 * failed.wait, most)
-        self._failed = _Failed(found, tries, wait, wait)
+        wait = min(2 * before.wait, most) if before.wait else 1
+        self._failed = _Failed(found, tries, unexpected, wait, wait)
         self._service.metrics.model_load("failed")
-        expected = isinstance(error, BreedCAMError | OSError)
+        again = f"in {wait * poll_s:g} s" if poll_s else "on SIGHUP"
+        self._log_failure(
+            logging.WARNING,
+            f"{found.path} could not be loaded",
+            f"; try {tries}, the next {again}",
+            error,
+        )
+
+    def _log_failure(self, level: int, what: str, then: str, error: Exception) -> None:
+        """One line, with the traceback of an error that nobody has written for a reader."""
+        is_clear = isinstance(error, BreedCAMError | OSError)
         log.log(
-            logging.WARNING if expected else logging.ERROR,
-            "%s could not be loaded, and version %d serves on; try %d, the next %s: %s",
-            found.path,
+            level if is_clear else logging.ERROR,
+            "%s, and version %d serves on%s: %s",
+            what,
             self._service.model.card.version,
-            tries,
-            f"in {wait * poll_s:g} s" if poll_s else "on SIGHUP",
-            error if expected else repr(error),
-            exc_info=None if expected else error,
+            then,
+            error if is_clear else repr(error),
+            exc_info=None if is_clear else error,
         )

@@ -156,11 +156,17 @@ def freeze(bundle: Bundle) -> tuple[Any, dict[str, str]]:
     Raises:
         BundleError: TensorFlow cannot read the SavedModel, or it does not fit its card, or its
             weights are not finite.
+        OSError, MemoryError: the system cannot give what it takes to read it, which may pass.
     """
     try:
         loaded = tf.saved_model.load(str(bundle.path))  # holds the variables until frozen
         full = loaded.signatures["serving_default"]
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(error.message) from error
     except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
+        # One without a number is TensorFlow's own: a file that it cannot parse.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise BundleError(f"TensorFlow cannot read the SavedModel at {bundle.path}.") from error
     check_ports(bundle, _ports(full))
     check_weights(bundle, _weights(full))

@@ -1,5 +1,6 @@
 """The GPU's graph, half precision compiled by XLA, run on a CPU beside the one in float32."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,29 @@ def test_what_is_no_saved_model_is_named(shipped_bundle: Bundle, tmp_path: Path)
     (tmp_path / "saved_model.pb").write_bytes(b"abc")
     with pytest.raises(BundleError, match=f"TensorFlow cannot read the SavedModel at {tmp_path}"):
         TensorFlowEngine(Bundle(tmp_path, shipped_bundle.card), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.EIO, "Input/output error"), OSError),
+        (tf.errors.ResourceExhaustedError(None, None, "out of memory"), MemoryError),
+        (tf.errors.DataLossError(None, None, "corrupted"), BundleError),
+    ],
+    ids=["disk", "memory", "content"],
+)
+def test_what_may_pass_is_no_fault_of_the_model(
+    shipped_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    raised: type[Exception],
+) -> None:
+    def load(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(tf.saved_model, "load", load)
+    with pytest.raises(raised):
+        TensorFlowEngine(shipped_bundle, device="cpu", precision="float32")
 
 
 def test_all_of_float32_is_retyped_but_the_head() -> None:

@@ -437,6 +437,68 @@ async def test_a_version_that_hangs_before_it_serves_is_refused(
     assert not ended
 
 
+class Failing(Gated):
+    """Its batches end with an error."""
+
+    error: Exception = RuntimeError("Unsupported operation.")
+
+    def run(self, cut: Cut, batch: Batch) -> Arrays:
+        raise self.error
+
+
+class Cramped(Failing):
+    """Its batches find no memory."""
+
+    error = MemoryError()
+
+
+def _fails_to_compile(_: Borrowed, __: ModelCard) -> Gated:
+    raise RuntimeError("Unsupported operation.")
+
+
+@pytest.mark.parametrize("make", [_fails_to_compile, Failing], ids=["compile", "run"])
+async def test_a_version_that_fails_with_unexpected_errors_is_refused_at_the_third(
+    shelf: Shelf,
+    open_service: Open,
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[Borrowed, ModelCard], Gated],
+) -> None:
+    service = open_service(model_poll_s=99.0)
+    versions = Versions(service)
+    async with serve(service) as client:
+        path = shelf.put(2)
+        shelf.make = make
+        for _ in range(20):
+            await versions.look()
+        assert await loads(client) == {"failed": 2, "refused": 1}
+        lines = [record.getMessage() for record in caplog.records if record.name == "app.versions"]
+        error = "RuntimeError('Unsupported operation.')"
+        assert lines[-1] == f"{path} is refused, and version 1 serves on: {error}"
+        assert await version(client) == 1
+        await versions.look(asked=True)  # begins anew
+        assert await loads(client) == {"failed": 3, "refused": 1}
+        shelf.make = Gated
+        await versions.look(asked=True)
+        assert await version(client) == 2
+
+
+async def test_a_version_that_finds_no_memory_for_a_drawing_is_tried_again(
+    shelf: Shelf, open_service: Open, serve: Serve
+) -> None:
+    service = open_service(model_poll_s=99.0)
+    versions = Versions(service)
+    async with serve(service) as client:
+        shelf.put(2)
+        shelf.make = Cramped
+        for _ in range(11):
+            await versions.look()
+        assert await loads(client) == {"failed": 5}
+        shelf.make = Gated
+        await versions.look(asked=True)
+        assert await version(client) == 2
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

@@ -316,7 +316,9 @@ class Service:
             Whether the model could be freed. If not, it still runs, though nobody waits for its
             answer any more.
         """
-        patience_s = min(max(0.0, self._stop_left_s() - _LAST_S), self.settings.deadline_s)
+        # A thread that has nothing to do takes milliseconds to end, so it always gets some.
+        patience_s = max(_LAST_S / 2, self._stop_left_s() - _LAST_S)
+        patience_s = min(patience_s, self.settings.deadline_s)
         until = time.monotonic() + patience_s
         models = list(self._models)
         with ThreadPoolExecutor(len(models)) as pool:  # at once: one of them may hang

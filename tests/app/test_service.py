@@ -128,7 +128,7 @@ async def test_what_else_has_taken_time_is_the_stops(
 
     monkeypatch.setattr(service.model, "stop", stop)
     assert service.begin_stop() == 30
-    for after, left in [(10.0, 25.0), (30.0, 5.0), (34.5, 0.5), (40.0, 0.0)]:
+    for after, left in [(10.0, 25.0), (30.0, 5.0), (34.0, 1.0), (40.0, 0.5)]:
         monkeypatch.setattr(clock, "monotonic", partial(float, 100 + after))
         assert service.stop()
         assert patience[-1] == left

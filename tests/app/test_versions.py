@@ -661,7 +661,7 @@ async def test_a_load_gets_no_time_that_the_last_requests_have_used(
     monkeypatch.setattr("app.engines.create", slowly)
     monkeypatch.setattr("app.service.time", clock)
     monkeypatch.setattr("app.service.STOP_S", 1.0)
-    monkeypatch.setattr("app.service._LAST_S", 0.5)
+    monkeypatch.setattr("app.service._LAST_S", 1.0)
     monkeypatch.setattr(decoders, "kill", lambda: None)
     async with (
         asyncio.timeout(LONG),

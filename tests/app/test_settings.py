@@ -90,7 +90,7 @@ def test_every_setting_has_a_line_of_help() -> None:
     [
         ("engine", "onnx"),
         ("device", "tpu"),
-        ("precision", "int8"),
+        ("precision", "int4"),
         ("log_level", "verbose"),
         ("port", "http"),
         ("port", ""),

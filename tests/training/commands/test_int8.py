@@ -80,7 +80,7 @@ def test_a_graph_that_loses_too_much_is_refused(
     before = bundles.load(version).card
     monkeypatch.setattr(gate, "MAY_LOSE", -2)  # two more than all of it would have to be gained
 
-    with pytest.raises(SystemExit, match=r"Refused: in 8-bit integers .* top-1 accuracy; mean"):
+    with pytest.raises(SystemExit, match=r"Refused: in 8-bit integers .* points of top-1 accuracy"):
         cli.main(["int8", "--model", str(version), *photos, "--photos", "8"])
 
     assert "top-1 accuracy" in capsys.readouterr().out

@@ -77,6 +77,7 @@ class Architecture(StrEnum):
     """Networks that `training` builds, and `keras`: one that its user brought."""
 
     RESNET50 = "resnet50"
+    EFFICIENTNET_LITE2 = "efficientnet_lite2"
     CUSTOM_CNN = "custom_cnn"
     KERAS = "keras"
 

@@ -80,9 +80,12 @@ class TrainConfig(BaseModel):
         description="boxes of a folder's photos: a VOC directory, a COCO or a CSV file; by "
         "default, they are looked for in the folder",
     )
-    architecture: Literal[Architecture.RESNET50, Architecture.CUSTOM_CNN] = Field(
+    architecture: Literal[
+        Architecture.RESNET50, Architecture.EFFICIENTNET_LITE2, Architecture.CUSTOM_CNN
+    ] = Field(
         Architecture.RESNET50,
-        description="custom_cnn is a plain network that starts at random weights",
+        description="efficientnet_lite2 is smaller and faster; custom_cnn is a plain network that "
+        "starts at random weights",
     )
     breeds: Annotated[tuple[str, ...], Metavar("BREED,...")] = Field(
         (), description="synsets or names; by default, all classes with photos"
@@ -104,12 +107,15 @@ class TrainConfig(BaseModel):
         "none",
     )
     weights: Annotated[str, Metavar("{imagenet,none,FILE}")] = Field(
-        "imagenet", description="initial weights; imagenet is downloaded by Keras, none is random"
+        "imagenet",
+        description="initial weights; none is random; imagenet is downloaded by Keras or, for "
+        "efficientnet_lite2, read from an installed package",
     )
     head: Annotated[str, Metavar("{random,imagenet,FILE}")] = Field(
         "random",
-        description="initial weights of the final layer; imagenet is downloaded by Keras, FILE is "
-        "an .npz file of ImageNet's final layer; breeds that ImageNet lacks start at random",
+        description="initial weights of the final layer; imagenet comes from where --weights "
+        "imagenet does, FILE is an .npz file of ImageNet's final layer or, for efficientnet_lite2, "
+        "its weights file; breeds that ImageNet lacks start at random",
     )
     teachers: Annotated[tuple[Path, ...], Metavar("DIR,...")] = Field(
         (), description="model versions whose predictions are learnt beside the labels"

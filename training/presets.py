@@ -1,6 +1,6 @@
 """Recommended configurations: what each is for, its command, time and accuracy."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
@@ -15,7 +15,7 @@ class _Pretrained(TrainConfig):
 
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
-        if self.weights == "none" and self.architecture is Architecture.RESNET50:
+        if self.weights == "none" and self.architecture is not Architecture.CUSTOM_CNN:
             raise ValueError(
                 f"--weights none: the preset {self.preset} is for pre-trained weights. Pass "
                 "--preset scratch to train from random weights."
@@ -81,6 +81,14 @@ class Refine(_Pretrained):
     warmup: float = Field(0.1, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 0.0
     crop_area: float = Field(0.6, gt=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _last_stage(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Where the last stage begins depends on the network."""
+        if values.get("architecture") == Architecture.EFFICIENTNET_LITE2:
+            return {"train_from": "block6", **values}
+        return values
 
 
 class Paper(_Pretrained):

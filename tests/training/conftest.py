@@ -9,15 +9,17 @@ import tensorflow as tf
 from app import engines
 from app.bundle import Bundle, Foreground, Input, Label, ModelCard, Novelty, load
 from app.engines import Engine
+from tests.training.lite2_tensors import Arrays, lite2_tensors
 from tests.training.small_networks import LAYERS, small_resnet
 from tests.training.tfds_directory import write_stanford_dogs
+from tests.training.torch_files import write as write_torch_file
 from training.export.explained import ExplainedNetwork
 from training.export.foreground import Projection, fused_layers
 from training.export.novelty import Residual
 from training.export.versions import write
 from training.fit import history
 from training.graph.keras_reader import from_keras
-from training.networks import architectures
+from training.networks import resnet50 as resnet50s
 
 SIZE, CLASSES = 32, 5
 
@@ -44,7 +46,19 @@ def keras_model() -> keras.Model:
 @pytest.fixture(scope="session")
 def resnet50() -> keras.Model:
     """Of seven classes, for 64 x 64 pixels, with random weights: it takes seconds to build."""
-    return architectures.resnet50(7, input_size=64)
+    return resnet50s.resnet50(7, input_size=64)
+
+
+@pytest.fixture(scope="session")
+def lite2_arrays() -> Arrays:
+    return lite2_tensors()
+
+
+@pytest.fixture(scope="session")
+def lite2_weights(lite2_arrays: Arrays, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("lite2") / "lite2.pth"
+    path.write_bytes(write_torch_file(lite2_arrays))
+    return path
 
 
 @pytest.fixture(scope="session")

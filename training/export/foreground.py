@@ -67,7 +67,9 @@ def channel_sum(channels: int) -> Projection:
 
 
 def fused_layers(sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """The layers whose `foreground` maps may be fused: the last one with a finer map, and the last.
+    """The layers whose `foreground` maps are fused without photos that have boxes.
+
+    These are the last one with a finer map, and the last.
 
     Args:
         sizes: of the exposed layers' maps, first to last: (height, width, ...).

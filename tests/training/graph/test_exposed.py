@@ -19,7 +19,8 @@ from training.graph.exposed import exposed_layers
 from training.graph.gradients import shapes
 from training.graph.keras_reader import from_keras
 from training.graph.network import Network
-from training.networks.architectures import custom_cnn
+from training.networks.custom_cnn import custom_cnn
+from training.networks.efficientnet_lite import lite2
 from training.networks.preprocessing import Preprocessing
 
 
@@ -31,6 +32,43 @@ def test_of_a_plain_network_each_convolution() -> None:
     network = from_keras(custom_cnn(3, input_size=64))
 
     assert exposed_layers(network, 64) == tuple(f"conv{number}" for number in range(1, 7))
+
+
+def test_of_efficientnet_lite2_the_ends_of_blocks() -> None:
+    names = exposed_layers(from_keras(lite2(3, input_size=64)), 64)
+
+    assert names[:2] == ("block5d_add", "block6b_add")
+    assert names[2:] == ("block6c_add", "block6d_add", "block6e_add", "top_activation")
+
+
+def _separable(*, gate: bool, projected: bool) -> Network:
+    """A block without a shortcut: expanded, filtered channel by channel, and mixed again."""
+    layers = keras.layers
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="stem")(image)
+    x = layers.BatchNormalization()(layers.Conv2D(8, 1, name="expand")(x))
+    x = layers.ZeroPadding2D(1)(layers.ReLU(name="expand_act")(x))
+    x = layers.BatchNormalization()(layers.DepthwiseConv2D(3, strides=2, name="depthwise")(x))
+    x = layers.ReLU(max_value=6.0, name="depthwise_act")(x)
+    if gate:
+        squeezed = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        x = layers.Multiply()([x, layers.Conv2D(8, 1, activation="sigmoid")(squeezed)])
+    x = layers.BatchNormalization()(layers.Conv2D(6, 1, name="mix")(x))
+    x = x if projected else layers.ReLU(name="mix_act")(x)
+    x = layers.Conv2D(5, 1, activation="relu", name="top")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return from_keras(keras.Model(image, layers.Dense(2)(x)))
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_inside_an_inverted_residual_without_a_shortcut_nothing_counts(gate: bool) -> None:
+    assert exposed_layers(_separable(gate=gate, projected=True), 16) == ("stem", "top")
+
+
+def test_a_block_that_ends_in_an_activation_is_no_inverted_residual() -> None:
+    names = ("stem", "expand_act", "depthwise_act", "mix_act", "top")
+
+    assert exposed_layers(_separable(gate=False, projected=False), 16) == names
 
 
 @pytest.mark.parametrize("name", NETWORKS)

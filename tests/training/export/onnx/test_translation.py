@@ -19,7 +19,7 @@ from training.export.foreground import channel_sum
 from training.export.onnx.translation import translated
 from training.graph.gradients import shapes
 from training.graph.keras_reader import from_keras
-from training.networks import architectures
+from training.networks.custom_cnn import custom_cnn
 from training.networks.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
@@ -209,7 +209,7 @@ def test_what_has_to_be_constant_is_named() -> None:
 
 def _custom_cnn() -> keras.Model:
     keras.utils.set_random_seed(6)
-    return architectures.custom_cnn(5, input_size=32)
+    return custom_cnn(5, input_size=32)
 
 
 EXPLAINED = NETWORKS | {"custom_cnn": (_custom_cnn, ("conv2", "conv4", "conv6"))}

@@ -82,8 +82,8 @@ class Batcher(Generic[Key, Item, Result]):
             max_batch: items in one call.
             max_pending: items waiting; where there are as many, no more are taken.
             wait_s: how long a batch that is not full waits to fill up.
-            tidy: called on the worker's thread `tidy_s` after a batch, and again as long as it
-                returns True, whether or not other batches come in between.
+            tidy: called on the worker's thread `tidy_s` after the start or a batch, and again as
+                long as it returns True, whether or not other batches come in between.
             tidy_s: seconds between calls of `tidy`.
         """
         self._work = work
@@ -128,6 +128,8 @@ class Batcher(Generic[Key, Item, Result]):
     def start(self) -> None:
         """Start the worker."""
         self._open = True
+        if self._tidy is not None:  # whoever made it has run the work, to warm it up
+            self._tidy_at = time.monotonic() + self._tidy_s
         self._thread.start()
 
     def stop(self, patience_s: float | None = None) -> bool:
@@ -259,6 +261,9 @@ class Batcher(Generic[Key, Item, Result]):
         self._begun = time.monotonic()  # it is watched as work is
         try:
             again = self._tidy()
+        except Exception:  # memory is saved, no answer depends on it
+            log.exception("memory could not be given back")
+            again = False
         finally:
             self._begun = None
         self._tidy_at = time.monotonic() + self._tidy_s if again else None

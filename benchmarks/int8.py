@@ -9,6 +9,7 @@ import numpy as np
 from app import bundle as bundles
 from app.bundle import Bundle
 from app.engines import Batch, Cut, Engine, create
+from app.errors import EngineUnavailable
 from app.settings import Settings
 from benchmarks import pictures
 from benchmarks.cuts import ROWS
@@ -42,7 +43,11 @@ def run(rounds: int, data_dir: Path | None = None) -> Part:
     )
     engines: dict[str, Engine] = {}
     for precision in ("float", "int8"):
-        engine = create(bundle, engine="openvino", device="cpu", precision=precision)
+        try:
+            engine = create(bundle, engine="openvino", device="cpu", precision=precision)
+        except EngineUnavailable as error:
+            part.missing.append(str(error))
+            return part
         engines[engine.info.precision] = engine
     _report_speed(part, bundle, engines, rounds)
     if data_dir is None:

@@ -129,8 +129,11 @@ def _cells(line: str) -> tuple[str, ...]:
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """The address of the service as it starts without settings, but on the CPU."""
-    with tempfile.TemporaryDirectory() as directory, serving(Path(directory)) as service:
+    """The address of the service without settings, but in the arithmetic that every CPU has."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        serving(Path(directory), precision="float32") as service,
+    ):
         yield f"127.0.0.1:{service.port}"
 
 

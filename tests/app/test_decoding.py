@@ -209,8 +209,9 @@ async def test_memory_of_a_photo_goes_back_when_no_other_comes(others: set[int])
     async with running() as decoders:
         await decoded(decoders, encode(picture(500, 375), "JPEG"))
         process = [quick_process(others)]
+        rest = footprint_mb(process)
         await decoders.decode(photo, JOB, quick(photo), Clock())
-        await asyncio.to_thread(wait_for_memory, process, footprint_mb(process) - 20)
+        await asyncio.to_thread(wait_for_memory, process, rest + 15)
         await decoded(decoders, JPEG)
         assert [quick_process(others)] == process
 

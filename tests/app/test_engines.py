@@ -511,7 +511,7 @@ def test_few_photos_are_left_to_a_call_on_all_cores(
 
 def test_shares_of_streams_that_are_not_even(shipped_bundle: Bundle) -> None:
     """Seven photos in four streams: 1, 2, 2 and 2; three: one each."""
-    engine = OpenVINOEngine(shipped_bundle, threads=4)
+    engine = OpenVINOEngine(shipped_bundle, precision="float32", threads=4)
     size = shipped_bundle.card.input.size
     images = np.random.default_rng(7).integers(0, 256, (7, size, size, 3), np.uint8)
     alone = [engine.run(Cut.PREDICT, Batch.of(image[None]))["logits"] for image in images]

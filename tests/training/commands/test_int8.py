@@ -77,14 +77,18 @@ def test_a_graph_that_loses_too_much_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    command_line = ["int8", "--model", str(version), *photos]
+    monkeypatch.setattr(gate, "MAY_LOSE", 1)  # the network is untrained
+    cli.main([*command_line, "--photos", "4"])
     before = bundles.load(version).card
     monkeypatch.setattr(gate, "MAY_LOSE", -2)  # two more than all of it would have to be gained
+    capsys.readouterr()
 
     with pytest.raises(SystemExit, match=r"Refused: in 8-bit integers .* points of top-1 accuracy"):
-        cli.main(["int8", "--model", str(version), *photos, "--photos", "8"])
+        cli.main([*command_line, "--photos", "8"])
 
     assert "top-1 accuracy" in capsys.readouterr().out
-    assert bundles.load(version).card == before
+    assert bundles.load(version).card == before  # the accepted graph and its checksums, too
     assert sorted(path.name for path in version.parent.iterdir()) == ["1"]
 
 

@@ -35,6 +35,8 @@ def write(bundle: Bundle, photos: npt.NDArray[np.uint8], path: Path) -> None:
         path: of the `.xml`; the `.bin` with the weights goes beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for file in (path, path.with_suffix(".bin")):
+        file.unlink(missing_ok=True)  # OpenVINO would write into it, and it may be a hard link
     ov.save_model(quantise(ov.Core().read_model(str(bundle.path)), photos), path, False)
 
 

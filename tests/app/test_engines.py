@@ -179,7 +179,7 @@ def test_int8_predicts_and_explains_as_float32_does(shipped: Model, shipped_bund
     np.testing.assert_allclose(shallow["logits"], outputs["logits"], atol=0.3)
     for name in ("cam", "gradcam", "gradcampp", "layercam", "hirescam", "foreground"):
         for ours, theirs in zip(outputs[name], expected[name], strict=True):
-            assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.8, name
+            assert np.linalg.norm(ours - theirs) < 0.2 * np.linalg.norm(theirs), name
     np.testing.assert_allclose(outputs["novelty"], expected["novelty"], rtol=0.1)
     engine.close()
 

@@ -6,9 +6,9 @@
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS base
-# The code is under the MIT licence. The model in the image is under terms of its own.
+# The code is under the MIT licence. The models in the image are under terms of their own.
 LABEL org.opencontainers.image.title="BreedCAM" \
-      org.opencontainers.image.description="Dog breeds with visual explanations. The code is under the MIT licence; the model is derived from ImageNet photos: for non-commercial research and education." \
+      org.opencontainers.image.description="Dog breeds with visual explanations. The code is under the MIT licence; the models are derived from ImageNet photos: for non-commercial research and education." \
       org.opencontainers.image.licenses="MIT" \
       org.breedcam.model.terms="Derived from ImageNet photos: for non-commercial research and education."
 # The last two are read by the NVIDIA container runtime, and by nothing without it.
@@ -37,6 +37,7 @@ RUN python -m venv /opt/venv \
 FROM base AS cpu
 COPY --from=cpu-packages /opt/venv /opt/venv
 COPY models/dogs120 models/dogs120
+COPY models/dogs120-lite models/dogs120-lite
 COPY deploy/probe.py ./
 COPY app app
 USER 10001:10001
@@ -58,6 +59,7 @@ RUN python -m venv /opt/venv \
 FROM base AS gpu
 COPY --from=gpu-packages /opt/venv /opt/venv
 COPY models/dogs120 models/dogs120
+COPY models/dogs120-lite models/dogs120-lite
 COPY deploy/probe.py ./
 COPY app app
 USER 10001:10001
@@ -80,6 +82,7 @@ RUN python -m venv /opt/venv \
 FROM base AS training
 COPY --from=training-packages /opt/venv /opt/venv
 COPY models/dogs120 models/dogs120
+COPY models/dogs120-lite models/dogs120-lite
 COPY app app
 COPY training training
 USER 10001:10001

@@ -21,3 +21,10 @@ def anyio_backend() -> str:
 def shipped_bundle() -> Bundle:
     """The model version that is served by default, whatever its name, number and breeds."""
     return bundles.load(PROJECT / Settings.model_fields["model"].default)
+
+
+@pytest.fixture(scope="session")
+def lite_bundle() -> Bundle:
+    """The smaller model version that lies beside the default one."""
+    default = PROJECT / Settings.model_fields["model"].default
+    return bundles.load(default.with_name(f"{default.name}-lite"))

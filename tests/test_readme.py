@@ -48,7 +48,7 @@ def every_error() -> Iterator[type[BreedCAMError]]:
 
 
 def test_readme_can_be_read_in_one_go() -> None:
-    assert len(README.splitlines()) < 200
+    assert len(README.splitlines()) < 215
     assert README.count("curl ") == 5
 
 
@@ -247,6 +247,21 @@ def test_figures_are_those_of_the_shipped_model(shipped_bundle: Bundle) -> None:
     )
     assert metrics["photos"] == 2066
     assert "TBD" not in part
+
+
+def test_which_model_has_the_figures_of_both(shipped_bundle: Bundle, lite_bundle: Bundle) -> None:
+    part = README[README.index("## Which model") : README.index("## The model")]
+
+    for bundle in (shipped_bundle, lite_bundle):
+        card, metrics = bundle.card, bundle.card.metrics
+        unseen = metrics["beside"]["ImageNet validation"]
+        iou = metrics["mean_iou_fused"]["gradcam"]["last"]
+        size = sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
+        row = (
+            rf"^\| `{card.name}`.*, {card.input.size} px \| {metrics['top1']:.3f} / "
+            rf"{unseen['top1']:.3f} \| {iou:.3f} \| [\d.]+ ms \| {size / 1e6:.0f} MB \|$"
+        )
+        assert re.search(row, part, re.M), row
 
 
 def test_the_papers_page_has_the_figures_of_the_shipped_model(shipped_bundle: Bundle) -> None:

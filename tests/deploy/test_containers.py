@@ -58,12 +58,13 @@ def test_the_image_adds_little_to_its_base(image: str) -> None:
     assert size_mb(image) - size_mb(engine.BASE) < 575
 
 
-def test_the_image_says_what_it_is_and_has_the_default_model_only(image: str) -> None:
+def test_the_image_says_what_it_is_and_has_the_repositorys_models_only(image: str) -> None:
     labels = docker("image", "inspect", "--format", "{{json .Config.Labels}}", image)
     assert terms.IMAGENET in labels
 
     default = Path(Settings.model_fields["model"].default).name
-    assert docker("run", "--rm", image, "ls", "models") == default
+    models = docker("run", "--rm", image, "ls", "models").split()
+    assert models == [default, f"{default}-lite"]
 
 
 def test_the_probe_finds_it_healthy(container: Container) -> None:

@@ -38,13 +38,14 @@ def test_a_gpu_has_more_time_to_start() -> None:
     assert int(cpu) < int(gpu)
 
 
-def test_only_the_default_model_is_in_the_image() -> None:
+def test_the_image_has_the_models_of_the_repository_and_no_others() -> None:
     default = Settings.model_fields["model"].default
 
     for target in ("cpu", "gpu"):
-        assert re.findall(r"^COPY (models\S*) ", stage(target), re.M) == [str(default)]
+        copied = re.findall(r"^COPY (models\S*) ", stage(target), re.M)
+        assert copied == [f"{default}", f"{default}-lite"]
     sent = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert [line for line in sent if "models" in line] == [f"!{default}"]
+    assert [line for line in sent if "models" in line] == [f"!{default}", f"!{default}-lite"]
 
 
 def test_what_is_copied_is_sent_to_the_engine() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.engines import cpu_has_bfloat16, cpu_has_int8
 from app.settings import PROJECT
 from benchmarks.services import free_port
 from tests import needs
@@ -150,7 +151,7 @@ def footprint_mb(pids: Sequence[int]) -> float:
     return (anonymous + mapped.total()) * 1024 / 1e6
 
 
-AT_REST_MB = 700.0
+AT_REST_MB = 700.0 if cpu_has_bfloat16() or cpu_has_int8() else 1000.0
 """At most, of a service and its decoders, some 20 s after any traffic (`footprint_mb`)."""
 
 

@@ -570,10 +570,7 @@ class TestTidying:
         )
         batcher.start()
         try:
-            await asyncio.sleep(0.05)
-            assert threads == []  # there has been no work yet
-            await submit(batcher, 2)
-            await reached(done)
+            await reached(done)  # the work has run before the start, to warm up
             await asyncio.sleep(0.05)
             assert threads == ["inference"] * 3
             done.clear()
@@ -604,6 +601,27 @@ class TestTidying:
         finally:
             await asyncio.to_thread(batcher.stop)
 
+    async def test_a_tidying_that_fails_costs_no_answer(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        failed = threading.Event()
+
+        def tidy() -> bool:
+            failed.set()
+            raise RuntimeError("no memory to spare")
+
+        batcher: Batcher[str, int, int] = Batcher(
+            squares, max_batch=1, max_pending=1, tidy=tidy, tidy_s=0.01
+        )
+        batcher.start()
+        try:
+            await reached(failed)
+            assert (await submit(batcher, 3)).result == 9
+            assert batcher.alive
+        finally:
+            assert batcher.stop(LONG)
+        assert "memory could not be given back" in caplog.text
+
     async def test_a_tidying_that_hangs_is_seen_as_work_that_does(self) -> None:
         busy, go = threading.Event(), threading.Event()
 
@@ -617,7 +635,6 @@ class TestTidying:
         )
         batcher.start()
         try:
-            await submit(batcher, 1)
             await reached(busy)
             await asyncio.sleep(0.01)
             assert batcher.running_s > 0

@@ -227,7 +227,7 @@ def test_a_model_with_weights_that_are_not_finite_is_not_served(copy: Path, tmp_
         file.write(np.full(64, np.nan, np.float16).tobytes())
     card = ModelCard.model_validate_json((copy / CARD_PATH).read_bytes())
     card.replace(checksums=checksums(copy)).write(copy)
-    one_line(start(tmp_path, model=copy), str(copy), "not finite")
+    one_line(start(tmp_path, model=copy, precision="float32"), str(copy), "not finite")
 
 
 def test_a_model_that_does_not_fit_its_card_is_not_served(copy: Path, tmp_path: Path) -> None:

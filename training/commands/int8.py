@@ -51,11 +51,21 @@ class AddInt8(OnModel):
             if worse := [loss.name for loss in losses if loss.lost > gate.MAY_LOSE]:
                 raise ExportError(
                     f"Refused: in 8-bit integers the model loses more than "
-                    f"{100 * gate.MAY_LOSE:g} points of {'; '.join(worse)}."
+                    f"{100 * gate.MAY_LOSE:g} points of {'; '.join(worse)}.{_kept(bundle)}"
                 )
             card = current_card(bundle).replace(int8=int8, checksums=checksums(draft))
             card.write(draft)
         say(f"Wrote {bundle.path / INT8_PATH} and its weights.")
+
+
+def _kept(bundle: Bundle) -> str:
+    """What becomes of a graph that the version has already."""
+    if not bundle.has_int8:
+        return ""
+    return (
+        " The graph that was accepted before stays in use; BREEDCAM_PRECISION=bfloat16 or float32 "
+        "leaves it out."
+    )
 
 
 def check_possible(precision: str | None) -> None:

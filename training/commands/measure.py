@@ -130,8 +130,8 @@ class Calibrate(OnModel):
         if card.int8 is not None:
             again = command("int8", "--model", self.model, *photo_options(self))
             say(
-                "The graph in 8-bit integers was accepted with the calibration before this one. To "
-                f"measure it with this one:\n  {again}"
+                "The graph in 8-bit integers was accepted with the calibration before this one. It "
+                f"stays in use. To quantise and measure anew with this one:\n  {again}"
             )
         print(
             terminal.calibration(

@@ -26,7 +26,7 @@ class Onnx(BaseModel):
     def cli_cmd(self) -> None:
         """Run the subcommand."""
         bundle = bundles.load(self.model)
-        check_destination(self.out, self.model)
+        check_destination(self.out, bundle.path)
         from training.export.onnx.file import write
 
         if self.float16 and bundle.card.precision == "float32":

@@ -274,7 +274,8 @@ class _Tensors:
         ]
         if others:
             raise WeightsError(
-                f"{self._path} holds no weights of an EfficientNet-Lite2: it has no {others[0]}."
+                f"{self._path} holds no weights of an EfficientNet-Lite2: it has no "
+                f"{torch_file.printable(others[0])}."
             )
 
 

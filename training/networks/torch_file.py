@@ -25,13 +25,17 @@ import numpy.typing as npt
 
 from training.errors import WeightsError
 
-__all__ = ["read"]
+__all__ = ["printable", "read"]
 
 Array = npt.NDArray[Any]
 _T = TypeVar("_T")
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+
+_MOST_AXES = 32
+_MOST_VALUES = 2**40
+"""More than any file has; and times eight bytes, still a number of 64 bits."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "DoubleStorage": np.dtype("<f8"),
@@ -63,6 +67,11 @@ def read(path: Path) -> dict[str, Array]:
         raise WeightsError(
             f"{path} holds no tensors in PyTorch's format before version 1.6: {error}."
         ) from error
+
+
+def printable(text: str) -> str:
+    """A name out of a file as it may stand in a message: its start, with controls escaped."""
+    return ascii(text[:80])[1:-1]
 
 
 class _FormatError(Exception):
@@ -118,6 +127,11 @@ def _read(file: BinaryIO) -> dict[str, Array]:
         raise _FormatError("a pickle in it is damaged")
     if set(keys) != by_key.keys() or not len(keys) == len(by_key) == len(storages):
         raise _FormatError("its list of storages does not fit its tensors")
+    # More elements than are stored would repeat some, and take any amount of memory.
+    if sum(math.prod(each.sizes) for each in tensors.values()) > sum(
+        each.count for each in storages
+    ):
+        raise _FormatError("its tensors are larger than its storages")
     values = {key: _values(file, by_key[key]) for key in keys}
     return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
 
@@ -126,7 +140,9 @@ def _values(file: BinaryIO, storage: _Storage) -> Array:
     """The next storage's numbers, `[count]`."""
     count = int.from_bytes(file.read(8), "little", signed=True)
     if count != storage.count:
-        raise _FormatError(f"storage {storage.key} has {count} values instead of {storage.count}")
+        raise _FormatError(
+            f"storage {printable(storage.key)} has {count} values instead of {storage.count}"
+        )
     size = count * storage.dtype.itemsize
     if size > os.fstat(file.fileno()).st_size - file.tell():
         raise _FormatError("it ends early")
@@ -139,9 +155,8 @@ def _view(name: str, tensor: _Tensor, values: Mapping[str, Array]) -> Array:
     sizes, strides = tensor.sizes, tensor.strides
     if 0 not in sizes:
         last = tensor.offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
-        # A tensor of more elements than its storage would repeat some: no network's weights do.
         if last >= len(storage) or math.prod(sizes) > len(storage):
-            raise _FormatError(f"{name} reaches beyond its storage")
+            raise _FormatError(f"{printable(name)} reaches beyond its storage")
         storage = storage[tensor.offset :]
     in_bytes = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage, sizes, in_bytes, writeable=False).copy()
@@ -155,8 +170,9 @@ def _unpickled(file: BinaryIO) -> Any:
             if opcode.name == "STOP":
                 return machine.pop()
             machine.run(opcode.name, argument)
-    # What `pickletools` raises on bytes that are no pickle, and this stack on one that is damaged.
-    except (ValueError, IndexError, KeyError, TypeError, UnicodeError) as error:
+    # What `pickletools` raises on bytes that are no pickle or name impossible lengths, and this
+    # stack on a pickle that is damaged.
+    except (LookupError, MemoryError, OverflowError, TypeError, ValueError) as error:
         raise _FormatError("a pickle in it is damaged") from error
     raise _FormatError("it ends early")
 
@@ -260,7 +276,9 @@ def _called(function: Any, arguments: tuple[Any, ...]) -> Any:
         raise _FormatError(f"its pickle does more than hold tensors ({_described(function)})")
     storage, offset, sizes, strides = arguments[:4]
     counts = (offset, *sizes, *strides)
-    if len(sizes) != len(strides) or not all(type(n) is int and n >= 0 for n in counts):
+    if len(sizes) != len(strides) or len(sizes) > _MOST_AXES:
+        raise ValueError("no sizes and strides")
+    if not all(type(n) is int and 0 <= n <= _MOST_VALUES for n in counts):
         raise ValueError("no sizes and strides")
     return _Tensor(_of(_Storage, storage), offset, tuple(sizes), tuple(strides))
 
@@ -275,5 +293,5 @@ def _storage(kind: str, of: Any, key: str, _device: str, count: int, view: objec
 
 
 def _described(value: object) -> str:
-    """A global's name, cut to what fits a line."""
-    return f"{value.module}.{value.name}"[:80] if isinstance(value, _Global) else "no global"
+    """A global's name."""
+    return printable(f"{value.module}.{value.name}") if isinstance(value, _Global) else "no global"

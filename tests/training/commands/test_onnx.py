@@ -43,6 +43,10 @@ def test_export_writes_a_file_as_well(own_model: list[str], models: Path, tmp_pa
     path = tmp_path / "own.onnx"
 
     cli.main([*own_model, "--onnx", str(path)])
+    # Beside the version, which is found below the model's folder.
+    model = models / "dogs"
+    cli.main(["onnx", "--model", str(model), "--out", str(model / "own.onnx")])
+    assert (model / "own.onnx").read_bytes() == path.read_bytes()
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     card = ModelCard.model_validate_json(session.get_modelmeta().custom_metadata_map["model.json"])

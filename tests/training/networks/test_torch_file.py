@@ -114,7 +114,25 @@ def test_pickle_that_calls_something_is_refused_and_does_not(
         (torch_file({"w": View("0", 12, (3,), (-1,), offset=5)}, {"0": ROW}), "damaged"),
         (torch_file({"w": View("0", 12, (3,), (1,), offset=10)}, {"0": ROW}), "w reaches beyond"),
         (torch_file({"w": View("0", 12, (3, 4), (5, 1))}, {"0": ROW}), "w reaches beyond"),
-        (torch_file({"w": View("0", 12, (10**6, 12), (0, 1))}, {"0": ROW}), "w reaches beyond"),
+        (torch_file({"w": View("0", 12, (10**6, 12), (0, 1))}, {"0": ROW}), "larger than"),
+        (
+            torch_file(
+                {"w": View("1", 1, (2,), (0,)), "v": View("0", 12, (3,), (1,))},
+                {"1": ROW[:1], "0": ROW},
+            ),
+            "w reaches beyond",
+        ),
+        (torch_file({"w": WHOLE, "v": WHOLE}, {"0": ROW}), "larger than its storages"),
+        (torch_file({"w": View("0", 12, (0, 2**100), (1, 1))}, {"0": ROW}), "damaged"),
+        (torch_file({"w": View("0", 12, (1,), (2**100,))}, {"0": ROW}), "damaged"),
+        (torch_file({"w": View("0", 12, (1,) * 65, (1,) * 65)}, {"0": ROW}), "damaged"),
+        # texts and numbers of more bytes than there can be
+        (torch_file({"w": b"\x8d" + b"\xff" * 7 + b"\x7f"}, {}), "damaged"),
+        (torch_file({"w": b"\x8b" + b"\xff" * 3 + b"\x7f"}, {}), "damaged"),
+        (
+            torch_file({"\x1b[2J\nw": View("0", 12, (3,), (1,), offset=10)}, {"0": ROW}),
+            r"\\x1b\[2J\\nw reaches",
+        ),
         (torch_file({"w": WHOLE}, {"1": ROW}), "list of storages does not fit"),
         (torch_file({"w": WHOLE}, {"0": ROW, "1": ROW}), "list of storages does not fit"),
         (

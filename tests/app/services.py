@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.engines import cpu_has_bfloat16, cpu_has_int8
+from app.engines import cpu_has_bfloat16
 from app.settings import PROJECT
 from benchmarks.services import free_port
 from tests import needs
@@ -151,8 +151,11 @@ def footprint_mb(pids: Sequence[int]) -> float:
     return (anonymous + mapped.total()) * 1024 / 1e6
 
 
-AT_REST_MB = 700.0 if cpu_has_bfloat16() or cpu_has_int8() else 1000.0
-"""At most, of a service and its decoders, some 20 s after any traffic (`footprint_mb`)."""
+FLOAT = "bfloat16" if cpu_has_bfloat16() else "float32"
+"""The precision of `auto` where it is not 8-bit integers."""
+
+AT_REST_MB = {"int8": 700.0, "bfloat16": 700.0, "float32": 1000.0}
+"""By precision: at most, of a service and its decoders, 20 s after any traffic (`footprint_mb`)."""
 
 
 def wait_for_memory(pids: Sequence[int], limit_mb: float) -> None:

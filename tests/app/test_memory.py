@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.engines import cpu_has_int8
 from app.settings import Settings
 from tests import needs
 from tests.app.conftest import encode
-from tests.app.services import AT_REST_MB, LONG, family, serving, wait_for_memory
+from tests.app.services import AT_REST_MB, FLOAT, LONG, family, serving, wait_for_memory
 
 REQUESTS, ROUNDS, CLIENTS = 8_000, 40, 4
 
@@ -91,7 +92,9 @@ def test_memory_does_not_grow_over_many_requests(tmp_path: Path) -> None:
             shares = [[next(work) for _ in range(count)] for _ in range(CLIENTS)]
             _crowd(service.port, shares, failures)
             resident.append(_resident_mb(service.process.pid))
-        wait_for_memory(family(service.process.pid), AT_REST_MB)
+        wait_for_memory(
+            family(service.process.pid), AT_REST_MB["int8" if cpu_has_int8() else FLOAT]
+        )
     assert failures == []
     quarter = ROUNDS // 4
     growth = np.median(resident[-quarter:]) - np.median(resident[quarter : 2 * quarter])

@@ -10,7 +10,7 @@ from benchmarks.protocol import Worker
 from benchmarks.results import Part, Table, Target
 from benchmarks.timing import interleave, spread
 
-__all__ = ["ROWS", "run"]
+__all__ = ["CALLS", "ROWS", "run"]
 
 ROWS = (1, 8)
 

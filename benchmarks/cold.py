@@ -30,8 +30,9 @@ def run(rounds: int) -> Part:
     part = Part(
         "A cold start",
         "From the process's start to the first 200 of `/readyz`, the disk's cache warm; and "
-        f"resident memory after {BEFORE_DEEP} requests of each of {', '.join(SHALLOW)} by 8 "
-        f"clients, and after one more of `{DEEP}`.",
+        "resident memory of the service and its decoders, with what they share counted for each, "
+        f"after {BEFORE_DEEP} requests of each of {' and '.join(SHALLOW)} by 8 clients, and after "
+        f"one more of `{DEEP}`.",
     )
     file = environments.CACHE / "weights.npz"
     weights.write(bundles.load(Settings().model_path), file)

@@ -20,14 +20,15 @@ _HEAD = """# Performance
 For people who plan capacity or compare packages: how fast is the service, and compared with what?
 
 Pick the column of your kind of CPU. `make bench` measures everything on this page anew on the
-machine at hand, and leaves what was measured on other kinds as it is. Compare ratios, not
-milliseconds: within each part, the alternatives ran in turn, in one run, on one machine.
-Milliseconds are medians, with quartiles in brackets, and differ between machines.
+machine at hand, and leaves what was measured on other kinds, perhaps with an earlier version, as it
+is. Compare ratios, not milliseconds: within each part, the alternatives ran in turn, in one run, on
+one machine. Milliseconds are medians, with quartiles in brackets, and differ between machines.
 """
 
 _TARGETS = """## Targets
 
-Each figure with its target on that CPU; a target that was missed is in bold.
+Each figure with its target on that CPU, which depends on its instructions; a target that was missed
+is in bold. No figure: not measured there.
 """
 
 

@@ -38,8 +38,8 @@ def run(rounds: int, data_dir: Path | None = None) -> Part:
     part = Part(
         "8-bit integers",
         "The engine alone, with the graph in 8-bit integers and with the SavedModel. The first "
-        "convolution, the head, the maps and the backward pass of earlier layers are not in "
-        "integers in either of them.",
+        "convolution, the head, the maps and the backward pass of earlier layers stay in floating "
+        "point in both.",
     )
     engines: dict[str, Engine] = {}
     for precision in ("float", "int8"):

@@ -123,7 +123,7 @@ class OpenVINOEngine(LocalEngine):
         if requested == "int8" and not self._bundle.has_int8:
             raise EngineUnavailable(
                 f"BREEDCAM_PRECISION=int8, and {self._bundle.path} has no graph in 8-bit integers: "
-                "`python -m training int8` adds one."
+                "docs/own-model.md says how to add one, and `auto` serves it without."
             )
         fastest = arithmetic = "bfloat16" if has_bfloat16 else "float32"
         if requested == "auto" and self._bundle.has_int8 and cpu_has_int8():

@@ -133,7 +133,7 @@ def test_int8_that_cannot_be_had(
 ) -> None:
     bare = Bundle(tmp_path, shipped_bundle.card)
     monkeypatch.setattr(openvino_engine, "cpu_has_int8", lambda: True)
-    with pytest.raises(EngineUnavailable, match="no graph in 8-bit integers: `python -m training"):
+    with pytest.raises(EngineUnavailable, match=r"no graph in 8-bit integers: docs/own-model\.md"):
         OpenVINOEngine(bare, precision="int8")
     monkeypatch.setattr(openvino_engine, "cpu_has_int8", lambda: False)
     with pytest.raises(EngineUnavailable, match="none of AVX-512 VNNI"):

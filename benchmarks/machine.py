@@ -6,13 +6,14 @@ import resource
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from app.engines import cpu_flags
+
 __all__ = ["Others", "describe", "has_amx", "kind"]
 
 _PACKAGES = (
     *("openvino", "tensorflow", "keras", "numpy"),
     *("opencv-python-headless", "pillow", "fastapi", "uvicorn"),
 )
-
 
 _MAKERS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}
 
@@ -28,19 +29,14 @@ _INSTRUCTIONS = {
 
 def kind() -> str:
     """The kind of CPU: who made it, and the instructions that decide how fast a network is."""
-    maker = _field("/proc/cpuinfo", "vendor_id")
-    flags = _flags()
+    maker, flags = _field("/proc/cpuinfo", "vendor_id"), cpu_flags()
     instructions = next((name for flag, name in _INSTRUCTIONS.items() if flag in flags), "")
     return f"{_MAKERS.get(maker, platform.machine())} with {instructions or 'other instructions'}"
 
 
 def has_amx() -> bool:
     """Whether the CPU multiplies matrices of 8-bit integers and bfloat16 in tiles."""
-    return "amx_int8" in _flags()
-
-
-def _flags() -> set[str]:
-    return set(_field("/proc/cpuinfo", "flags").split())
+    return "amx_int8" in cpu_flags()
 
 
 def describe() -> dict[str, str]:

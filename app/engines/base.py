@@ -26,6 +26,7 @@ __all__ = [
     "Port",
     "check_ports",
     "check_weights",
+    "cpu_flags",
     "cpu_has_bfloat16",
     "cpu_has_int8",
     "gpu_precision",
@@ -193,7 +194,7 @@ def usable_cores() -> int:
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
     """Instruction sets of an x86 CPU, as Linux names them; none elsewhere."""
     try:
         lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
@@ -204,7 +205,7 @@ def _cpu_flags() -> frozenset[str]:
 
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU has AVX-512 with bfloat16, as Linux reports."""
-    return "avx512_bf16" in _cpu_flags()
+    return "avx512_bf16" in cpu_flags()
 
 
 def cpu_has_int8() -> bool:
@@ -212,7 +213,7 @@ def cpu_has_int8() -> bool:
 
     Without it, OpenVINO's sums of 16 bits overflow, and 8-bit integers are hardly faster.
     """
-    return not _cpu_flags().isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8"})
+    return not cpu_flags().isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 def gpu_precision(capability: tuple[int, int]) -> Literal["float32", "bfloat16", "float16"]:

@@ -17,6 +17,20 @@ CUINIT = (
 ERROR = "E0000 00:00:1795854839.931370    6495 cuda_dnn.cc:52] Could not create a handle.\n"
 
 
+def run(
+    program: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """In a fresh process: what TensorFlow has started stays so."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "on_cpu", "on_gpu"),
     [
@@ -84,13 +98,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 print(len(tf.config.list_logical_devices("CPU")))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(program)
 
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
 
@@ -100,13 +108,6 @@ def test_tensorflow_starts_in_silence() -> None:
     program = "from training.quiet import start_tensorflow as s; s(); import tensorflow; s()"
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
 
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(program, environment)
 
     assert (done.returncode, done.stderr) == (0, "")

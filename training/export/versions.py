@@ -48,8 +48,7 @@ def write(
             f"{version_dir} is not the directory of {card.name} version {card.version}."
         )
     check_free(version_dir, overwrite=overwrite)
-    draft = version_dir.with_name(f".{version_dir.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = _new_draft(version_dir)
     tf.saved_model.save(
         explained,
         str(draft),
@@ -107,14 +106,20 @@ def revision(version_dir: Path) -> Iterator[Path]:
         ExportError: there can be no such directory.
     """
     check_free(version_dir, overwrite=True)
-    draft = version_dir.with_name(f".{version_dir.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = _new_draft(version_dir)
     try:
         shutil.copytree(version_dir, draft, copy_function=_link)
         yield draft
         _put_in_place(draft, version_dir)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _new_draft(version_dir: Path) -> Path:
+    """Where a version is put together; what a killed export has left there is removed."""
+    draft = version_dir.with_name(f".{version_dir.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    return draft
 
 
 def _link(source: str, target: str) -> None:

@@ -4,10 +4,14 @@ import binascii
 import quopri
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    parse_options_header,
+)
 from starlette.requests import ClientDisconnect, Request
-from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData, State
 
 from app.containers.signatures import is_text
 from app.errors import (
@@ -39,11 +43,11 @@ MAX_PARTS = 16
 MAX_NAME = 1000
 """Characters of text that may be the name of a file."""
 
-MAX_PART_HEADER = 16 * 1024
-"""Bytes of a part's header."""
+MAX_PART_FIELDS = 16
+"""Lines of a part's header."""
 
-SLICE = 64 * 1024
-"""Bytes of a multipart body that are parsed at once."""
+MAX_PART_FIELD = 4096
+"""Bytes of each."""
 
 
 async def read_image(
@@ -153,9 +157,9 @@ async def _file_field(request: Request, body: AsyncIterator[bytes]) -> bytes:
     form = _Form(request.headers["content-type"])
     empty = True
     async for chunk in body:
-        empty = empty and not chunk
-        for start in range(0, len(chunk), SLICE):
-            form.receive(chunk[start : start + SLICE])
+        if chunk:
+            empty = False
+            form.receive(chunk)
     return b"" if empty else form.file()
 
 
@@ -178,7 +182,13 @@ class _Form:
                 "The multipart body is malformed: its Content-Type has no boundary, or one that "
                 "is not ASCII or is longer than 256 characters."
             )
-        self._decoder = MultipartDecoder(boundary.encode("ascii"), max_parts=MAX_PARTS)
+        self._parser = PushMultipartParser(
+            boundary,
+            max_header_size=MAX_PART_FIELD,
+            max_header_count=MAX_PART_FIELDS,
+            max_segment_count=MAX_PARTS,
+        )
+        self._parts = 0
         self._photo = bytearray()
         self._encoding = ""
         self._photos = 0
@@ -186,50 +196,53 @@ class _Form:
         self._in_photo = False
         self._others: set[str] = set()
 
-    def receive(self, chunk: bytes | None) -> None:
-        """Parse the next bytes; None ends them.
+    def receive(self, chunk: bytes) -> None:
+        """Parse the next bytes; none end them.
 
         Raises:
             MalformedRequest: it is malformed.
             RequestError: it has too many parts.
         """
-        decoder = self._decoder
         try:
-            decoder.receive_data(chunk)
-            event = decoder.next_event()
-            while not isinstance(event, NeedData | Epilogue):
-                if isinstance(event, Field | File):
+            for event in self._parser.parse(chunk):
+                if isinstance(event, MultipartSegment):
                     self._begin(event)
-                elif isinstance(event, Data) and self._in_photo:
-                    self._photo += event.data
-                event = decoder.next_event()
-        except RequestEntityTooLarge as error:
-            raise RequestError(f"The multipart body has more than {MAX_PARTS} parts.") from error
-        except ValueError as error:
-            raise MalformedRequest(f"The multipart body is malformed: {self._fault()}.") from error
-        if decoder.state is State.PART and len(decoder.buffer) > MAX_PART_HEADER:
+                elif event and self._in_photo:
+                    self._photo += event
+        except MultipartError as error:
+            if isinstance(error, ParserLimitReached) and self._parts == MAX_PARTS:
+                raise RequestError(
+                    f"The multipart body has more than {MAX_PARTS} parts."
+                ) from error
             raise MalformedRequest(
-                f"The multipart body is malformed: a part's header exceeds {MAX_PART_HEADER} bytes."
-            )
+                f"The multipart body is malformed: {self._fault(error, ended=not chunk)}."
+            ) from error
 
-    def _begin(self, part: Field | File) -> None:
+    def _begin(self, part: MultipartSegment) -> None:
         """A part's header has come."""
+        self._parts += 1
         self._in_photo = part.name == "file"
         if self._in_photo:
             self._photos += 1
-            self._encoding = part.headers.get("content-transfer-encoding", "").strip().lower()
-            self._filename = part.filename if isinstance(part, File) else None
+            self._encoding = part.header("Content-Transfer-Encoding", "").strip().lower()
+            self._filename = part.filename
             self._in_photo = self._photos == 1
         else:
             self._others.add(str(part.name)[:40])
 
-    def _fault(self) -> str:
-        """What is wrong, by how far it could be parsed."""
-        if not self._decoder.complete:
-            return "a part has no Content-Disposition, or a header that is not text"
-        if self._decoder.state is State.PREAMBLE:
-            return "the boundary of its Content-Type does not occur in it"
-        return "it ends before its last boundary"
+    def _fault(self, error: MultipartError, *, ended: bool) -> str:
+        """What is wrong."""
+        if isinstance(error, ParserLimitReached):
+            return (
+                f"a part's header exceeds {MAX_PART_FIELDS} lines, or one of them "
+                f"{MAX_PART_FIELD} bytes"
+            )
+        if ended and not self._parts:
+            return "its boundary does not occur in it, or its first part is cut off"
+        if ended:
+            return "it ends before its last boundary"
+        reason = str(error.args[0])
+        return reason[:1].lower() + reason[1:]
 
     def file(self) -> bytes:
         """The photo, once the body has ended.
@@ -241,7 +254,7 @@ class _Form:
             RequestError: it holds more than the photo, or the photo is encoded in a way that is not
                 undone.
         """
-        self.receive(None)
+        self.receive(b"")
         if not self._photos:
             raise MissingImage("The multipart body has no field `file`.")
         if self._others:

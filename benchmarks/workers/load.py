@@ -3,15 +3,15 @@
 import asyncio
 import base64
 import json
+import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import uvloop
 
 from benchmarks.protocol import serve
-
-BOUNDARY = b"a-boundary-that-no-photo-holds"
 
 TIMEOUT_S = 60.0
 
@@ -27,7 +27,7 @@ def make() -> dict[str, Callable[..., Any]]:
     def send(
         ports: list[int], path: str, photo: str, clients: int, requests: int, raw: bool = False
     ) -> dict[str, Any]:
-        message = _message(path, photos[photo], raw)
+        message = partial(_message, path, photos[photo], raw)
         start, cpu = time.perf_counter(), time.process_time()
         times, last = uvloop.run(_loop(ports, message, clients, requests))
         answers[:] = [last]
@@ -41,27 +41,31 @@ def make() -> dict[str, Callable[..., Any]]:
     return {"keep": keep, "send": send, "last": lambda: json.loads(answers[0])}
 
 
-def _message(path: str, photo: bytes, raw: bool) -> bytes:
-    """A complete request, with the photo as multipart field `file` or as the raw body."""
-    kind, body = b"image/jpeg", photo
+def _message(path: str, photo: bytes, raw: bool) -> list[bytes]:
+    """The parts of a request, with the photo as multipart field `file` or as the raw body.
+
+    A multipart body has a boundary of its own, as clients make one for each request.
+    """
+    kind, body = b"image/jpeg", [photo]
     if not raw:
-        kind = b"multipart/form-data; boundary=" + BOUNDARY
+        boundary = b"------------------------" + secrets.token_hex(11).encode()
+        kind = b"multipart/form-data; boundary=" + boundary
         field = b'Content-Disposition: form-data; name="file"; filename="photo.jpg"'
-        head = b"--" + BOUNDARY + b"\r\n" + field + b"\r\nContent-Type: image/jpeg\r\n\r\n"
-        body = head + photo + b"\r\n--" + BOUNDARY + b"--\r\n"
+        head = b"--" + boundary + b"\r\n" + field + b"\r\nContent-Type: image/jpeg\r\n\r\n"
+        body = [head, photo, b"\r\n--" + boundary + b"--\r\n"]
     lines = (
         f"POST {path} HTTP/1.1".encode(),
         b"Host: localhost",
         b"Content-Type: " + kind,
-        b"Content-Length: " + str(len(body)).encode(),
+        b"Content-Length: " + str(sum(map(len, body))).encode(),
     )
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    return [b"\r\n".join(lines) + b"\r\n\r\n", *body]
 
 
 async def _loop(
-    ports: Sequence[int], message: bytes, clients: int, requests: int
+    ports: Sequence[int], message: Callable[[], list[bytes]], clients: int, requests: int
 ) -> tuple[list[float], bytes]:
-    """Send a message `requests` times; returns the milliseconds of each, and the last body."""
+    """Send `requests` messages; returns the milliseconds of each, and the last body."""
     times: list[float] = []
     last = b""
     left = requests
@@ -71,8 +75,9 @@ async def _loop(
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
         while left > 0:
             left -= 1
+            parts = message()
             start = time.perf_counter()
-            writer.write(message)
+            writer.writelines(parts)
             last = await _answer(reader)
             times.append((time.perf_counter() - start) * 1000)
         writer.close()

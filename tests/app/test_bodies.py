@@ -246,7 +246,7 @@ PLAIN = b"multipart/form-data; boundary=x"
         (PLAIN, b"A preamble.\r\n--x\r\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--x--\r\nmore"),
         (
             b'multipart/form-data; charset=undefined; boundary="x y:z"',
-            b"--x y:z  \r\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--x y:z--\r\n",
+            b"--x y:z\r\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--x y:z--\r\n",
         ),
         (
             PLAIN,
@@ -313,11 +313,15 @@ async def test_multipart_as_clients_write_it(
     ("body", "words"),
     [
         (b"--x\r\n" + DISPOSITION + b"\r\n" + JPEG, "ends before its last boundary"),
-        (b"--x\r\n" + DISPOSITION, "ends before its last boundary"),
+        (b"--x\r\n" + DISPOSITION + b"\r\n", "ends before its last boundary"),
+        (b"--x\r\n" + DISPOSITION, "is cut off"),
         (b"--y\r\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--y--", "does not occur"),
         (b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + JPEG + b"\r\n--x--", "Content-Disposition"),
-        (b"--x\r\n\xff: \xff\r\n\r\n" + JPEG + b"\r\n--x--", "not text"),
-        (b"--x\r\n" + b"A: b\r\n" * 10_000, "exceeds 16384 bytes"),
+        (b"--x\r\n\xff: \xff\r\n\r\n" + JPEG + b"\r\n--x--", "header failed to decode"),
+        (b"--x\r\n" + b"A: b\r\n" * 17, "exceeds 16 lines"),
+        (b"--x\r\nA: " + b"b" * 4095, "one of them 4096 bytes"),
+        (b"--x\r\n" + DISPOSITION + b" b\r\n" * 4096, "one of them 4096 bytes"),
+        (b"--x\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--x--", "invalid line break"),
         (b"--x\r\n" + (DISPOSITION + b"\r\n\r\n--x\r\n") * 20, "more than 16 parts"),
         (
             b"--x\r\n" + DISPOSITION + b"Content-Transfer-Encoding: zip\r\n\r\n1\r\n--x--",

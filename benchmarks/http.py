@@ -31,6 +31,10 @@ FEW = 2
 
 CLIENTS = (1, 2, 4, 8, 16, 32)
 
+LEAST_REQUESTS, REQUESTS_EACH = 400, 48
+"""In all, and of each of many clients: so many that start and end, when not all of them wait for an
+answer, hardly count."""
+
 PREDICT, FIGURES, PICTURE = "/predict", "/gradcam?overlay=false", "/gradcam"
 
 
@@ -179,7 +183,8 @@ def _many_clients(
                 note(_engine_case(cut, rows), 1000 * rows * len(times) / sum(times))
         for clients in CLIENTS:
             for path in (PREDICT, FIGURES, PICTURE):
-                options = {"clients": clients, "requests": max(128, 8 * clients)}
+                requests = max(LEAST_REQUESTS, REQUESTS_EACH * clients)
+                options = {"clients": clients, "requests": requests}
                 case = _clients_case(path, clients)
                 note(case, loads.send(case, ours, path, "224 px", **options)[1])
         for clients in (8, 16, 32):

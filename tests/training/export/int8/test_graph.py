@@ -7,6 +7,7 @@ import pytest
 
 from app.bundle import INT8_PATH, Bundle
 from app.engines import Batch, Cut, Engine, cpu_has_int8, create, output_names
+from app.engines.openvino import OpenVINOEngine
 from tests.training.pictures import photo
 from training.evaluation.inference import squashed
 from training.export.int8 import graph
@@ -74,6 +75,50 @@ def test_it_predicts_and_explains_as_float32_does(
         assert np.corrcoef(outputs[name].ravel(), array.ravel())[0, 1] > least, name
     assert not np.array_equal(outputs["logits"], expected["logits"])
     trial.close()
+
+
+def test_only_the_forward_pass_reads_activations_before_they_are_rounded(
+    quantised: Bundle,
+) -> None:
+    model = ov.Core().read_model(str(quantised.path / INT8_PATH))
+    forward = graph._ancestors(model.output("logits").get_node())
+    exact = [
+        node.input_value(0)
+        for node in model.get_ops()
+        if node.get_type_name() == "FakeQuantize" and node.get_friendly_name() in forward
+    ]
+
+    readers = {
+        target.get_node().get_friendly_name() for a in exact for target in a.get_target_inputs()
+    }
+    assert len(exact) > 4
+    assert readers <= forward
+    # Maps and foreground read them behind a maximum that changes nothing.
+    taps = [node for node in model.get_ops() if node.get_type_name() == "Maximum"]
+    rounded = [node.input_value(0).get_node() for node in taps]
+    assert len(taps) >= len(quantised.card.layers)
+    assert {node.get_type_name() for node in rounded} == {"FakeQuantize"}
+    for tap, source in zip(taps, rounded, strict=True):
+        assert tap.input_value(1) == source.input_value(3)  # the least it can be
+
+
+@pytest.mark.skipif(not cpu_has_int8(), reason="this CPU is not fast at 8-bit integers")
+def test_every_cut_computes_the_forward_pass_in_integers(quantised: Bundle) -> None:
+    model = ov.Core().read_model(str(quantised.path / INT8_PATH))
+    kernels = _convolutions(model) & graph._ancestors(model.output("logits").get_node())
+    engine = OpenVINOEngine(quantised, precision="int8")
+
+    for cut in Cut:
+        executed = engine._compiled(cut, 1).get_runtime_model().get_ops()
+        precision = {
+            node.get_friendly_name(): node.get_rt_info()["runtimePrecision"].value
+            for node in executed
+            if node.get_friendly_name() in kernels
+        }
+        floats = [name for name, kind in precision.items() if kind not in ("u8", "i8")]
+        assert len(precision) == len(kernels)
+        assert len(floats) == 1, cut  # the first one
+    engine.close()
 
 
 @pytest.mark.parametrize(

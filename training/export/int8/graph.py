@@ -43,9 +43,9 @@ def write(bundle: Bundle, photos: npt.NDArray[np.uint8], path: Path) -> None:
 def quantise(full: ov.Model, photos: npt.NDArray[np.uint8]) -> ov.Model:
     """The graph with activations and weights of its forward pass in 8-bit integers.
 
-    Float stay: the first convolution (integers would save 4 % of the time there, and add a third to
-    the error of earlier layers' maps); the head; maps, novelty and foreground; and the arithmetic of
-    the backward pass, which takes its kernels and activations from the forward pass's integers.
+    Float stay: the first convolution (integers would save 4 % of the time, and add a third to the
+    error of earlier layers' maps); the head; maps, novelty and foreground; and what the backward
+    pass computes. Its kernels and activations are the forward pass's integers.
 
     Args:
         full: as OpenVINO reads it from a SavedModel.

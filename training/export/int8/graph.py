@@ -138,21 +138,30 @@ def _tap(model: ov.Model) -> None:
     integers on to what reads them, and computes a convolution in float where another reader of its
     input wants other integers; but not past a maximum. The maximum here changes nothing: it is that
     of an activation and the least value that rounding gives.
+
+    Past the first activation that has such readers, sums take a convolution's result as it is:
+    rounding it first would blur the maps, and save no time. In the larger layers before, it does.
     """
     forward = _ancestors(model.output("logits").get_node())
+    tapped: set[str] = set()
     for node in model.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize" or node.get_friendly_name() not in forward:
             continue
-        exact, least = node.input_value(0), node.input_value(3)
-        readers = [
-            target
-            for target in exact.get_target_inputs()
-            if target.get_node().get_friendly_name() not in forward
-        ]
-        if readers:
-            rounded = opset13.maximum(node.output(0), least)
-            for target in readers:
+        exact = node.input_value(0)
+        readers = {target: target.get_node() for target in exact.get_target_inputs()}
+        others = [t for t, by in readers.items() if by.get_friendly_name() not in forward]
+        rounded = opset13.maximum(node.output(0), node.input_value(3)) if others else node
+        for target, reader in readers.items():
+            if target in others:
+                tapped.add(node.get_friendly_name())
                 target.replace_source_output(rounded.output(0))
+            elif reader.get_type_name() != "FakeQuantize":
+                target.replace_source_output(node.output(0))
+        sums = {target.get_node().get_type_name() for target in node.output(0).get_target_inputs()}
+        if exact.get_node().get_type_name() == "Add" and sums == {"Add"}:
+            if not tapped.isdisjoint(_ancestors(node)):
+                for target in node.output(0).get_target_inputs():
+                    target.replace_source_output(exact)
 
 
 def _same(array: Array, kernel: Array | None) -> Sequence[int] | None:

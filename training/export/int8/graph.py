@@ -81,7 +81,7 @@ def quantise(full: ov.Model, photos: npt.NDArray[np.uint8]) -> ov.Model:
             advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE),
         )
     _share(quantised, kernels)
-    _tap(quantised)
+    _sum_unrounded(quantised, _tap(quantised))
     return quantised
 
 
@@ -131,7 +131,7 @@ def _share(model: ov.Model, kernels: dict[str, Array | None]) -> None:
                 break
 
 
-def _tap(model: ov.Model) -> None:
+def _tap(model: ov.Model) -> set[str]:
     """Let maps, foreground and backward pass read activations as the forward pass rounds them.
 
     What reads them before that makes OpenVINO compute and keep them in float too. It also carries
@@ -139,29 +139,47 @@ def _tap(model: ov.Model) -> None:
     input wants other integers; but not past a maximum. The maximum here changes nothing: it is that
     of an activation and the least value that rounding gives.
 
-    Past the first activation that has such readers, sums take a convolution's result as it is:
-    rounding it first would blur the maps, and save no time. In the larger layers before, it does.
+    Returns:
+        The names of the roundings with such readers.
     """
     forward = _ancestors(model.output("logits").get_node())
     tapped: set[str] = set()
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "FakeQuantize" or node.get_friendly_name() not in forward:
-            continue
-        exact = node.input_value(0)
-        readers = {target: target.get_node() for target in exact.get_target_inputs()}
-        others = [t for t, by in readers.items() if by.get_friendly_name() not in forward]
-        rounded = opset13.maximum(node.output(0), node.input_value(3)) if others else node
-        for target, reader in readers.items():
-            if target in others:
-                tapped.add(node.get_friendly_name())
-                target.replace_source_output(rounded.output(0))
-            elif reader.get_type_name() != "FakeQuantize":
-                target.replace_source_output(node.output(0))
-        sums = {target.get_node().get_type_name() for target in node.output(0).get_target_inputs()}
-        if exact.get_node().get_type_name() == "Add" and sums == {"Add"}:
-            if not tapped.isdisjoint(_ancestors(node)):
-                for target in node.output(0).get_target_inputs():
-                    target.replace_source_output(exact)
+    for rounding in _roundings(model, forward):
+        targets = rounding.input_value(0).get_target_inputs()
+        inside = [item for item in targets if item.get_node().get_friendly_name() in forward]
+        for target in inside:
+            if target.get_node().get_type_name() != "FakeQuantize":
+                target.replace_source_output(rounding.output(0))
+        if outside := [item for item in targets if item not in inside]:
+            tapped.add(rounding.get_friendly_name())
+            tap = opset13.maximum(rounding.output(0), rounding.input_value(3))
+            for target in outside:
+                target.replace_source_output(tap.output(0))
+    return tapped
+
+
+def _sum_unrounded(model: ov.Model, tapped: set[str]) -> None:
+    """Let sums behind the first tap take a convolution's result as it is.
+
+    Rounding it first would blur the maps, and save no time. In the larger layers before, it does.
+    """
+    forward = _ancestors(model.output("logits").get_node())
+    for rounding in _roundings(model, forward):
+        exact, targets = rounding.input_value(0), rounding.output(0).get_target_inputs()
+        ends = [exact.get_node(), *(target.get_node() for target in targets)]
+        behind = not tapped.isdisjoint(_ancestors(rounding))
+        if behind and all(node.get_type_name() == "Add" for node in ends):
+            for target in targets:
+                target.replace_source_output(exact)
+
+
+def _roundings(model: ov.Model, forward: set[str]) -> list[ov.Node]:
+    """Where activations of the forward pass are rounded, in order."""
+    return [
+        node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "FakeQuantize" and node.get_friendly_name() in forward
+    ]
 
 
 def _same(array: Array, kernel: Array | None) -> Sequence[int] | None:

@@ -70,36 +70,55 @@ def test_it_predicts_and_explains_as_float32_does(
     # A ReLU may leave nothing of a map.
     maps = {name: array for name, array in expected.items() if array.ndim == 3 and array.std()}
     assert len(maps) > 8
-    for name, array in maps.items():
-        least = 0.6 if "early" in name or "middle" in name else 0.95
-        assert np.corrcoef(outputs[name].ravel(), array.ravel())[0, 1] > least, name
+    agreement = {
+        name: np.corrcoef(outputs[name].ravel(), array.ravel())[0, 1]
+        for name, array in maps.items()
+    }
+    # Of untrained earlier layers, a map whose weights almost cancel out may differ more.
+    assert np.median(list(agreement.values())) > 0.98
+    assert min(agreement.values()) > 0.3
+    last = {name: value for name, value in agreement.items() if not name.endswith("_out")}
+    assert min(last.values()) > 0.98
     assert not np.array_equal(outputs["logits"], expected["logits"])
     trial.close()
 
 
-def test_only_the_forward_pass_reads_activations_before_they_are_rounded(
-    quantised: Bundle,
-) -> None:
-    model = ov.Core().read_model(str(quantised.path / INT8_PATH))
-    forward = graph._ancestors(model.output("logits").get_node())
-    exact = [
-        node.input_value(0)
-        for node in model.get_ops()
-        if node.get_type_name() == "FakeQuantize" and node.get_friendly_name() in forward
-    ]
-
-    readers = {
-        target.get_node().get_friendly_name() for a in exact for target in a.get_target_inputs()
-    }
-    assert len(exact) > 4
-    assert readers <= forward
-    # Maps and foreground read them behind a maximum that changes nothing.
+def test_whatever_reads_an_activation_reads_it_rounded(quantised: Bundle) -> None:
+    model, forward = _forward(quantised)
+    roundings = graph._roundings(model, forward)
     taps = [node for node in model.get_ops() if node.get_type_name() == "Maximum"]
-    rounded = [node.input_value(0).get_node() for node in taps]
-    assert len(taps) >= len(quantised.card.layers)
-    assert {node.get_type_name() for node in rounded} == {"FakeQuantize"}
-    for tap, source in zip(taps, rounded, strict=True):
-        assert tap.input_value(1) == source.input_value(3)  # the least it can be
+
+    assert len(roundings) > 10
+    for rounding in roundings:
+        assert _kinds(rounding.input_value(0)) == {"FakeQuantize"}
+        # Others than the forward pass read it behind a maximum that changes nothing.
+        readers = {target.get_node() for target in rounding.output(0).get_target_inputs()}
+        outside = {node.get_friendly_name() for node in readers} - forward
+        assert outside <= {tap.get_friendly_name() for tap in taps}
+    assert len(taps) > len(quantised.card.layers)
+    for tap in taps:
+        assert tap.input_value(1) == tap.input_value(0).get_node().input_value(3)  # the least value
+
+
+def test_sums_behind_the_first_tap_are_of_unrounded_results(quantised: Bundle) -> None:
+    model, forward = _forward(quantised)
+    roundings = graph._roundings(model, forward)
+    tapped = {node.get_friendly_name() for node in roundings if "Maximum" in _kinds(node.output(0))}
+    sums = [node for node in roundings if node.input_value(0).get_node().get_type_name() == "Add"]
+
+    assert tapped
+    assert {kind for node in sums for kind in _kinds(node.output(0))} == {"Add"}
+    assert not any(tapped & graph._ancestors(node) for node in sums)
+
+
+def _forward(bundle: Bundle) -> tuple[ov.Model, set[str]]:
+    model = ov.Core().read_model(str(bundle.path / INT8_PATH))
+    return model, graph._ancestors(model.output("logits").get_node())
+
+
+def _kinds(value: ov.Output) -> set[str]:
+    """Of the nodes that read it."""
+    return {target.get_node().get_type_name() for target in value.get_target_inputs()}
 
 
 @pytest.mark.skipif(not cpu_has_int8(), reason="this CPU is not fast at 8-bit integers")

@@ -43,6 +43,9 @@ MAX_PARTS = 16
 MAX_NAME = 1000
 """Characters of text that may be the name of a file."""
 
+_ANY_BYTES = "latin-1"
+"""An encoding in which every byte is a character."""
+
 MAX_PART_FIELDS = 16
 """Lines of a part's header."""
 
@@ -187,6 +190,7 @@ class _Form:
             max_header_size=MAX_PART_FIELD,
             max_header_count=MAX_PART_FIELDS,
             max_segment_count=MAX_PARTS,
+            header_charset=_ANY_BYTES,  # a photo is taken whatever its file name is written in
         )
         self._parts = 0
         self._photo = bytearray()
@@ -228,7 +232,8 @@ class _Form:
             self._filename = part.filename
             self._in_photo = self._photos == 1
         else:
-            self._others.add(str(part.name)[:40])
+            name = str(part.name).encode(_ANY_BYTES).decode(errors="replace")
+            self._others.add(name[:40])
 
     def _fault(self, error: MultipartError, *, ended: bool) -> str:
         """What is wrong."""

@@ -75,13 +75,12 @@ async def read_image(
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     multipart = content_type == "multipart/form-data"
     named = content_type.startswith("image/") or content_type == "application/octet-stream"
-    if not (multipart or named):
-        if not _has_body(request):
-            raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
-        if content_type not in UNSPECIFIC:
-            raise UnsupportedMediaType(
-                f"Content type {content_type!r} is not supported. {_HOW_TO_SEND}"
-            )
+    if not named and not _has_body(request):
+        raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
+    if not (multipart or named or content_type in UNSPECIFIC):
+        raise UnsupportedMediaType(
+            f"Content type {content_type!r} is not supported. {_HOW_TO_SEND}"
+        )
     body = limited(request, settings.max_bytes, take)
     if content_type in UNSPECIFIC:
         body = _unless_text(body)
@@ -260,12 +259,14 @@ class _Form:
                 undone.
         """
         self.receive(b"")
+        others = ", ".join(sorted(self._others))
         if not self._photos:
-            raise MissingImage("The multipart body has no field `file`.")
-        if self._others:
+            fields = f" Its fields are: {others}." if others else ""
+            raise MissingImage(f"The multipart body has no field `file`.{fields}")
+        if others:
             raise RequestError(
-                "The multipart body has fields besides `file`: "
-                f"{', '.join(sorted(self._others))}. Parameters go into the query."
+                f"The multipart body has fields besides `file`: {others}. Parameters go into the "
+                "query."
             )
         if self._photos > 1:
             raise RequestError("The multipart body has several files; send one at a time.")

@@ -79,7 +79,7 @@ class MethodAtLayers:
         if unknown:
             raise RequestError(
                 f"The model does not expose {', '.join(map(repr, unknown))}. "
-                f"Its layers are {', '.join(names)}; or `last`, or `last6`."
+                f"Its layers are {', '.join(names)}; or `last` or `last6`, each by itself."
             )
         return cls.of(card, method, [name for name in names if name in chosen])
 

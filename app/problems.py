@@ -96,7 +96,8 @@ def _no_such_path(request: Request) -> str:
         str(route.path) for route in iter_route_contexts(request.app.routes) if route.methods
     )
     path = "/" + scope["path"].removeprefix(prefix)[:_LONGEST].lower().strip("/")
-    guesses = [path, f"/{path.rpartition('/')[2]}"]  # `/predict/`, `/v1/predict`
+    # `/predict/`, `/v1/predict`, `/predict/photo.jpg` (of `curl -T photo.jpg URL/predict/`)
+    guesses = [path, f"/{path.rpartition('/')[2]}", path.rpartition("/")[0]]
     meant = [guess for guess in guesses if guess in paths and guess != "/"]
     meant = meant or [similar for guess in guesses for similar in near(guess, paths)]
     if meant:

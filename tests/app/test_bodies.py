@@ -197,10 +197,17 @@ async def test_a_body_that_cannot_be_used(
 
 
 @pytest.mark.parametrize(
-    "files", [{"photo": ("a.jpg", JPEG)}, {"file": ("a.jpg", b"")}, {"file": (None, b"")}]
+    ("files", "words"),
+    [
+        ({"photo": ("a.jpg", JPEG)}, "no field `file`. Its fields are: photo."),
+        ({"file": ("a.jpg", b"")}, "no bytes"),
+        ({"file": (None, b"")}, "no bytes"),
+    ],
 )
-async def test_multipart_without_an_image(client: httpx.AsyncClient, files: dict[str, Any]) -> None:
-    problem(await client.post("/cam", files=files), 400, "missing-image")
+async def test_multipart_without_an_image(
+    client: httpx.AsyncClient, files: dict[str, Any], words: str
+) -> None:
+    assert words in problem(await client.post("/cam", files=files), 400, "missing-image")
 
 
 def form(*fields: tuple[str, str | None]) -> bytes:
@@ -376,14 +383,22 @@ async def test_a_boundary_that_is_none(client: httpx.AsyncClient, boundary: str)
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-@pytest.mark.parametrize("headers", [{}, {"Content-Length": "0"}, {"Content-Length": "00"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Length": "0"},
+        {"Content-Length": "00"},
+        {"Content-Type": "multipart/form-data; boundary=x"},
+    ],
+)
 async def test_no_body_is_no_image(
     client: httpx.AsyncClient, path: str, headers: dict[str, str]
 ) -> None:
     request = client.build_request("POST", path)
     del request.headers["Content-Length"]
-    request.headers.update(headers)
     assert "Content-Type" not in request.headers
+    request.headers.update(headers)
     assert "Send a photo: " in problem(await client.send(request), 400, "missing-image")
 
 

@@ -98,7 +98,7 @@ KINDS = "cam, gradcam, gradcampp, layercam or hirescam"
         (["gradcam/"], f"`method` must be {KINDS}"),
         ([""], f"`method` must be {KINDS}"),
         (["layercam/conv1"], "does not expose 'conv1'. Its layers are conv"),
-        (["gradcam/last,last6"], "does not expose 'last', 'last6'. Its layers are conv"),
+        (["gradcam/last,last6"], "`last` or `last6`, each by itself"),
         (["cam/last6"], "CAM has the last layer alone: `last`."),
         (["gradcam"] * 13, "`method` may be given 12 times at most."),
         (
@@ -186,7 +186,8 @@ async def test_each_endpoint_has_its_own_parameters(
         ("/Grad-CAM", "/gradcam"),
         ("/v2/models/predit", "/predict"),
         ("/ready", "/readyz"),
-        ("/docs/nothing", None),
+        ("/predict/photo.jpg", "/predict"),
+        ("/docs/nothing", "/docs"),
         ("/static/", None),
         ("/nowhere", None),
         ("/" + "predict/" * 1000, None),

@@ -20,6 +20,7 @@ from app.errors import (
     MissingImage,
     RequestError,
     TooManyBytes,
+    UndecodableImage,
     UnsupportedMediaType,
 )
 from app.settings import Settings
@@ -37,6 +38,12 @@ UNSPECIFIC = ("", "application/x-www-form-urlencoded", "text/plain")
 START = 64
 """Bytes of such a body by which text is told from a photo."""
 
+STRIPS = b"\0\r\n"
+"""What `curl -d @photo.jpg` takes out of a file."""
+
+STRIPPED = 4096
+"""Bytes of a photo among which some of these are to be expected: one in a hundred is."""
+
 MAX_PARTS = 16
 """Of a multipart body. A request has one; the rest is for the sake of a precise refusal."""
 
@@ -47,10 +54,13 @@ _ANY_BYTES = "latin-1"
 """An encoding in which every byte is a character."""
 
 MAX_PART_FIELDS = 16
-"""Lines of a part's header."""
+"""Fields of a part's header."""
 
 MAX_PART_FIELD = 4096
 """Bytes of each."""
+
+MAX_FOLDS = 32
+"""Lines of a multipart body that continue a field: each is as much work as all before it."""
 
 
 async def read_image(
@@ -68,6 +78,7 @@ async def read_image(
         UnsupportedMediaType: a body of another content type, or text where that says nothing.
         TooManyBytes: over the limit, by the header or as counted.
         MissingImage: no body, no `file`, or nothing in it.
+        UndecodableImage: `curl -d` has taken bytes out of it.
         ClientGone: the client hung up.
         MalformedRequest: a multipart body that is malformed.
         RequestError: a multipart body that holds more than the photo.
@@ -87,6 +98,12 @@ async def read_image(
     data = await (_file_field(request, body) if multipart else _joined(body))
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
+    may_be_stripped = content_type in UNSPECIFIC and len(data) >= STRIPPED
+    if may_be_stripped and not any(byte in data for byte in STRIPS):
+        raise UndecodableImage(
+            "The image has lost its line breaks and zero bytes, as with `curl -d`. Use "
+            "`--data-binary` or `-T`."
+        )
     return data
 
 
@@ -165,6 +182,28 @@ async def _file_field(request: Request, body: AsyncIterator[bytes]) -> bytes:
     return b"" if empty else form.file()
 
 
+class _Parser(PushMultipartParser):  # type: ignore[misc]
+    """A parser with bounds on the lines of headers."""
+
+    def __init__(self, boundary: str) -> None:
+        super().__init__(
+            boundary,
+            max_header_size=MAX_PART_FIELD,
+            max_header_count=MAX_PART_FIELDS,
+            max_segment_count=MAX_PARTS,
+            header_charset=_ANY_BYTES,  # a photo is taken whatever its file name is written in
+        )
+        self._folds = 0
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        self._folds += line.startswith((b" ", b"\t"))
+        if self._folds > MAX_FOLDS:
+            raise ParserLimitReached("too many folded lines")
+        if b"\n" in line or b"\r" in line:  # else it would depend on where chunks end
+            raise MultipartError("a line break within a line")
+        super()._on_segment_headerline(line)
+
+
 class _Form:
     """A multipart body as it comes. Of its parts, the photo alone is kept.
 
@@ -178,19 +217,14 @@ class _Form:
         Raises:
             MalformedRequest: the content type has no boundary that can be used.
         """
-        boundary = parse_options_header(content_type)[1].get("boundary", "")
+        parameters = parse_options_header(content_type.replace("\t", " "))[1]
+        boundary = parameters.get("boundary", "")
         if not 0 < len(boundary) <= 256 or not boundary.isascii():
             raise MalformedRequest(
                 "The multipart body is malformed: its Content-Type has no boundary, or one that "
                 "is not ASCII or is longer than 256 characters."
             )
-        self._parser = PushMultipartParser(
-            boundary,
-            max_header_size=MAX_PART_FIELD,
-            max_header_count=MAX_PART_FIELDS,
-            max_segment_count=MAX_PARTS,
-            header_charset=_ANY_BYTES,  # a photo is taken whatever its file name is written in
-        )
+        self._parser = _Parser(boundary)
         self._parts = 0
         self._photo = bytearray()
         self._encoding = ""
@@ -200,7 +234,7 @@ class _Form:
         self._others: set[str] = set()
 
     def receive(self, chunk: bytes) -> None:
-        """Parse the next bytes; none end them.
+        """Parse the next chunk; an empty one ends the body.
 
         Raises:
             MalformedRequest: it is malformed.
@@ -231,22 +265,24 @@ class _Form:
             self._filename = part.filename
             self._in_photo = self._photos == 1
         else:
-            name = str(part.name).encode(_ANY_BYTES).decode(errors="replace")
-            self._others.add(name[:40])
+            name = part.name.encode(_ANY_BYTES).decode(errors="replace")
+            self._others.add(name[:40] or "one without a name")
 
     def _fault(self, error: MultipartError, *, ended: bool) -> str:
         """What is wrong."""
         if isinstance(error, ParserLimitReached):
             return (
-                f"a part's header exceeds {MAX_PART_FIELDS} lines, or one of them "
-                f"{MAX_PART_FIELD} bytes"
+                f"a part's header exceeds {MAX_PART_FIELDS} fields, one of them "
+                f"{MAX_PART_FIELD} bytes, or all {MAX_FOLDS} folded lines"
             )
         if ended and not self._parts:
             return "its boundary does not occur in it, or its first part is cut off"
         if ended:
             return "it ends before its last boundary"
-        reason = str(error.args[0])
-        return reason[:1].lower() + reason[1:]
+        return (
+            "lines have to end with CRLF, and each part needs a `Content-Disposition: form-data`; "
+            "its `Content-Length`, if it has one, has to be right"
+        )
 
     def file(self) -> bytes:
         """The photo, once the body has ended.

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from app import bodies
 from tests.app.conftest import (
@@ -111,6 +113,17 @@ async def test_text_with_a_content_type_that_says_nothing(
     detail = problem(response, 415, WRONG_TYPE)
     assert "The body is text" in detail
     assert "multipart/form-data in the field `file`" in detail
+
+
+async def test_a_photo_that_curl_has_stripped(client: httpx.AsyncClient) -> None:
+    content_type = "application/x-www-form-urlencoded"
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    photo = encode(Image.fromarray(noise))
+    stripped = photo.translate(None, b"\0\r\n")
+    response = await post(client, "/predict", stripped, content_type=content_type)
+    assert "`--data-binary`" in problem(response, 422, "undecodable-image")
+    response = await post(client, "/predict", photo, content_type=content_type)
+    assert response.status_code == 200
 
 
 async def test_a_long_text_is_not_read_to_its_end(client: httpx.AsyncClient) -> None:
@@ -226,6 +239,7 @@ def form(*fields: tuple[str, str | None]) -> bytes:
         ([("file", "a.jpg"), ("top_k", None)], "top_k"),
         ([("file", "a.jpg"), ("other", "b.jpg")], "other"),
         ([("file", "a.jpg"), ("größe", None)], "größe"),
+        ([("file", "a.jpg"), ("", None)], "without a name"),
         ([("file", "a.jpg"), ("file", "b.jpg")], "several"),
     ],
 )
@@ -350,11 +364,13 @@ async def test_multipart_as_clients_write_it(
         (b"--x\r\n" + DISPOSITION, "is cut off"),
         (b"--y\r\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--y--", "does not occur"),
         (b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + JPEG + b"\r\n--x--", "Content-Disposition"),
-        (b"--x\r\n\xff: \xff\r\n\r\n" + JPEG + b"\r\n--x--", "invalid segment header name"),
-        (b"--x\r\n" + b"A: b\r\n" * 17, "exceeds 16 lines"),
+        (b"--x\r\n\xff: \xff\r\n\r\n" + JPEG + b"\r\n--x--", "end with CRLF"),
+        (b"--x\r\n" + b"A: b\r\n" * 17, "exceeds 16 fields"),
         (b"--x\r\nA: " + b"b" * 4095, "one of them 4096 bytes"),
-        (b"--x\r\n" + DISPOSITION + b" b\r\n" * 4096, "one of them 4096 bytes"),
-        (b"--x\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--x--", "invalid line break"),
+        (b"--x\r\n" + DISPOSITION + b" b\r\n" * 33, "all 32 folded lines"),
+        (b"--x\r\n" + DISPOSITION + b"Content-Length: 1\r\n\r\n12\r\n--x--", "Content-Length"),
+        (b"--x\r\n" + DISPOSITION.replace(b"a.jpg", b"a\nb") + b"\r\n1\r\n--x--", "with CRLF"),
+        (b"--x\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--x--", "end with CRLF"),
         (b"--x\r\n" + (DISPOSITION + b"\r\n\r\n--x\r\n") * 20, "more than 16 parts"),
         (
             b"--x\r\n" + DISPOSITION + b"Content-Transfer-Encoding: zip\r\n\r\n1\r\n--x--",
@@ -373,6 +389,22 @@ async def test_what_is_wrong_with_a_form_is_said(
     is_form = "more than" in words or "zip" in words  # but not one that is taken
     code = "invalid-parameter" if is_form else "malformed-request"
     assert words in problem(response, 400, code)
+
+
+async def test_folded_lines_are_not_read_without_end(client: httpx.AsyncClient) -> None:
+    """Each is as much work as all before it in its field."""
+    sent = 0
+
+    async def lines() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b"--x\r\n" + DISPOSITION
+        for _ in range(1000):
+            sent += 1
+            yield b"A: b\r\n" if sent % 8 == 1 else b" b\r\n"
+
+    response = await post(client, "/predict", lines(), content_type=PLAIN.decode())
+    assert "folded" in problem(response, 400, "malformed-request")
+    assert bodies.MAX_FOLDS < sent < 2 * bodies.MAX_FOLDS
 
 
 @pytest.mark.parametrize("boundary", ["", "boundary=", "boundary=" + 300 * "x", "boundary=\xe9"])

@@ -43,9 +43,9 @@ def write(bundle: Bundle, photos: npt.NDArray[np.uint8], path: Path) -> None:
 def quantise(full: ov.Model, photos: npt.NDArray[np.uint8]) -> ov.Model:
     """The graph with activations and weights of its forward pass in 8-bit integers.
 
-    Float stay: the first convolution (integers would save 4 % of the time, and add a third to the
-    error of earlier layers' maps); the head; maps, novelty and foreground; and what the backward
-    pass computes. Its kernels and activations are the forward pass's integers.
+    These stay in float: the first convolution (integers would save 4 % of the time, and add a third
+    to the error of earlier layers' maps); the head; maps, novelty and foreground; and what the
+    backward pass computes. Its kernels and activations are the forward pass's integers.
 
     Args:
         full: as OpenVINO reads it from a SavedModel.
@@ -134,10 +134,10 @@ def _share(model: ov.Model, kernels: dict[str, Array | None]) -> None:
 def _tap(model: ov.Model) -> set[str]:
     """Let maps, foreground and backward pass read activations as the forward pass rounds them.
 
-    What reads them before that makes OpenVINO compute and keep them in float too. It also carries
-    integers on to what reads them, and computes a convolution in float where another reader of its
-    input wants other integers; but not past a maximum. The maximum here changes nothing: it is that
-    of an activation and the least value that rounding gives.
+    A reader of the unrounded activation makes OpenVINO keep it in float as well. OpenVINO also
+    propagates integers to readers, and computes a convolution in float where two readers of its
+    input want different ranges. A maximum stops that. Its second operand is the least value that
+    rounding gives, so that no value changes.
 
     Returns:
         The names of the roundings with such readers.

@@ -74,11 +74,11 @@ def test_it_predicts_and_explains_as_float32_does(
         name: np.corrcoef(outputs[name].ravel(), array.ravel())[0, 1]
         for name, array in maps.items()
     }
-    # Of untrained earlier layers, a map whose weights almost cancel out may differ more.
-    assert np.median(list(agreement.values())) > 0.98
-    assert min(agreement.values()) > 0.3
-    last = {name: value for name, value in agreement.items() if not name.endswith("_out")}
-    assert min(last.values()) > 0.98
+    earlier = {name: value for name, value in agreement.items() if name.endswith("_out")}
+    assert min(value for name, value in agreement.items() if name not in earlier) > 0.98
+    # The weights of this map nearly cancel out, as the network is not trained.
+    assert earlier.pop("gradcam_early_out") > 0.3
+    assert min(earlier.values()) > 0.9
     assert not np.array_equal(outputs["logits"], expected["logits"])
     trial.close()
 

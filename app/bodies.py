@@ -42,16 +42,13 @@ STRIPS = b"\0\r\n"
 """What `curl -d @photo.jpg` takes out of a file."""
 
 STRIPPED = 4096
-"""Bytes of a photo among which some of these are to be expected: one in a hundred is."""
+"""Bytes of a photo that hold some of these: about one byte in a hundred is one."""
 
 MAX_PARTS = 16
 """Of a multipart body. A request has one; the rest is for the sake of a precise refusal."""
 
 MAX_NAME = 1000
 """Characters of text that may be the name of a file."""
-
-_ANY_BYTES = "latin-1"
-"""An encoding in which every byte is a character."""
 
 MAX_PART_FIELDS = 16
 """Fields of a part's header."""
@@ -61,6 +58,9 @@ MAX_PART_FIELD = 4096
 
 MAX_FOLDS = 32
 """Lines of a multipart body that continue a field: each is as much work as all before it."""
+
+_ANY_BYTES = "latin-1"
+"""An encoding in which every byte is a character."""
 
 
 async def read_image(
@@ -88,18 +88,18 @@ async def read_image(
     named = content_type.startswith("image/") or content_type == "application/octet-stream"
     if not named and not _has_body(request):
         raise MissingImage(f"There is no body. {_HOW_TO_SEND}")
-    if not (multipart or named or content_type in UNSPECIFIC):
+    unspecific = content_type in UNSPECIFIC
+    if not (multipart or named or unspecific):
         raise UnsupportedMediaType(
             f"Content type {content_type!r} is not supported. {_HOW_TO_SEND}"
         )
     body = limited(request, settings.max_bytes, take)
-    if content_type in UNSPECIFIC:
+    if unspecific:
         body = _unless_text(body)
     data = await (_file_field(request, body) if multipart else _joined(body))
     if not data:
         raise MissingImage("The image is empty: there are no bytes in it.")
-    may_be_stripped = content_type in UNSPECIFIC and len(data) >= STRIPPED
-    if may_be_stripped and not any(byte in data for byte in STRIPS):
+    if unspecific and len(data) >= STRIPPED and not any(byte in data for byte in STRIPS):
         raise UndecodableImage(
             "The image has lost its line breaks and zero bytes, as with `curl -d`. Use "
             "`--data-binary` or `-T`."
@@ -280,8 +280,8 @@ class _Form:
         if ended:
             return "it ends before its last boundary"
         return (
-            "lines have to end with CRLF, and each part needs a `Content-Disposition: form-data`; "
-            "its `Content-Length`, if it has one, has to be right"
+            "lines have to end with CRLF, and each part needs a `Content-Disposition: form-data` "
+            "among fields of the form `Name: value`; a `Content-Length` has to be right"
         )
 
     def file(self) -> bytes:

@@ -364,7 +364,7 @@ async def test_multipart_as_clients_write_it(
         (b"--x\r\n" + DISPOSITION, "is cut off"),
         (b"--y\r\n" + DISPOSITION + b"\r\n" + JPEG + b"\r\n--y--", "does not occur"),
         (b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + JPEG + b"\r\n--x--", "Content-Disposition"),
-        (b"--x\r\n\xff: \xff\r\n\r\n" + JPEG + b"\r\n--x--", "end with CRLF"),
+        (b"--x\r\n\xff: \xff\r\n\r\n" + JPEG + b"\r\n--x--", "of the form `Name: value`"),
         (b"--x\r\n" + b"A: b\r\n" * 17, "exceeds 16 fields"),
         (b"--x\r\nA: " + b"b" * 4095, "one of them 4096 bytes"),
         (b"--x\r\n" + DISPOSITION + b" b\r\n" * 33, "all 32 folded lines"),

@@ -98,7 +98,8 @@ KINDS = "cam, gradcam, gradcampp, layercam or hirescam"
         (["gradcam/"], f"`method` must be {KINDS}"),
         ([""], f"`method` must be {KINDS}"),
         (["layercam/conv1"], "does not expose 'conv1'. Its layers are conv"),
-        (["gradcam/last,last6"], "`last` or `last6`, each by itself"),
+        (["gradcam/last,last6"], "does not expose 'last', 'last6'. Its layers are conv"),
+        (["gradcam/last,last6"], "; or `last` or `last6`, each by itself."),
         (["cam/last6"], "CAM has the last layer alone: `last`."),
         (["gradcam"] * 13, "`method` may be given 12 times at most."),
         (

@@ -52,7 +52,7 @@ def quantise(full: ov.Model, photos: npt.NDArray[np.uint8]) -> ov.Model:
         photos: training photos as the model takes them, uint8 RGB `[N, S, S, 3]`. They set the
             range of each activation.
     """
-    forward = _ancestors(full.output("logits").get_node())
+    forward = _forward(full)
     _unpack(full, forward)
     full = full.clone()  # less what hangs on it and leads to no output
     nodes = full.get_ordered_ops()
@@ -83,6 +83,11 @@ def quantise(full: ov.Model, photos: npt.NDArray[np.uint8]) -> ov.Model:
     _share(quantised, kernels)
     _sum_unrounded(quantised, _tap(quantised))
     return quantised
+
+
+def _forward(model: ov.Model) -> set[str]:
+    """The names of the forward pass's nodes."""
+    return _ancestors(model.output("logits").get_node())
 
 
 def _ancestors(node: ov.Node) -> set[str]:
@@ -142,9 +147,8 @@ def _tap(model: ov.Model) -> set[str]:
     Returns:
         The names of the roundings with such readers.
     """
-    forward = _ancestors(model.output("logits").get_node())
-    tapped: set[str] = set()
-    for rounding in _roundings(model, forward):
+    forward, tapped = _forward(model), set[str]()
+    for rounding in _roundings(model):
         targets = rounding.input_value(0).get_target_inputs()
         inside = [item for item in targets if item.get_node().get_friendly_name() in forward]
         for target in inside:
@@ -163,18 +167,18 @@ def _sum_unrounded(model: ov.Model, tapped: set[str]) -> None:
 
     Rounding it first would blur the maps, and save no time. In the larger layers before, it does.
     """
-    forward = _ancestors(model.output("logits").get_node())
-    for rounding in _roundings(model, forward):
+    for rounding in _roundings(model):
         exact, targets = rounding.input_value(0), rounding.output(0).get_target_inputs()
         ends = [exact.get_node(), *(target.get_node() for target in targets)]
-        behind = not tapped.isdisjoint(_ancestors(rounding))
-        if behind and all(node.get_type_name() == "Add" for node in ends):
+        between = all(node.get_type_name() == "Add" for node in ends)
+        if between and not tapped.isdisjoint(_ancestors(rounding)):
             for target in targets:
                 target.replace_source_output(exact)
 
 
-def _roundings(model: ov.Model, forward: set[str]) -> list[ov.Node]:
+def _roundings(model: ov.Model) -> list[ov.Node]:
     """Where activations of the forward pass are rounded, in order."""
+    forward = _forward(model)
     return [
         node
         for node in model.get_ordered_ops()

@@ -32,12 +32,12 @@ def quantised(
 
 def test_kernels_are_stored_once_as_integers(small_bundle: Bundle, quantised: Bundle) -> None:
     full = ov.Core().read_model(str(small_bundle.path))
-    model = ov.Core().read_model(str(quantised.path / INT8_PATH))
+    model = _read(quantised)
 
     arrays = [node.data for node in model.get_ops() if node.get_type_name() == "Constant"]
     integers = [array for array in arrays if array.dtype == np.int8]
     kernels = [array for array in arrays if array.ndim == 4 and array.dtype.kind == "f"]
-    convolutions = len(graph._ancestors(full.output("logits").get_node()) & _convolutions(full))
+    convolutions = len(graph._forward(full) & _convolutions(full))
     # All but the first one, and not the head's.
     assert len(integers) == convolutions - 1
     assert {array.ndim for array in integers} == {4}
@@ -50,7 +50,7 @@ def _convolutions(model: ov.Model) -> set[str]:
 
 
 def test_every_output_is_there(quantised: Bundle) -> None:
-    model = ov.Core().read_model(str(quantised.path / INT8_PATH))
+    model = _read(quantised)
     names = {name for port in model.outputs for name in port.names}
 
     assert names >= set(output_names(quantised.card, Cut.EXPLAIN_DEEP))
@@ -84,8 +84,8 @@ def test_it_predicts_and_explains_as_float32_does(
 
 
 def test_whatever_reads_an_activation_reads_it_rounded(quantised: Bundle) -> None:
-    model, forward = _forward(quantised)
-    roundings = graph._roundings(model, forward)
+    model = _read(quantised)
+    roundings, forward = graph._roundings(model), graph._forward(model)
     taps = [node for node in model.get_ops() if node.get_type_name() == "Maximum"]
 
     assert len(roundings) > 10
@@ -101,8 +101,8 @@ def test_whatever_reads_an_activation_reads_it_rounded(quantised: Bundle) -> Non
 
 
 def test_sums_behind_the_first_tap_are_of_unrounded_results(quantised: Bundle) -> None:
-    model, forward = _forward(quantised)
-    roundings = graph._roundings(model, forward)
+    model = _read(quantised)  # kept: its nodes end with it
+    roundings = graph._roundings(model)
     tapped = {node.get_friendly_name() for node in roundings if "Maximum" in _kinds(node.output(0))}
     sums = [node for node in roundings if node.input_value(0).get_node().get_type_name() == "Add"]
 
@@ -111,9 +111,8 @@ def test_sums_behind_the_first_tap_are_of_unrounded_results(quantised: Bundle) -
     assert not any(tapped & graph._ancestors(node) for node in sums)
 
 
-def _forward(bundle: Bundle) -> tuple[ov.Model, set[str]]:
-    model = ov.Core().read_model(str(bundle.path / INT8_PATH))
-    return model, graph._ancestors(model.output("logits").get_node())
+def _read(bundle: Bundle) -> ov.Model:
+    return ov.Core().read_model(str(bundle.path / INT8_PATH))
 
 
 def _kinds(value: ov.Output) -> set[str]:
@@ -123,8 +122,8 @@ def _kinds(value: ov.Output) -> set[str]:
 
 @pytest.mark.skipif(not cpu_has_int8(), reason="this CPU is not fast at 8-bit integers")
 def test_every_cut_computes_the_forward_pass_in_integers(quantised: Bundle) -> None:
-    model = ov.Core().read_model(str(quantised.path / INT8_PATH))
-    kernels = _convolutions(model) & graph._ancestors(model.output("logits").get_node())
+    model = _read(quantised)
+    kernels = _convolutions(model) & graph._forward(model)
     engine = OpenVINOEngine(quantised, precision="int8")
 
     for cut in Cut:
